@@ -1,0 +1,2 @@
+//! Measures the downtime of a VFIO device migration.
+fn main() {}
