@@ -1,0 +1,40 @@
+//! The memory that state passes through: one arena of fixed slots per session, mapped once, and
+//! slots as owned values that can be in one place only.
+
+mod arena;
+
+pub use arena::{Arena, Slot};
+
+use std::ops::Range;
+
+/// What an operation reads into or sends from.
+#[derive(Debug)]
+pub enum Buffer {
+    /// A slot of the arena: frame header, then body.
+    Slot(Slot),
+    /// A small buffer of its own: headers that arrive, control frames, the shared zeros.
+    Small(Vec<u8>),
+}
+
+impl Buffer {
+    /// The whole buffer.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Buffer::Slot(slot) => slot.frame(),
+            Buffer::Small(bytes) => bytes,
+        }
+    }
+
+    /// The whole buffer, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Buffer::Slot(slot) => slot.frame_mut(),
+            Buffer::Small(bytes) => bytes,
+        }
+    }
+
+    /// Whether `range` lies inside.
+    pub fn holds(&self, range: &Range<usize>) -> bool {
+        range.start <= range.end && range.end <= self.bytes().len()
+    }
+}

@@ -1,0 +1,52 @@
+//! Every bound of the engine, in one place. Nothing is sized by a number that a peer or a device
+//! gave before that number was checked against one of these.
+
+use std::time::Duration;
+
+/// Size of a frame's header on the wire, in bytes.
+pub const HEADER_BYTES: usize = 64;
+
+/// Smallest chunk that a session may be configured with, in bytes.
+pub const CHUNK_BYTES_MIN: usize = 4 << 10;
+/// Default chunk: large enough to amortise a frame, small enough to stay in a core's L2.
+pub const CHUNK_BYTES_DEFAULT: usize = 256 << 10;
+/// Largest chunk that a session may be configured with or agree to, in bytes.
+pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+
+/// Most devices in one session.
+pub const DEVICES_MAX: usize = 64;
+/// Most streams in one session.
+pub const STREAMS_MAX: usize = 64;
+/// Most compression workers in one session.
+pub const WORKERS_MAX: usize = 64;
+
+/// Largest body of a frame that is not state, in bytes: handshake, begin, abort, VMM message.
+pub const CONTROL_BODY_BYTES_MAX: usize = 64 << 10;
+/// Largest VMM message, and largest opaque part of a device's begin frame, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 32 << 10;
+/// Longest device name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest text that an abort frame may carry, in bytes of UTF-8.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Most VMM messages that may wait for the embedder on one side; the next one is a peer error.
+pub const MESSAGES_WAITING_MAX: usize = 64;
+/// Most completions and events that wait for the embedder before stats updates are merged.
+pub const EVENTS_WAITING_MAX: usize = 1024;
+
+/// How many slots of a session's arena each device owns at least: one under the kernel's hand
+/// (being read or written), one in or behind the compressor, one on the wire.
+pub const SLOTS_PER_DEVICE_MIN: usize = 3;
+/// Most memory that a session's arena may take unless the embedder allows more, in bytes.
+pub const ARENA_BYTES_DEFAULT: usize = 32 << 20;
+/// Most memory that a session's arena may ever take, in bytes.
+pub const ARENA_BYTES_MAX: usize = 1 << 30;
+
+/// Restarts of one device in one session unless the embedder says otherwise.
+pub const RESTARTS_DEFAULT: u32 = 3;
+
+/// How long a peer may stay silent before it counts as lost, unless the embedder says otherwise.
+pub const PEER_SILENCE_DEFAULT: Duration = Duration::from_secs(10);
+/// How long a cancel may take before it is reported with an operation still in flight.
+pub const CANCEL_BOUND_DEFAULT: Duration = Duration::from_secs(2);
+/// How long the engine waits before it asks a drained PRE_COPY device again.
+pub const PRECOPY_POLL_DEFAULT: Duration = Duration::from_millis(20);

@@ -1,0 +1,308 @@
+//! What the engine tells the embedder: completions, why something was aborted, how that was
+//! observed, and what the embedder chose to do about resets.
+//!
+//! Every value here is plain data: no fd, no clock, no thread.
+
+mod classify;
+mod policy;
+
+pub use classify::{DeviceAnswer, Finding, Operation, classify};
+pub use policy::{DeviceOptions, Fallback, OnReset};
+
+use std::fmt;
+
+use crate::ids::{DeviceId, Epoch};
+use crate::vfio::state::DeviceState;
+
+/// Which host of the migration this side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// The host that the device leaves.
+    Source,
+    /// The host that the device goes to.
+    Target,
+}
+
+/// Where in its migration a device was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Streams are being agreed on; the device has not been touched.
+    Connect,
+    /// The device is entering its first saving state (source) or RESUMING (target).
+    Start,
+    /// The guest runs and the device saves in PRE_COPY (source) or loads (target).
+    PreCopy,
+    /// From the call that stops the device until it is in STOP_COPY.
+    Stop,
+    /// The stopped device's last state is read and sent (source) or received and written (target).
+    StopCopy,
+    /// The source has sent everything; the target verifies and leaves RESUMING.
+    Load,
+    /// The target has confirmed; the source lets go.
+    Handover,
+    /// The target's device goes to RUNNING.
+    Resume,
+}
+
+impl Phase {
+    /// All phases, in the order in which a migration goes through them.
+    pub const ALL: [Phase; 8] = [
+        Phase::Connect,
+        Phase::Start,
+        Phase::PreCopy,
+        Phase::Stop,
+        Phase::StopCopy,
+        Phase::Load,
+        Phase::Handover,
+        Phase::Resume,
+    ];
+
+    /// The name used in reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Connect => "connect",
+            Phase::Start => "start",
+            Phase::PreCopy => "pre_copy",
+            Phase::Stop => "stop",
+            Phase::StopCopy => "stop_copy",
+            Phase::Load => "load",
+            Phase::Handover => "handover",
+            Phase::Resume => "resume",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Who or what ended an epoch or a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET): it is in RUNNING again and
+    /// the state saved or loaded so far is worthless.
+    DeviceReset,
+    /// The device or its firmware failed to save or load; its state did not change.
+    DeviceFailure,
+    /// The device is in ERROR and needs a reset.
+    DeviceError,
+    /// The peer aborted, and said why.
+    PeerAbort,
+    /// The peer sent what the protocol does not allow.
+    PeerMisbehaviour,
+    /// A stream broke, ended early or stayed silent too long.
+    Network,
+    /// The embedder cancelled.
+    Cancelled,
+    /// This host could not go on: memory, threads, ring.
+    Local,
+}
+
+impl Cause {
+    /// All causes; the number on the wire is the place in this list, counted from 1.
+    pub const ALL: [Cause; 8] = [
+        Cause::DeviceReset,
+        Cause::DeviceFailure,
+        Cause::DeviceError,
+        Cause::PeerAbort,
+        Cause::PeerMisbehaviour,
+        Cause::Network,
+        Cause::Cancelled,
+        Cause::Local,
+    ];
+
+    /// The name used in reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::DeviceReset => "device_reset",
+            Cause::DeviceFailure => "device_failure",
+            Cause::DeviceError => "device_error",
+            Cause::PeerAbort => "peer_abort",
+            Cause::PeerMisbehaviour => "peer_misbehaviour",
+            Cause::Network => "network",
+            Cause::Cancelled => "cancelled",
+            Cause::Local => "local",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How the cause came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Observation {
+    /// A read of the data fd failed.
+    Read,
+    /// A poll of the data fd reported RDHUP or an error.
+    Poll,
+    /// VFIO_MIG_GET_PRECOPY_INFO failed.
+    PrecopyInfo,
+    /// PRE_COPY -> STOP_COPY gave a new data fd: the old session had died.
+    UnexpectedFd,
+    /// SET_STATE succeeded, but the fd that it gave, or the first read of it, was already dead.
+    DeadOnArrival,
+    /// The device's state was not what the migration had left it in.
+    StateCheck,
+    /// A write to the resume fd failed.
+    Write,
+    /// SET_STATE itself failed.
+    SetState,
+    /// The peer said so.
+    Peer,
+    /// A stream of the session showed it.
+    Stream,
+    /// The embedder asked for it.
+    Embedder,
+    /// This host's own mechanism reported it.
+    Engine,
+}
+
+impl Observation {
+    /// All observations, in declaration order.
+    pub const ALL: [Observation; 12] = [
+        Observation::Read,
+        Observation::Poll,
+        Observation::PrecopyInfo,
+        Observation::UnexpectedFd,
+        Observation::DeadOnArrival,
+        Observation::StateCheck,
+        Observation::Write,
+        Observation::SetState,
+        Observation::Peer,
+        Observation::Stream,
+        Observation::Embedder,
+        Observation::Engine,
+    ];
+
+    /// The name used in reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Observation::Read => "read",
+            Observation::Poll => "poll",
+            Observation::PrecopyInfo => "precopy_info",
+            Observation::UnexpectedFd => "unexpected_fd",
+            Observation::DeadOnArrival => "dead_on_arrival",
+            Observation::StateCheck => "state_check",
+            Observation::Write => "write",
+            Observation::SetState => "set_state",
+            Observation::Peer => "peer",
+            Observation::Stream => "stream",
+            Observation::Embedder => "embedder",
+            Observation::Engine => "engine",
+        }
+    }
+}
+
+impl fmt::Display for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why an epoch or a migration ended early: the typed part of a completion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Who or what ended it.
+    pub cause: Cause,
+    /// How that was seen.
+    pub observed: Observation,
+    /// The kernel's answer as it gave it (a positive errno; 512 is the leaked ERESTARTSYS).
+    pub errno: Option<i32>,
+    /// The device that it concerns; none if it concerns the whole session.
+    pub device: Option<DeviceId>,
+    /// One sentence for a person: what happened, and what to do about it where there is something.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault that concerns the whole session.
+    pub fn session(cause: Cause, observed: Observation, message: impl Into<String>) -> Fault {
+        Fault { cause, observed, errno: None, device: None, message: message.into() }
+    }
+
+    /// A fault of one device.
+    pub fn device(
+        device: DeviceId,
+        cause: Cause,
+        observed: Observation,
+        errno: Option<i32>,
+        message: impl Into<String>,
+    ) -> Fault {
+        Fault { cause, observed, errno, device: Some(device), message: message.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (seen by {}", self.cause, self.observed)?;
+        if let Some(device) = self.device {
+            write!(f, " on {device}")?;
+        }
+        if let Some(errno) = self.errno {
+            write!(f, ", errno {errno}")?;
+        }
+        write!(f, "): {}", self.message)
+    }
+}
+
+/// How a device's epoch or whole migration ended on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The target's device holds the whole state and runs; the source has let go.
+    Complete,
+    /// The source let go after the target confirmed the loaded state, and then lost the target
+    /// before it heard of RUNNING. The device stays stopped here and can be resumed, but only
+    /// once it is certain that the target does not run it.
+    Unconfirmed,
+    /// The device's epoch was discarded and its saving was started again.
+    Restarted,
+    /// The migration of this device ended without handing it over.
+    Aborted,
+}
+
+impl Ending {
+    /// The name used in reports and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ending::Complete => "complete",
+            Ending::Unconfirmed => "unconfirmed",
+            Ending::Restarted => "restarted",
+            Ending::Aborted => "aborted",
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One completion: a device's epoch, or its whole migration, has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// The device.
+    pub device: DeviceId,
+    /// The epoch that ended.
+    pub epoch: Epoch,
+    /// Where it was when it ended.
+    pub phase: Phase,
+    /// How it ended.
+    pub ending: Ending,
+    /// Why, unless it is [`Ending::Complete`].
+    pub fault: Option<Fault>,
+    /// The device's state afterwards, as the kernel gave it; none if it could not be read.
+    pub state_after: Option<DeviceState>,
+    /// Bytes of device state read (source) or written (target) in this epoch.
+    pub bytes: u64,
+}

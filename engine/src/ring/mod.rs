@@ -1,0 +1,142 @@
+//! Asynchronous operations on fds: one trait, two backends. [`uring`] is io_uring; [`syscalls`] is
+//! the same on plain system calls, for hosts where io_uring is refused, and the oracle in tests.
+//!
+//! An operation owns its buffer and a reference to its fd from `submit` until its completion gives
+//! them back, on success and on failure. Cancelling only asks; the completion still comes. A ring
+//! is used by the thread that opened it; only its [`Waker`] may go to other threads.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buffers::Buffer;
+
+/// Which mechanism a ring runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// io_uring.
+    IoUring,
+    /// read, write, send, recv and poll.
+    Syscalls,
+}
+
+/// Which backend the embedder wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BackendChoice {
+    /// io_uring where the kernel grants it, plain system calls otherwise.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    IoUring,
+    /// Plain system calls.
+    Syscalls,
+}
+
+/// The submitter's own name for an operation; comes back with its completion. Unique among the
+/// operations in flight on one ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A file that was added to a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId(pub u32);
+
+/// How reads and writes of a file are submitted; found out by [`class`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A connected stream socket.
+    Socket,
+    /// A data fd with `->poll` (mlx5's save fd): O_NONBLOCK is set on it, EAGAIN parks on poll.
+    Pollable,
+    /// A data fd without `->poll`: blocking, on a kernel worker (IOSQE_ASYNC) under io_uring, and
+    /// on the ring's own thread with plain system calls.
+    Blocking,
+}
+
+/// An operation.
+#[derive(Debug)]
+pub enum Op {
+    /// Read once into `buffer[range]`; at most one in flight per file. Completes with 0 at the end.
+    /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion: the operation waits.
+    Read { file: FileId, buffer: Buffer, range: Range<usize> },
+    /// As `Read`, but EAGAIN completes the operation.
+    TryRead { file: FileId, buffer: Buffer, range: Range<usize> },
+    /// Write once from `buffer[range]`; at most one in flight per file; may be short.
+    Write { file: FileId, buffer: Buffer, range: Range<usize> },
+    /// Send all of `buffer[range]` on a socket; short sends are gone on with. One per socket.
+    Send { file: FileId, buffer: Buffer, range: Range<usize> },
+    /// Receive until `buffer[range]` is full; one per socket. Completes short only at the end of
+    /// the stream or with an error.
+    Recv { file: FileId, buffer: Buffer, range: Range<usize> },
+}
+
+/// A completion.
+#[derive(Debug)]
+pub struct Done {
+    /// The operation's token.
+    pub token: Token,
+    /// Bytes moved, or the positive errno (4, 125 and 512 all mean interrupted or cancelled).
+    pub result: Result<usize, i32>,
+    /// The operation's buffer.
+    pub buffer: Buffer,
+}
+
+/// An operation that was not taken: it comes back whole.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The operation.
+    pub op: Op,
+    /// The positive errno; EBUSY when the ring is full.
+    pub errno: i32,
+}
+
+/// What a ring is opened with.
+#[derive(Debug, Clone)]
+pub struct RingConfig {
+    /// Which backend.
+    pub backend: BackendChoice,
+    /// Most operations in flight.
+    pub depth: u32,
+    /// Most files.
+    pub files: u32,
+    /// The arena whose slots this ring may send from with SEND_ZC, registered as fixed buffers
+    /// where RLIMIT_MEMLOCK allows; none: plain sends.
+    pub zero_copy: Option<Arc<crate::buffers::Arena>>,
+}
+
+/// See the module's text.
+pub trait Ring {
+    /// Which backend this is.
+    fn backend(&self) -> Backend;
+    /// Adds a file; the ring holds the reference until `remove_file` or its own end.
+    fn add_file(&mut self, fd: Arc<OwnedFd>, kind: FileKind) -> std::io::Result<FileId>;
+    /// Takes a file out again; nothing may be in flight on it (EBUSY otherwise).
+    fn remove_file(&mut self, file: FileId) -> std::io::Result<()>;
+    /// Starts an operation.
+    fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected>;
+    /// Asks for an operation to end; it completes in any case, early (ECANCELED, EINTR, 512) or
+    /// with its result. A token that is not in flight is ignored.
+    fn cancel(&mut self, token: Token);
+    /// Waits until something completes, the waker is used or `timeout` is over (none: for ever),
+    /// and appends the completions.
+    fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> std::io::Result<()>;
+    /// Operations that have not completed.
+    fn in_flight(&self) -> usize;
+    /// A handle that ends a `wait` from any thread.
+    fn waker(&self) -> Waker;
+}
+
+/// Ends a [`Ring::wait`] from any thread; a wake before the wait is not lost.
+#[derive(Debug, Clone)]
+pub struct Waker {
+    eventfd: Arc<OwnedFd>,
+}
+
+impl Waker {
+    /// Wakes the ring's thread.
+    pub fn wake(&self) {
+        // EAGAIN means that the counter is full: the ring is woken already.
+        let _ = rustix::io::write(&*self.eventfd, &1u64.to_ne_bytes());
+    }
+}

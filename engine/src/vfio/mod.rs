@@ -1,0 +1,5 @@
+//! VFIO migration: the states and their arcs as a table ([`state`]), the UAPI ([`uapi`]), the
+//! ioctls ([`ioctl`]), and what the engine asks of a device ([`device`]).
+
+pub mod device;
+pub mod state;
