@@ -1,6 +1,8 @@
 //! The wire: what two engines say to each other, byte for byte. ARCHITECTURE.md describes it so
 //! that another implementation could be written from it.
 //!
+//! No fd, no clock, no thread, no panic on any input.
+//!
 //! Every frame is a 64-byte header with a checksum of its own, checked before any length in it is
 //! believed, and a body whose length is bounded by [`WireLimits`] before anything is allocated.
 //!
@@ -12,16 +14,19 @@
 //! ```
 
 mod body;
+mod cursor;
 mod digest;
 mod fault;
 mod handshake;
 mod header;
+mod kind;
 
 pub use body::{decode, encode};
 pub use digest::{Digest, StateDigest, chunk_hash};
 pub use fault::WireFault;
 pub use handshake::{Accept, Features, Hello, Offer, VERSION_MAX, VERSION_MIN, negotiate};
-pub use header::{Encoding, Header, Kind, WireLimits, data_header, decode_header, encode_header};
+pub use header::{Encoding, Header, WireLimits, data_header, decode_header, encode_header};
+pub use kind::Kind;
 
 use bytes::Bytes;
 
