@@ -274,6 +274,7 @@ fn read_abort(device: u32, reader: &mut Reader<'_>) -> Result<Fault, WireFault> 
         errno,
         device: (device != NO_DEVICE).then_some(DeviceId(device)),
         message,
+        breach: None,
     })
 }
 

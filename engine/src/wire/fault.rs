@@ -239,6 +239,7 @@ impl WireFault {
 impl From<WireFault> for Fault {
     /// The fault of a session whose stream gave these bytes.
     fn from(fault: WireFault) -> Fault {
-        Fault::session(fault.cause(), Observation::Stream, fault.to_string())
+        let cause = fault.cause();
+        Fault { cause, observed: Observation::Stream, ..Fault::breach(fault) }
     }
 }
