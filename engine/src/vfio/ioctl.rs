@@ -89,7 +89,7 @@ pub fn stop_copy_length(device: BorrowedFd<'_>) -> io::Result<u64> {
 
 /// VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, SET: from now until the device is closed,
 /// [`precopy_info`] may report REINIT. False where the kernel does not know it: ENOTTY, or EINVAL
-/// from kernels before 6.18 if the driver has no features of its own (mtty).
+/// from older kernels if the driver has no features of its own (mtty).
 pub fn precopy_info_v2_opt_in(device: BorrowedFd<'_>) -> io::Result<bool> {
     let request = uapi::VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 | uapi::VFIO_DEVICE_FEATURE_SET;
     match again(|| feature(device, request, ())) {
