@@ -4,6 +4,7 @@ pub mod abort;
 pub mod buffers;
 pub mod compress;
 pub mod drive;
+pub mod error;
 pub mod ids;
 pub mod limits;
 pub mod machine;

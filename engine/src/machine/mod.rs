@@ -129,6 +129,8 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
+    /// This host cannot go on, or the embedder's side of the peer was flooded.
+    Local(Fault),
     /// The deadline that the machine gave is over.
     Tick,
 }
@@ -264,7 +266,7 @@ pub enum Outgoing {
 }
 
 /// What is to be done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Action {
     /// Ask the device; one request of a device at a time.
     Control {

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::ids::{DeviceId, Epoch, Sequence};
+use crate::ids::{DeviceId, Epoch, Sequence, StreamId};
 use crate::wire::{DevicePlace, Kind, Total, WireFault};
 
 /// How a peer broke the protocol: in the bytes of one frame, or in what frames say together.
@@ -12,6 +12,16 @@ pub enum Breach {
     /// The bytes of one frame.
     #[error(transparent)]
     Wire(#[from] WireFault),
+    /// The stream ended inside a frame.
+    #[error("{stream} ended after {found} of the {expected} bytes of a header or body")]
+    Cut {
+        /// The stream.
+        stream: StreamId,
+        /// Bytes that arrived.
+        found: usize,
+        /// Bytes that were to come.
+        expected: usize,
+    },
     /// A frame for a device that this side does not have.
     #[error("a {kind} frame for {device}, which this session does not have")]
     UnknownDevice {

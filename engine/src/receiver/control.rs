@@ -172,7 +172,7 @@ impl Receiver {
         actions: &mut Vec<Action>,
     ) {
         let finding = classify(answer);
-        let message = finding.message(answer);
+        let message = finding.message;
         self.devices[id.index()].report.state_after = answer.found;
         let fault = Fault::device(id, finding.cause, finding.observed, answer.errno, message);
         self.lost(now_ns, fault, actions);

@@ -25,9 +25,6 @@ mod resuming;
 mod shutdown;
 mod window;
 
-#[cfg(test)]
-mod tests;
-
 pub use device::{DeviceConfig, DeviceReport};
 
 use std::collections::VecDeque;
@@ -198,6 +195,7 @@ impl Machine for Receiver {
             Event::StreamLost { stream, slots, fault } => {
                 self.stream_lost(now_ns, stream, slots, fault, actions);
             }
+            Event::Local(fault) => self.abort(now_ns, fault, actions),
             Event::Tick => self.tick(now_ns, actions),
             Event::Read { .. } | Event::Encoded { .. } => {
                 debug_assert!(false, "a receiver reads and encodes nothing");

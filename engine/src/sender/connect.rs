@@ -6,22 +6,13 @@ use crate::compress::policy::{Controller, Policy};
 use crate::ids::StreamId;
 use crate::machine::{Action, Links, Notice, Outgoing};
 use crate::outcome::Phase;
-use crate::wire::{Accept, Begin, Features, Frame, Hello, VERSION_MAX, VERSION_MIN};
+use crate::wire::{Accept, Begin, Features, Frame};
 
 impl Sender {
     pub(super) fn start(&mut self, now_ns: u64, _actions: &mut Vec<Action>) {
         self.links = Links::new(self.config.links, now_ns);
         for stream in 0..self.config.links.streams {
-            let hello = Hello {
-                version_min: VERSION_MIN,
-                version_max: VERSION_MAX,
-                features: Features::ALL,
-                session: self.config.session,
-                stream: StreamId(stream),
-                streams: self.config.links.streams,
-                devices: self.devices.len() as u32,
-                chunk_bytes: self.config.chunk_bytes,
-            };
+            let hello = self.offer.hello(self.config.session, StreamId(stream));
             self.links.queue_on(StreamId(stream), Frame::Hello(hello));
         }
     }
@@ -31,17 +22,17 @@ impl Sender {
             self.misbehaved(now_ns, "a second accept", actions);
             return;
         };
-        let fits = accept.session == self.config.session
-            && (VERSION_MIN..=VERSION_MAX).contains(&accept.version)
-            && accept.chunk_bytes >= crate::limits::CHUNK_BYTES_MIN as u32
-            && accept.chunk_bytes <= self.config.chunk_bytes
-            && (accepted == 0 || accept.chunk_bytes == self.chunk_bytes);
-        if !fits {
-            self.misbehaved(now_ns, "an accept of what was not offered", actions);
+        let hello = self.offer.hello(self.config.session, StreamId(0));
+        if let Err(fault) = hello.check(&accept) {
+            self.abort(now_ns, fault.into(), actions);
+            return;
+        }
+        if accepted > 0 && accept.chunk_bytes != self.chunk_bytes {
+            self.misbehaved(now_ns, "different accepts on two streams", actions);
             return;
         }
         self.chunk_bytes = accept.chunk_bytes;
-        if !accept.features.has(Features::ZSTD) {
+        if !accept.features.contains(Features::ZSTD) {
             self.controller = Controller::new(Policy::Raw, 0, self.chunk_bytes);
         }
         let accepted = accepted + 1;

@@ -293,7 +293,7 @@ impl Sender {
         let pending_bytes: u64 = self.devices.iter().map(|d| d.pending_bytes).sum();
         let stop_copy_bytes =
             self.devices.iter().map(|d| d.stop_copy_bytes).sum::<Option<u64>>();
-        let rate = self.controller.raw_bytes_per_s();
+        let rate = self.controller.raw_bytes_per_s().map_or(0, |rate| rate as u64);
         let bytes = u128::from(pending_bytes) + u128::from(stop_copy_bytes.unwrap_or(0));
         let downtime_ns = (rate > 0)
             .then(|| u64::try_from(bytes * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX));

@@ -105,7 +105,8 @@ pub(super) struct Device {
     pub(super) credit: Sequence,
     pub(super) digest: StateDigest,
     pub(super) ready: BTreeMap<Sequence, Outgoing>,
-    pub(super) encoding: BTreeMap<Sequence, DataHeader>,
+    /// Chunks that are with a worker, and the level.
+    pub(super) encoding: BTreeMap<Sequence, (DataHeader, i32)>,
 
     /// Slots that are out for this device, those of old epochs included.
     pub(super) held: usize,

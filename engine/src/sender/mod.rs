@@ -22,9 +22,6 @@ mod sending;
 mod shutdown;
 mod switchover;
 
-#[cfg(test)]
-mod tests;
-
 pub use device::{DeviceConfig, DeviceReport};
 
 use crate::compress::policy::{Controller, Policy};
@@ -33,6 +30,7 @@ use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
 use crate::outcome::{Cause, Fault, Observation, Phase};
+use crate::wire::Offer;
 use device::Device;
 
 /// What a sender is made from.
@@ -72,6 +70,7 @@ enum Stage {
 #[derive(Debug)]
 pub struct Sender {
     config: SenderConfig,
+    offer: Offer,
     stage: Stage,
     links: Links,
     devices: Vec<Device>,
@@ -98,7 +97,9 @@ impl Sender {
             .enumerate()
             .map(|(i, device)| Device::new(DeviceId(i as u32), device.clone()))
             .collect();
+        let streams = usize::from(config.links.streams);
         Sender {
+            offer: Offer::new(streams, devices.len(), config.chunk_bytes as usize),
             stage: Stage::Connect { accepted: 0 },
             links: Links::new(config.links, 0),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
@@ -109,7 +110,7 @@ impl Sender {
             encoding: 0,
             queued_wire_bytes: 0,
             sending_wire_bytes: 0,
-            flights: vec![None; usize::from(config.links.streams)],
+            flights: vec![None; streams],
             service: 0,
             fault: None,
             finish: None,
@@ -196,8 +197,14 @@ impl Machine for Sender {
             Event::StreamLost { stream, slots, fault } => {
                 self.stream_lost(now_ns, stream, slots, fault, actions);
             }
+            Event::Local(fault) => self.abort(now_ns, fault, actions),
             Event::Tick => self.tick(now_ns, actions),
-            Event::Data { .. } => self.misbehaved(now_ns, "data", actions),
+            Event::Data { stream, header } => {
+                if header.body_bytes > 0 {
+                    actions.push(Action::SkipBody { stream });
+                }
+                self.misbehaved(now_ns, "data", actions);
+            }
             Event::Body { .. } | Event::Decoded { .. } | Event::Written { .. } => {
                 debug_assert!(false, "a sender receives, decodes and writes nothing");
             }

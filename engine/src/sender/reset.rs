@@ -35,7 +35,7 @@ impl Sender {
             finding.cause,
             finding.observed,
             answer.errno,
-            finding.message(answer),
+            finding.message,
         );
         self.devices[id.index()].report.state_after = answer.found;
         self.epoch_lost(now_ns, id, fault, actions);

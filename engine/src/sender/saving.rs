@@ -122,7 +122,7 @@ impl Sender {
         }
         let view = QueueView {
             queued_wire_bytes: self.queued_wire_bytes + self.sending_wire_bytes,
-            streams_idle: self.links.idle_count() as u32,
+            streams_idle: self.links.idle().is_some(),
             encoding_now: self.encoding,
             incompressible_streak: self.devices[id.index()].incompressible,
         };
@@ -136,7 +136,7 @@ impl Sender {
             None => self.chunk_ready(id, header, Some(slot)),
             Some((into, level, probe)) => {
                 self.encoding += 1;
-                self.devices[id.index()].encoding.insert(header.place.sequence, header);
+                self.devices[id.index()].encoding.insert(header.place.sequence, (header, level));
                 let chunk = ChunkKey {
                     device: id,
                     epoch: header.place.epoch,
@@ -160,26 +160,27 @@ impl Sender {
         let header = (chunk.epoch == device.epoch)
             .then(|| device.encoding.remove(&chunk.sequence))
             .flatten();
-        let Some(mut header) = header else {
+        let Some((mut header, level)) = header else {
             device.held -= 1;
             self.slots.put_spare(into);
             self.slots.put(slot);
             return;
         };
-        let raw_bytes = header.raw_bytes;
+        let raw_bytes = u64::from(header.raw_bytes);
         match result {
             EncodeResult::Compressed { body_bytes, body_hash, worker_ns } => {
                 device.incompressible = 0;
                 header.encoding = Encoding::Zstd;
                 header.body_bytes = body_bytes;
                 header.body_hash = body_hash;
-                self.controller.encoded(now_ns, raw_bytes, body_bytes, worker_ns);
+                let wire_bytes = u64::from(body_bytes);
+                self.controller.encoded(now_ns, level, raw_bytes, wire_bytes, worker_ns);
                 self.slots.put_spare(slot);
                 self.chunk_ready(chunk.device, header, Some(into));
             }
             EncodeResult::Incompressible { worker_ns } => {
                 device.incompressible = device.incompressible.saturating_add(1);
-                self.controller.encoded(now_ns, raw_bytes, raw_bytes, worker_ns);
+                self.controller.encoded(now_ns, level, raw_bytes, raw_bytes, worker_ns);
                 self.slots.put_spare(into);
                 self.chunk_ready(chunk.device, header, Some(slot));
             }

@@ -83,15 +83,18 @@ impl Sender {
         self.service = start;
         self.sending_wire_bytes += flight.wire_bytes;
         self.flights[stream.index()] = Some(flight);
-        self.controller.sending(now_ns);
+        if flight.raw_bytes > 0 {
+            self.controller.sending(now_ns);
+        }
         self.links.send(stream, what, actions);
     }
 
     pub(super) fn sent(&mut self, now_ns: u64, stream: StreamId, slot: Option<SlotId>) {
         self.links.sent(stream);
         if let Some(flight) = self.landed(stream) {
-            let more = self.sending_wire_bytes > 0;
-            self.controller.sent(now_ns, flight.wire_bytes, flight.raw_bytes, more);
+            if flight.raw_bytes > 0 {
+                self.controller.sent(now_ns, flight.wire_bytes, flight.raw_bytes);
+            }
             if let Some(slot) = slot {
                 self.devices[flight.device.index()].held -= 1;
                 self.slots.put(slot);
