@@ -101,6 +101,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("data_raw_hash", "RawHash { body_hash: "),
     ("data_raw_length", "BodyLength { kind: Kind(data), found: 47, min: 48, max: 48 }"),
     ("data_zero_body", "BodyLength { kind: Kind(data), found: 1, min: 0, max: 0 }"),
+    ("data_zero_hash", "BodyHash { kind: Kind(data), found: 0, expected: 3244421341483603138 }"),
     ("data_zstd_empty", "BodyLength { kind: Kind(data), found: 0, min: 1, max: 47 }"),
     ("data_zstd_length", "BodyLength { kind: Kind(data), found: 48, min: 1, max: 47 }"),
     ("device_number", "DeviceNumber { kind: Kind(credit), found: 64, devices: 64 }"),
