@@ -136,8 +136,11 @@ fn wire_refused_vectors_are_refused_for_the_right_reason() {
     assert_eq!(names, vector_names("refused"));
     for (name, expected) in REFUSED {
         let (head, body) = halves(&vector(&format!("refused/{name}")));
-        let result = decode_header(&head, &WireLimits::MAX)
-            .and_then(|header| decode(&header, &body).map(|_| ()));
+        // A chunk's body is no frame's: all that can be wrong with it must show in the header.
+        let result = decode_header(&head, &WireLimits::MAX).and_then(|header| match header.kind {
+            Kind::DATA => Ok(()),
+            _ => decode(&header, &body).map(|_| ()),
+        });
         let fault = result.expect_err(name);
         let found = format!("{fault:?}");
         assert!(found.starts_with(expected), "{name}: {found} instead of {expected}");
