@@ -237,6 +237,7 @@ REFUSED = {
     "body_hash_empty": frame(MESSAGE, body_hash=0),
     "data_encoding": data(3, RAW_CHUNK, RAW_CHUNK, (0, 0, 0), 0),
     "data_empty": data(ZERO, b"", b"", (0, 0, 0), 0),
+    "data_zero_hash": data(ZERO, bytes(64), b"", (0, 0, 0), 0, body_hash=0),
     "data_zero_body": data(ZERO, bytes(64), b"x", (0, 0, 0), 0),
     "data_raw_length": data(RAW, RAW_CHUNK, RAW_CHUNK[:47], (0, 0, 0), 0),
     "data_raw_hash": data(RAW, RAW_CHUNK, RAW_CHUNK[::-1], (0, 0, 0), 0),

@@ -81,7 +81,7 @@ pub fn decode(header: &Header, body: &[u8]) -> Result<Frame, WireFault> {
         Kind::RUNNING => Frame::Running,
         Kind::CREDIT => Frame::Credit { device, epoch, up_to: Sequence(header.sequence) },
         Kind::ABORT => Frame::Abort(read_abort(header.device, &mut reader)?),
-        Kind::MESSAGE => Frame::Message(read_message(&mut reader, body.len())?),
+        Kind::MESSAGE => Frame::Message(Bytes::copy_from_slice(reader.bytes(body.len())?)),
         Kind::PING => Frame::Ping(header.sequence),
         Kind::PONG => Frame::Pong(header.sequence),
         _ => return Err(WireFault::UnknownKind { kind }),
@@ -235,11 +235,6 @@ fn write_total(total: &Total, out: &mut Vec<u8>) {
 
 fn read_total(reader: &mut Reader<'_>) -> Result<Total, WireFault> {
     Ok(Total { bytes: reader.u64()?, digest: Digest(reader.u128()?) })
-}
-
-fn read_message(reader: &mut Reader<'_>, len: usize) -> Result<Bytes, WireFault> {
-    within("message", len, MESSAGE_BYTES_MAX)?;
-    reader.bytes(len).map(Bytes::copy_from_slice)
 }
 
 fn write_abort(fault: &Fault, out: &mut Vec<u8>) {

@@ -180,7 +180,6 @@ impl Hello {
     pub fn check(&self, accept: &Accept) -> Result<(), WireFault> {
         same("session", accept.session, self.session)?;
         range("version", accept.version, self.version_min, self.version_max)?;
-        range("features", accept.features.0, 0, self.features.0)?;
         if !self.features.contains(accept.features) {
             let (found, max) = (accept.features.0, self.features.0);
             return Err(WireFault::Handshake { field: "features", found, min: 0, max });

@@ -1,17 +1,17 @@
-//! The 64-byte header: layout, checks, and what each kind of frame may put into it.
+//! The 64-byte header: its layout, and the checks that every frame goes through.
 //!
 //! A header is checked in this order, and nothing of it is believed before: magic, header hash,
-//! version, reserved bytes, kind, then each field against its kind and the limits.
+//! version, reserved bytes, kind, then each field against its kind and the limits (`check.rs`).
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-use super::handshake::{Accept, Features, HANDSHAKE_VERSION, Offer, VERSION_MAX, VERSION_MIN};
-use super::kind::{Shape, shape};
+use super::check::{self, WireLimits};
+use super::handshake::{HANDSHAKE_VERSION, VERSION_MAX, VERSION_MIN};
 use super::{DataHeader, DevicePlace, Kind, WireFault, chunk_hash};
 use crate::ids::{DeviceId, Epoch, Sequence};
-use crate::limits::{CHUNK_BYTES_MAX, CONTROL_BODY_BYTES_MAX, DEVICES_MAX, HEADER_BYTES};
+use crate::limits::HEADER_BYTES;
 
 /// The first four bytes of every frame: "VFRY".
 const MAGIC: u32 = u32::from_le_bytes(*b"VFRY");
@@ -71,47 +71,6 @@ impl Encoding {
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// What bounds the frames of a session on this side. Before the handshake that is this side's
-/// own offer, after it what was agreed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WireLimits {
-    /// Longest chunk, in bytes.
-    pub chunk_bytes: u32,
-    /// Device numbers are below this.
-    pub devices: u32,
-    /// The agreed features: an encoding that is not among them is refused.
-    pub features: Features,
-}
-
-impl WireLimits {
-    /// What the engine could ever accept.
-    pub const MAX: WireLimits = WireLimits {
-        chunk_bytes: CHUNK_BYTES_MAX as u32,
-        devices: DEVICES_MAX as u32,
-        features: Features::ALL,
-    };
-
-    /// The limits of a session that agreed on `accept`, on a side that offered `offer`.
-    pub fn agreed(offer: &Offer, accept: &Accept) -> WireLimits {
-        WireLimits {
-            chunk_bytes: accept.chunk_bytes.min(offer.chunk_bytes),
-            devices: offer.devices,
-            features: accept.features,
-        }
-    }
-}
-
-impl From<&Offer> for WireLimits {
-    /// The limits while nothing has been agreed.
-    fn from(offer: &Offer) -> WireLimits {
-        WireLimits {
-            chunk_bytes: offer.chunk_bytes,
-            devices: offer.devices,
-            features: offer.features,
-        }
     }
 }
 
@@ -264,25 +223,7 @@ pub fn decode_header(bytes: &[u8; HEADER_BYTES], limits: &WireLimits) -> Result<
     if reserved != 0 {
         return Err(WireFault::Reserved { kind, found: u64::from(reserved) });
     }
-    match shape(kind) {
-        None if kind.is_optional() => body_max(&header, CONTROL_BODY_BYTES_MAX as u32)?,
-        None => return Err(WireFault::UnknownKind { kind }),
-        Some(Shape::Data) => check_data(&header, limits)?,
-        Some(Shape::Control { device, sequence, body_min, body_max: max }) => {
-            if kind == Kind::ABORT && header.device >= limits.devices {
-                header.device = NO_DEVICE;
-            }
-            check_control(&header, limits, *device, *sequence)?;
-            body_max(&header, *max)?;
-            if header.body_bytes < *body_min {
-                let found = header.body_bytes;
-                return Err(WireFault::BodyLength { kind, found, min: *body_min, max: *max });
-            }
-        }
-    }
-    if !header.is_skippable() {
-        empty_hash(&header)?;
-    }
+    check::fields(&mut header, limits)?;
     Ok(header)
 }
 
@@ -295,7 +236,7 @@ pub fn data_header(header: &Header) -> Result<DataHeader, WireFault> {
     if header.kind != Kind::DATA {
         return Err(WireFault::UnknownKind { kind: header.kind });
     }
-    check_data(header, &WireLimits::MAX)?;
+    check::data(header, &WireLimits::MAX)?;
     let encoding = Encoding::from_wire(header.encoding)
         .ok_or(WireFault::UnknownEncoding { found: header.encoding })?;
     Ok(DataHeader {
@@ -307,87 +248,6 @@ pub fn data_header(header: &Header) -> Result<DataHeader, WireFault> {
         body_hash: header.body_hash,
         raw_hash: header.raw_hash,
     })
-}
-
-fn check_data(header: &Header, limits: &WireLimits) -> Result<(), WireFault> {
-    let Header { kind, raw_bytes, body_bytes, offset, .. } = *header;
-    device_number(header, limits)?;
-    let encoding = Encoding::from_wire(header.encoding)
-        .ok_or(WireFault::UnknownEncoding { found: header.encoding })?;
-    if encoding == Encoding::Zstd && !limits.features.contains(Features::ZSTD) {
-        return Err(WireFault::EncodingNotAgreed);
-    }
-    body_max(header, limits.chunk_bytes)?;
-    if raw_bytes == 0 || raw_bytes > limits.chunk_bytes {
-        return Err(WireFault::RawLength { found: raw_bytes, max: limits.chunk_bytes });
-    }
-    let (min, max) = match encoding {
-        Encoding::Zero => (0, 0),
-        Encoding::Raw => (raw_bytes, raw_bytes),
-        Encoding::Zstd => (1, raw_bytes - 1),
-    };
-    if body_bytes < min || body_bytes > max {
-        return Err(WireFault::BodyLength { kind, found: body_bytes, min, max });
-    }
-    if offset.checked_add(u64::from(raw_bytes)).is_none() {
-        return Err(WireFault::Offset { offset, raw_bytes });
-    }
-    if encoding == Encoding::Raw && header.body_hash != header.raw_hash {
-        let (body_hash, raw_hash) = (header.body_hash, header.raw_hash);
-        return Err(WireFault::RawHash { body_hash, raw_hash });
-    }
-    Ok(())
-}
-
-fn check_control(
-    header: &Header,
-    limits: &WireLimits,
-    device: bool,
-    sequence: bool,
-) -> Result<(), WireFault> {
-    let kind = header.kind;
-    let unused = |field, found: u64| match found {
-        0 => Ok(()),
-        found => Err(WireFault::UnusedField { kind, field, found }),
-    };
-    unused("encoding", u64::from(header.encoding))?;
-    unused("raw_bytes", u64::from(header.raw_bytes))?;
-    unused("offset", header.offset)?;
-    unused("raw_hash", header.raw_hash)?;
-    if device {
-        device_number(header, limits)?;
-    } else {
-        if kind != Kind::ABORT {
-            unused("device", u64::from(header.device))?;
-        }
-        unused("epoch", u64::from(header.epoch))?;
-    }
-    if !sequence {
-        unused("sequence", header.sequence)?;
-    }
-    Ok(())
-}
-
-fn device_number(header: &Header, limits: &WireLimits) -> Result<(), WireFault> {
-    let Header { kind, device, .. } = *header;
-    if device < limits.devices {
-        return Ok(());
-    }
-    Err(WireFault::DeviceNumber { kind, found: device, devices: limits.devices })
-}
-
-fn body_max(header: &Header, max: u32) -> Result<(), WireFault> {
-    let Header { kind, body_bytes: found, .. } = *header;
-    if found > max { Err(WireFault::BodyTooLong { kind, found, max }) } else { Ok(()) }
-}
-
-/// An empty body has no bytes that could be checked later, so its hash is checked here.
-fn empty_hash(header: &Header) -> Result<(), WireFault> {
-    let (kind, found, expected) = (header.kind, header.body_hash, chunk_hash(&[]));
-    if header.body_bytes == 0 && found != expected {
-        return Err(WireFault::BodyHash { kind, found, expected });
-    }
-    Ok(())
 }
 
 /// The low 32 bits of XXH3-64 over everything before the hash itself.

@@ -14,6 +14,7 @@
 //! ```
 
 mod body;
+mod check;
 mod cursor;
 mod digest;
 mod fault;
@@ -22,10 +23,11 @@ mod header;
 mod kind;
 
 pub use body::{decode, encode};
+pub use check::WireLimits;
 pub use digest::{Digest, StateDigest, chunk_hash};
 pub use fault::WireFault;
 pub use handshake::{Accept, Features, Hello, Offer, VERSION_MAX, VERSION_MIN, negotiate};
-pub use header::{Encoding, Header, WireLimits, data_header, decode_header, encode_header};
+pub use header::{Encoding, Header, data_header, decode_header, encode_header};
 pub use kind::Kind;
 
 use bytes::Bytes;

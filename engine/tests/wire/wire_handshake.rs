@@ -153,6 +153,7 @@ fn wire_what_was_not_agreed_is_refused_at_the_header() {
         Err(WireFault::RawLength { found: 4096, max: 4095 })
     );
     assert!(decode_header(&credit, &WireLimits::from(&own)).is_ok());
+    assert_eq!(agreed(Features::ZSTD, u32::MAX).chunk_bytes, 64 << 10, "the own offer bounds");
     let fewer = WireLimits { devices: 2, ..WireLimits::from(&own) };
     assert!(matches!(
         decode_header(&credit, &fewer),

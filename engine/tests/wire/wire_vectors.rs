@@ -101,6 +101,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("data_raw_hash", "RawHash { body_hash: "),
     ("data_raw_length", "BodyLength { kind: Kind(data), found: 47, min: 48, max: 48 }"),
     ("data_zero_body", "BodyLength { kind: Kind(data), found: 1, min: 0, max: 0 }"),
+    ("data_zero_hash", "BodyHash { kind: Kind(data), found: 0, expected: 3244421341483603138 }"),
     ("data_zstd_empty", "BodyLength { kind: Kind(data), found: 0, min: 1, max: 47 }"),
     ("data_zstd_length", "BodyLength { kind: Kind(data), found: 48, min: 1, max: 47 }"),
     ("device_number", "DeviceNumber { kind: Kind(credit), found: 64, devices: 64 }"),
@@ -135,8 +136,11 @@ fn wire_refused_vectors_are_refused_for_the_right_reason() {
     assert_eq!(names, vector_names("refused"));
     for (name, expected) in REFUSED {
         let (head, body) = halves(&vector(&format!("refused/{name}")));
-        let result = decode_header(&head, &WireLimits::MAX)
-            .and_then(|header| decode(&header, &body).map(|_| ()));
+        // A chunk's body is no frame's: all that can be wrong with it must show in the header.
+        let result = decode_header(&head, &WireLimits::MAX).and_then(|header| match header.kind {
+            Kind::DATA => Ok(()),
+            _ => decode(&header, &body).map(|_| ()),
+        });
         let fault = result.expect_err(name);
         let found = format!("{fault:?}");
         assert!(found.starts_with(expected), "{name}: {found} instead of {expected}");
