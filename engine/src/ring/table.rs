@@ -100,7 +100,7 @@ impl<F, S: Default> Table<F, S> {
         }
     }
 
-    /// Adds a file and makes it ready for its kind. ENFILE: the table is full.
+    /// Adds a file and makes it ready for its kind. EMFILE: the table is full.
     pub(super) fn add_file(
         &mut self,
         fd: Arc<OwnedFd>,
@@ -111,7 +111,7 @@ impl<F, S: Default> Table<F, S> {
             .files
             .iter()
             .position(Option::is_none)
-            .ok_or(errno(libc::ENFILE))?;
+            .ok_or(errno(libc::EMFILE))?;
         let nonblock = match kind {
             FileKind::Pollable => Nonblock::set(&fd)?,
             FileKind::Socket | FileKind::Blocking => None,

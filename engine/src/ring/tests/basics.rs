@@ -310,7 +310,7 @@ fn a_full_ring_gives_the_operation_back() {
         let full = ring
             .add_file(reader, FileKind::Pollable)
             .expect_err("eight files at most");
-        assert_eq!(full.raw_os_error(), Some(libc::ENFILE));
+        assert_eq!(full.raw_os_error(), Some(libc::EMFILE));
         // 16 operations fit: a receive and a send a file, where the send must not end at once.
         for file in &files {
             submit(ring, tokens.next().expect("token"), recv(*file, 10));

@@ -1,7 +1,11 @@
 //! Tests of both backends, on real files.
 
 mod basics;
+mod lifetime;
+mod twins;
+mod zero_copy;
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,0 +1,419 @@
+//! The same random operations on both backends, in two worlds that are built alike: after each
+//! step the same operations must have completed, with the same results and the same bytes, and at
+//! the end every buffer must have come back.
+//!
+//! Only what both answer for certain is compared. Whether a cancel or the result comes first is a
+//! race for an operation on a blocking file, and for one on a socket between two of its steps: the
+//! former are not cancelled here, the latter when they are parked.
+
+use std::os::fd::AsFd;
+
+use proptest::prelude::*;
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+
+use super::*;
+use crate::buffers::{Arena, Slot};
+use crate::ring::FileKind;
+
+const SLOTS: usize = 12;
+const CHUNK_BYTES: usize = 40_000;
+/// Nothing here takes longer to come about once its cause is there.
+const IDLE: Duration = Duration::from_millis(2);
+
+/// What a world has to operate on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// The reading end of a pipe, as a pollable data fd.
+    PipeIn,
+    /// The writing end of another.
+    PipeOut,
+    /// A stream socket.
+    Socket,
+    /// A memfd, as a blocking data fd to read. Both ways would share its position.
+    FileIn,
+    /// Another, to write.
+    FileOut,
+}
+
+impl Target {
+    fn is_file(self) -> bool {
+        matches!(self, Target::FileIn | Target::FileOut)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// An operation into or out of the target; `odd` chooses between two where there are two.
+    Submit {
+        target: Target,
+        out: bool,
+        odd: bool,
+        small: bool,
+        start: usize,
+        bytes: usize,
+    },
+    /// The other end gives, as far as there is room.
+    PeerGives {
+        socket: bool,
+        bytes: usize,
+    },
+    /// The other end takes, as far as there is something.
+    PeerTakes {
+        socket: bool,
+        bytes: usize,
+    },
+    /// The other end of the pipes, or one way of the socket, is closed.
+    PeerCloses {
+        target: Target,
+        both: bool,
+    },
+    /// The operation submitted at this step, counted back from the latest.
+    Cancel {
+        back: usize,
+    },
+    Wake,
+    /// Lets everything come about that can.
+    Settle,
+}
+
+/// One world: a ring and the other ends of its files.
+struct World {
+    ring: Box<dyn Ring>,
+    slots: Vec<Slot>,
+    files: [FileId; 5],
+    pipe_in: Option<OwnedFd>,
+    pipe_out: Option<OwnedFd>,
+    socket: OwnedFd,
+    /// Tokens in order of submission, with their targets.
+    submitted: Vec<(Token, Target)>,
+    /// Bytes that the peer gave and took on each way, for the patterns.
+    given: u64,
+    log: Vec<String>,
+}
+
+impl World {
+    fn new(backend: BackendChoice, over_tcp: bool) -> Option<World> {
+        let (_, slots) = Arena::new(SLOTS, CHUNK_BYTES).expect("arena");
+        let config = RingConfig {
+            backend,
+            depth: 8,
+            files: 5,
+            zero_copy: None,
+        };
+        let mut ring = match open(&config) {
+            Ok(opened) => opened.ring,
+            Err(error) => {
+                eprintln!("SKIPPED for {backend:?}: {error}");
+                return None;
+            }
+        };
+        let (reader, pipe_in) = pipe();
+        let (pipe_out, writer) = pipe();
+        let pipe_out = Arc::into_inner(pipe_out).expect("sole owner");
+        let (here, there) = if over_tcp {
+            let (here, there) = tcp();
+            there.set_nodelay(true).expect("nodelay");
+            (here, there.into())
+        } else {
+            let flags = SocketFlags::CLOEXEC;
+            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+            let (here, there) = pair.expect("socketpair");
+            (Arc::new(here), there)
+        };
+        for peer in [&pipe_in, &pipe_out, &there] {
+            fcntl_setfl(peer, OFlags::NONBLOCK).expect("setfl");
+        }
+        let mut add = |fd, kind| ring.add_file(fd, kind).expect("add");
+        let files = [
+            add(reader, FileKind::Pollable),
+            add(Arc::new(writer), FileKind::Pollable),
+            add(here, FileKind::Socket),
+            add(memfd(&pattern(99, 70_000)), FileKind::Blocking),
+            add(memfd(b""), FileKind::Blocking),
+        ];
+        Some(World {
+            ring,
+            slots,
+            files,
+            pipe_in: Some(pipe_in),
+            pipe_out: Some(pipe_out),
+            socket: there,
+            submitted: Vec::new(),
+            given: 0,
+            log: Vec::new(),
+        })
+    }
+
+    fn step(&mut self, number: u64, step: &Step) {
+        match *step {
+            Step::Submit {
+                target,
+                out,
+                odd,
+                small,
+                start,
+                bytes,
+            } => {
+                self.submit(number, target, out, odd, small, start..start + bytes);
+            }
+            Step::PeerGives { socket, bytes } => {
+                let data = pattern(self.given, bytes);
+                let peer = if socket {
+                    Some(self.socket.as_fd())
+                } else {
+                    as_fd(&self.pipe_in)
+                };
+                let given = peer.map(|peer| rustix::io::write(peer, &data));
+                self.given += 1;
+                self.log.push(format!("{number}: peer gave {given:?}"));
+            }
+            Step::PeerTakes { socket, bytes } => {
+                let mut data = vec![0; bytes];
+                let peer = if socket {
+                    Some(self.socket.as_fd())
+                } else {
+                    as_fd(&self.pipe_out)
+                };
+                let taken = peer.map(|peer| rustix::io::read(peer, &mut data));
+                let digest = digest(&data);
+                self.log
+                    .push(format!("{number}: peer took {taken:?} {digest:x}"));
+            }
+            Step::PeerCloses {
+                target: Target::PipeIn,
+                ..
+            } => self.pipe_in = None,
+            Step::PeerCloses {
+                target: Target::PipeOut,
+                ..
+            } => self.pipe_out = None,
+            Step::PeerCloses { both, .. } => {
+                let how = if both {
+                    Shutdown::Both
+                } else {
+                    Shutdown::Write
+                };
+                let how = match how {
+                    Shutdown::Both => rustix::net::Shutdown::Both,
+                    _ => rustix::net::Shutdown::Write,
+                };
+                let _ = rustix::net::shutdown(&self.socket, how);
+            }
+            Step::Cancel { back } => {
+                let mut latest = self.submitted.iter().rev().filter(|(_, t)| !t.is_file());
+                let Some(&(token, target)) = latest.nth(back) else {
+                    return;
+                };
+                if target == Target::Socket {
+                    self.settle(number);
+                }
+                self.ring.cancel(token);
+            }
+            Step::Wake => self.ring.waker().wake(),
+            Step::Settle => self.settle(number),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        number: u64,
+        target: Target,
+        out: bool,
+        odd: bool,
+        small: bool,
+        range: Range<usize>,
+    ) {
+        let file = self.files[target as usize];
+        let mut buffer = match if small { None } else { self.slots.pop() } {
+            Some(slot) => Buffer::Slot(slot),
+            None => Buffer::Small(vec![0; CHUNK_BYTES]),
+        };
+        let data = pattern(number, buffer.bytes().len());
+        if out {
+            buffer.bytes_mut().copy_from_slice(&data);
+        } else {
+            buffer.bytes_mut().fill(0);
+        }
+        let op = match (target, out) {
+            (Target::Socket, true) => Op::Send {
+                file,
+                buffer,
+                range,
+            },
+            (Target::Socket, false) => Op::Recv {
+                file,
+                buffer,
+                range,
+            },
+            (_, true) => Op::Write {
+                file,
+                buffer,
+                range,
+            },
+            (_, false) if odd => Op::TryRead {
+                file,
+                buffer,
+                range,
+            },
+            (_, false) => Op::Read {
+                file,
+                buffer,
+                range,
+            },
+        };
+        match self.ring.submit(Token(number), op) {
+            Ok(()) => self.submitted.push((Token(number), target)),
+            Err(rejected) => {
+                self.log
+                    .push(format!("{number}: rejected {}", rejected.errno));
+                self.take_back(rejected.op.into_buffer());
+            }
+        }
+    }
+
+    /// Waits until nothing more completes, and notes what did.
+    fn settle(&mut self, number: u64) {
+        let mut done = Vec::new();
+        // Two in a row: a wake may end one of them early.
+        let mut idle = 0;
+        while idle < 2 {
+            let before = done.len();
+            self.ring.wait(Some(IDLE), &mut done).expect("wait");
+            // A worker will see to an operation on a file.
+            let quiet = done.len() == before && !self.file_in_flight(&done);
+            idle = if quiet { idle + 1 } else { 0 };
+        }
+        done.sort_by_key(|done| done.token);
+        for Done {
+            token,
+            result,
+            buffer,
+        } in done
+        {
+            let digest = digest(buffer.bytes());
+            self.log
+                .push(format!("{number}: {token:?} {result:?} {digest:x}"));
+            self.submitted.retain(|(other, _)| *other != token);
+            self.take_back(buffer);
+        }
+    }
+
+    /// Whether an operation on a blocking file has not completed.
+    fn file_in_flight(&self, done: &[Done]) -> bool {
+        let open = |token| !done.iter().any(|done| done.token == token);
+        self.submitted
+            .iter()
+            .any(|(token, target)| target.is_file() && open(*token))
+    }
+
+    fn take_back(&mut self, buffer: Buffer) {
+        if let Buffer::Slot(slot) = buffer {
+            self.slots.push(slot);
+            // The same slots in the same order in both worlds.
+            self.slots.sort_by_key(Slot::id);
+        }
+    }
+
+    /// Cancels what is left and sees that every buffer is back.
+    fn end(mut self) -> Vec<String> {
+        self.settle(u64::MAX);
+        for (token, _) in self.submitted.clone() {
+            self.ring.cancel(token);
+        }
+        while self.ring.in_flight() > 0 {
+            self.settle(u64::MAX);
+        }
+        assert_eq!(self.slots.len(), SLOTS, "slots were lost");
+        self.log
+    }
+}
+
+fn as_fd(fd: &Option<OwnedFd>) -> Option<std::os::fd::BorrowedFd<'_>> {
+    fd.as_ref().map(OwnedFd::as_fd)
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        1 => Just(Target::PipeIn),
+        1 => Just(Target::PipeOut),
+        2 => Just(Target::Socket),
+        1 => Just(Target::FileIn),
+        1 => Just(Target::FileOut),
+    ]
+}
+
+fn steps(bytes_max: usize) -> impl Strategy<Value = Vec<Step>> {
+    let submit = (target(), any::<[bool; 3]>(), 0..64usize, 0..bytes_max).prop_map(
+        |(target, [out, odd, small], start, bytes)| {
+            let out = match target {
+                Target::PipeIn | Target::FileIn => false,
+                Target::PipeOut | Target::FileOut => true,
+                Target::Socket => out,
+            };
+            Step::Submit {
+                target,
+                out,
+                odd,
+                small,
+                start,
+                bytes,
+            }
+        },
+    );
+    let gives =
+        (any::<bool>(), 1..bytes_max).prop_map(|(socket, bytes)| Step::PeerGives { socket, bytes });
+    let takes = (any::<bool>(), 1..2 * bytes_max)
+        .prop_map(|(socket, bytes)| Step::PeerTakes { socket, bytes });
+    let closes =
+        (target(), any::<bool>()).prop_map(|(target, both)| Step::PeerCloses { target, both });
+    let step = prop_oneof![
+        12 => submit,
+        6 => gives,
+        6 => takes,
+        1 => closes,
+        3 => (0..4usize).prop_map(|back| Step::Cancel { back }),
+        1 => Just(Step::Wake),
+        8 => Just(Step::Settle),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+fn twins_agree(steps: &[Step], over_tcp: bool) {
+    let mut logs = [BackendChoice::IoUring, BackendChoice::Syscalls].map(|backend| {
+        let mut world = World::new(backend, over_tcp)?;
+        for (number, step) in (0..).zip(steps) {
+            world.step(number, step);
+        }
+        Some(world.end())
+    });
+    if let [Some(uring), Some(syscalls)] = &mut logs {
+        assert_eq!(uring, syscalls);
+    }
+}
+
+/// Few cases in the ordinary run, as each takes its time; PROPTEST_CASES asks for more.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    let cases = asked.and_then(|cases| cases.parse().ok()).unwrap_or(48);
+    ProptestConfig::with_cases(cases)
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn both_backends_agree_over_unix_sockets(steps in steps(CHUNK_BYTES)) {
+        twins_agree(&steps, false);
+    }
+
+    /// Small, so that a send never depends on how TCP sizes its buffers.
+    #[test]
+    fn both_backends_agree_over_tcp(steps in steps(2000)) {
+        twins_agree(&steps, true);
+    }
+}
