@@ -6,7 +6,7 @@
 mod classify;
 mod policy;
 
-pub use classify::{DeviceAnswer, Finding, Operation, classify};
+pub use classify::{DeviceAnswer, Finding, Operation, Verdict, classify};
 pub use policy::{DeviceOptions, Fallback, OnReset};
 
 use std::fmt;
