@@ -24,18 +24,18 @@
 
 mod arms;
 mod estimate;
+#[cfg(test)]
+mod simulator;
 
 use arms::Arms;
-use estimate::{Busy, Rate};
+use estimate::{Busy, Levels, PRIORS};
 
 /// The zstd levels that the adaptive policy chooses among. Above 6 zstd gains little on device
 /// state and costs a multiple.
 pub const LEVELS: [i32; 4] = [-5, 1, 3, 6];
 
-/// What compression is expected to do before anything was measured, per entry of [`LEVELS`]:
-/// nanoseconds per raw byte on one core, and raw bytes per wire byte. From a mixed bag of device
-/// state and code on a 2024 server core; the first chunks correct it.
-const PRIORS: [(f64, f64); 4] = [(1.1, 2.2), (1.6, 2.8), (2.6, 3.0), (6.0, 3.2)];
+/// A link in bytes per nanosecond, before anything was sent.
+const LINK_PRIOR: f64 = 1.0;
 
 /// How many chunks in a row must fail to shrink before probing them becomes seldom.
 const STREAK_FREE: u32 = 4;
@@ -93,10 +93,10 @@ pub struct Controller {
     chunk_bytes: f64,
     /// Wire bytes per nanosecond in which something was being sent.
     link: Busy,
-    /// Nanoseconds of a worker per raw byte, by level.
-    cost: [Rate; LEVELS.len()],
-    /// Raw bytes per wire byte of what shrank or not, by level.
-    shrink: [Rate; LEVELS.len()],
+    /// What the levels cost and give.
+    levels: Levels,
+    /// Raw bytes per wire byte of what shrank lately, at whatever level.
+    shrunk: f64,
     /// Raw bytes per wire byte of everything sent.
     sent_raw_bytes: u64,
     sent_wire_bytes: u64,
@@ -114,8 +114,8 @@ impl Controller {
             workers: f64::from(workers.max(1)),
             chunk_bytes: f64::from(chunk_bytes.max(1)),
             link: Busy::default(),
-            cost: PRIORS.map(|(ns_per_byte, _)| Rate::prior(ns_per_byte)),
-            shrink: PRIORS.map(|(_, ratio)| Rate::prior(ratio)),
+            levels: Levels::default(),
+            shrunk: PRIORS[1].1,
             sent_raw_bytes: 0,
             sent_wire_bytes: 0,
             choices: 0,
@@ -130,7 +130,7 @@ impl Controller {
         let level = match self.policy {
             Policy::Raw => None,
             Policy::Zstd(level) => Some(level),
-            Policy::Adaptive => self.queue_rule(view),
+            Policy::Adaptive => self.queue_rule(now_ns, view),
         };
         self.arms.at_cap(level.is_some() && level == self.arms.cap());
         match level {
@@ -152,11 +152,13 @@ impl Controller {
         worker_ns: u64,
     ) {
         let Some(index) = LEVELS.iter().position(|&known| known == level) else { return };
-        if raw_bytes == 0 {
+        // What a probe rejected says nothing about compressing what shrinks.
+        if wire_bytes >= raw_bytes {
             return;
         }
-        self.cost[index].add(worker_ns as f64, raw_bytes as f64);
-        self.shrink[index].add(raw_bytes as f64, wire_bytes.max(1) as f64);
+        let (raw_bytes, wire_bytes) = (raw_bytes as f64, wire_bytes.max(1) as f64);
+        self.levels.measured(index, raw_bytes, wire_bytes, worker_ns as f64);
+        self.shrunk += (raw_bytes / wire_bytes - self.shrunk) / 16.0;
     }
 
     /// A send of state is being submitted. Every one ends in [`sent`](Self::sent).
@@ -169,7 +171,8 @@ impl Controller {
         self.link.end(now_ns, wire_bytes as f64);
         self.sent_raw_bytes += raw_bytes;
         self.sent_wire_bytes += wire_bytes;
-        self.arms.sent(now_ns, raw_bytes as f64);
+        let link = self.link.bytes_per_ns(now_ns).unwrap_or(LINK_PRIOR);
+        self.arms.sent(now_ns, raw_bytes as f64, link);
     }
 
     /// Raw bytes per wire byte over everything sent; 1 before the first.
@@ -183,7 +186,7 @@ impl Controller {
     /// What the streams take while they have something to send, in wire bytes per second, lately;
     /// none before the first send completed.
     pub fn link_bytes_per_s(&self) -> Option<f64> {
-        self.link.bytes_per_ns().map(|rate| rate * 1e9)
+        self.link.bytes_per_ns(0).map(|rate| rate * 1e9)
     }
 
     /// State bytes per second end to end while there was something to do, over the last slice;
@@ -192,22 +195,24 @@ impl Controller {
         self.arms.bytes_per_ns().map(|rate| rate * 1e9)
     }
 
-    /// The highest level, up to the cap, at which a worker is done before the link needs the
-    /// chunk; none if it is not at any.
-    fn queue_rule(&self, view: &QueueView) -> Option<i32> {
+    /// Of raw and the levels up to the cap, the choice with which this chunk is on the link's far
+    /// side first.
+    fn queue_rule(&self, now_ns: u64, view: &QueueView) -> Option<i32> {
         let cap = self.arms.cap()?;
-        let link = self.link.bytes_per_ns()?;
-        if view.streams_idle {
-            return None;
-        }
+        let link = self.link.bytes_per_ns(now_ns).unwrap_or(LINK_PRIOR);
         let backlog = f64::from(view.encoding_now);
-        (0..LEVELS.len()).rev().filter(|&index| LEVELS[index] <= cap).find_map(|index| {
-            let job_ns = self.cost[index].get() * self.chunk_bytes;
-            let ahead_bytes = backlog * self.chunk_bytes / self.shrink[index].get().max(1.0);
-            let needed_ns = (view.queued_wire_bytes as f64 + ahead_bytes) / link;
-            let ready_ns = job_ns * (1.0 + backlog / self.workers);
-            (ready_ns <= needed_ns).then_some(LEVELS[index])
-        })
+        let ahead_bytes = view.queued_wire_bytes as f64 + backlog * self.chunk_bytes / self.shrunk;
+        let needed_ns = ahead_bytes / link;
+        let mut first = (needed_ns + self.chunk_bytes / link, None);
+        for (index, &level) in LEVELS.iter().enumerate().take_while(|&(_, &level)| level <= cap) {
+            let (ns_per_byte, ratio) = self.levels.expect(index);
+            let ready_ns = ns_per_byte * self.chunk_bytes * (1.0 + backlog / self.workers);
+            let there_ns = ready_ns.max(needed_ns) + self.chunk_bytes / ratio / link;
+            if there_ns < first.0 {
+                first = (there_ns, Some(level));
+            }
+        }
+        first.1
     }
 
     /// Whether a chunk of a device with this streak is given to a worker at all. The choice among

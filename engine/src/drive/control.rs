@@ -64,9 +64,7 @@ fn ask(device: &dyn MigrationDevice, asked: &Asked) -> (Result<Reply, i32>, Opti
             Err(error) => (Err(errno(error)), None),
         },
         Request::GetState => {
-            // The first answer may be from before a deferred reset was applied.
-            let _ = device.state();
-            (device.state().map(Reply::State).map_err(errno), None)
+            (device.settled_state().map(Reply::State).map_err(errno), None)
         }
         Request::PrecopyInfo => match &asked.data_fd {
             Some(fd) => (device.precopy_info(fd.as_fd()).map(Reply::Info).map_err(errno), None),

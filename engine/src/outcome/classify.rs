@@ -1,10 +1,15 @@
-//! From what the kernel answered, and the device's state read twice, to a cause. One table.
+//! From what the kernel answered, and the device's state read twice, to a cause. One table:
+//! [`RULES`], of which the first row that fits decides.
 //!
 //! Source of the rows: the reset race of mlx5, virtio, xe and mtty (`*_state_mutex_unlock` applying
 //! a deferred reset), `hisi_acc_vf_disable_fds`, `qat_vf_*`, and pds's asynchronous ERROR.
 //!
 //! After ENODEV the state tells: RUNNING means a reset (or one's own cancel), an unchanged state
-//! means that firmware or the PF failed, ERROR means that the device must be reset.
+//! means that firmware or the PF failed, ERROR means that the device must be reset. The state must
+//! have settled: while a deferred reset is pending the first GET_STATE is stale and the second is
+//! right ([`MigrationDevice::settled_state`](crate::vfio::device::MigrationDevice::settled_state)).
+//!
+//! The answer to every operation x errno x state is pinned in `tests/vectors/classify_grid.txt`.
 
 use super::{Cause, Observation};
 use crate::vfio::state::DeviceState;
@@ -37,45 +42,410 @@ pub enum Operation {
 pub struct DeviceAnswer {
     /// The operation.
     pub operation: Operation,
-    /// The positive errno, or none where no call failed (an unexpected fd, a state check).
+    /// The positive errno, or none where no call failed (an unexpected fd, a state check, a poll
+    /// that reported RDHUP).
     pub errno: Option<i32>,
     /// The engine had asked for this operation to be cancelled.
     pub cancelled: bool,
     /// The state in which the migration had left the device.
     pub expected: DeviceState,
-    /// The state that the device was found in; none if it could not be read.
+    /// The state that the device was found in; none if it could not be read, or if the embedder
+    /// keeps the device fd to itself.
     pub found: Option<DeviceState>,
 }
 
-/// The verdict.
+/// Whether the answer ends anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The epoch, or the migration, cannot go on.
+    Fault,
+    /// Nothing was lost and nothing is wrong: ask again (EAGAIN, a signal).
+    Again,
+    /// The device has no data for now (ENOMSG in PRE_COPY): poll, or ask for the precopy info.
+    Drained,
+    /// The device is as it should be.
+    Nothing,
+}
+
+/// What an answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Finding {
-    /// Who or what.
+    /// Who or what; only of meaning for a [`Verdict::Fault`].
     pub cause: Cause,
     /// How it was seen.
     pub observed: Observation,
-    /// For a person.
+    /// Whether it is a fault at all.
+    pub verdict: Verdict,
+    /// The name of the row that decided: for logs and tests.
+    pub rule: &'static str,
+    /// What happened, and what to do about it where there is something: one or two sentences.
     pub message: &'static str,
 }
 
 /// Says what a device's answer means.
 pub fn classify(answer: DeviceAnswer) -> Finding {
-    let observed = match answer.operation {
-        Operation::Read { first: true } => Observation::DeadOnArrival,
-        Operation::Read { first: false } => Observation::Read,
+    let seen = Seen::from(&answer);
+    let rule =
+        RULES.iter().find(|rule| rule.fits(&answer, seen)).expect("the last row fits everything");
+    Finding {
+        cause: rule.cause,
+        observed: observation(&answer),
+        verdict: rule.verdict,
+        rule: rule.name,
+        message: rule.message,
+    }
+}
+
+fn observation(answer: &DeviceAnswer) -> Observation {
+    match answer.operation {
+        Operation::Read { first: true } if answer.errno == Some(libc::ENODEV) => {
+            Observation::DeadOnArrival
+        }
+        Operation::Read { .. } => Observation::Read,
         Operation::Poll => Observation::Poll,
         Operation::PrecopyInfo => Observation::PrecopyInfo,
         Operation::SetState => Observation::SetState,
         Operation::UnexpectedFd => Observation::UnexpectedFd,
         Operation::StateCheck => Observation::StateCheck,
         Operation::Write => Observation::Write,
-    };
-    let cause = match answer.found {
-        _ if answer.cancelled => Cause::Cancelled,
-        Some(DeviceState::Error) => Cause::DeviceError,
-        Some(DeviceState::Running) if answer.expected != DeviceState::Running => Cause::DeviceReset,
-        _ if answer.operation == Operation::UnexpectedFd => Cause::DeviceReset,
-        _ => Cause::DeviceFailure,
-    };
-    Finding { cause, observed, message: "the device" }
+    }
 }
+
+/// ERESTARTSYS, which 6.12's io-wq lets out when it cancels a running read. In no header of user
+/// space; include/linux/errno.h.
+const ERESTARTSYS: i32 = 512;
+
+/// What the state says, the expected one taken into account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// In RUNNING, and the migration did not put it there.
+    Lost,
+    /// In ERROR.
+    Error,
+    /// Where the migration had left it.
+    Unchanged,
+    /// In another state.
+    Moved,
+    /// Not known.
+    Unknown,
+}
+
+impl Seen {
+    fn from(answer: &DeviceAnswer) -> Seen {
+        // Who uses a data fd is in a saving or resuming state, whatever was expected.
+        let has_fd = !matches!(answer.operation, Operation::SetState | Operation::StateCheck);
+        match answer.found {
+            None => Seen::Unknown,
+            Some(DeviceState::Error) => Seen::Error,
+            Some(DeviceState::Running) if has_fd || answer.expected != DeviceState::Running => {
+                Seen::Lost
+            }
+            Some(found) if found == answer.expected => Seen::Unchanged,
+            Some(_) => Seen::Moved,
+        }
+    }
+}
+
+/// The operations that a row is about.
+#[derive(Clone, Copy)]
+enum On {
+    Any,
+    Reading,
+    Polling,
+    Asking,
+    Setting,
+    NewFd,
+    Checking,
+    Writing,
+}
+
+impl On {
+    fn fits(self, operation: Operation) -> bool {
+        match self {
+            On::Any => true,
+            On::Reading => matches!(operation, Operation::Read { .. }),
+            On::Polling => operation == Operation::Poll,
+            On::Asking => operation == Operation::PrecopyInfo,
+            On::Setting => operation == Operation::SetState,
+            On::NewFd => operation == Operation::UnexpectedFd,
+            On::Checking => operation == Operation::StateCheck,
+            On::Writing => operation == Operation::Write,
+        }
+    }
+}
+
+/// The errnos that a row is about.
+#[derive(Clone, Copy)]
+enum Errno {
+    /// Any, or none.
+    Any,
+    /// No call failed.
+    None,
+    /// One of these.
+    Of(&'static [i32]),
+}
+
+impl Errno {
+    fn fits(self, errno: Option<i32>) -> bool {
+        match self {
+            Errno::Any => true,
+            Errno::None => errno.is_none(),
+            Errno::Of(errnos) => errno.is_some_and(|errno| errnos.contains(&errno)),
+        }
+    }
+}
+
+/// One row.
+struct Rule {
+    name: &'static str,
+    on: On,
+    errno: Errno,
+    /// The states that it is about; empty: any.
+    seen: &'static [Seen],
+    /// Only if the engine had cancelled the operation.
+    cancelled: bool,
+    verdict: Verdict,
+    cause: Cause,
+    message: &'static str,
+}
+
+impl Rule {
+    fn fits(&self, answer: &DeviceAnswer, seen: Seen) -> bool {
+        (!self.cancelled || answer.cancelled)
+            && self.on.fits(answer.operation)
+            && self.errno.fits(answer.errno)
+            && (self.seen.is_empty() || self.seen.contains(&seen))
+    }
+}
+
+const fn rule(
+    name: &'static str,
+    (on, errno, seen): (On, Errno, &'static [Seen]),
+    cause: Cause,
+    message: &'static str,
+) -> Rule {
+    Rule { name, on, errno, seen, cancelled: false, verdict: Verdict::Fault, cause, message }
+}
+
+const fn no_fault(
+    name: &'static str,
+    (on, errno, seen): (On, Errno, &'static [Seen]),
+    verdict: Verdict,
+    message: &'static str,
+) -> Rule {
+    Rule { name, on, errno, seen, cancelled: false, verdict, cause: Cause::Local, message }
+}
+
+/// The table. The order matters: one's own cancel first, then what the state says by itself, and
+/// only then the errno.
+const RULES: &[Rule] = &[
+    // While aborting nothing else can be told: a read that is cancelled ends with ECANCELED, EINTR
+    // or a leaked ERESTARTSYS, and one that a reset overtook with ENODEV. The outcome stays.
+    Rule {
+        name: "own-cancel",
+        on: On::Any,
+        errno: Errno::Any,
+        seen: &[],
+        cancelled: true,
+        verdict: Verdict::Fault,
+        cause: Cause::Cancelled,
+        message: "the operation was cancelled by this side",
+    },
+    // pds sets ERROR on its own; any driver may on a failing arc.
+    rule(
+        "device-error",
+        (On::Any, Errno::Any, &[Seen::Error]),
+        Cause::DeviceError,
+        "the device is in ERROR: only VFIO_DEVICE_RESET brings it back to RUNNING, and what it \
+         held is lost",
+    ),
+    // RUNNING behind our back. Whatever the errno: ENODEV from a dead fd, EINVAL from the precopy
+    // ioctl (it looks at the state first), ENOMEM from an oversized write (checked before the fd
+    // is found dead), or none at all where a reset in RESUMING was silent.
+    rule(
+        "reset-while-resuming",
+        (On::Writing, Errno::Any, &[Seen::Lost]),
+        Cause::DeviceReset,
+        "the device was reset while its state was being loaded: it runs blank, and must not be \
+         given to a guest",
+    ),
+    rule(
+        "reset-found",
+        (On::Checking, Errno::Any, &[Seen::Lost]),
+        Cause::DeviceReset,
+        "the device is in RUNNING though the migration did not put it there: it was reset without \
+         any call failing, and its migration state is worthless",
+    ),
+    rule(
+        "reset",
+        (On::Any, Errno::Any, &[Seen::Lost]),
+        Cause::DeviceReset,
+        "the device was reset (by the guest, or VFIO_DEVICE_RESET) and is in RUNNING again: the \
+         state of this epoch is worthless",
+    ),
+    rule(
+        "reset-at-switchover",
+        (On::NewFd, Errno::Any, &[]),
+        Cause::DeviceReset,
+        "stopping the device opened a new saving session: it had been reset since, and the \
+         PRE_COPY state already sent is worthless",
+    ),
+    no_fault(
+        "as-expected",
+        (On::Checking, Errno::None, &[Seen::Unchanged]),
+        Verdict::Nothing,
+        "the device is in the state that the migration left it in",
+    ),
+    // Not faults.
+    no_fault(
+        "again",
+        (On::Any, Errno::Of(&[libc::EAGAIN]), &[]),
+        Verdict::Again,
+        "no data, or the device is taken, at this moment: ask again",
+    ),
+    no_fault(
+        "drained",
+        (On::Reading, Errno::Of(&[libc::ENOMSG]), &[]),
+        Verdict::Drained,
+        "the device has no more PRE_COPY data for now",
+    ),
+    no_fault(
+        "interrupted",
+        (On::Any, Errno::Of(&[libc::EINTR, ERESTARTSYS]), &[]),
+        Verdict::Again,
+        "a signal interrupted the driver: ask again",
+    ),
+    // This host's own shortcomings.
+    rule(
+        "ring-cancelled",
+        (On::Any, Errno::Of(&[libc::ECANCELED]), &[]),
+        Cause::Local,
+        "the operation was cancelled, and not by the engine: its ring or thread is going away",
+    ),
+    rule(
+        "fd-limit",
+        (On::Setting, Errno::Of(&[libc::EMFILE, libc::ENFILE]), &[]),
+        Cause::Local,
+        "the device changed its state, but the kernel had no fd to give out for its data: raise \
+         RLIMIT_NOFILE, and put the device back into RUNNING before trying again",
+    ),
+    rule(
+        "image-too-long",
+        (On::Writing, Errno::Of(&[libc::ENOMEM]), &[]),
+        Cause::DeviceFailure,
+        "the device takes no more state than it has got (ENOMEM), or its host is out of memory: \
+         the source's device is probably of another size, model or firmware",
+    ),
+    rule(
+        "no-memory",
+        (On::Any, Errno::Of(&[libc::ENOMEM]), &[]),
+        Cause::Local,
+        "the kernel had no memory for the device's migration state",
+    ),
+    rule(
+        "stream-mismatch",
+        (On::Writing, Errno::Of(&[libc::EFAULT]), &[]),
+        Cause::DeviceFailure,
+        "the driver does not recognise the migration stream (EFAULT): the source's device or \
+         driver is of another kind or version",
+    ),
+    rule(
+        "bad-fd",
+        (On::Any, Errno::Of(&[libc::EFAULT, libc::EBADF]), &[]),
+        Cause::Local,
+        "the kernel refused the fd or the buffer: was the fd closed while it was in use?",
+    ),
+    // The device, its firmware or its PF.
+    rule(
+        "unsupported-record",
+        (On::Writing, Errno::Of(&[libc::EOPNOTSUPP]), &[]),
+        Cause::DeviceFailure,
+        "the stream has a mandatory record that this driver does not know: the target's kernel is \
+         older than the source's",
+    ),
+    rule(
+        "stream-refused",
+        (On::Writing, Errno::Of(&[libc::EINVAL]), &[]),
+        Cause::DeviceFailure,
+        "the driver refused the migration stream (EINVAL): the source's device or driver is of \
+         another kind or version",
+    ),
+    rule(
+        "pf-gone",
+        (On::Any, Errno::Of(&[libc::ENOTCONN]), &[]),
+        Cause::DeviceFailure,
+        "the device's physical function is gone or in recovery: see the kernel log for its PF",
+    ),
+    rule(
+        "no-migration",
+        (On::Any, Errno::Of(&[libc::ENOTTY]), &[]),
+        Cause::DeviceFailure,
+        "the driver does not offer this migration call (ENOTTY): is the device bound to its \
+         migration driver?",
+    ),
+    rule(
+        "incomplete",
+        (On::Setting, Errno::Of(&[libc::EINVAL]), &[Seen::Unchanged]),
+        Cause::DeviceFailure,
+        "the device refused to change its state (EINVAL): on the target, part of its migration \
+         state is missing; on the source, it does not support that state",
+    ),
+    rule(
+        "precopy-refused",
+        (On::Asking, Errno::Of(&[libc::EINVAL]), &[Seen::Unchanged]),
+        Cause::DeviceFailure,
+        "the driver refused the precopy question (EINVAL) although the device is where it should \
+         be",
+    ),
+    rule(
+        "reset-or-failure",
+        (On::Any, Errno::Of(&[libc::ENODEV]), &[Seen::Unknown]),
+        Cause::DeviceFailure,
+        "the data fd is dead and the device's state could not be read: it was reset, or its \
+         firmware failed; the device fd would tell which",
+    ),
+    rule(
+        "save-failed",
+        (On::Reading, Errno::Of(&[libc::ENODEV, libc::EIO]), &[Seen::Unchanged]),
+        Cause::DeviceFailure,
+        "the device's firmware or PF failed to save: the data fd is dead and the state unchanged; \
+         see the kernel log",
+    ),
+    rule(
+        "load-failed",
+        (On::Writing, Errno::Of(&[libc::ENODEV, libc::EIO]), &[Seen::Unchanged]),
+        Cause::DeviceFailure,
+        "the device's firmware or PF failed to load the state; see the kernel log",
+    ),
+    rule(
+        "hung-up",
+        (On::Polling, Errno::None, &[Seen::Unchanged]),
+        Cause::DeviceFailure,
+        "the data fd hung up and the state is unchanged: the device's firmware or PF failed to \
+         save; see the kernel log",
+    ),
+    // What is left.
+    rule(
+        "moved",
+        (On::Any, Errno::Any, &[Seen::Moved]),
+        Cause::DeviceFailure,
+        "the device is in another state than the migration left it in: it stopped half-way, or \
+         someone else moved it",
+    ),
+    rule(
+        "unreadable",
+        (On::Any, Errno::Any, &[Seen::Unknown]),
+        Cause::DeviceFailure,
+        "the device failed and its state could not be read",
+    ),
+    rule(
+        "failed",
+        (On::Any, Errno::Any, &[]),
+        Cause::DeviceFailure,
+        "the device failed and its state is unchanged; see the kernel log",
+    ),
+];
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

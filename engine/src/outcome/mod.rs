@@ -8,7 +8,7 @@ mod classify;
 mod policy;
 
 pub use breach::Breach;
-pub use classify::{DeviceAnswer, Finding, Operation, classify};
+pub use classify::{DeviceAnswer, Finding, Operation, Verdict, classify};
 pub use policy::{DeviceOptions, Fallback, OnReset};
 
 use std::fmt;

@@ -10,7 +10,7 @@
 use super::LEVELS;
 
 /// Chunks in a slice.
-const SLICE: u32 = 24;
+const SLICE: u32 = 32;
 /// Chunks before the first slice: the socket's buffer fills and the link's speed shows.
 const WARM_UP: u64 = 16;
 /// A slice may take this many times what the best rung would have needed; then it ends early.
@@ -25,7 +25,9 @@ const CHANGED: f64 = 1.35;
 const REST: u32 = 8;
 const REST_MAX: u32 = 64;
 /// The share of time that trials may waste.
-const WASTE: f64 = 0.02;
+const WASTE: f64 = 0.03;
+/// By how much compression may slow down the threads that feed the link.
+const CROWDED: f64 = 3.0;
 /// The rung to start on: level 1.
 const START: usize = 2;
 const RUNGS: usize = LEVELS.len() + 1;
@@ -49,8 +51,13 @@ pub(super) struct Arms {
     rest: u32,
     /// Time that trials may still waste, in nanoseconds.
     credit_ns: f64,
+    /// What the link takes, in wire bytes per nanosecond.
+    link: f64,
+    /// The last slice of the best rung was far from its value.
+    doubted: bool,
     last: Option<f64>,
     up_next: bool,
+    last_rung: Option<usize>,
 }
 
 /// What is being measured.
@@ -79,8 +86,11 @@ impl Arms {
             until_trial: 0,
             rest: REST,
             credit_ns: 0.0,
+            link: 0.0,
+            doubted: false,
             last: None,
             up_next: true,
+            last_rung: None,
         }
     }
 
@@ -109,7 +119,8 @@ impl Arms {
     }
 
     /// A chunk leaves the pipeline.
-    pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64) {
+    pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64, link: f64) {
+        self.link = link;
         self.sent += 1;
         if self.sent >= self.chosen {
             self.sent = self.chosen;
@@ -139,6 +150,7 @@ impl Arms {
         let before = self.rung();
         let up_first = self.slice.at_cap * 10 >= self.slice.choices * 9;
         self.last = Some(value);
+        self.last_rung = Some(before);
         match self.trial.take() {
             None => self.measured_best(value, ns),
             Some(rung) => self.measured_trial(rung, value, ns),
@@ -152,18 +164,18 @@ impl Arms {
     fn measured_best(&mut self, value: f64, ns: f64) {
         self.credit_ns += ns * WASTE;
         self.until_trial = self.until_trial.saturating_sub(1);
-        let known = self.value[self.best];
-        self.value[self.best] = match known {
-            Some(known) if value < known * CHANGED && known < value * CHANGED => {
-                Some((known + value) / 2.0)
-            }
-            Some(_) => {
-                self.value = [None; RUNGS];
-                self.rest = REST;
-                Some(value)
-            }
-            None => Some(value),
+        let Some(known) = self.value[self.best] else {
+            self.value[self.best] = Some(value);
+            return;
         };
+        let far = value > known * CHANGED || known > value * CHANGED;
+        if far && self.doubted {
+            self.value = [None; RUNGS];
+            self.rest = REST;
+            self.until_trial = 0;
+        }
+        self.doubted = far && !self.doubted;
+        self.value[self.best] = Some((known + value) / 2.0);
     }
 
     fn measured_trial(&mut self, rung: usize, value: f64, ns: f64) {
@@ -173,7 +185,7 @@ impl Arms {
             self.best = rung;
             self.rest = REST;
         } else {
-            self.credit_ns -= ns * (1.0 - value / best).max(0.0);
+            self.credit_ns = (self.credit_ns - ns * (1.0 - value / best).max(0.0)).max(-2.0 * ns);
             self.rest = (self.rest * 2).min(REST_MAX);
         }
         self.until_trial = self.rest;
@@ -184,7 +196,9 @@ impl Arms {
     fn next_trial(&mut self, up_first: bool, slice_ns: f64) -> Option<usize> {
         let best = self.value[self.best]?;
         let up = Some(self.best + 1).filter(|&rung| rung < RUNGS);
+        // Raw cannot pass the link, even if compression next to it slowed that down.
         let down = self.best.checked_sub(1);
+        let down = down.filter(|&rung| rung > 0 || self.link * CROWDED > best);
         let order = if up_first { [up, down] } else { [down, up] };
         if let Some(rung) = order.into_iter().flatten().find(|&rung| self.value[rung].is_none()) {
             return Some(rung);
@@ -198,6 +212,15 @@ impl Arms {
             let value = self.value[rung].unwrap_or(best);
             self.credit_ns >= slice_ns * (best / value - 1.0).clamp(0.0, PATIENCE)
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn trace(&self) -> Option<(usize, f64)> {
+        self.last_rung.map(|r| (r, self.last.unwrap_or(0.0)))
+    }
+    #[cfg(test)]
+    pub(super) fn credit(&self) -> f64 {
+        self.credit_ns
     }
 
     fn rung(&self) -> usize {
