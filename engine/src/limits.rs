@@ -50,3 +50,6 @@ pub const PEER_SILENCE_DEFAULT: Duration = Duration::from_secs(10);
 pub const CANCEL_BOUND_DEFAULT: Duration = Duration::from_secs(2);
 /// How long the engine waits before it asks a drained PRE_COPY device again.
 pub const PRECOPY_POLL_DEFAULT: Duration = Duration::from_millis(20);
+
+/// Bytes of a slot before its body: the page in which the frame header ends.
+pub const SLOT_HEAD_BYTES: usize = 4096;

@@ -54,6 +54,8 @@ pub struct Finding {
     pub cause: Cause,
     /// How it was seen.
     pub observed: Observation,
+    /// For a person.
+    pub message: &'static str,
 }
 
 /// Says what a device's answer means.
@@ -75,5 +77,5 @@ pub fn classify(answer: DeviceAnswer) -> Finding {
         _ if answer.operation == Operation::UnexpectedFd => Cause::DeviceReset,
         _ => Cause::DeviceFailure,
     };
-    Finding { cause, observed }
+    Finding { cause, observed, message: "the device" }
 }

@@ -3,9 +3,11 @@
 //!
 //! Every value here is plain data: no fd, no clock, no thread.
 
+mod breach;
 mod classify;
 mod policy;
 
+pub use breach::Breach;
 pub use classify::{DeviceAnswer, Finding, Operation, classify};
 pub use policy::{DeviceOptions, Fallback, OnReset};
 
@@ -221,12 +223,14 @@ pub struct Fault {
     pub device: Option<DeviceId>,
     /// One sentence for a person: what happened, and what to do about it where there is something.
     pub message: String,
+    /// How the peer broke the protocol, where it did and this side saw it.
+    pub breach: Option<Breach>,
 }
 
 impl Fault {
     /// A fault that concerns the whole session.
     pub fn session(cause: Cause, observed: Observation, message: impl Into<String>) -> Fault {
-        Fault { cause, observed, errno: None, device: None, message: message.into() }
+        Fault { cause, observed, errno: None, device: None, message: message.into(), breach: None }
     }
 
     /// A fault of one device.
@@ -237,7 +241,21 @@ impl Fault {
         errno: Option<i32>,
         message: impl Into<String>,
     ) -> Fault {
-        Fault { cause, observed, errno, device: Some(device), message: message.into() }
+        let device = Some(device);
+        Fault { cause, observed, errno, device, message: message.into(), breach: None }
+    }
+
+    /// The peer broke the protocol.
+    pub fn breach(breach: impl Into<Breach>) -> Fault {
+        let breach = breach.into();
+        Fault {
+            cause: Cause::PeerMisbehaviour,
+            observed: Observation::Peer,
+            errno: None,
+            device: None,
+            message: breach.to_string(),
+            breach: Some(breach),
+        }
     }
 }
 

@@ -1,14 +1,33 @@
-//! Asynchronous operations on fds: one trait, two backends. [`uring`] is io_uring; [`syscalls`] is
+//! Asynchronous operations on fds: one trait, two backends. `uring` is io_uring; `syscalls` is
 //! the same on plain system calls, for hosts where io_uring is refused, and the oracle in tests.
+//! [`open`] chooses between them and says what it chose.
 //!
 //! An operation owns its buffer and a reference to its fd from `submit` until its completion gives
 //! them back, on success and on failure. Cancelling only asks; the completion still comes. A ring
 //! is used by the thread that opened it; only its [`Waker`] may go to other threads.
+//!
+//! Both backends answer alike, and a test runs the same operations on both to see that they do:
+//! what may be submitted is decided by one table, and [`Op`] says what each completion means.
+
+mod class;
+mod nonblock;
+mod op;
+mod open;
+mod syscalls;
+mod table;
+#[cfg(test)]
+mod tests;
+mod uring;
+
+pub use class::class;
+pub use open::{DEPTH_MAX, FILES_MAX, OpenError, Opened, open};
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::event::EventfdFlags;
 
 use crate::buffers::Buffer;
 
@@ -48,27 +67,58 @@ pub enum FileKind {
     /// A connected stream socket.
     Socket,
     /// A data fd with `->poll` (mlx5's save fd): O_NONBLOCK is set on it, EAGAIN parks on poll.
+    /// The flag sits on the open file description, which others may share: it is taken off again
+    /// by `remove_file` and at the ring's end, if it was not set before.
     Pollable,
     /// A data fd without `->poll`: blocking, on a kernel worker (IOSQE_ASYNC) under io_uring, and
     /// on the ring's own thread with plain system calls.
     Blocking,
 }
 
-/// An operation.
+/// An operation. A range that is empty, outside the buffer or longer than one system call may move
+/// is refused with EINVAL.
 #[derive(Debug)]
+#[expect(
+    missing_docs,
+    reason = "each has a file, a buffer that it owns, and a range of it"
+)]
 pub enum Op {
     /// Read once into `buffer[range]`; at most one in flight per file. Completes with 0 at the end.
     /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion: the operation waits.
-    Read { file: FileId, buffer: Buffer, range: Range<usize> },
+    Read {
+        file: FileId,
+        buffer: Buffer,
+        range: Range<usize>,
+    },
     /// As `Read`, but EAGAIN completes the operation.
-    TryRead { file: FileId, buffer: Buffer, range: Range<usize> },
+    TryRead {
+        file: FileId,
+        buffer: Buffer,
+        range: Range<usize>,
+    },
     /// Write once from `buffer[range]`; at most one in flight per file; may be short.
-    Write { file: FileId, buffer: Buffer, range: Range<usize> },
+    /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion.
+    Write {
+        file: FileId,
+        buffer: Buffer,
+        range: Range<usize>,
+    },
     /// Send all of `buffer[range]` on a socket; short sends are gone on with. One per socket.
-    Send { file: FileId, buffer: Buffer, range: Range<usize> },
-    /// Receive until `buffer[range]` is full; one per socket. Completes short only at the end of
-    /// the stream or with an error.
-    Recv { file: FileId, buffer: Buffer, range: Range<usize> },
+    /// Completes with the whole length or an error, after which what was sent is not known.
+    Send {
+        file: FileId,
+        buffer: Buffer,
+        range: Range<usize>,
+    },
+    /// Receive until `buffer[range]` is full; one per socket. Completes short when the stream ends
+    /// or fails inside the range (the kernel swallows an error that follows bytes), with 0 at the
+    /// end of the stream, and with an error when nothing had arrived. A receive that is cancelled
+    /// inside the range completes with ECANCELED, and the stream has lost those bytes.
+    Recv {
+        file: FileId,
+        buffer: Buffer,
+        range: Range<usize>,
+    },
 }
 
 /// A completion.
@@ -87,8 +137,23 @@ pub struct Done {
 pub struct Rejected {
     /// The operation.
     pub op: Op,
-    /// The positive errno; EBUSY when the ring is full.
+    /// The positive errno. EBUSY: the ring is full, or the file has an operation of this direction
+    /// in flight. EBADF: no such file. EEXIST: the token is in flight. EINVAL: a bad range, or
+    /// `Read` or `Write` on a socket. ENOTSOCK: `Send` or `Recv` on something else.
     pub errno: i32,
+}
+
+/// What became of zero-copy sends on a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ZeroCopyStats {
+    /// Whether the arena is registered and the kernel knows SEND_ZC.
+    pub registered: bool,
+    /// Sockets of the ring whose sends would be tried with SEND_ZC now.
+    pub sockets_on: usize,
+    /// SEND_ZC operations that were submitted.
+    pub zero_copy_sends: u64,
+    /// Those of which the kernel reported that it copied after all.
+    pub copied_sends: u64,
 }
 
 /// What a ring is opened with.
@@ -113,18 +178,25 @@ pub trait Ring {
     fn add_file(&mut self, fd: Arc<OwnedFd>, kind: FileKind) -> std::io::Result<FileId>;
     /// Takes a file out again; nothing may be in flight on it (EBUSY otherwise).
     fn remove_file(&mut self, file: FileId) -> std::io::Result<()>;
-    /// Starts an operation.
+    /// Takes an operation; it is handed to the kernel at the latest by the next `wait`.
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected>;
     /// Asks for an operation to end; it completes in any case, early (ECANCELED, EINTR, 512) or
     /// with its result. A token that is not in flight is ignored.
     fn cancel(&mut self, token: Token);
     /// Waits until something completes, the waker is used or `timeout` is over (none: for ever),
-    /// and appends the completions.
+    /// and appends the completions, in no particular order.
+    ///
+    /// The system-call backend runs reads and writes of [`FileKind::Blocking`] files inside this
+    /// call: it lasts as long as the driver does, and only a signal ends it early, with EINTR.
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> std::io::Result<()>;
     /// Operations that have not completed.
     fn in_flight(&self) -> usize;
     /// A handle that ends a `wait` from any thread.
     fn waker(&self) -> Waker;
+    /// What became of zero-copy sends; all zero where there are none.
+    fn zero_copy(&self) -> ZeroCopyStats {
+        ZeroCopyStats::default()
+    }
 }
 
 /// Ends a [`Ring::wait`] from any thread; a wake before the wait is not lost.
@@ -134,6 +206,19 @@ pub struct Waker {
 }
 
 impl Waker {
+    fn new() -> std::io::Result<Waker> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Waker {
+            eventfd: Arc::new(rustix::event::eventfd(0, flags)?),
+        })
+    }
+
+    /// Takes back what [`wake`](Waker::wake) left; a later wake shows again.
+    fn drain(&self) {
+        // EAGAIN means that nobody woke the ring.
+        let _ = rustix::io::read(&*self.eventfd, &mut [0u8; 8]);
+    }
+
     /// Wakes the ring's thread.
     pub fn wake(&self) {
         // EAGAIN means that the counter is full: the ring is woken already.

@@ -32,6 +32,14 @@ pub trait MigrationDevice: Send + Sync {
     /// stale; a second call is right.
     fn state(&self) -> io::Result<DeviceState>;
 
+    /// The state after a deferred reset has been applied: two [`state`](Self::state) calls, the
+    /// second answer. The first one's way out of the driver (`*_state_mutex_unlock`) applies what
+    /// was deferred. This is what [`classify`](crate::outcome::classify) wants as `found`.
+    fn settled_state(&self) -> io::Result<DeviceState> {
+        self.state()?;
+        self.state()
+    }
+
     /// VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, SET. Returns the data fd where the kernel opened one:
     /// on entry to PRE_COPY, STOP_COPY or RESUMING from outside the saving states, and not on a
     /// move inside them. The caller owns the fd. On failure the device may be anywhere on the path.

@@ -2,4 +2,8 @@
 //! ioctls ([`ioctl`]), and what the engine asks of a device ([`device`]).
 
 pub mod device;
+pub mod ioctl;
+pub mod open;
+pub mod real;
 pub mod state;
+pub mod uapi;

@@ -1,6 +1,8 @@
 //! The wire: what two engines say to each other, byte for byte. ARCHITECTURE.md describes it so
 //! that another implementation could be written from it.
 //!
+//! No fd, no clock, no thread, no panic on any input.
+//!
 //! Every frame is a 64-byte header with a checksum of its own, checked before any length in it is
 //! believed, and a body whose length is bounded by [`WireLimits`] before anything is allocated.
 //!
@@ -12,21 +14,27 @@
 //! ```
 
 mod body;
+mod cursor;
 mod digest;
 mod fault;
 mod handshake;
 mod header;
+mod kind;
 
 pub use body::{decode, encode};
 pub use digest::{Digest, StateDigest, chunk_hash};
 pub use fault::WireFault;
 pub use handshake::{Accept, Features, Hello, Offer, VERSION_MAX, VERSION_MIN, negotiate};
-pub use header::{Encoding, Header, Kind, WireLimits, data_header, decode_header, encode_header};
+pub use header::{Encoding, Header, WireLimits, data_header, decode_header, encode_header};
+pub use kind::Kind;
 
 use bytes::Bytes;
 
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::outcome::Fault;
+
+/// Size of a hello's body, in bytes: the same in every version.
+pub const HELLO_BODY_BYTES: usize = kind::HELLO_BODY;
 
 /// A frame that is not a chunk of state, parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,4 +160,40 @@ pub struct DataHeader {
     pub body_hash: u64,
     /// [`chunk_hash`] of the chunk.
     pub raw_hash: u64,
+}
+
+impl Frame {
+    /// The frame's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Frame::Hello(_) => Kind::HELLO,
+            Frame::Accept(_) => Kind::ACCEPT,
+            Frame::Begin(..) => Kind::BEGIN,
+            Frame::Phase(..) => Kind::PHASE,
+            Frame::InitialDataSent(_) => Kind::INITIAL_DATA_SENT,
+            Frame::InitialDataLoaded { .. } => Kind::INITIAL_DATA_LOADED,
+            Frame::Discard(..) => Kind::DISCARD,
+            Frame::End(..) => Kind::END,
+            Frame::Loaded { .. } => Kind::LOADED,
+            Frame::Handover => Kind::HANDOVER,
+            Frame::Running => Kind::RUNNING,
+            Frame::Credit { .. } => Kind::CREDIT,
+            Frame::Abort(_) => Kind::ABORT,
+            Frame::Message(_) => Kind::MESSAGE,
+            Frame::Ping(_) => Kind::PING,
+            Frame::Pong(_) => Kind::PONG,
+        }
+    }
+
+    /// Where it stands among its device's frames, if it is one of them.
+    pub fn place(&self) -> Option<DevicePlace> {
+        match self {
+            Frame::Begin(place, _)
+            | Frame::Phase(place, _)
+            | Frame::InitialDataSent(place)
+            | Frame::Discard(place, _)
+            | Frame::End(place, _) => Some(*place),
+            _ => None,
+        }
+    }
 }

@@ -1,0 +1,206 @@
+//! The outer loop: which cap for the queue rule moves the most raw bytes per second.
+//!
+//! The caps form a ladder, raw at the bottom and the highest level at the top, and throughput has
+//! one hill on it, so only the neighbours of the best rung are tried. One rung is in force at a
+//! time. Its slice begins when the chunks chosen under the rung before are sent (their work is
+//! still in the pipeline) and lasts [`SLICE`] chunks; time in which there was nothing in the
+//! pipeline is the reader's, not the rung's, and does not count. (A rung under which the pipeline
+//! runs empty moves everything that is read: none can be better.)
+
+use super::LEVELS;
+
+/// Chunks in a slice.
+const SLICE: u32 = 24;
+/// Chunks before the first slice: the socket's buffer fills and the link's speed shows.
+const WARM_UP: u64 = 16;
+/// A slice may take this many times what the best rung would have needed; then it ends early.
+const PATIENCE: f64 = 1.5;
+/// How much better a tried rung must be to be taken, as a factor: above the noise of a slice.
+const BETTER: f64 = 1.04;
+/// A change of the best rung's throughput by this factor means that the data, the link or the
+/// load is not what it was, and what is known of the other rungs is worth nothing.
+const CHANGED: f64 = 1.35;
+/// Slices of the best rung between two trials: at first, and at most. Every trial that changes
+/// nothing doubles it.
+const REST: u32 = 8;
+const REST_MAX: u32 = 64;
+/// The share of time that trials may waste.
+const WASTE: f64 = 0.02;
+/// The rung to start on: level 1.
+const START: usize = 2;
+const RUNGS: usize = LEVELS.len() + 1;
+
+/// The ladder.
+#[derive(Debug)]
+pub(super) struct Arms {
+    /// Raw bytes per nanosecond by rung, where known.
+    value: [Option<f64>; RUNGS],
+    best: usize,
+    trial: Option<usize>,
+    slice: Slice,
+    /// Chunks chosen and sent. They drift apart if chunks are dropped, which only lengthens a
+    /// drain.
+    chosen: u64,
+    sent: u64,
+    /// Since when the pipeline has been empty.
+    empty_since_ns: Option<u64>,
+    /// Slices of the best rung until the next trial, and after how many the one after that comes.
+    until_trial: u32,
+    rest: u32,
+    /// Time that trials may still waste, in nanoseconds.
+    credit_ns: f64,
+    last: Option<f64>,
+    up_next: bool,
+}
+
+/// What is being measured.
+#[derive(Debug, Default)]
+struct Slice {
+    /// It begins when this many chunks have been sent.
+    after_sent: u64,
+    start_ns: Option<u64>,
+    chunks: u32,
+    bytes: f64,
+    /// Choices since the rung came into force, and how many were at its cap.
+    choices: u32,
+    at_cap: u32,
+}
+
+impl Arms {
+    pub(super) fn new() -> Arms {
+        Arms {
+            value: [None; RUNGS],
+            best: START,
+            trial: None,
+            slice: Slice { after_sent: WARM_UP, ..Slice::default() },
+            chosen: 0,
+            sent: 0,
+            empty_since_ns: None,
+            until_trial: 0,
+            rest: REST,
+            credit_ns: 0.0,
+            last: None,
+            up_next: true,
+        }
+    }
+
+    /// The highest level that may be used; none for raw only.
+    pub(super) fn cap(&self) -> Option<i32> {
+        self.rung().checked_sub(1).map(|index| LEVELS[index])
+    }
+
+    /// The last slice's throughput in bytes per nanosecond.
+    pub(super) fn bytes_per_ns(&self) -> Option<f64> {
+        self.last
+    }
+
+    /// A chunk enters the pipeline.
+    pub(super) fn chosen(&mut self, now_ns: u64) {
+        if let (Some(since), Some(start)) = (self.empty_since_ns.take(), &mut self.slice.start_ns) {
+            *start += now_ns.saturating_sub(since);
+        }
+        self.chosen += 1;
+    }
+
+    /// Whether that chunk's level is the rung's cap.
+    pub(super) fn at_cap(&mut self, is: bool) {
+        self.slice.choices += 1;
+        self.slice.at_cap += u32::from(is);
+    }
+
+    /// A chunk leaves the pipeline.
+    pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64) {
+        self.sent += 1;
+        if self.sent >= self.chosen {
+            self.sent = self.chosen;
+            self.empty_since_ns = Some(now_ns);
+        }
+        let Some(start_ns) = self.slice.start_ns else {
+            if self.sent >= self.slice.after_sent {
+                self.slice.start_ns = Some(now_ns);
+            }
+            return;
+        };
+        self.slice.chunks += 1;
+        self.slice.bytes += raw_bytes;
+        let ns = now_ns.saturating_sub(start_ns).max(1) as f64;
+        let full = self.slice.chunks >= SLICE;
+        let hopeless = self.trial.is_some()
+            && self.value[self.best].is_some_and(|best| {
+                let whole = self.slice.bytes / f64::from(self.slice.chunks) * f64::from(SLICE);
+                ns > PATIENCE * whole / best
+            });
+        if full || hopeless {
+            self.end_slice(self.slice.bytes / ns, ns);
+        }
+    }
+
+    fn end_slice(&mut self, value: f64, ns: f64) {
+        let before = self.rung();
+        let up_first = self.slice.at_cap * 10 >= self.slice.choices * 9;
+        self.last = Some(value);
+        match self.trial.take() {
+            None => self.measured_best(value, ns),
+            Some(rung) => self.measured_trial(rung, value, ns),
+        }
+        self.trial = self.next_trial(up_first, ns);
+        // The pipeline still holds what was chosen under another rung.
+        let after_sent = if self.rung() == before { self.sent } else { self.chosen };
+        self.slice = Slice { after_sent, ..Slice::default() };
+    }
+
+    fn measured_best(&mut self, value: f64, ns: f64) {
+        self.credit_ns += ns * WASTE;
+        self.until_trial = self.until_trial.saturating_sub(1);
+        let known = self.value[self.best];
+        self.value[self.best] = match known {
+            Some(known) if value < known * CHANGED && known < value * CHANGED => {
+                Some((known + value) / 2.0)
+            }
+            Some(_) => {
+                self.value = [None; RUNGS];
+                self.rest = REST;
+                Some(value)
+            }
+            None => Some(value),
+        };
+    }
+
+    fn measured_trial(&mut self, rung: usize, value: f64, ns: f64) {
+        self.value[rung] = Some(value);
+        let best = self.value[self.best].unwrap_or(0.0);
+        if value > best * BETTER {
+            self.best = rung;
+            self.rest = REST;
+        } else {
+            self.credit_ns -= ns * (1.0 - value / best).max(0.0);
+            self.rest = (self.rest * 2).min(REST_MAX);
+        }
+        self.until_trial = self.rest;
+    }
+
+    /// The rung to try next, or none to stay on the best: an unknown neighbour at once, a known
+    /// one after a rest and for as little as the credit allows.
+    fn next_trial(&mut self, up_first: bool, slice_ns: f64) -> Option<usize> {
+        let best = self.value[self.best]?;
+        let up = Some(self.best + 1).filter(|&rung| rung < RUNGS);
+        let down = self.best.checked_sub(1);
+        let order = if up_first { [up, down] } else { [down, up] };
+        if let Some(rung) = order.into_iter().flatten().find(|&rung| self.value[rung].is_none()) {
+            return Some(rung);
+        }
+        if self.until_trial > 0 {
+            return None;
+        }
+        self.up_next = !self.up_next;
+        let order = if self.up_next { [up, down] } else { [down, up] };
+        order.into_iter().flatten().find(|&rung| {
+            let value = self.value[rung].unwrap_or(best);
+            self.credit_ns >= slice_ns * (best / value - 1.0).clamp(0.0, PATIENCE)
+        })
+    }
+
+    fn rung(&self) -> usize {
+        self.trial.unwrap_or(self.best)
+    }
+}

@@ -1,0 +1,173 @@
+//! A pool of threads that compress, or verify and decompress, one chunk each at a time.
+//!
+//! Jobs own their two slots and give both back. The pool never blocks whoever submits: the number
+//! of jobs is bounded by the slots that there are.
+
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::codec::{Codec, CodecError};
+use crate::buffers::Slot;
+use crate::wire::chunk_hash;
+
+/// One chunk's work. `T` comes back with it.
+#[derive(Debug)]
+pub struct Job<T> {
+    /// The submitter's own.
+    pub tag: T,
+    /// The slot that the work starts from.
+    pub slot: Slot,
+    /// The slot that the result goes to.
+    pub into: Slot,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Compress the chunk of `raw_bytes` bytes.
+    Encode {
+        /// Size of the chunk in bytes.
+        raw_bytes: u32,
+        /// zstd level.
+        level: i32,
+        /// Try samples first.
+        probe: bool,
+    },
+    /// Verify the body and decompress it.
+    Decode {
+        /// Size of the body in bytes.
+        body_bytes: u32,
+        /// Its hash.
+        body_hash: u64,
+        /// Size of the chunk in bytes.
+        raw_bytes: u32,
+        /// Its hash.
+        raw_hash: u64,
+    },
+}
+
+/// A job's end. Both slots are here again.
+#[derive(Debug)]
+pub struct Worked<T> {
+    /// The submitter's own.
+    pub tag: T,
+    /// The slot that the work started from, unchanged.
+    pub slot: Slot,
+    /// The slot with the result.
+    pub into: Slot,
+    /// What came of it.
+    pub result: WorkResult,
+    /// The worker's time in nanoseconds.
+    pub worker_ns: u64,
+}
+
+/// What came of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkResult {
+    /// Compressed: size and hash of the body.
+    Encoded {
+        /// Size in bytes.
+        body_bytes: u32,
+        /// Its hash.
+        body_hash: u64,
+    },
+    /// Not worth compressing.
+    Incompressible,
+    /// Decompressed, both hashes right.
+    Decoded,
+    /// The body is not what its header says.
+    BodyDamaged,
+    /// The body does not decompress to what its header says.
+    ChunkWrong(&'static str),
+}
+
+/// The threads. Dropping the pool ends them once they have finished what they have; it does not
+/// wait for them.
+#[derive(Debug)]
+pub struct Workers<T> {
+    jobs: Sender<Job<T>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Workers<T> {
+    /// Starts `count` threads that hand their results to `done`.
+    ///
+    /// # Errors
+    /// What the system says where it starts no more threads, and ENOMEM without zstd contexts.
+    pub fn start<F>(count: usize, done: F) -> io::Result<Workers<T>>
+    where
+        F: Fn(Worked<T>) + Send + Clone + 'static,
+    {
+        let (jobs, queue) = unbounded();
+        let mut threads = Vec::with_capacity(count);
+        for index in 0..count {
+            let codec = Codec::new().map_err(|error| {
+                io::Error::new(io::ErrorKind::OutOfMemory, error.to_string())
+            })?;
+            let queue: Receiver<Job<T>> = queue.clone();
+            let done = done.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("ferry-zstd-{index}"))
+                .spawn(move || work_all(codec, queue, done))?;
+            threads.push(thread);
+        }
+        Ok(Workers { jobs, threads })
+    }
+
+    /// Queues a job. It comes back if there is no thread to take it.
+    pub fn submit(&self, job: Job<T>) -> Result<(), Box<Job<T>>> {
+        if self.threads.is_empty() {
+            return Err(Box::new(job));
+        }
+        self.jobs.send(job).map_err(|error| Box::new(error.into_inner()))
+    }
+}
+
+fn work_all<T, F: Fn(Worked<T>)>(mut codec: Codec, queue: Receiver<Job<T>>, done: F) {
+    for mut job in queue {
+        let start = Instant::now();
+        let result = work(&mut codec, &job.slot, &mut job.into, job.work);
+        let worker_ns = start.elapsed().as_nanos() as u64;
+        let Job { tag, slot, into, .. } = job;
+        done(Worked { tag, slot, into, result, worker_ns });
+    }
+}
+
+fn work(codec: &mut Codec, slot: &Slot, into: &mut Slot, work: Work) -> WorkResult {
+    match work {
+        Work::Encode { raw_bytes, level, probe } => {
+            let chunk = &slot.body()[..raw_bytes as usize];
+            if probe && !codec.probe(chunk) {
+                return WorkResult::Incompressible;
+            }
+            match codec.compress(chunk, into.body_mut(), level) {
+                Ok(Some(bytes)) => WorkResult::Encoded {
+                    body_bytes: bytes as u32,
+                    body_hash: chunk_hash(&into.body()[..bytes]),
+                },
+                // A chunk that zstd would not take goes raw: nothing is lost by that.
+                Ok(None) | Err(_) => WorkResult::Incompressible,
+            }
+        }
+        Work::Decode { body_bytes, body_hash, raw_bytes, raw_hash } => {
+            let body = &slot.body()[..body_bytes as usize];
+            if chunk_hash(body) != body_hash {
+                return WorkResult::BodyDamaged;
+            }
+            let chunk = &mut into.body_mut()[..raw_bytes as usize];
+            match codec.decompress(body, chunk) {
+                Ok(()) if chunk_hash(chunk) == raw_hash => WorkResult::Decoded,
+                Ok(()) => WorkResult::ChunkWrong("its bytes have another hash"),
+                Err(CodecError::Size { .. }) => {
+                    WorkResult::ChunkWrong("it holds another number of bytes")
+                }
+                Err(_) => WorkResult::ChunkWrong("it is no zstd frame"),
+            }
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The thread of one data fd: the only place where it is read or written, one operation at a time,
+//! on a ring of its own.
+//!
+//! The thread ends when its jobs' channel is closed. Whatever is in flight then is cancelled and
+//! waited for: a driver that ignores the cancel keeps this thread, its slot and its fd until it
+//! returns, and nobody else waits for that.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::{Inbox, Input};
+use crate::buffers::{Buffer, Slot};
+use crate::compress::codec::is_zero;
+use crate::ids::{DeviceId, Epoch};
+use crate::limits::HEADER_BYTES;
+use crate::machine::{ReadResult, WriteResult};
+use crate::outcome::{Breach, Fault};
+use crate::ring::{BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, Waker, class, open};
+use crate::vfio::device::MigrationDevice;
+use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
+
+/// ENOMSG: a PRE_COPY data fd is drained for now.
+const ENOMSG: i32 = 42;
+/// EINTR, ECANCELED, and the ERESTARTSYS that io-wq leaks: interrupted, in one way or another.
+const INTERRUPTED: [i32; 3] = [4, 125, 512];
+/// EIO, for what can only be a broken driver.
+const EIO: i32 = 5;
+
+/// What the thread is to do next.
+#[derive(Debug)]
+pub(super) enum Job {
+    Read { slot: Slot, phase: DataPhase },
+    Write { header: DataHeader, slot: Option<Slot> },
+}
+
+/// What a data fd's thread is made from.
+pub(super) struct DataThread {
+    pub(super) device: DeviceId,
+    pub(super) epoch: Epoch,
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) behind: Arc<dyn MigrationDevice>,
+    pub(super) backend: BackendChoice,
+    pub(super) chunk_bytes: usize,
+    pub(super) inbox: Inbox,
+}
+
+/// The other end of a running thread.
+#[derive(Debug)]
+pub(super) struct DataHandle {
+    jobs: Sender<Job>,
+    stop: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+impl DataHandle {
+    /// Gives the thread a job; it comes back if the thread has ended.
+    pub(super) fn submit(&self, job: Job) -> Result<(), Box<Job>> {
+        self.jobs.send(job).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    /// Lets the thread end. It reports [`Input::Detached`] when it is through.
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        drop(self.jobs);
+        self.waker.wake();
+    }
+}
+
+impl DataThread {
+    /// Starts the thread, and waits until its ring is open.
+    pub(super) fn spawn(self) -> io::Result<DataHandle> {
+        let (jobs, queue) = unbounded();
+        let (opened, ready) = crossbeam_channel::bounded(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        std::thread::Builder::new().name(format!("ferry-fd-{}", self.device.0)).spawn(move || {
+            let device = self.device;
+            let epoch = self.epoch;
+            let inbox = self.inbox.clone();
+            match Channel::open(self, stopping) {
+                Ok(channel) => {
+                    let _ = opened.send(Ok(channel.ring.waker()));
+                    channel.run(&queue);
+                    inbox.send(Input::Detached { device, epoch });
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
+            }
+        })?;
+        let waker = ready.recv().map_err(|_| io::Error::other("a data fd's thread died"))??;
+        Ok(DataHandle { jobs, stop, waker })
+    }
+}
+
+struct Channel {
+    thread: DataThread,
+    ring: Box<dyn Ring>,
+    file: FileId,
+    kind: FileKind,
+    zeros: Vec<u8>,
+    /// An error that came after bytes in one chunk; the next read answers with it.
+    pending: Option<i32>,
+    done: Vec<Done>,
+    operations: u64,
+    stop: Arc<AtomicBool>,
+}
+
+impl Channel {
+    fn open(thread: DataThread, stop: Arc<AtomicBool>) -> io::Result<Channel> {
+        let config = RingConfig { backend: thread.backend, depth: 2, files: 1, zero_copy: None };
+        let mut ring = open(&config).map_err(io::Error::other)?.ring;
+        let kind = class(thread.fd.as_fd())?;
+        let file = ring.add_file(Arc::clone(&thread.fd), kind)?;
+        Ok(Channel {
+            ring,
+            file,
+            kind,
+            zeros: Vec::new(),
+            pending: None,
+            done: Vec::new(),
+            operations: 0,
+            stop,
+            thread,
+        })
+    }
+
+    fn run(mut self, queue: &Receiver<Job>) {
+        while let Ok(job) = queue.recv() {
+            let start = Instant::now();
+            match job {
+                Job::Read { slot, phase } => {
+                    let (slot, result) = self.read_chunk(slot, phase);
+                    let ns = start.elapsed().as_nanos() as u64;
+                    let (device, epoch) = (self.thread.device, self.thread.epoch);
+                    self.thread.inbox.send(Input::Read { device, epoch, slot, result, ns });
+                }
+                Job::Write { header, slot } => {
+                    let (slot, result) = self.write_chunk(&header, slot);
+                    let ns = start.elapsed().as_nanos() as u64;
+                    let (device, epoch) = (self.thread.device, self.thread.epoch);
+                    let raw_bytes = header.raw_bytes;
+                    let input = Input::Written { device, epoch, raw_bytes, slot, result, ns };
+                    self.thread.inbox.send(input);
+                }
+            }
+        }
+    }
+
+    /// Fills a slot: one read, and on an fd that polls, more of them for as long as there is data,
+    /// so that drivers with small segments do not make small frames.
+    fn read_chunk(
+        &mut self,
+        slot: Slot,
+        phase: DataPhase,
+    ) -> (Slot, ReadResult) {
+        if self.stopped() {
+            return (slot, ReadResult::Cancelled);
+        }
+        if let Some(errno) = self.pending.take() {
+            return (slot, ReadResult::Failed(errno));
+        }
+        let end = HEADER_BYTES + self.thread.chunk_bytes;
+        let mut filled = HEADER_BYTES;
+        let mut buffer = Buffer::Slot(slot);
+        let mut first = None;
+        while filled < end {
+            let range = filled..end;
+            let file = self.file;
+            let patient = filled == HEADER_BYTES;
+            let result;
+            (buffer, result) = self.operate(buffer, |buffer| match patient {
+                true => Op::Read { file, buffer, range: range.clone() },
+                false => Op::TryRead { file, buffer, range: range.clone() },
+            });
+            match self.observe(result) {
+                Ok(0) => {
+                    first.get_or_insert(Ok(0));
+                    break;
+                }
+                Ok(bytes) => {
+                    first.get_or_insert(Ok(bytes));
+                    filled += bytes;
+                }
+                Err(errno) => {
+                    if filled > HEADER_BYTES && !passes(errno) {
+                        self.pending = Some(errno);
+                    }
+                    first.get_or_insert(Err(errno));
+                    break;
+                }
+            }
+            if self.kind != FileKind::Pollable {
+                break;
+            }
+        }
+        let Buffer::Slot(slot) = buffer else { unreachable!("the ring gives back what it took") };
+        let result = match first {
+            Some(Ok(0)) | None if phase == DataPhase::StopCopy => ReadResult::End,
+            Some(Ok(0)) | None => ReadResult::Empty,
+            Some(Ok(_)) => {
+                let chunk = &slot.body()[..filled - HEADER_BYTES];
+                ReadResult::Chunk {
+                    bytes: chunk.len() as u32,
+                    zero: is_zero(chunk),
+                    hash: chunk_hash(chunk),
+                }
+            }
+            Some(Err(ENOMSG)) if phase == DataPhase::PreCopy => ReadResult::Empty,
+            Some(Err(errno)) if INTERRUPTED.contains(&errno) && self.stopped() => {
+                ReadResult::Cancelled
+            }
+            Some(Err(errno)) => ReadResult::Failed(errno),
+        };
+        (slot, result)
+    }
+
+    /// Verifies a chunk and writes all of it.
+    fn write_chunk(
+        &mut self,
+        header: &DataHeader,
+        slot: Option<Slot>,
+    ) -> (Option<Slot>, WriteResult) {
+        if self.stopped() {
+            return (slot, WriteResult::Cancelled);
+        }
+        let bytes = header.raw_bytes as usize;
+        let (mut buffer, start) = match slot {
+            Some(slot) => (Buffer::Slot(slot), HEADER_BYTES),
+            None => {
+                if self.zeros.len() < bytes {
+                    self.zeros.resize(bytes, 0);
+                }
+                (Buffer::Small(std::mem::take(&mut self.zeros)), 0)
+            }
+        };
+        let hash = chunk_hash(&buffer.bytes()[start..start + bytes]);
+        let mut result = WriteResult::Written { hash };
+        if hash != header.raw_hash {
+            let place = header.place;
+            let breach = match header.encoding {
+                Encoding::Zero => Breach::Chunk { place, what: "its zeros have another hash" },
+                _ => Breach::BodyHash { place },
+            };
+            result = WriteResult::Corrupt(Fault::breach(breach));
+        } else {
+            let mut written = 0;
+            while written < bytes {
+                let range = start + written..start + bytes;
+                let file = self.file;
+                let answer;
+                (buffer, answer) = self.operate(buffer, |buffer| Op::Write {
+                    file,
+                    buffer,
+                    range: range.clone(),
+                });
+                match self.observe(answer) {
+                    // A driver that takes nothing and says nothing would be asked for ever.
+                    Ok(0) => {
+                        result = WriteResult::Failed(EIO);
+                        break;
+                    }
+                    Ok(more) => written += more,
+                    Err(errno) if INTERRUPTED.contains(&errno) && self.stopped() => {
+                        result = WriteResult::Cancelled;
+                        break;
+                    }
+                    Err(errno) => {
+                        result = WriteResult::Failed(errno);
+                        break;
+                    }
+                }
+            }
+        }
+        match buffer {
+            Buffer::Slot(slot) => (Some(slot), result),
+            Buffer::Small(zeros) => {
+                self.zeros = zeros;
+                (None, result)
+            }
+        }
+    }
+
+    /// Runs one operation to its completion. When the thread is to end, the operation is cancelled,
+    /// and its completion still waited for. One that was interrupted by anything else starts again.
+    fn operate(
+        &mut self,
+        mut buffer: Buffer,
+        make: impl Fn(Buffer) -> Op,
+    ) -> (Buffer, Result<usize, i32>) {
+        loop {
+            let result;
+            (buffer, result) = self.operate_once(make(buffer));
+            match result {
+                Err(errno) if INTERRUPTED.contains(&errno) && !self.stopped() => {}
+                result => return (buffer, result),
+            }
+        }
+    }
+
+    fn operate_once(&mut self, op: Op) -> (Buffer, Result<usize, i32>) {
+        self.operations += 1;
+        let token = Token(self.operations);
+        if let Err(rejected) = self.ring.submit(token, op) {
+            let (Op::Read { buffer, .. } | Op::TryRead { buffer, .. } | Op::Write { buffer, .. }
+            | Op::Send { buffer, .. } | Op::Recv { buffer, .. }) = rejected.op;
+            return (buffer, Err(rejected.errno));
+        }
+        let mut cancelled = false;
+        loop {
+            if self.stopped() && !cancelled {
+                cancelled = true;
+                self.ring.cancel(token);
+            }
+            // An error here is the ring's own (EINTR, ENOMEM): the operation is still in flight,
+            // and only its completion gives the buffer back.
+            if let Err(error) = self.ring.wait(None, &mut self.done) {
+                tracing::debug!(%error, "waiting for a data fd");
+            }
+            if let Some(done) = self.done.pop() {
+                return (done.buffer, done.result);
+            }
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn observe(&self, result: Result<usize, i32>) -> Result<usize, i32> {
+        let result = result.map_err(io::Error::from_raw_os_error);
+        self.thread.behind.observe(result).map_err(|error| error.raw_os_error().unwrap_or(EIO))
+    }
+}
+
+/// EAGAIN and ENOMSG after bytes only end the chunk; the next read meets them again.
+fn passes(errno: i32) -> bool {
+    errno == 11 || errno == ENOMSG
+}

@@ -1,0 +1,78 @@
+//! What the drive measures as it goes: steps, phases, and the times of a migration that matter.
+
+use crate::ids::DeviceId;
+use crate::machine::{Notice, Request};
+use crate::metrics::Metrics;
+use crate::outcome::Phase;
+use crate::vfio::state::DeviceState;
+
+/// When what happened, in nanoseconds of CLOCK_MONOTONIC: comparable between processes of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeline {
+    /// The session's thread began.
+    pub started_ns: u64,
+    /// The streams were agreed on.
+    pub connected_ns: Option<u64>,
+    /// The first call that stops a device was made (source).
+    pub stop_called_ns: Option<u64>,
+    /// The last device was in RUNNING (target).
+    pub running_ns: Option<u64>,
+    /// The machine ended.
+    pub finished_ns: Option<u64>,
+}
+
+pub(super) struct Watch {
+    pub(super) metrics: Metrics,
+    pub(super) timeline: Timeline,
+    phases: Vec<Option<(Phase, u64)>>,
+}
+
+impl Watch {
+    pub(super) fn new(devices: usize, streams: usize, now_ns: u64) -> Watch {
+        Watch {
+            metrics: Metrics::new(devices, streams),
+            timeline: Timeline { started_ns: now_ns, ..Timeline::default() },
+            phases: vec![Some((Phase::Connect, now_ns)); devices],
+        }
+    }
+
+    pub(super) fn noticed(&mut self, notice: &Notice, now_ns: u64) {
+        match notice {
+            Notice::Connected { .. } => self.timeline.connected_ns = Some(now_ns),
+            Notice::Phase { device, phase } => self.enter(*device, Some(*phase), now_ns),
+            _ => {}
+        }
+    }
+
+    /// A request is about to be made of a device.
+    pub(super) fn asking(&mut self, request: Request, switchover: bool, now_ns: u64) {
+        let stops = matches!(
+            request,
+            Request::SetState(
+                DeviceState::StopCopy | DeviceState::RunningP2p | DeviceState::PreCopyP2p
+            )
+        );
+        if stops && switchover {
+            self.timeline.stop_called_ns.get_or_insert(now_ns);
+        }
+    }
+
+    /// A device was put to RUNNING.
+    pub(super) fn running(&mut self, now_ns: u64) {
+        self.timeline.running_ns = Some(now_ns);
+    }
+
+    pub(super) fn finished(&mut self, now_ns: u64) {
+        self.timeline.finished_ns = Some(now_ns);
+        for index in 0..self.phases.len() {
+            self.enter(DeviceId(index as u32), None, now_ns);
+        }
+    }
+
+    fn enter(&mut self, device: DeviceId, phase: Option<Phase>, now_ns: u64) {
+        let next = phase.map(|phase| (phase, now_ns));
+        if let Some((before, since)) = std::mem::replace(&mut self.phases[device.index()], next) {
+            self.metrics.record_phase(before, now_ns.saturating_sub(since));
+        }
+    }
+}

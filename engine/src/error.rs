@@ -1,0 +1,109 @@
+//! Why a session could not be made. What goes wrong in a running session comes as a
+//! [`Fault`](crate::outcome::Fault) instead.
+
+use std::io;
+
+use thiserror::Error;
+
+/// See the module's text. The variants are families by who is at fault.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller's arguments.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// A device would not answer.
+    #[error("device {name:?} does not answer: {source}")]
+    Device {
+        /// The name that the caller gave it.
+        name: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A device cannot be migrated (ENOTTY from VFIO_DEVICE_FEATURE_MIGRATION).
+    #[error(
+        "device {name:?} cannot be migrated: its driver does not offer \
+         VFIO_DEVICE_FEATURE_MIGRATION; a variant driver such as mlx5_vfio_pci is needed"
+    )]
+    NotMigratable {
+        /// The name that the caller gave it.
+        name: String,
+    },
+    /// The peer did not connect as a peer of this engine does.
+    #[error("the peer did not connect as expected: {0}")]
+    Peer(String),
+    /// A stream could not be opened.
+    #[error("{what}: {source}")]
+    Network {
+        /// What was tried.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// This host would not give what a session needs: memory, threads, a ring.
+    #[error("this host would not start a session: {0}")]
+    System(#[source] io::Error),
+}
+
+/// Arguments that no session can be made of.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// A number outside its range.
+    #[error("{what} is {found}; it must be {min} to {max}")]
+    Range {
+        /// What.
+        what: &'static str,
+        /// The number.
+        found: u64,
+        /// The least that is allowed.
+        min: u64,
+        /// The most that is allowed.
+        max: u64,
+    },
+    /// Two devices with one name, or one with none.
+    #[error("device name {name:?} is empty or given twice")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A name or opaque bytes that are too long.
+    #[error("{what} has {found} bytes; at most {max} are allowed")]
+    TooLong {
+        /// What.
+        what: &'static str,
+        /// Its length in bytes.
+        found: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
+    /// The arena would be larger than allowed.
+    #[error(
+        "{devices} devices with chunks of {chunk_bytes} bytes need {needed} bytes of buffers, \
+         more than the {allowed} allowed; allow more memory, or take smaller chunks"
+    )]
+    Memory {
+        /// Devices of the session.
+        devices: usize,
+        /// Chunk size in bytes.
+        chunk_bytes: usize,
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes allowed.
+        allowed: usize,
+    },
+    /// A call that only the other host's session has.
+    #[error("{what} is for the {host} host's session")]
+    WrongHost {
+        /// The call.
+        what: &'static str,
+        /// Whose it is.
+        host: &'static str,
+    },
+    /// A device number that the session does not have.
+    #[error("the session has no device {device}")]
+    UnknownDevice {
+        /// The number.
+        device: u32,
+    },
+}

@@ -1,0 +1,165 @@
+//! The streams of a session as a machine sees them: which are idle, what control frames wait, and
+//! whether the peer is still there.
+
+use std::collections::VecDeque;
+
+use super::{Action, Outgoing};
+use crate::ids::StreamId;
+use crate::outcome::{Cause, Fault, Observation};
+use crate::wire::Frame;
+
+/// How a session watches its peer.
+#[derive(Debug, Clone, Copy)]
+pub struct LinksConfig {
+    /// Number of streams.
+    pub streams: u16,
+    /// How long the peer may stay silent, in nanoseconds.
+    pub silence_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Idle,
+    Sending,
+    Lost,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Links {
+    streams: Vec<Stream>,
+    first: VecDeque<(StreamId, Frame)>,
+    control: VecDeque<Frame>,
+    silence_ns: u64,
+    heard_ns: u64,
+    pinged_ns: u64,
+    pings: u64,
+}
+
+impl Links {
+    /// All streams idle, the peer heard of at `now_ns`.
+    pub fn new(config: LinksConfig, now_ns: u64) -> Links {
+        Links {
+            streams: vec![Stream::Idle; usize::from(config.streams)],
+            first: VecDeque::new(),
+            control: VecDeque::new(),
+            silence_ns: config.silence_ns,
+            heard_ns: now_ns,
+            pinged_ns: now_ns,
+            pings: 0,
+        }
+    }
+
+    /// Number of streams.
+    pub fn count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// A frame that must be the next one on just this stream (the handshake).
+    pub fn queue_on(&mut self, stream: StreamId, frame: Frame) {
+        self.first.push_back((stream, frame));
+    }
+
+    /// A frame for whichever stream is idle first.
+    pub fn queue(&mut self, frame: Frame) {
+        self.control.push_back(frame);
+    }
+
+    /// Drops the waiting frames and puts this one in their place.
+    pub fn queue_last(&mut self, frame: Frame) {
+        self.first.clear();
+        self.control.clear();
+        self.control.push_back(frame);
+    }
+
+    /// Whether no control frame waits.
+    pub fn control_is_out(&self) -> bool {
+        self.first.is_empty() && self.control.is_empty()
+    }
+
+    /// Whether some stream is still in use.
+    pub fn any_sending(&self) -> bool {
+        self.streams.contains(&Stream::Sending)
+    }
+
+    /// Whether all streams are lost.
+    pub fn all_lost(&self) -> bool {
+        self.streams.iter().all(|stream| *stream == Stream::Lost)
+    }
+
+    /// An idle stream, if there is one.
+    pub fn idle(&self) -> Option<StreamId> {
+        self.streams.iter().position(|s| *s == Stream::Idle).map(|i| StreamId(i as u16))
+    }
+
+    /// How many streams are idle.
+    pub fn idle_count(&self) -> usize {
+        self.streams.iter().filter(|s| **s == Stream::Idle).count()
+    }
+
+    /// Sends on a stream that [`idle`](Self::idle) named.
+    pub fn send(&mut self, stream: StreamId, what: Outgoing, actions: &mut Vec<Action>) {
+        debug_assert_eq!(self.streams[stream.index()], Stream::Idle);
+        self.streams[stream.index()] = Stream::Sending;
+        actions.push(Action::Send { stream, what });
+    }
+
+    /// Gives waiting control frames to idle streams.
+    pub fn pump(&mut self, actions: &mut Vec<Action>) {
+        let mut waiting = std::mem::take(&mut self.first);
+        while let Some((stream, frame)) = waiting.pop_front() {
+            match self.streams[stream.index()] {
+                Stream::Idle => self.send(stream, Outgoing::Frame(frame), actions),
+                Stream::Sending => self.first.push_back((stream, frame)),
+                Stream::Lost => {}
+            }
+        }
+        while !self.control.is_empty() {
+            let Some(stream) = self.idle() else { return };
+            if let Some(frame) = self.control.pop_front() {
+                self.send(stream, Outgoing::Frame(frame), actions);
+            }
+        }
+    }
+
+    /// A send on this stream ended.
+    pub fn sent(&mut self, stream: StreamId) {
+        if self.streams[stream.index()] == Stream::Sending {
+            self.streams[stream.index()] = Stream::Idle;
+        }
+    }
+
+    /// This stream is over.
+    pub fn lost(&mut self, stream: StreamId) {
+        self.streams[stream.index()] = Stream::Lost;
+    }
+
+    /// Something arrived.
+    pub fn heard(&mut self, now_ns: u64) {
+        self.heard_ns = now_ns;
+    }
+
+    /// When to look at the peer again.
+    pub fn deadline_ns(&self) -> u64 {
+        (self.heard_ns + self.silence_ns)
+            .min(self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4)
+    }
+
+    /// Pings a quiet peer; a fault if it has been silent for too long.
+    pub fn tick(&mut self, now_ns: u64) -> Result<(), Fault> {
+        if now_ns >= self.heard_ns + self.silence_ns {
+            let silence_ms = (now_ns - self.heard_ns) / 1_000_000;
+            return Err(Fault::session(
+                Cause::Network,
+                Observation::Stream,
+                format!("the peer was silent for {silence_ms} ms; it may have died or be cut off"),
+            ));
+        }
+        if now_ns >= self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4 {
+            self.pinged_ns = now_ns;
+            self.pings += 1;
+            self.queue(Frame::Ping(self.pings));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! What a peer can do wrong with frames that are well-formed by themselves.
+
+use thiserror::Error;
+
+use crate::ids::{DeviceId, Epoch, Sequence, StreamId};
+use crate::wire::{DevicePlace, Kind, Total, WireFault};
+
+/// How a peer broke the protocol: in the bytes of one frame, or in what frames say together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Breach {
+    /// The bytes of one frame.
+    #[error(transparent)]
+    Wire(#[from] WireFault),
+    /// The stream ended inside a frame.
+    #[error("{stream} ended after {found} of the {expected} bytes of a header or body")]
+    Cut {
+        /// The stream.
+        stream: StreamId,
+        /// Bytes that arrived.
+        found: usize,
+        /// Bytes that were to come.
+        expected: usize,
+    },
+    /// A frame for a device that this side does not have.
+    #[error("a {kind} frame for {device}, which this session does not have")]
+    UnknownDevice {
+        /// The frame's kind.
+        kind: Kind,
+        /// The number.
+        device: DeviceId,
+    },
+    /// The device's name is not the one that this side has for it.
+    #[error("{device} is named {found:?} by the source and {expected:?} here")]
+    Name {
+        /// The device.
+        device: DeviceId,
+        /// The source's name.
+        found: String,
+        /// This side's name.
+        expected: String,
+    },
+    /// A frame of an epoch that has not begun.
+    #[error("a {kind} frame of {found} of {device}, which is in {current}")]
+    Epoch {
+        /// The frame's kind.
+        kind: Kind,
+        /// The device.
+        device: DeviceId,
+        /// The frame's epoch.
+        found: Epoch,
+        /// The device's epoch.
+        current: Epoch,
+    },
+    /// A frame beyond what this side has said it can take.
+    #[error("{} sent {} {} but was only allowed up to {up_to}", place.device, place.epoch, place.sequence)]
+    OutOfCredit {
+        /// The frame's place.
+        place: DevicePlace,
+        /// First sequence that was not allowed.
+        up_to: Sequence,
+    },
+    /// A place that was filled before.
+    #[error("{} sent {} {} twice", place.device, place.epoch, place.sequence)]
+    Duplicate {
+        /// The frame's place.
+        place: DevicePlace,
+    },
+    /// A chunk that does not begin where the one before it ended.
+    #[error("the chunk at {} of {} says offset {found} where {expected} is next", place.sequence, place.device)]
+    Offset {
+        /// The frame's place.
+        place: DevicePlace,
+        /// The frame's offset.
+        found: u64,
+        /// Where the chunks before it end.
+        expected: u64,
+    },
+    /// The bytes that arrived are not those that the header promised.
+    #[error("the body of the chunk at {} of {} was damaged on the way", place.sequence, place.device)]
+    BodyHash {
+        /// The frame's place.
+        place: DevicePlace,
+    },
+    /// The body did not decompress to what the header promised.
+    #[error("the chunk at {} of {} does not decompress to what its header says: {what}", place.sequence, place.device)]
+    Chunk {
+        /// The frame's place.
+        place: DevicePlace,
+        /// What was wrong.
+        what: &'static str,
+    },
+    /// The end's sums are not those of what arrived.
+    #[error(
+        "{device} ended with {} bytes, digest {}, but {} bytes, digest {} arrived",
+        found.bytes, found.digest, expected.bytes, expected.digest
+    )]
+    Total {
+        /// The device.
+        device: DeviceId,
+        /// What the peer says.
+        found: Total,
+        /// What this side has.
+        expected: Total,
+    },
+    /// A frame with no place in the state that the session or the device is in.
+    #[error("a {kind} frame has no place here: {what}")]
+    Unexpected {
+        /// The frame's kind.
+        kind: Kind,
+        /// Why not.
+        what: &'static str,
+    },
+    /// More messages for the embedder than it may leave waiting.
+    #[error("more than {max} messages wait for the embedder")]
+    Messages {
+        /// The bound.
+        max: usize,
+    },
+}

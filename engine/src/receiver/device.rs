@@ -1,0 +1,217 @@
+//! One device as the receiver sees it.
+
+use super::window::Window;
+use crate::abort::{Goal, Recovery};
+use crate::ids::{DeviceId, Epoch};
+use crate::machine::{Action, Request};
+use crate::outcome::{Completion, DeviceAnswer, Ending, Fault, Operation, Phase};
+use crate::vfio::state::{Capabilities, DeviceState};
+use crate::wire::{Digest, StateDigest, Total};
+
+/// A device as the embedder gave it to the target.
+#[derive(Debug, Clone)]
+pub struct DeviceConfig {
+    /// The name that the source must know it by.
+    pub name: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// What became of a device on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// The device.
+    pub device: DeviceId,
+    /// Its last epoch.
+    pub epoch: Epoch,
+    /// How its migration ended; none while it goes on.
+    pub ending: Option<Ending>,
+    /// Bytes of state and digest of what was written in the last epoch.
+    pub total: Total,
+    /// Bytes of state that were written in discarded epochs.
+    pub discarded_bytes: u64,
+    /// Frames of discarded epochs that came late and were dropped.
+    pub late_frames: u64,
+    /// The driver never gave back an operation: its slots and fd stay with a lingering thread.
+    pub stuck: bool,
+    /// The device's state at the end, if it was asked for.
+    pub state_after: Option<DeviceState>,
+}
+
+/// Where a device is on the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its begin has not come.
+    Expected,
+    /// SET_STATE(RESUMING) is in flight.
+    Entering,
+    /// Chunks are written to the resume fd.
+    Loading,
+    /// All is written; GET_STATE must still say RESUMING.
+    Checking,
+    /// SET_STATE(STOP) is in flight: the driver takes the state in.
+    Stopping,
+    /// GET_STATE must say STOP.
+    Confirming,
+    /// The source was told that the state is loaded.
+    Loaded,
+    /// The session was handed over: GET_STATE must still say STOP.
+    Rechecking,
+    /// SET_STATE(RUNNING_P2P) is in flight.
+    ToP2p,
+    /// Waits until the other devices are as far.
+    AtP2p,
+    /// SET_STATE(RUNNING) is in flight.
+    ToRunning,
+    /// It runs.
+    Running,
+    /// An error is being looked into: GET_STATE.
+    Classifying,
+    /// The epoch was discarded: the device is being reset, stale slots are awaited.
+    Discarding,
+    /// The device is reset because the session is aborted.
+    Recovering,
+    /// Nothing more to do.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) id: DeviceId,
+    pub(super) config: DeviceConfig,
+    pub(super) stage: Stage,
+    pub(super) phase: Phase,
+    /// The state that the last successful SET_STATE left it in.
+    pub(super) expected: DeviceState,
+    pub(super) asked: Option<Request>,
+    pub(super) suspicion: Option<DeviceAnswer>,
+    pub(super) recovery: Option<Recovery>,
+    pub(super) attached: bool,
+    pub(super) detaching: bool,
+
+    pub(super) epoch: Epoch,
+    window_size: u64,
+    pub(super) window: Window,
+    /// The end's sums, once it was reached.
+    pub(super) ended: Option<Total>,
+    /// Bytes handed to the writer.
+    pub(super) offset: u64,
+    pub(super) digest: StateDigest,
+    pub(super) writes: usize,
+    /// Slots that are out for this device, those of old epochs included.
+    pub(super) held: usize,
+    pub(super) report: DeviceReport,
+}
+
+impl Device {
+    pub(super) fn new(id: DeviceId, config: DeviceConfig, window_size: u64) -> Device {
+        Device {
+            id,
+            config,
+            stage: Stage::Expected,
+            phase: Phase::Connect,
+            expected: DeviceState::Running,
+            asked: None,
+            suspicion: None,
+            recovery: None,
+            attached: false,
+            detaching: false,
+            epoch: Epoch(0),
+            window_size,
+            window: Window::new(window_size),
+            ended: None,
+            offset: 0,
+            digest: StateDigest::new(),
+            writes: 0,
+            held: 0,
+            report: DeviceReport {
+                device: id,
+                epoch: Epoch(0),
+                ending: None,
+                total: Total { bytes: 0, digest: Digest(0) },
+                discarded_bytes: 0,
+                late_frames: 0,
+                stuck: false,
+                state_after: None,
+            },
+        }
+    }
+
+    pub(super) fn report(&self) -> DeviceReport {
+        DeviceReport { epoch: self.epoch, total: self.total(), ..self.report.clone() }
+    }
+
+    /// What was written in this epoch.
+    pub(super) fn total(&self) -> Total {
+        Total { bytes: self.digest.bytes(), digest: self.digest.finish() }
+    }
+
+    pub(super) fn ask(&mut self, request: Request, actions: &mut Vec<Action>) {
+        debug_assert_eq!(self.asked, None, "{}: one request at a time", self.id);
+        self.asked = Some(request);
+        actions.push(Action::Control { device: self.id, request });
+    }
+
+    /// Ends the resume fd's thread, if one runs.
+    pub(super) fn detach(&mut self, actions: &mut Vec<Action>) {
+        if self.attached && !self.detaching {
+            self.detaching = true;
+            actions.push(Action::Detach { device: self.id });
+        }
+    }
+
+    /// Notes an error to be looked into; the first one counts.
+    pub(super) fn suspect(&mut self, operation: Operation, errno: Option<i32>) {
+        if self.suspicion.is_none() {
+            self.suspicion = Some(DeviceAnswer {
+                operation,
+                errno,
+                cancelled: false,
+                expected: self.expected,
+                found: None,
+            });
+        }
+    }
+
+    /// Sets the device on its way to RUNNING and blank.
+    pub(super) fn recover(&mut self, actions: &mut Vec<Action>) {
+        if self.recovery.is_none() {
+            self.recovery = Some(Recovery::new(Goal::Blank));
+            self.detach(actions);
+        }
+        self.recovery_goes_on(actions);
+    }
+
+    /// Lets the way back go on once the device is quiet.
+    pub(super) fn recovery_goes_on(&mut self, actions: &mut Vec<Action>) {
+        if self.attached || self.asked.is_some() {
+            return;
+        }
+        if let Some(request) = self.recovery.as_mut().and_then(Recovery::quiet) {
+            self.ask(request, actions);
+        }
+    }
+
+    /// Starts an epoch's books afresh.
+    pub(super) fn start_epoch(&mut self, epoch: Epoch) {
+        self.report.discarded_bytes += self.digest.bytes();
+        self.epoch = epoch;
+        self.window = Window::new(self.window_size);
+        self.ended = None;
+        self.offset = 0;
+        self.digest = StateDigest::new();
+        self.suspicion = None;
+    }
+
+    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {
+        Completion {
+            device: self.id,
+            epoch: self.epoch,
+            phase: self.phase,
+            ending,
+            fault,
+            state_after: self.report.state_after,
+            bytes: self.digest.bytes(),
+        }
+    }
+}

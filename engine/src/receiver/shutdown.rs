@@ -1,0 +1,73 @@
+//! The end of a session that does not complete.
+
+use super::device::Stage as DeviceStage;
+use super::{Receiver, Stage};
+use crate::ids::DeviceId;
+use crate::machine::{Action, Finish, Notice};
+use crate::outcome::{Cause, Ending, Fault};
+use crate::wire::Frame;
+
+impl Receiver {
+    /// The session cannot go on because of the peer, a stream, or the embedder. After the handover
+    /// none of these counts any more: the source has let go, the state is whole, the device runs.
+    pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
+        match self.stage {
+            Stage::Connect | Stage::Active => self.lost(now_ns, fault, actions),
+            Stage::Resuming | Stage::Telling => {
+                tracing::warn!(%fault, "after the handover; the devices go on to RUNNING");
+            }
+            Stage::Aborting { .. } | Stage::Finished => {}
+        }
+    }
+
+    /// The session cannot go on, whatever the stage: a device has lost its state, or worse.
+    pub(super) fn lost(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Telling | Stage::Finished) {
+            return;
+        }
+        self.stage = Stage::Aborting { until_ns: now_ns + self.config.abort_bound_ns };
+        if fault.cause != Cause::PeerAbort {
+            self.links.queue_last(Frame::Abort(fault.clone()));
+        }
+        self.fault = Some(fault);
+        for index in 0..self.devices.len() {
+            let slots = self.devices[index].window.clear();
+            self.devices[index].held -= slots.len();
+            for slot in slots {
+                self.slots.put(slot);
+            }
+            let device = &mut self.devices[index];
+            if device.stage == DeviceStage::Expected {
+                device.stage = DeviceStage::Gone;
+            } else {
+                device.stage = DeviceStage::Recovering;
+                device.recover(actions);
+                self.recovery_done(now_ns, DeviceId(index as u32), actions);
+            }
+        }
+        self.decode_next(actions);
+    }
+
+    pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
+        let told = self.links.all_lost()
+            || (self.links.control_is_out() && !self.links.any_sending());
+        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
+        match self.stage {
+            Stage::Telling if told => self.complete(actions),
+            Stage::Aborting { .. } if told && gone => self.aborted(actions),
+            _ => {}
+        }
+    }
+
+    pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
+        let fault = self.fault.clone();
+        for device in &mut self.devices {
+            if device.report.ending.is_none() {
+                device.report.ending = Some(Ending::Aborted);
+                let completion = device.completion(Ending::Aborted, fault.clone());
+                actions.push(Action::Notify(Notice::Completion(completion)));
+            }
+        }
+        self.end(Finish { ending: Ending::Aborted, fault }, actions);
+    }
+}

@@ -1,0 +1,121 @@
+//! From completion entries to completions.
+//!
+//! ```text
+//!            +---- short send or receive; interrupted unasked; SEND_ZC refused ----+
+//!            v                                                                     |
+//! submit -> Transfer --- EAGAIN ---> Poll --- ready ---> Transfer                  |
+//!            |   +-----------------------------------------------------------------+
+//!            +-> outcome --- every notification in ---> Done
+//! ```
+//! A cancelled operation goes no arrow back: EAGAIN, ready and short become ECANCELED.
+
+use io_uring::cqueue;
+
+use super::{Progress, Step, UringRing, zero_copy};
+use crate::ring::table::{Flight, Key};
+use crate::ring::{Done, FileKind, Op};
+
+/// How often an operation that nobody cancelled is begun again after an interruption. A kernel
+/// worker can be interrupted by the kernel's own housekeeping; a driver that answers so for ever
+/// is believed in the end.
+const INTERRUPTIONS_MAX: u8 = 3;
+/// ERESTARTSYS, which kernels up to 6.12 leak where a worker is cancelled inside a driver.
+const ERESTARTSYS: i32 = 512;
+
+/// What follows a completion entry.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Transfer,
+    Poll,
+    Outcome(Result<usize, i32>),
+}
+
+impl UringRing {
+    /// Takes a completion entry of an operation.
+    pub(super) fn complete(&mut self, key: Key, result: i32, flags: u32, done: &mut Vec<Done>) {
+        let Some((flight, file)) = self.table.flight(key) else {
+            debug_assert!(false, "a completion of no operation in flight: {key:?}");
+            return;
+        };
+        if cqueue::notif(flags) {
+            flight.state.notifications = flight.state.notifications.saturating_sub(1);
+            if self.zero_copy.notified(result) {
+                file.state.zero_copy = false;
+            }
+        } else {
+            flight.state.notifications += u32::from(cqueue::more(flags));
+            if flight.state.step == (Step::Transfer { zero_copy: true })
+                && zero_copy::refused(-result)
+            {
+                tracing::debug!(errno = -result, "SEND_ZC is refused; using plain sends");
+                file.state.zero_copy = false;
+            }
+            match next(flight, file.kind, result) {
+                Next::Transfer => return self.queue_transfer(key),
+                Next::Poll => return self.queue_poll(key),
+                Next::Outcome(outcome) => flight.state.outcome = Some(outcome),
+            }
+        }
+        if let Progress {
+            outcome: Some(outcome),
+            notifications: 0,
+            ..
+        } = flight.state
+        {
+            done.extend(self.table.finish(key, outcome));
+        }
+    }
+}
+
+/// Decides what follows, from the result of the operation's current step.
+fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
+    let again = if flight.cancelled {
+        Err(libc::ECANCELED)
+    } else {
+        Ok(Next::Transfer)
+    };
+    let again = again.unwrap_or_else(|errno| Next::Outcome(Err(errno)));
+    let Ok(moved) = usize::try_from(result) else {
+        return after_error(flight, kind, -result, again);
+    };
+    if flight.state.step == Step::Poll {
+        return again;
+    }
+    flight.state.interruptions = 0;
+    match flight.op {
+        Op::Read { .. } | Op::TryRead { .. } | Op::Write { .. } => Next::Outcome(Ok(moved)),
+        // A stream socket takes something or says why not.
+        Op::Send { .. } if moved == 0 => Next::Outcome(Err(libc::EPIPE)),
+        Op::Recv { .. } if moved == 0 => Next::Outcome(Ok(flight.moved)),
+        Op::Send { .. } | Op::Recv { .. } => {
+            flight.moved += moved;
+            match flight.moved == flight.op.len() {
+                true => Next::Outcome(Ok(flight.moved)),
+                false => again,
+            }
+        }
+    }
+}
+
+fn after_error(flight: &mut Flight<Progress>, kind: FileKind, errno: i32, again: Next) -> Next {
+    let parks = kind != FileKind::Blocking && !matches!(flight.op, Op::TryRead { .. });
+    let refused =
+        flight.state.step == (Step::Transfer { zero_copy: true }) && zero_copy::refused(errno);
+    match errno {
+        libc::EAGAIN if parks && again == Next::Transfer => Next::Poll,
+        libc::EAGAIN if parks => again,
+        libc::EINTR | ERESTARTSYS
+            if !flight.cancelled && flight.state.interruptions < INTERRUPTIONS_MAX =>
+        {
+            flight.state.interruptions += 1;
+            Next::Transfer
+        }
+        _ if refused => again,
+        libc::EINTR | ERESTARTSYS | libc::ECANCELED => Next::Outcome(Err(errno)),
+        // What arrived is told first, and hides the error behind it.
+        _ if flight.moved > 0 && matches!(flight.op, Op::Recv { .. }) => {
+            Next::Outcome(Ok(flight.moved))
+        }
+        _ => Next::Outcome(Err(errno)),
+    }
+}

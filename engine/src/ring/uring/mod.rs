@@ -1,0 +1,356 @@
+//! The ring on io_uring.
+//!
+//! - `setup` makes it and finds out what the kernel has;
+//! - `submit` turns operations into submission entries;
+//! - `complete` turns completion entries into the next step or a completion;
+//! - `zero_copy` knows when a send may be zero-copy.
+//!
+//! An operation's buffer and file stay in the table until its last completion entry has been
+//! taken: nothing that the kernel may still touch is freed, however the ring ends.
+
+mod complete;
+mod setup;
+#[allow(unsafe_code)]
+mod submit;
+#[allow(unsafe_code)]
+mod zero_copy;
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, squeue, types};
+
+use self::setup::Setup;
+use self::zero_copy::ZeroCopy;
+use super::open::{OpenError, refusal};
+use super::table::{Key, Table};
+use super::{
+    Backend, Done, FileId, FileKind, Op, Rejected, Ring, RingConfig, Token, Waker, ZeroCopyStats,
+};
+
+/// `user_data` of the waker's poll; no key looks like it, for a table is never that long.
+const WAKE: u64 = u64::MAX;
+/// `user_data` of completions that nobody waits for.
+const IGNORED: u64 = u64::MAX - 1;
+/// A cancel that met its operation between two steps, or on its way to a worker, finds nothing;
+/// so it is asked again this often until the operation completes.
+const CANCEL_AGAIN: Duration = Duration::from_millis(20);
+/// How long to leave a kernel alone that has no memory for a request.
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(1);
+
+/// Which of an operation's submission entries is under way. There is only ever one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Transfer { zero_copy: bool },
+    Poll,
+}
+
+/// What this backend keeps for an operation.
+#[derive(Debug)]
+struct Progress {
+    step: Step,
+    /// Notifications of zero-copy sends still to come.
+    notifications: u32,
+    interruptions: u8,
+    /// How it ended; told when no notification is outstanding.
+    outcome: Option<Result<usize, i32>>,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        let step = Step::Transfer { zero_copy: false };
+        Progress {
+            step,
+            notifications: 0,
+            interruptions: 0,
+            outcome: None,
+        }
+    }
+}
+
+/// What this backend keeps for a file.
+#[derive(Debug)]
+struct FileState {
+    /// Its place in the registered table; none: it is used by its descriptor.
+    fixed: Option<u32>,
+    /// Sends are tried with SEND_ZC.
+    zero_copy: bool,
+}
+
+/// See the module's text.
+pub(super) struct UringRing {
+    ring: IoUring,
+    table: Table<FileState, Progress>,
+    waker: Waker,
+    zero_copy: ZeroCopy,
+    fixed_files: bool,
+    /// Entries on their way into the submission ring, which takes them in order.
+    queued: VecDeque<squeue::Entry>,
+    /// Operations that the next `wait` does by itself.
+    tries: Vec<Key>,
+    /// Completion entries between reaping and reacting; empty outside `reap`.
+    reaped: Vec<(u64, i32, u32)>,
+    /// When cancelled operations that are still in flight are cancelled again.
+    cancel_again: Option<Instant>,
+    /// The waker was used since `wait` last said so.
+    woken: bool,
+    /// Operations are submitted by the thread that made the ring (SINGLE_ISSUER).
+    _not_send: PhantomData<*const ()>,
+}
+
+impl UringRing {
+    /// Makes a ring for the calling thread.
+    pub(super) fn open(config: &RingConfig) -> Result<UringRing, OpenError> {
+        let Setup {
+            ring,
+            fixed_files,
+            send_zc,
+        } = setup::setup(config)?;
+        let zero_copy = ZeroCopy::new(&ring, send_zc, config.zero_copy.as_ref());
+        let mut opened = UringRing {
+            ring,
+            table: Table::new(config.files, config.depth),
+            waker: Waker::new()?,
+            zero_copy,
+            fixed_files,
+            queued: VecDeque::new(),
+            tries: Vec::new(),
+            reaped: Vec::new(),
+            cancel_again: None,
+            woken: false,
+            _not_send: PhantomData,
+        };
+        // A filter may allow io_uring_setup and refuse io_uring_enter: better known now.
+        opened.queue_wake_poll();
+        opened.fill_submissions();
+        opened.ring.submit().map_err(refusal)?;
+        Ok(opened)
+    }
+
+    /// Submits what is queued, and waits for a completion entry if `wait` says so, `until` then
+    /// at most.
+    fn enter(&mut self, wait: bool, until: Option<Instant>) -> io::Result<()> {
+        self.fill_submissions();
+        let entered = match (wait, until) {
+            (false, _) => self.ring.submit(),
+            (true, None) => self.ring.submit_and_wait(1),
+            (true, Some(until)) => {
+                let rest = types::Timespec::from(until.saturating_duration_since(Instant::now()));
+                let args = types::SubmitArgs::new().timespec(&rest);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+        };
+        match entered.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) => Ok(()),
+            // EBUSY: completions first; `reap` takes them.
+            Err((Some(libc::EINTR | libc::ETIME | libc::EBUSY), _)) => Ok(()),
+            Err((Some(libc::EAGAIN), _)) => {
+                thread::sleep(NO_MEMORY_PAUSE);
+                Ok(())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Takes all completion entries, then reacts to them.
+    fn reap(&mut self, done: &mut Vec<Done>) {
+        let mut reaped = std::mem::take(&mut self.reaped);
+        let entries = self.ring.completion();
+        reaped.extend(entries.map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        for (user_data, result, flags) in reaped.drain(..) {
+            match user_data {
+                IGNORED => {}
+                WAKE => {
+                    self.waker.drain();
+                    self.woken = true;
+                    self.queue_wake_poll();
+                }
+                _ => self.complete(Key::from_user_data(user_data), result, flags, done),
+            }
+        }
+        self.reaped = reaped;
+    }
+
+    /// Does the operations that the ring cannot do as they are meant.
+    fn try_reads(&mut self, done: &mut Vec<Done>) {
+        for key in std::mem::take(&mut self.tries) {
+            let Some((flight, file)) = self.table.flight(key) else {
+                continue;
+            };
+            let result =
+                rustix::io::retry_on_intr(|| rustix::io::read(&*file.fd, flight.op.rest_mut(0)));
+            done.extend(
+                self.table
+                    .finish(key, result.map_err(|errno| errno.raw_os_error())),
+            );
+        }
+    }
+
+    /// Cancels again what was cancelled and is still in flight, when it is time.
+    fn cancel_late(&mut self) {
+        let now = Instant::now();
+        if self.cancel_again.is_none_or(|at| now < at) {
+            return;
+        }
+        let waiting = self.table.keys().filter(|(_, flight)| flight.cancelled);
+        // With an outcome only notifications are outstanding, which nothing hastens.
+        let late = waiting.filter(|(_, flight)| flight.state.outcome.is_none());
+        let late: Vec<Key> = late.map(|(key, _)| key).collect();
+        self.cancel_again = if late.is_empty() {
+            None
+        } else {
+            Some(now + CANCEL_AGAIN)
+        };
+        for key in late {
+            self.queue_cancel(key);
+        }
+    }
+
+    fn cancel_key(&mut self, key: Key) {
+        let Some((flight, _)) = self.table.flight(key) else {
+            return;
+        };
+        if flight.cancelled {
+            return;
+        }
+        flight.cancelled = true;
+        self.queue_cancel(key);
+        let again = Instant::now() + CANCEL_AGAIN;
+        self.cancel_again = Some(self.cancel_again.map_or(again, |at| at.min(again)));
+    }
+}
+
+impl Ring for UringRing {
+    fn backend(&self) -> Backend {
+        Backend::IoUring
+    }
+
+    fn add_file(&mut self, fd: Arc<OwnedFd>, kind: FileKind) -> io::Result<FileId> {
+        let raw = fd.as_raw_fd();
+        let zero_copy = kind == FileKind::Socket && self.zero_copy.registered();
+        // This sets O_NONBLOCK, which the kernel samples when the file is registered.
+        let id = self.table.add_file(
+            fd,
+            kind,
+            FileState {
+                fixed: None,
+                zero_copy,
+            },
+        )?;
+        if self.fixed_files {
+            match (
+                self.ring.submitter().register_files_update(id.0, &[raw]),
+                self.table.file_mut(id),
+            ) {
+                (Ok(_), Some(file)) => file.state.fixed = Some(id.0),
+                (Err(error), _) => tracing::debug!(%error, "a file is used unregistered"),
+                (Ok(_), None) => {}
+            }
+        }
+        Ok(id)
+    }
+
+    fn remove_file(&mut self, id: FileId) -> io::Result<()> {
+        let file = self.table.remove_file(id)?;
+        match file.state.fixed {
+            Some(index) => self
+                .ring
+                .submitter()
+                .register_files_update(index, &[-1])
+                .map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected> {
+        let try_read = matches!(op, Op::TryRead { .. });
+        let key = self.table.admit(token, op)?;
+        let pollable = self
+            .table
+            .flight(key)
+            .is_some_and(|(_, f)| f.kind == FileKind::Pollable);
+        match try_read && pollable {
+            true => self.tries.push(key),
+            false => self.queue_transfer(key),
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, token: Token) {
+        if let Some(key) = self.table.key(token) {
+            self.cancel_key(key);
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> io::Result<()> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let before = done.len();
+        self.try_reads(done);
+        loop {
+            self.cancel_late();
+            let until = deadline.into_iter().chain(self.cancel_again).min();
+            self.enter(done.len() == before && !self.woken, until)?;
+            self.reap(done);
+            let over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if done.len() > before || self.woken || over {
+                self.woken = false;
+                return Ok(());
+            }
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.table.in_flight()
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn zero_copy(&self) -> ZeroCopyStats {
+        self.zero_copy.stats(
+            self.table
+                .files()
+                .filter(|file| file.state.zero_copy)
+                .count(),
+        )
+    }
+}
+
+impl Drop for UringRing {
+    /// Cancels everything and waits for every completion: as long as a driver keeps an operation,
+    /// for the kernel may write into its buffer until then. Who cannot wait lets the thread linger.
+    fn drop(&mut self) {
+        let mut done = Vec::new();
+        for key in std::mem::take(&mut self.tries) {
+            done.extend(self.table.finish(key, Err(libc::ECANCELED)));
+        }
+        let keys: Vec<Key> = self.table.keys().map(|(key, _)| key).collect();
+        for key in keys {
+            self.cancel_key(key);
+        }
+        while self.table.in_flight() > 0 {
+            self.cancel_late();
+            if let Err(error) = self.enter(true, self.cancel_again) {
+                tracing::error!(%error, "a ring cannot be waited for; its buffers are leaked");
+                self.table.leak();
+                return;
+            }
+            self.reap(&mut done);
+            done.clear();
+        }
+        // The kernel takes a ring down some time after its descriptor is closed, and would keep
+        // the registered files open until then: a data fd must be closed before its device's.
+        if self.fixed_files {
+            let _ = self.ring.submitter().unregister_files();
+        }
+        if self.zero_copy.registered() {
+            let _ = self.ring.submitter().unregister_buffers();
+        }
+    }
+}

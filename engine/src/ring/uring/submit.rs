@@ -1,0 +1,148 @@
+//! From operations to submission entries.
+//!
+//! | file | operation | how it is submitted |
+//! |---|---|---|
+//! | pollable | read, write | inline; where it answers EAGAIN, POLL_ADD and again |
+//! | pollable | try-read | read(2) on the fd, which has O_NONBLOCK: the ring would park it |
+//! | blocking | read, write | IOSQE_ASYNC: on a kernel worker, which may sleep in the driver |
+//! | socket | send, receive | MSG_WAITALL; gone on with where it came short |
+//!
+//! Never READV_FIXED, which overwrites its iovec on files that have only `.read`; nor READ_FIXED,
+//! which gains nothing there.
+
+use std::os::fd::AsRawFd;
+
+use io_uring::{opcode, squeue, types};
+
+use super::{IGNORED, UringRing, WAKE};
+use crate::ring::op::Direction;
+use crate::ring::table::{File, Key};
+use crate::ring::uring::{FileState, Step};
+use crate::ring::{FileKind, Op};
+
+/// Reads and writes go on at the file's own position; streams have none and do not care.
+const CURRENT_POSITION: u64 = u64::MAX;
+const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+const RECV_FLAGS: i32 = libc::MSG_WAITALL;
+const POLL_IN: libc::c_short = libc::POLLIN | libc::POLLRDHUP;
+const POLL_OUT: libc::c_short = libc::POLLOUT;
+
+impl UringRing {
+    /// Queues an operation's next transfer.
+    pub(super) fn queue_transfer(&mut self, key: Key) {
+        let Some((flight, file)) = self.table.flight(key) else {
+            return;
+        };
+        let fd = file.target();
+        let moved = flight.moved;
+        flight.state.step = Step::Transfer { zero_copy: false };
+        // Lengths fit a u32: an operation's range is checked to.
+        let entry = match &flight.op {
+            Op::Read { .. } | Op::TryRead { .. } => {
+                let rest = flight.op.rest_mut(moved);
+                opcode::Read::new(fd, rest.as_mut_ptr(), rest.len() as u32)
+                    .offset(CURRENT_POSITION)
+                    .build()
+            }
+            Op::Write { .. } => {
+                let rest = flight.op.rest(moved);
+                opcode::Write::new(fd, rest.as_ptr(), rest.len() as u32)
+                    .offset(CURRENT_POSITION)
+                    .build()
+            }
+            Op::Send { buffer, .. } => {
+                let rest = flight.op.rest(moved);
+                if file.state.zero_copy && self.zero_copy.suits(buffer, rest.len()) {
+                    flight.state.step = Step::Transfer { zero_copy: true };
+                    self.zero_copy.send(fd, rest, SEND_FLAGS)
+                } else {
+                    let send = opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32);
+                    send.flags(SEND_FLAGS).build()
+                }
+            }
+            Op::Recv { .. } => {
+                let rest = flight.op.rest_mut(moved);
+                let recv = opcode::Recv::new(fd, rest.as_mut_ptr(), rest.len() as u32);
+                recv.flags(RECV_FLAGS).build()
+            }
+        };
+        let worker = match file.kind {
+            FileKind::Blocking => squeue::Flags::ASYNC,
+            FileKind::Pollable | FileKind::Socket => squeue::Flags::empty(),
+        };
+        let entry = entry
+            .flags(file.target_flags() | worker)
+            .user_data(key.to_user_data());
+        self.queued.push_back(entry);
+    }
+
+    /// Queues a wait for the operation's file.
+    pub(super) fn queue_poll(&mut self, key: Key) {
+        let Some((flight, file)) = self.table.flight(key) else {
+            return;
+        };
+        flight.state.step = Step::Poll;
+        let events = match flight.op.direction() {
+            Direction::In => POLL_IN,
+            Direction::Out => POLL_OUT,
+        };
+        let entry = opcode::PollAdd::new(file.target(), events.cast_unsigned().into())
+            .build()
+            .flags(file.target_flags())
+            .user_data(key.to_user_data());
+        self.queued.push_back(entry);
+    }
+
+    /// Queues a request that an operation's current step end. Its answer is of no use: whatever it
+    /// is, the operation completes.
+    pub(super) fn queue_cancel(&mut self, key: Key) {
+        let entry = opcode::AsyncCancel::new(key.to_user_data())
+            .build()
+            .user_data(IGNORED);
+        self.queued.push_back(entry);
+    }
+
+    /// Queues the wait for the waker. By its plain descriptor: on older kernels a request on a
+    /// registered file delays the release of all files that are taken out after it.
+    pub(super) fn queue_wake_poll(&mut self) {
+        let eventfd = types::Fd(self.waker.eventfd.as_raw_fd());
+        let entry = opcode::PollAdd::new(eventfd, libc::POLLIN.cast_unsigned().into())
+            .build()
+            .user_data(WAKE);
+        self.queued.push_back(entry);
+    }
+
+    /// Moves what is queued into the submission ring, as far as there is room.
+    pub(super) fn fill_submissions(&mut self) {
+        while let Some(entry) = self.queued.front() {
+            let mut submissions = self.ring.submission();
+            // SAFETY: needed because an entry carries raw addresses and descriptors. They are of a
+            // flight's buffer, which the table neither moves, touches nor frees before the flight
+            // is finished, that is before the last completion of this entry (`Drop` waits for
+            // them too), and of a file that the table holds for at least as long.
+            let pushed = unsafe { submissions.push(entry) };
+            if pushed.is_err() {
+                return;
+            }
+            drop(submissions);
+            self.queued.pop_front();
+        }
+    }
+}
+
+impl File<FileState> {
+    /// How entries name the file: its place in the registered table, or its descriptor.
+    fn target(&self) -> types::Fd {
+        match self.state.fixed {
+            Some(index) => types::Fd(index.cast_signed()),
+            None => types::Fd(self.fd.as_raw_fd()),
+        }
+    }
+
+    fn target_flags(&self) -> squeue::Flags {
+        match self.state.fixed {
+            Some(_) => squeue::Flags::FIXED_FILE,
+            None => squeue::Flags::empty(),
+        }
+    }
+}

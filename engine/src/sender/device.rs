@@ -1,0 +1,283 @@
+//! One device as the sender sees it.
+
+use std::collections::BTreeMap;
+
+use crate::abort::Recovery;
+use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
+use crate::machine::{Action, Outgoing, Request};
+use crate::outcome::{Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase};
+use crate::vfio::state::{Capabilities, DeviceState};
+use crate::wire::{DataHeader, DevicePlace, Digest, StateDigest, Total};
+
+/// A device as the embedder gave it to the source.
+#[derive(Debug, Clone)]
+pub struct DeviceConfig {
+    /// The name that the target must know it by.
+    pub name: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// The embedder's choices.
+    pub options: DeviceOptions,
+}
+
+/// What became of a device on the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// The device.
+    pub device: DeviceId,
+    /// Its last epoch.
+    pub epoch: Epoch,
+    /// How its migration ended; none while it goes on.
+    pub ending: Option<Ending>,
+    /// Bytes of state and digest of the last epoch.
+    pub total: Total,
+    /// Bytes of state that were sent in discarded epochs.
+    pub discarded_bytes: u64,
+    /// Bytes that its frames took on the wire, headers included, all epochs.
+    pub wire_bytes: u64,
+    /// Chunks sent as zero, raw and zstd.
+    pub chunks: [u64; 3],
+    /// The driver never gave back an operation: its slots and fd stay with a lingering thread.
+    pub stuck: bool,
+    /// The device's state at the end, if it was asked for.
+    pub state_after: Option<DeviceState>,
+}
+
+/// Where a device is on the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The session is not agreed on yet.
+    Idle,
+    /// SET_STATE(PRE_COPY) is in flight.
+    Entering,
+    /// Waits for the switchover without saving.
+    Held,
+    /// The guest runs, PRE_COPY data is read.
+    PreCopy,
+    /// SET_STATE to the P2P form of its state is in flight.
+    ToP2p,
+    /// No DMA to other devices; waits until the other devices are as far.
+    AtP2p,
+    /// SET_STATE(STOP_COPY) is in flight.
+    Stopping,
+    /// STOP_COPY data is read.
+    StopCopy,
+    /// The last byte was read; GET_STATE must still say STOP_COPY.
+    Verifying,
+    /// All is sent or queued; the target has not confirmed.
+    Sent,
+    /// The target has confirmed.
+    Loaded,
+    /// The session was handed over: the data fd is being closed, the device put to STOP.
+    LettingGo,
+    /// Nothing more to do.
+    Gone,
+    /// An error is being looked into: GET_STATE.
+    Classifying,
+    /// A new STOP_COPY session has already begun; the old data fd is being closed.
+    Reusing,
+    /// The device is brought to RUNNING for a new epoch.
+    Restarting,
+    /// The device is brought to RUNNING because the session is aborted.
+    Recovering,
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) id: DeviceId,
+    pub(super) config: DeviceConfig,
+    pub(super) stage: Stage,
+    pub(super) phase: Phase,
+    /// The state that the last successful SET_STATE left it in.
+    pub(super) expected: DeviceState,
+    /// The request in flight.
+    pub(super) asked: Option<Request>,
+    /// What went wrong and has not been classified.
+    pub(super) suspicion: Option<DeviceAnswer>,
+    pub(super) recovery: Option<Recovery>,
+    /// A data fd's thread runs.
+    pub(super) attached: bool,
+    /// It was asked to end.
+    pub(super) detaching: bool,
+
+    pub(super) epoch: Epoch,
+    pub(super) next: Sequence,
+    pub(super) credit: Sequence,
+    pub(super) digest: StateDigest,
+    pub(super) ready: BTreeMap<Sequence, Outgoing>,
+    /// Chunks that are with a worker, and the level.
+    pub(super) encoding: BTreeMap<Sequence, (DataHeader, i32)>,
+
+    /// Slots that are out for this device, those of old epochs included.
+    pub(super) held: usize,
+    pub(super) reads: usize,
+    /// Nothing to read for now.
+    pub(super) drained: bool,
+    /// The last PRECOPY_INFO promised bytes and none has come since.
+    pub(super) promised: bool,
+    pub(super) ended: bool,
+    /// Bytes that came out of this fd.
+    pub(super) fd_bytes: u64,
+    pub(super) ask_at_ns: Option<u64>,
+    pub(super) initial_sent: bool,
+    pub(super) initial_loaded: bool,
+    pub(super) pending_bytes: u64,
+    pub(super) stop_copy_bytes: Option<u64>,
+    pub(super) length_known: bool,
+    pub(super) stop_copy_only: bool,
+
+    /// Bytes sent over weight: the device with the least sends next.
+    pub(super) served: u64,
+    pub(super) incompressible: u32,
+    pub(super) restarts: u32,
+    pub(super) report: DeviceReport,
+}
+
+impl Device {
+    pub(super) fn new(id: DeviceId, config: DeviceConfig) -> Device {
+        let digest = StateDigest::new();
+        Device {
+            id,
+            stage: Stage::Idle,
+            phase: Phase::Connect,
+            expected: DeviceState::Running,
+            asked: None,
+            suspicion: None,
+            recovery: None,
+            attached: false,
+            detaching: false,
+            epoch: Epoch(0),
+            next: Sequence(0),
+            credit: Sequence(1),
+            ready: BTreeMap::new(),
+            encoding: BTreeMap::new(),
+            held: 0,
+            reads: 0,
+            drained: false,
+            promised: false,
+            ended: false,
+            fd_bytes: 0,
+            ask_at_ns: None,
+            initial_sent: false,
+            initial_loaded: false,
+            pending_bytes: 0,
+            stop_copy_bytes: None,
+            length_known: false,
+            stop_copy_only: false,
+            served: 0,
+            incompressible: 0,
+            restarts: 0,
+            report: DeviceReport {
+                device: id,
+                epoch: Epoch(0),
+                ending: None,
+                total: Total { bytes: 0, digest: Digest(0) },
+                discarded_bytes: 0,
+                wire_bytes: 0,
+                chunks: [0; 3],
+                stuck: false,
+                state_after: None,
+            },
+            digest,
+            config,
+        }
+    }
+
+    pub(super) fn report(&self) -> DeviceReport {
+        DeviceReport { epoch: self.epoch, total: self.total(), ..self.report.clone() }
+    }
+
+    pub(super) fn total(&self) -> Total {
+        Total { bytes: self.digest.bytes(), digest: self.digest.finish() }
+    }
+
+    pub(super) fn saves_in_precopy(&self) -> bool {
+        self.config.capabilities.precopy && self.config.options.precopy && !self.stop_copy_only
+    }
+
+    pub(super) fn ask_at_ns(&self) -> Option<u64> {
+        (self.stage == Stage::PreCopy && self.asked.is_none()).then_some(self.ask_at_ns).flatten()
+    }
+
+    pub(super) fn ask(&mut self, request: Request, actions: &mut Vec<Action>) {
+        debug_assert_eq!(self.asked, None, "{}: one request at a time", self.id);
+        self.asked = Some(request);
+        actions.push(Action::Control { device: self.id, request });
+    }
+
+    /// Ends the data fd's thread, if one runs.
+    pub(super) fn detach(&mut self, actions: &mut Vec<Action>) {
+        if self.attached && !self.detaching {
+            self.detaching = true;
+            actions.push(Action::Detach { device: self.id });
+        }
+    }
+
+    /// The next place in the device's sequence.
+    pub(super) fn place(&mut self) -> DevicePlace {
+        let place = DevicePlace { device: self.id, epoch: self.epoch, sequence: self.next };
+        self.next = self.next.next();
+        place
+    }
+
+    /// Puts a frame where the scheduler finds it.
+    pub(super) fn enqueue(&mut self, sequence: Sequence, what: Outgoing) {
+        self.ready.insert(sequence, what);
+    }
+
+    /// The first frame that may be sent: in order of sequence, as far as the credit goes.
+    pub(super) fn sendable(&self) -> Option<Sequence> {
+        let first = *self.ready.keys().next()?;
+        (first < self.credit).then_some(first)
+    }
+
+    /// Notes an error to be looked into; the first one counts.
+    pub(super) fn suspect(&mut self, operation: Operation, errno: Option<i32>) {
+        if self.suspicion.is_none() {
+            self.suspicion = Some(DeviceAnswer {
+                operation,
+                errno,
+                cancelled: false,
+                expected: self.expected,
+                found: None,
+            });
+        }
+    }
+
+    /// Starts an epoch's books afresh and returns the slots that waited to be sent.
+    pub(super) fn drop_epoch(&mut self) -> Vec<SlotId> {
+        let waiting = std::mem::take(&mut self.ready);
+        self.encoding.clear();
+        self.report.discarded_bytes += self.digest.bytes();
+        self.epoch = self.epoch.next();
+        self.next = Sequence(0);
+        self.credit = Sequence(1);
+        self.digest = StateDigest::new();
+        self.drained = false;
+        self.promised = false;
+        self.ended = false;
+        self.ask_at_ns = None;
+        self.initial_sent = false;
+        self.initial_loaded = false;
+        self.pending_bytes = 0;
+        waiting
+            .into_values()
+            .filter_map(|what| match what {
+                Outgoing::Data { slot, .. } => slot,
+                Outgoing::Frame(_) => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {
+        Completion {
+            device: self.id,
+            epoch: self.epoch,
+            phase: self.phase,
+            ending,
+            fault,
+            state_after: self.report.state_after,
+            bytes: self.digest.bytes(),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the receiver says to the sender.
+
+use super::device::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
+use crate::machine::{Action, Notice};
+use crate::outcome::{Cause, Fault, Observation, Phase};
+use crate::wire::{Frame, Total};
+
+impl Sender {
+    pub(super) fn frame(
+        &mut self,
+        now_ns: u64,
+        _stream: StreamId,
+        frame: Frame,
+        actions: &mut Vec<Action>,
+    ) {
+        self.links.heard(now_ns);
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
+            return;
+        }
+        match (self.stage, frame) {
+            (_, Frame::Abort(fault)) => {
+                let fault = Fault {
+                    cause: Cause::PeerAbort,
+                    observed: Observation::Peer,
+                    message: format!("the target gave up: {fault}"),
+                    ..fault
+                };
+                self.abort(now_ns, fault, actions);
+            }
+            (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
+            (_, Frame::Pong(_)) => {}
+            (Stage::Connect { .. }, Frame::Accept(accept)) => {
+                self.accepted(now_ns, accept, actions);
+            }
+            (Stage::Active | Stage::Handover, Frame::Message(bytes)) => {
+                actions.push(Action::Notify(Notice::Message(bytes)));
+            }
+            (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
+                self.credit(now_ns, device, epoch, up_to, actions);
+            }
+            (Stage::Active, Frame::InitialDataLoaded { device, epoch }) => {
+                self.initial_data_loaded(now_ns, device, epoch, actions);
+            }
+            (Stage::Active, Frame::Loaded { device, epoch, total }) => {
+                self.loaded(now_ns, device, epoch, total, actions);
+            }
+            (Stage::Handover, Frame::Running) => self.target_runs(actions),
+            _ => self.misbehaved(now_ns, "a frame that has no place here", actions),
+        }
+    }
+
+    fn credit(
+        &mut self,
+        now_ns: u64,
+        device: DeviceId,
+        epoch: Epoch,
+        up_to: Sequence,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(entry) = self.devices.get_mut(device.index()) else {
+            self.misbehaved(now_ns, "credit for a device that does not exist", actions);
+            return;
+        };
+        if epoch > entry.epoch {
+            self.misbehaved(now_ns, "credit for an epoch that has not begun", actions);
+        } else if epoch == entry.epoch {
+            entry.credit = entry.credit.max(up_to);
+        }
+    }
+
+    fn initial_data_loaded(
+        &mut self,
+        now_ns: u64,
+        device: DeviceId,
+        epoch: Epoch,
+        actions: &mut Vec<Action>,
+    ) {
+        match self.devices.get_mut(device.index()) {
+            Some(entry) if epoch < entry.epoch => {}
+            Some(entry) if epoch == entry.epoch && entry.initial_sent => {
+                entry.initial_loaded = true;
+                actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
+                self.estimate(actions);
+            }
+            _ => self.misbehaved(now_ns, "initial data that was not sent as loaded", actions),
+        }
+    }
+
+    fn loaded(
+        &mut self,
+        now_ns: u64,
+        device: DeviceId,
+        epoch: Epoch,
+        total: Total,
+        actions: &mut Vec<Action>,
+    ) {
+        match self.devices.get_mut(device.index()) {
+            Some(entry) if epoch < entry.epoch => {}
+            Some(entry)
+                if epoch == entry.epoch
+                    && entry.stage == DeviceStage::Sent
+                    && total == entry.total() =>
+            {
+                entry.stage = DeviceStage::Loaded;
+                self.hand_over_if_all_loaded(actions);
+            }
+            _ => self.misbehaved(now_ns, "a device as loaded that was not sent so", actions),
+        }
+    }
+
+    fn hand_over_if_all_loaded(&mut self, actions: &mut Vec<Action>) {
+        if self.devices.iter().any(|device| device.stage != DeviceStage::Loaded) {
+            return;
+        }
+        // From here on the target may run: this host must not let its devices run again unless
+        // the target says that it will not.
+        self.stage = Stage::Handover;
+        self.links.queue(Frame::Handover);
+        self.links.pump(actions);
+        for index in 0..self.devices.len() {
+            let id = self.devices[index].id;
+            self.enter_phase(id, Phase::Handover, actions);
+            self.let_go(id, actions);
+        }
+    }
+
+    pub(super) fn misbehaved(&mut self, now_ns: u64, what: &str, actions: &mut Vec<Action>) {
+        let fault = Fault::session(
+            Cause::PeerMisbehaviour,
+            Observation::Peer,
+            format!("the target sent {what}"),
+        );
+        self.abort(now_ns, fault, actions);
+    }
+
+    pub(super) fn stream_lost(
+        &mut self,
+        now_ns: u64,
+        stream: StreamId,
+        slots: Vec<SlotId>,
+        fault: Fault,
+        actions: &mut Vec<Action>,
+    ) {
+        self.links.lost(stream);
+        if let Some(flight) = self.landed(stream) {
+            for slot in slots {
+                self.devices[flight.device.index()].held -= 1;
+                self.slots.put(slot);
+            }
+        }
+        self.abort(now_ns, fault, actions);
+    }
+}

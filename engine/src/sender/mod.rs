@@ -1,0 +1,225 @@
+//! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
+//!
+//! ```text
+//! session:  Connect -> Active -> Handover -> Finished(complete | unconfirmed)
+//!              \         |          |
+//!               +--------+----------+--> Aborting -> Finished(aborted)
+//!
+//! device:   Idle -> Entering -> PreCopy --+-> ToP2p -> Stopping -> StopCopy -> Verifying -> Sent
+//!             \------> Held --------------/                                      Loaded <-/
+//! ```
+//!
+//! A reset seen anywhere in a saving state leads through [`device::Stage::Classifying`] to what the
+//! embedder chose: abort, or a discard that starts the next epoch of just that device.
+
+mod connect;
+mod control;
+mod device;
+mod frames;
+mod reset;
+mod saving;
+mod sending;
+mod shutdown;
+mod switchover;
+
+pub use device::{DeviceConfig, DeviceReport};
+
+use crate::compress::policy::{Controller, Policy};
+use crate::ids::DeviceId;
+use crate::machine::{
+    Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
+};
+use crate::outcome::{Cause, Fault, Observation, Phase};
+use crate::wire::Offer;
+use device::Device;
+
+/// What a sender is made from.
+#[derive(Debug, Clone)]
+pub struct SenderConfig {
+    /// The devices, in the order of their numbers.
+    pub devices: Vec<DeviceConfig>,
+    /// Streams and silence.
+    pub links: LinksConfig,
+    /// Names the session: the same on all its streams.
+    pub session: u128,
+    /// Chunk size that is offered, in bytes; slots have room for this much.
+    pub chunk_bytes: u32,
+    /// Compression workers.
+    pub workers: usize,
+    /// Slots that one device may hold.
+    pub slots_per_device: usize,
+    /// Raw, zstd, or decided for each chunk.
+    pub policy: Policy,
+    /// How long to wait before a drained PRE_COPY device is asked again, in nanoseconds.
+    pub precopy_poll_ns: u64,
+    /// How long an abort waits for the devices' way back and for the abort frame to go out, in
+    /// nanoseconds.
+    pub abort_bound_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connect { accepted: u16 },
+    Active,
+    Handover,
+    Aborting { until_ns: u64 },
+    Finished,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Sender {
+    config: SenderConfig,
+    offer: Offer,
+    stage: Stage,
+    links: Links,
+    devices: Vec<Device>,
+    slots: SlotBudget,
+    controller: Controller,
+    chunk_bytes: u32,
+    switchover: bool,
+    target_runs: bool,
+    encoding: u32,
+    queued_wire_bytes: u64,
+    sending_wire_bytes: u64,
+    flights: Vec<Option<sending::Flight>>,
+    service: u64,
+    fault: Option<Fault>,
+    finish: Option<Finish>,
+}
+
+impl Sender {
+    /// A sender at rest; [`Event::Start`] sets it going.
+    pub fn new(config: SenderConfig) -> Sender {
+        let devices: Vec<Device> = config
+            .devices
+            .iter()
+            .enumerate()
+            .map(|(i, device)| Device::new(DeviceId(i as u32), device.clone()))
+            .collect();
+        let streams = usize::from(config.links.streams);
+        Sender {
+            offer: Offer::new(streams, devices.len(), config.chunk_bytes as usize),
+            stage: Stage::Connect { accepted: 0 },
+            links: Links::new(config.links, 0),
+            slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
+            controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
+            chunk_bytes: config.chunk_bytes,
+            switchover: false,
+            target_runs: false,
+            encoding: 0,
+            queued_wire_bytes: 0,
+            sending_wire_bytes: 0,
+            flights: vec![None; streams],
+            service: 0,
+            fault: None,
+            finish: None,
+            devices,
+            config,
+        }
+    }
+
+    /// What became of each device so far.
+    pub fn reports(&self) -> Vec<DeviceReport> {
+        self.devices.iter().map(Device::report).collect()
+    }
+
+    /// How the session ended, once it has.
+    pub fn finish(&self) -> Option<&Finish> {
+        self.finish.as_ref()
+    }
+
+    /// Slots that are out; 0 once everything has come back.
+    pub fn slots_out(&self) -> usize {
+        self.slots.out()
+    }
+
+    fn command(&mut self, now_ns: u64, command: Command, actions: &mut Vec<Action>) {
+        match command {
+            Command::Switchover => self.switchover(now_ns, actions),
+            Command::Cancel => {
+                let fault = Fault::session(
+                    Cause::Cancelled,
+                    Observation::Embedder,
+                    "the embedder cancelled the migration",
+                );
+                self.abort(now_ns, fault, actions);
+            }
+            Command::Message(bytes) => self.links.queue(crate::wire::Frame::Message(bytes)),
+            Command::Discard(device, fault) => {
+                if device.index() < self.devices.len() {
+                    self.epoch_lost(now_ns, device, fault, actions);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        if let Stage::Aborting { until_ns } = self.stage {
+            if now_ns >= until_ns {
+                self.give_up_waiting(actions);
+            }
+            return;
+        }
+        if let Err(fault) = self.links.tick(now_ns) {
+            self.abort(now_ns, fault, actions);
+            return;
+        }
+        self.ask_drained(now_ns, actions);
+    }
+
+    fn enter_phase(&mut self, device: DeviceId, phase: Phase, actions: &mut Vec<Action>) {
+        let entry = &mut self.devices[device.index()];
+        if entry.phase != phase {
+            entry.phase = phase;
+            actions.push(Action::Notify(Notice::Phase { device, phase }));
+        }
+    }
+}
+
+impl Machine for Sender {
+    fn handle(&mut self, now_ns: u64, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Start => self.start(now_ns, actions),
+            Event::Command(command) => self.command(now_ns, command, actions),
+            Event::Control { device, request, result } => {
+                self.answered(now_ns, device, request, result, actions);
+            }
+            Event::Read { device, epoch, slot, result } => {
+                self.read(now_ns, device, epoch, slot, result, actions);
+            }
+            Event::Detached { device, stuck } => self.detached(now_ns, device, stuck, actions),
+            Event::Encoded { chunk, slot, into, result } => {
+                self.encoded(now_ns, chunk, slot, into, result);
+            }
+            Event::Sent { stream, slot } => self.sent(now_ns, stream, slot),
+            Event::Frame { stream, frame } => self.frame(now_ns, stream, frame, actions),
+            Event::StreamLost { stream, slots, fault } => {
+                self.stream_lost(now_ns, stream, slots, fault, actions);
+            }
+            Event::Local(fault) => self.abort(now_ns, fault, actions),
+            Event::Tick => self.tick(now_ns, actions),
+            Event::Data { stream, header } => {
+                if header.body_bytes > 0 {
+                    actions.push(Action::SkipBody { stream });
+                }
+                self.misbehaved(now_ns, "data", actions);
+            }
+            Event::Body { .. } | Event::Decoded { .. } | Event::Written { .. } => {
+                debug_assert!(false, "a sender receives, decodes and writes nothing");
+            }
+        }
+        self.pump(now_ns, actions);
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Finished => None,
+            Stage::Aborting { until_ns } => Some(until_ns),
+            _ => {
+                let asks = self.devices.iter().filter_map(Device::ask_at_ns).min();
+                Some(self.links.deadline_ns().min(asks.unwrap_or(u64::MAX)))
+            }
+        }
+    }
+}

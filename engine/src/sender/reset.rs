@@ -1,0 +1,217 @@
+//! What follows when a device's epoch is lost: classification, then abort, or a discard and a new
+//! epoch of just that device, as its embedder chose.
+
+use super::device::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::abort::{Goal, Recovery};
+use crate::ids::DeviceId;
+use crate::machine::{Action, Notice, Outgoing};
+use crate::outcome::{
+    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase,
+    classify,
+};
+use crate::vfio::state::DeviceState;
+use crate::wire::{Discard, Frame};
+
+/// What the embedder's choice comes to for a device at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Abort,
+    PreCopy,
+    StopCopyOnly,
+}
+
+impl Sender {
+    pub(super) fn classified(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        answer: DeviceAnswer,
+        actions: &mut Vec<Action>,
+    ) {
+        let finding = classify(answer);
+        let fault = Fault::device(
+            id,
+            finding.cause,
+            finding.observed,
+            answer.errno,
+            finding.message,
+        );
+        self.devices[id.index()].report.state_after = answer.found;
+        self.epoch_lost(now_ns, id, fault, actions);
+    }
+
+    /// SET_STATE inside the saving states gave a new fd: the session that was being read had died,
+    /// and what was sent of it is worthless.
+    pub(super) fn unexpected_fd(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        state: DeviceState,
+        actions: &mut Vec<Action>,
+    ) {
+        let device = &mut self.devices[id.index()];
+        // A read may have failed before: then that is how it was first seen.
+        let earlier = device.suspicion.take();
+        let seen = earlier.unwrap_or(DeviceAnswer {
+            operation: Operation::UnexpectedFd,
+            errno: None,
+            cancelled: false,
+            expected: DeviceState::PreCopy,
+            found: None,
+        });
+        let answer = DeviceAnswer { found: Some(DeviceState::Running), ..seen };
+        let finding = classify(answer);
+        let fault = Fault::device(
+            id,
+            Cause::DeviceReset,
+            finding.observed,
+            answer.errno,
+            format!(
+                "SET_STATE({state}) gave a new data fd: the device was reset and the PRE_COPY \
+                 state that was sent is worthless"
+            ),
+        );
+        device.report.state_after = Some(state);
+        let next = self.choose_next(id, &fault);
+        if state == DeviceState::StopCopy && next != Next::Abort {
+            // The new session holds the whole state: read that.
+            self.begin_again(id, fault, actions);
+            let device = &mut self.devices[id.index()];
+            device.stage = DeviceStage::Reusing;
+            device.detach(actions);
+        } else {
+            actions.push(Action::DropFd { device: id });
+            self.epoch_lost(now_ns, id, fault, actions);
+        }
+    }
+
+    /// The epoch is worthless; `fault` says why.
+    pub(super) fn epoch_lost(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        fault: Fault,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.stage != Stage::Active {
+            return;
+        }
+        match self.choose_next(id, &fault) {
+            Next::Abort => self.abort(now_ns, fault, actions),
+            next => {
+                self.begin_again(id, fault, actions);
+                let device = &mut self.devices[id.index()];
+                device.stop_copy_only |= next == Next::StopCopyOnly;
+                device.stage = DeviceStage::Restarting;
+                self.recover(now_ns, id, actions);
+            }
+        }
+    }
+
+    fn choose_next(&self, id: DeviceId, fault: &Fault) -> Next {
+        let device = &self.devices[id.index()];
+        let asked_for = fault.observed == Observation::Embedder;
+        if fault.cause != Cause::DeviceReset && !asked_for {
+            return Next::Abort;
+        }
+        match device.config.options.on_reset {
+            OnReset::Abort => Next::Abort,
+            OnReset::Restart { attempts, then } if device.restarts >= attempts => match then {
+                Fallback::StopCopy if device.restarts == attempts => Next::StopCopyOnly,
+                Fallback::Abort | Fallback::StopCopy => Next::Abort,
+            },
+            OnReset::Restart { .. } if self.switchover => Next::StopCopyOnly,
+            OnReset::Restart { .. } => Next::PreCopy,
+            OnReset::StopCopy if device.restarts >= crate::limits::RESTARTS_DEFAULT => Next::Abort,
+            OnReset::StopCopy => Next::StopCopyOnly,
+        }
+    }
+
+    /// Closes the epoch's books and opens the next one's with its discard frame.
+    fn begin_again(&mut self, id: DeviceId, fault: Fault, actions: &mut Vec<Action>) {
+        let switchover = self.switchover;
+        let device = &mut self.devices[id.index()];
+        let completion = device.completion(Ending::Restarted, Some(fault));
+        actions.push(Action::Notify(Notice::Completion(completion)));
+        device.restarts += 1;
+        device.suspicion = None;
+        let discarded_bytes = device.digest.bytes();
+        let queued: u64 = device.ready.values().map(super::sending::wire_bytes).sum();
+        self.queued_wire_bytes -= queued;
+        for slot in device.drop_epoch() {
+            device.held -= 1;
+            self.slots.put(slot);
+        }
+        let stop_copy_only = switchover || device.stop_copy_only;
+        let place = device.place();
+        let frame = Frame::Discard(place, Discard { discarded_bytes, stop_copy_only });
+        device.enqueue(place.sequence, Outgoing::Frame(frame));
+    }
+
+    pub(super) fn detached(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        stuck: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let device = &mut self.devices[id.index()];
+        device.attached = false;
+        device.detaching = false;
+        device.report.stuck |= stuck;
+        if device.recovery.is_some() {
+            self.recovery_goes_on(now_ns, id, actions);
+        } else if device.stage == DeviceStage::Reusing {
+            self.attach_stop_copy(id, actions);
+            self.enter_phase(id, Phase::StopCopy, actions);
+        }
+    }
+
+    /// Sets a device on its way back to RUNNING.
+    pub(super) fn recover(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
+        let device = &mut self.devices[id.index()];
+        if device.recovery.is_none() {
+            device.recovery = Some(Recovery::new(Goal::KeepState));
+            device.detach(actions);
+        }
+        self.recovery_goes_on(now_ns, id, actions);
+    }
+
+    /// Lets a device's way back go on, and does what was to follow once it is there.
+    pub(super) fn recovery_goes_on(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        actions: &mut Vec<Action>,
+    ) {
+        let device = &mut self.devices[id.index()];
+        let Some(recovery) = &mut device.recovery else { return };
+        if !device.attached && device.asked.is_none() {
+            if let Some(request) = recovery.quiet() {
+                device.ask(request, actions);
+            }
+        }
+        let Some(state) = device.recovery.as_ref().and_then(Recovery::done) else { return };
+        let succeeded = state == Some(DeviceState::Running);
+        device.report.state_after = state;
+        device.recovery = None;
+        if device.stage == DeviceStage::Restarting && succeeded {
+            device.expected = DeviceState::Running;
+            device.stage = DeviceStage::Held;
+            let phase = if self.switchover { Phase::Stop } else { Phase::Start };
+            self.enter_phase(id, phase, actions);
+        } else if device.stage == DeviceStage::Restarting {
+            let fault = Fault::device(
+                id,
+                Cause::DeviceError,
+                Observation::StateCheck,
+                None,
+                "the device did not come back to RUNNING after its reset",
+            );
+            self.abort(now_ns, fault, actions);
+        } else {
+            device.stage = DeviceStage::Gone;
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading a device's state: slots out to its data fd, chunks back, each of them zero, raw or off
+//! to a compression worker.
+
+use super::device::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::compress::policy::{Choice, QueueView};
+use crate::ids::{DeviceId, Epoch, SlotId};
+use crate::limits::HEADER_BYTES;
+use crate::machine::{Action, ChunkKey, EncodeResult, Outgoing, ReadResult};
+use crate::outcome::Operation;
+use crate::wire::{DataHeader, DataPhase, Encoding};
+
+/// Reads that wait in a device's thread, so that it never waits for the machine: the one in flight
+/// and those behind it.
+const READ_AHEAD: usize = 4;
+
+impl Sender {
+    /// Gives slots to the devices that have something to read.
+    pub(super) fn ask_for_reads(&mut self, actions: &mut Vec<Action>) {
+        if self.stage != Stage::Active {
+            return;
+        }
+        for device in &mut self.devices {
+            let phase = match device.stage {
+                DeviceStage::PreCopy
+                | DeviceStage::ToP2p
+                | DeviceStage::AtP2p
+                | DeviceStage::Stopping => DataPhase::PreCopy,
+                DeviceStage::StopCopy => DataPhase::StopCopy,
+                _ => continue,
+            };
+            let readable = device.attached
+                && !device.drained
+                && !device.ended
+                && device.suspicion.is_none()
+                && device.recovery.is_none();
+            while readable && device.reads < READ_AHEAD {
+                let Some(slot) = self.slots.take_for_device(device.held) else { break };
+                device.held += 1;
+                device.reads += 1;
+                actions.push(Action::Read { device: device.id, slot, phase });
+            }
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        epoch: Epoch,
+        slot: SlotId,
+        result: ReadResult,
+        actions: &mut Vec<Action>,
+    ) {
+        let device = &mut self.devices[id.index()];
+        device.reads -= 1;
+        let dead = epoch != device.epoch
+            || device.suspicion.is_some()
+            || device.recovery.is_some()
+            || self.stage != Stage::Active;
+        match result {
+            ReadResult::Chunk { bytes, zero, hash } if !dead => {
+                device.fd_bytes += u64::from(bytes);
+                device.promised = false;
+                self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
+                return;
+            }
+            ReadResult::Empty if !dead => {
+                if device.stage == DeviceStage::PreCopy && !device.drained {
+                    device.drained = true;
+                    if !device.promised {
+                        device.ask_at_ns = Some(now_ns);
+                    } else {
+                        let at = now_ns + self.config.precopy_poll_ns / 4;
+                        device.ask_at_ns = Some(device.ask_at_ns.map_or(at, |t| t.min(at)));
+                    }
+                } else if device.stage != DeviceStage::StopCopy {
+                    device.drained = true;
+                }
+            }
+            ReadResult::End if !dead => device.ended = true,
+            ReadResult::Failed(errno) if !dead => {
+                device.suspect(Operation::Read { first: device.fd_bytes == 0 }, Some(errno));
+            }
+            _ => {}
+        }
+        device.held -= 1;
+        self.slots.put(slot);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a read's result, spread out")]
+    fn chunk(
+        &mut self,
+        now_ns: u64,
+        id: DeviceId,
+        slot: SlotId,
+        bytes: u32,
+        zero: bool,
+        hash: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let device = &mut self.devices[id.index()];
+        let offset = device.digest.bytes();
+        device.digest.chunk(hash, bytes);
+        let mut header = DataHeader {
+            place: device.place(),
+            offset,
+            encoding: Encoding::Raw,
+            raw_bytes: bytes,
+            body_bytes: bytes,
+            body_hash: hash,
+            raw_hash: hash,
+        };
+        if zero {
+            header.encoding = Encoding::Zero;
+            header.body_bytes = 0;
+            header.body_hash = crate::wire::chunk_hash(&[]);
+            device.held -= 1;
+            self.slots.put(slot);
+            self.chunk_ready(id, header, None);
+            return;
+        }
+        let view = QueueView {
+            queued_wire_bytes: self.queued_wire_bytes + self.sending_wire_bytes,
+            streams_idle: self.links.idle().is_some(),
+            encoding_now: self.encoding,
+            incompressible_streak: self.devices[id.index()].incompressible,
+        };
+        let spare = match self.controller.choose(now_ns, &view) {
+            Choice::Raw => None,
+            Choice::Zstd { level, probe } => {
+                self.slots.take_spare().map(|spare| (spare, level, probe))
+            }
+        };
+        match spare {
+            None => self.chunk_ready(id, header, Some(slot)),
+            Some((into, level, probe)) => {
+                self.encoding += 1;
+                self.devices[id.index()].encoding.insert(header.place.sequence, (header, level));
+                let chunk = ChunkKey {
+                    device: id,
+                    epoch: header.place.epoch,
+                    sequence: header.place.sequence,
+                };
+                actions.push(Action::Encode { chunk, slot, into, bytes, level, probe });
+            }
+        }
+    }
+
+    pub(super) fn encoded(
+        &mut self,
+        now_ns: u64,
+        chunk: ChunkKey,
+        slot: SlotId,
+        into: SlotId,
+        result: EncodeResult,
+    ) {
+        self.encoding -= 1;
+        let device = &mut self.devices[chunk.device.index()];
+        let header = (chunk.epoch == device.epoch)
+            .then(|| device.encoding.remove(&chunk.sequence))
+            .flatten();
+        let Some((mut header, level)) = header else {
+            device.held -= 1;
+            self.slots.put_spare(into);
+            self.slots.put(slot);
+            return;
+        };
+        let raw_bytes = u64::from(header.raw_bytes);
+        match result {
+            EncodeResult::Compressed { body_bytes, body_hash, worker_ns } => {
+                device.incompressible = 0;
+                header.encoding = Encoding::Zstd;
+                header.body_bytes = body_bytes;
+                header.body_hash = body_hash;
+                let wire_bytes = u64::from(body_bytes);
+                self.controller.encoded(now_ns, level, raw_bytes, wire_bytes, worker_ns);
+                self.slots.put_spare(slot);
+                self.chunk_ready(chunk.device, header, Some(into));
+            }
+            EncodeResult::Incompressible { worker_ns } => {
+                device.incompressible = device.incompressible.saturating_add(1);
+                self.controller.encoded(now_ns, level, raw_bytes, raw_bytes, worker_ns);
+                self.slots.put_spare(into);
+                self.chunk_ready(chunk.device, header, Some(slot));
+            }
+        }
+    }
+
+    fn chunk_ready(&mut self, id: DeviceId, header: DataHeader, slot: Option<SlotId>) {
+        self.queued_wire_bytes += u64::from(header.body_bytes) + HEADER_BYTES as u64;
+        self.devices[id.index()]
+            .enqueue(header.place.sequence, Outgoing::Data { header, slot });
+    }
+}

@@ -1,0 +1,128 @@
+//! Which frame goes out next, and on which stream.
+//!
+//! Any idle stream takes the next frame. Among the devices that have a frame within their credit,
+//! the one that was served least for its weight sends: bytes sent over weight, kept level with the
+//! others while a device has nothing to send. Within a device the lowest sequence goes first, but a
+//! frame never waits for one that is still being compressed: the receiver puts them in order.
+
+use super::device::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::ids::{DeviceId, SlotId, StreamId};
+use crate::limits::HEADER_BYTES;
+use crate::machine::{Action, Outgoing};
+use crate::wire::Encoding;
+
+/// Resolution of bytes over weight.
+const SERVICE_UNIT: u64 = 256;
+
+/// What a frame takes on the wire, as far as the queues reckon it: only data counts.
+pub(super) fn wire_bytes(what: &Outgoing) -> u64 {
+    match what {
+        Outgoing::Data { header, .. } => u64::from(header.body_bytes) + HEADER_BYTES as u64,
+        Outgoing::Frame(_) => 0,
+    }
+}
+
+/// A device's frame on a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flight {
+    pub(super) device: DeviceId,
+    pub(super) wire_bytes: u64,
+    pub(super) raw_bytes: u64,
+}
+
+impl Sender {
+    /// Everything that can be started now is started.
+    pub(super) fn pump(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        self.advance(now_ns, actions);
+        self.ask_for_reads(actions);
+        self.links.pump(actions);
+        if self.stage == Stage::Active && self.links.control_is_out() {
+            while let Some(stream) = self.links.idle() {
+                let Some(next) = self.next_device() else { break };
+                self.send_from(now_ns, next, stream, actions);
+            }
+        }
+        self.finish_if_done(actions);
+    }
+
+    /// The device that sends next, and where its service starts: start-time fair queueing.
+    fn next_device(&self) -> Option<(u64, DeviceId)> {
+        self.devices
+            .iter()
+            .filter(|device| device.sendable().is_some())
+            .map(|device| (device.served.max(self.service), device.id))
+            .min()
+    }
+
+    fn send_from(
+        &mut self,
+        now_ns: u64,
+        (start, id): (u64, DeviceId),
+        stream: StreamId,
+        actions: &mut Vec<Action>,
+    ) {
+        let device = &mut self.devices[id.index()];
+        let Some(what) = device.sendable().and_then(|first| device.ready.remove(&first)) else {
+            return;
+        };
+        let mut flight = Flight { device: id, wire_bytes: wire_bytes(&what), raw_bytes: 0 };
+        self.queued_wire_bytes -= flight.wire_bytes;
+        if let Outgoing::Data { header, .. } = &what {
+            flight.raw_bytes = u64::from(header.raw_bytes);
+            let kind = match header.encoding {
+                Encoding::Zero => 0,
+                Encoding::Raw => 1,
+                Encoding::Zstd => 2,
+            };
+            device.report.chunks[kind] += 1;
+        }
+        device.report.wire_bytes += flight.wire_bytes;
+        let weight = u64::from(device.config.options.weight.max(1));
+        device.served = start + flight.wire_bytes * SERVICE_UNIT / weight;
+        self.service = start;
+        self.sending_wire_bytes += flight.wire_bytes;
+        self.flights[stream.index()] = Some(flight);
+        if flight.raw_bytes > 0 {
+            self.controller.sending(now_ns);
+        }
+        self.links.send(stream, what, actions);
+    }
+
+    pub(super) fn sent(&mut self, now_ns: u64, stream: StreamId, slot: Option<SlotId>) {
+        self.links.sent(stream);
+        if let Some(flight) = self.landed(stream) {
+            if flight.raw_bytes > 0 {
+                self.controller.sent(now_ns, flight.wire_bytes, flight.raw_bytes);
+            }
+            if let Some(slot) = slot {
+                self.devices[flight.device.index()].held -= 1;
+                self.slots.put(slot);
+            }
+        }
+    }
+
+    /// Takes a device's frame off its stream.
+    pub(super) fn landed(&mut self, stream: StreamId) -> Option<Flight> {
+        let flight = self.flights[stream.index()].take()?;
+        self.sending_wire_bytes -= flight.wire_bytes;
+        Some(flight)
+    }
+
+    /// Whether no device has still to reach its P2P state before others may stop.
+    pub(super) fn p2p_barrier_open(&self) -> bool {
+        self.devices.iter().all(|device| {
+            !device.config.capabilities.p2p
+                || !matches!(
+                    device.stage,
+                    DeviceStage::Idle
+                        | DeviceStage::Held
+                        | DeviceStage::Entering
+                        | DeviceStage::PreCopy
+                        | DeviceStage::ToP2p
+                        | DeviceStage::Classifying
+                        | DeviceStage::Restarting
+                )
+        })
+    }
+}

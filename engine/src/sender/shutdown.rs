@@ -1,0 +1,82 @@
+//! The end of a session that does not complete.
+
+use super::device::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::machine::{Action, Finish, Notice};
+use crate::outcome::{Cause, Ending, Fault, Observation};
+use crate::wire::Frame;
+
+impl Sender {
+    /// Gives the session up: the peer is told, every device is brought back to RUNNING. The first
+    /// fault is the one that counts.
+    pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
+        match self.stage {
+            Stage::Aborting { .. } | Stage::Finished => return,
+            // After the handover only the target's own word that it does not run lets the source
+            // run again; a cancel comes too late.
+            Stage::Handover if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
+            Stage::Handover if fault.cause == Cause::Cancelled => return,
+            Stage::Handover => {
+                self.unconfirmed(fault, actions);
+                return;
+            }
+            Stage::Connect { .. } | Stage::Active => {}
+        }
+        self.stage = Stage::Aborting { until_ns: now_ns + self.config.abort_bound_ns };
+        if fault.cause != Cause::PeerAbort {
+            self.links.queue_last(Frame::Abort(fault.clone()));
+        }
+        for index in 0..self.devices.len() {
+            let device = &mut self.devices[index];
+            if device.stage == DeviceStage::Idle {
+                device.stage = DeviceStage::Gone;
+            } else {
+                device.stage = DeviceStage::Recovering;
+                let id = device.id;
+                self.recover(now_ns, id, actions);
+            }
+        }
+        self.fault = Some(fault);
+    }
+
+    fn unconfirmed(&mut self, fault: Fault, actions: &mut Vec<Action>) {
+        for device in &mut self.devices {
+            device.report.ending = Some(Ending::Unconfirmed);
+            let completion = device.completion(Ending::Unconfirmed, Some(fault.clone()));
+            actions.push(Action::Notify(Notice::Completion(completion)));
+        }
+        self.end(Finish { ending: Ending::Unconfirmed, fault: Some(fault) }, actions);
+    }
+
+    pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
+        match self.stage {
+            Stage::Handover => self.complete_if_done(actions),
+            Stage::Aborting { .. } => {
+                let back = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
+                let told = self.links.all_lost()
+                    || (self.links.control_is_out() && !self.links.any_sending());
+                if back && told {
+                    self.aborted(actions);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The bound is over: whoever still holds an operation is left with it.
+    pub(super) fn give_up_waiting(&mut self, actions: &mut Vec<Action>) {
+        self.aborted(actions);
+    }
+
+    fn aborted(&mut self, actions: &mut Vec<Action>) {
+        let fault = self.fault.clone();
+        for device in &mut self.devices {
+            if device.report.ending.is_none() {
+                device.report.ending = Some(Ending::Aborted);
+                let completion = device.completion(Ending::Aborted, fault.clone());
+                actions.push(Action::Notify(Notice::Completion(completion)));
+            }
+        }
+        self.end(Finish { ending: Ending::Aborted, fault }, actions);
+    }
+}

@@ -1,0 +1,54 @@
+//! Stopping the devices, and letting go of them.
+//!
+//! With several devices, those that have the P2P states all go there before any goes to STOP_COPY:
+//! until then another device may still write to one that has stopped.
+
+use super::device::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::ids::DeviceId;
+use crate::machine::{Action, Finish, Notice};
+use crate::outcome::{Ending, Phase};
+
+impl Sender {
+    pub(super) fn switchover(&mut self, _now_ns: u64, actions: &mut Vec<Action>) {
+        if self.switchover {
+            return;
+        }
+        self.switchover = true;
+        for index in 0..self.devices.len() {
+            let id = DeviceId(index as u32);
+            self.enter_phase(id, Phase::Stop, actions);
+        }
+    }
+
+    /// The data fd is closed, then the device goes to STOP: it does not run here again.
+    pub(super) fn let_go(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
+        let device = &mut self.devices[id.index()];
+        device.stage = DeviceStage::LettingGo;
+        device.detach(actions);
+    }
+
+    pub(super) fn target_runs(&mut self, actions: &mut Vec<Action>) {
+        self.target_runs = true;
+        self.finish_if_done(actions);
+    }
+
+    pub(super) fn complete_if_done(&mut self, actions: &mut Vec<Action>) {
+        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
+        if self.stage == Stage::Handover && self.target_runs && gone {
+            for device in &mut self.devices {
+                device.report.ending = Some(Ending::Complete);
+                device.report.state_after = Some(device.expected);
+                let completion = device.completion(Ending::Complete, None);
+                actions.push(Action::Notify(Notice::Completion(completion)));
+            }
+            self.end(Finish { ending: Ending::Complete, fault: None }, actions);
+        }
+    }
+
+    pub(super) fn end(&mut self, finish: Finish, actions: &mut Vec<Action>) {
+        self.stage = Stage::Finished;
+        self.finish = Some(finish.clone());
+        actions.push(Action::Finish(finish));
+    }
+}

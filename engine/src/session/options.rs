@@ -1,0 +1,154 @@
+//! What a session is made with.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::compress::policy::Policy;
+use crate::error::UsageError;
+use crate::limits;
+use crate::machine::SlotBudget;
+use crate::outcome::DeviceOptions;
+use crate::ring::BackendChoice;
+use crate::vfio::device::MigrationDevice;
+
+/// The embedder's choices for a session. Both hosts have their own; what must be the same is
+/// agreed in the handshake.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of state in one frame at most; the smaller of both hosts' counts.
+    pub chunk_bytes: usize,
+    /// Threads that compress (source) or decompress (target).
+    pub workers: usize,
+    /// Raw, zstd, or decided per chunk (source).
+    pub policy: Policy,
+    /// io_uring, plain system calls, or the first where it is granted.
+    pub backend: BackendChoice,
+    /// Send raw chunks with SEND_ZC where that is proven to copy nothing.
+    pub zero_copy: bool,
+    /// Most memory for buffers, in bytes.
+    pub memory_bytes: usize,
+    /// How long the peer may be silent before it counts as lost.
+    pub peer_silence: Duration,
+    /// How long a cancel waits for an operation that a driver holds, and an abort for the devices'
+    /// way back.
+    pub cancel_bound: Duration,
+    /// How long to wait before a drained PRE_COPY device is asked again.
+    pub precopy_poll: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Options {
+            chunk_bytes: limits::CHUNK_BYTES_DEFAULT,
+            workers: cores.clamp(1, 8),
+            policy: Policy::Adaptive,
+            backend: BackendChoice::Auto,
+            zero_copy: true,
+            memory_bytes: limits::ARENA_BYTES_DEFAULT,
+            peer_silence: limits::PEER_SILENCE_DEFAULT,
+            cancel_bound: limits::CANCEL_BOUND_DEFAULT,
+            precopy_poll: limits::PRECOPY_POLL_DEFAULT,
+        }
+    }
+}
+
+/// A device that leaves this host.
+#[derive(Clone)]
+pub struct SourceDevice {
+    /// The name that both hosts know it by.
+    pub name: String,
+    /// The device.
+    pub device: Arc<dyn MigrationDevice>,
+    /// What is to be done with it.
+    pub options: DeviceOptions,
+}
+
+/// A device that state comes to.
+#[derive(Clone)]
+pub struct TargetDevice {
+    /// The name that both hosts know it by.
+    pub name: String,
+    /// The device.
+    pub device: Arc<dyn MigrationDevice>,
+}
+
+impl fmt::Debug for SourceDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceDevice")
+            .field("name", &self.name)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TargetDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TargetDevice").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What the options and the session's shape come to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) slots_per_device: usize,
+    pub(super) slots: usize,
+}
+
+impl Options {
+    /// Checks everything that can be wrong before anything is started.
+    pub(super) fn shape(&self, devices: usize, streams: usize) -> Result<Shape, UsageError> {
+        let chunk = (limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
+        range("the number of devices", devices, (1, limits::DEVICES_MAX))?;
+        range("the number of streams", streams, (1, limits::STREAMS_MAX))?;
+        range("the chunk size", self.chunk_bytes, chunk)?;
+        range("the number of workers", self.workers, (1, limits::WORKERS_MAX))?;
+        range("the memory for buffers", self.memory_bytes, (1, limits::ARENA_BYTES_MAX))?;
+        let slot_bytes = self.chunk_bytes + limits::SLOT_HEAD_BYTES;
+        let bytes = |per_device| SlotBudget::total(devices, per_device, self.workers) * slot_bytes;
+        let least = bytes(limits::SLOTS_PER_DEVICE_MIN);
+        if least > self.memory_bytes {
+            return Err(UsageError::Memory {
+                devices,
+                chunk_bytes: self.chunk_bytes,
+                needed: least,
+                allowed: self.memory_bytes,
+            });
+        }
+        let mut slots_per_device = SlotBudget::per_device(devices, self.workers, streams);
+        while bytes(slots_per_device) > self.memory_bytes {
+            slots_per_device -= 1;
+        }
+        let slots = SlotBudget::total(devices, slots_per_device, self.workers);
+        Ok(Shape { slots_per_device, slots })
+    }
+}
+
+fn range(
+    what: &'static str,
+    found: usize,
+    (min, max): (usize, usize),
+) -> Result<(), UsageError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    Err(UsageError::Range { what, found: found as u64, min: min as u64, max: max as u64 })
+}
+
+/// Checks the devices' names: they are how the two hosts know that they mean the same device.
+pub(super) fn check_names<'a>(
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), UsageError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for name in names {
+        if name.is_empty() || !seen.insert(name) {
+            return Err(UsageError::Name { name: name.to_owned() });
+        }
+        if name.len() > limits::NAME_BYTES_MAX {
+            let (what, max) = ("a device's name", limits::NAME_BYTES_MAX);
+            return Err(UsageError::TooLong { what, found: name.len(), max });
+        }
+    }
+    Ok(())
+}
