@@ -1,0 +1,183 @@
+//! The options that are one of a few words: data, policy, backend, resets.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::units::Size;
+
+/// What the test device's state looks like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DataKind {
+    /// Nothing but zeros.
+    Zero,
+    /// Zero pages, descriptor tables, counters, sparse tables, some random pages.
+    Structured,
+    /// Incompressible.
+    Random,
+    /// A file's content, repeated or cut to the size of the state.
+    File(PathBuf),
+}
+
+/// Raw or compressed, and who decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Policy {
+    /// The engine decides per chunk.
+    Adaptive,
+    /// Never compress.
+    Raw,
+    /// Always compress, at this level.
+    Zstd(i32),
+}
+
+/// How the engine makes its system calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BackendChoice {
+    /// io_uring where the kernel allows it, else plain system calls.
+    Auto,
+    /// io_uring or nothing.
+    #[value(name = "io_uring", alias = "io-uring")]
+    IoUring,
+    /// Plain system calls.
+    Syscalls,
+}
+
+/// What follows when the device is reset while it is being saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnResetChoice {
+    /// The migration is aborted.
+    Abort,
+    /// What was sent of the device is discarded and its saving starts again in PRE_COPY.
+    Restart,
+    /// What was sent is discarded and the whole state is sent from STOP_COPY.
+    StopCopy,
+}
+
+/// When the first test device is reset under the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ResetAt {
+    /// Half-way through the initial data of PRE_COPY.
+    PreCopy,
+    /// Between the last PRE_COPY read and SET_STATE(STOP_COPY), which then gives a new fd.
+    Stop,
+    /// Half-way through the data of STOP_COPY.
+    StopCopy,
+    /// On the target, silently, after the last byte was written and before it leaves RESUMING.
+    Load,
+    /// When so many bytes have been read.
+    Bytes(Size),
+}
+
+impl FromStr for DataKind {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<DataKind, Self::Err> {
+        Ok(match text {
+            "zero" => DataKind::Zero,
+            "structured" => DataKind::Structured,
+            "random" => DataKind::Random,
+            path => DataKind::File(PathBuf::from(path)),
+        })
+    }
+}
+
+/// The levels that zstd knows and that make sense for a migration.
+const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = -7..=22;
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Policy, String> {
+        match text {
+            "adaptive" => return Ok(Policy::Adaptive),
+            "raw" => return Ok(Policy::Raw),
+            _ => {}
+        }
+        let level = text
+            .strip_prefix("zstd=")
+            .ok_or_else(|| "expected adaptive, raw or zstd=LEVEL".to_owned())?;
+        match level.parse() {
+            Ok(level) if ZSTD_LEVELS.contains(&level) => Ok(Policy::Zstd(level)),
+            _ => Err(format!(
+                "expected a zstd level from {} to {}",
+                ZSTD_LEVELS.start(),
+                ZSTD_LEVELS.end()
+            )),
+        }
+    }
+}
+
+impl FromStr for ResetAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ResetAt, String> {
+        Ok(match text.replace('-', "_").as_str() {
+            "pre_copy" => ResetAt::PreCopy,
+            "stop" => ResetAt::Stop,
+            "stop_copy" => ResetAt::StopCopy,
+            "load" => ResetAt::Load,
+            _ => ResetAt::Bytes(text.parse().map_err(|error| {
+                format!("expected pre_copy, stop, stop_copy, load or a size: {error}")
+            })?),
+        })
+    }
+}
+
+impl fmt::Display for DataKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataKind::Zero => f.write_str("zero"),
+            DataKind::Structured => f.write_str("structured"),
+            DataKind::Random => f.write_str("random"),
+            DataKind::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Policy::Adaptive => f.write_str("adaptive"),
+            Policy::Raw => f.write_str("raw"),
+            Policy::Zstd(level) => write!(f, "zstd={level}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies() {
+        assert_eq!("adaptive".parse(), Ok(Policy::Adaptive));
+        assert_eq!("raw".parse(), Ok(Policy::Raw));
+        assert_eq!("zstd=-5".parse(), Ok(Policy::Zstd(-5)));
+        for bad in ["zstd", "zstd=", "zstd=x", "zstd=23", "lz4", ""] {
+            assert!(bad.parse::<Policy>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn resets() {
+        assert_eq!("pre-copy".parse(), Ok(ResetAt::PreCopy));
+        assert_eq!("stop_copy".parse(), Ok(ResetAt::StopCopy));
+        assert_eq!("4MiB".parse(), Ok(ResetAt::Bytes(Size(4 << 20))));
+        assert!("handover".parse::<ResetAt>().is_err());
+        assert!("0".parse::<ResetAt>().is_err());
+    }
+
+    #[test]
+    fn data() {
+        assert_eq!("zero".parse(), Ok(DataKind::Zero));
+        assert_eq!("./zero".parse(), Ok(DataKind::File("./zero".into())));
+    }
+}

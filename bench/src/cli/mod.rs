@@ -1,0 +1,264 @@
+//! The command line. No arguments at all mean `downtime` with its defaults.
+
+mod choices;
+mod units;
+
+pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
+pub(crate) use units::{Rate, Size};
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::limits;
+
+/// Measures the downtime of a VFIO device migration.
+#[derive(Debug, Parser)]
+#[command(name = "ferry-bench", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    /// What to do; `downtime` if absent.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// The options of `downtime`, which may be given without naming it.
+    #[command(flatten)]
+    pub(crate) downtime: DowntimeArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Migrate a test device between two processes and print the downtime by phase (the default).
+    Downtime(DowntimeArgs),
+    /// Migrate the same state with the engine and with what other programs do today.
+    Compare(CompareArgs),
+    /// Send a real device to a host that runs `ferry-bench receive`.
+    Send(SendArgs),
+    /// Receive a real device from a host that runs `ferry-bench send`.
+    Receive(ReceiveArgs),
+    /// One side of a run, started by `downtime` and `compare`.
+    #[command(hide = true)]
+    Agent,
+}
+
+/// Options of `downtime`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DowntimeArgs {
+    #[command(flatten)]
+    pub(crate) device: TestDeviceArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) saving: SavingArgs,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    /// TCP connections of the session.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
+    pub(crate) streams: u16,
+    /// How fast the running device changes what PRE_COPY has already saved.
+    #[arg(long, value_name = "RATE", requires = "precopy")]
+    pub(crate) dirty_rate: Option<Rate>,
+    /// Reset the first device at a phase (pre_copy, stop, stop_copy, load) or after so many bytes.
+    #[arg(long, value_name = "PHASE|BYTES")]
+    pub(crate) reset_at: Option<ResetAt>,
+    /// How often to migrate; each time with two new processes.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = runs())]
+    pub(crate) runs: u32,
+    /// Write the report to this file as JSON too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `compare`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) device: TestDeviceArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    /// How often each contender migrates the state.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = runs())]
+    pub(crate) runs: u32,
+    /// Write the report to this file as JSON too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `send`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SendArgs {
+    /// The device's sysfs path, e.g. /sys/bus/mdev/devices/UUID; may be given several times.
+    #[arg(long = "device", value_name = "PATH", required = true)]
+    pub(crate) devices: Vec<PathBuf>,
+    /// Where `ferry-bench receive` listens.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) connect: SocketAddr,
+    #[command(flatten)]
+    pub(crate) real: RealArgs,
+}
+
+/// Options of `receive`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReceiveArgs {
+    /// The device's sysfs path; as many, and in the same order, as on the sending side.
+    #[arg(long = "device", value_name = "PATH", required = true)]
+    pub(crate) devices: Vec<PathBuf>,
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) real: RealArgs,
+}
+
+/// Options of `send` and `receive`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RealArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) saving: SavingArgs,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    /// TCP connections of the session; the same number on both sides.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
+    pub(crate) streams: u16,
+    /// Write the report to this file as JSON too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The test device.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TestDeviceArgs {
+    /// Size of each device's state.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) state: Size,
+    /// Its content: zero, structured, random, or a file to take it from.
+    #[arg(long, value_name = "KIND|FILE", default_value = "structured")]
+    pub(crate) data: DataKind,
+    /// How many devices migrate at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = devices())]
+    pub(crate) devices: u16,
+    /// How fast each device gives and takes its state; as fast as it can if absent.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) device_rate: Option<Rate>,
+}
+
+/// How the engine works.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EngineArgs {
+    /// adaptive, raw or zstd=LEVEL.
+    #[arg(long, value_name = "POLICY", default_value = "adaptive")]
+    pub(crate) policy: Policy,
+    /// The system calls that the engine uses.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) backend: BackendChoice,
+    /// Most bytes of one read, and of one frame.
+    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = chunk)]
+    pub(crate) chunk: Size,
+}
+
+/// How the device is saved.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SavingArgs {
+    /// Save in PRE_COPY while the device runs, before it is stopped.
+    #[arg(long)]
+    pub(crate) precopy: bool,
+    /// What follows a reset of the device while it is saved.
+    #[arg(long, value_name = "WHAT", default_value = "abort")]
+    pub(crate) on_reset: OnResetChoice,
+}
+
+/// The connection.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LinkArgs {
+    /// Send no faster than this, all streams together (SO_MAX_PACING_RATE).
+    #[arg(long, value_name = "RATE")]
+    pub(crate) link: Option<Rate>,
+    /// TCP congestion control of every connection.
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    pub(crate) congestion: String,
+}
+
+fn runs() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=10_000)
+}
+
+fn streams() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=limits::STREAMS_MAX as i64)
+}
+
+fn devices() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=limits::DEVICES_MAX as i64)
+}
+
+fn chunk(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse().map_err(|error: units::UnitError| error.to_string())?;
+    let (least, most) = (limits::CHUNK_BYTES_MIN as u64, limits::CHUNK_BYTES_MAX as u64);
+    if !(least..=most).contains(&size.0) {
+        return Err(format!("expected a size from {} to {}", Size(least), Size(most)));
+    }
+    Ok(size)
+}
+
+/// Clap's errors are paragraphs; the contract is one line.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first: Vec<&str> =
+        text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    first.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        let words = std::iter::once("ferry-bench").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map_err(|error| one_line(&error))
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_arguments_mean_downtime_with_defaults() {
+        let cli = parse("").unwrap_or_else(|error| panic!("{error}"));
+        assert!(cli.command.is_none());
+        assert_eq!(cli.downtime.device.state, Size(256 << 20));
+        assert_eq!(cli.downtime.device.data, DataKind::Structured);
+        assert_eq!(cli.downtime.link.congestion, "cubic");
+    }
+
+    #[test]
+    fn options_need_no_command_name() {
+        let cli = parse("--state 1MiB --runs 3").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((cli.downtime.device.state, cli.downtime.runs), (Size(1 << 20), 3));
+    }
+
+    #[test]
+    fn bad_input_is_one_line_that_names_the_option() {
+        for (line, word) in [
+            ("--state 0", "--state"),
+            ("downtime --state 12q", "12q"),
+            ("downtime --runs 0", "--runs"),
+            ("downtime --devices 65", "65"),
+            ("downtime --chunk 1KiB", "--chunk"),
+            ("downtime --dirty-rate 1GB/s", "--precopy"),
+            ("downtime --policy zstd=99", "zstd"),
+            ("compare --link 10", "--link"),
+            ("send --connect 127.0.0.1:1", "--device"),
+            ("receive --device /x --listen nowhere", "--listen"),
+            ("fly", "fly"),
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("accepted: {line}"));
+            assert!(error.contains(word), "{line}: {error}");
+            assert!(!error.contains('\n'), "{line}: {error}");
+        }
+    }
+}

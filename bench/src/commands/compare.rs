@@ -1,0 +1,135 @@
+//! `compare`: the engine and its peers on the same work, in turns, so that what the host does
+//! meanwhile falls on all alike.
+
+use std::collections::BTreeMap;
+
+use super::{Failure, check_data, input, link};
+use crate::cli::{CompareArgs, OnResetChoice, Rate, Size};
+use crate::contender::Contender;
+use crate::process::message::RunSpec;
+use crate::process::pair;
+use crate::report::json::{CompareReport, JsonFile};
+use crate::report::progress::Progress;
+use crate::report::run::{Run, Runs, per_second};
+use crate::report::table::{Table, duration};
+
+/// Runs the command.
+pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
+    check_data(&args.device.data)?;
+    let spec = spec(args)?;
+    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let contenders = rounds(&spec, args.runs);
+    println!(
+        "ferry-bench compare: {} of {} state, {} device(s), 1 stream, STOP_COPY, {} rounds, {}{}\n",
+        spec.state,
+        spec.data,
+        spec.devices,
+        args.runs,
+        spec.link.congestion,
+        spec.link.rate.map_or_else(String::new, |rate| format!(", link {rate}")),
+    );
+    print!("{}", table(&contenders));
+    println!(
+        "\n  transfer: from where the stopped device can be read to the last byte written on the \
+         target; medians\n  ratio: of the transfer to vfio-ferry's, more than 1 is slower"
+    );
+    let report = CompareReport {
+        verified: contenders.iter().all(|(_, runs)| runs.verified),
+        contenders: contenders.iter().map(|(it, runs)| (it.name(), runs)).collect(),
+        transfer_ratio_to_engine: ratios(&contenders),
+        spec: &spec,
+    };
+    json.write(&report).map_err(|error| input("--json", error))?;
+    let faults: Vec<String> = contenders
+        .iter()
+        .filter(|(_, runs)| !runs.verified)
+        .map(|(it, runs)| {
+            format!("{}: {}", it.name(), runs.message.as_deref().unwrap_or("not verified"))
+        })
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Migration(faults.join("; "))) }
+}
+
+/// A B C D A B C D ...
+fn rounds(spec: &RunSpec, rounds: u32) -> Vec<(Contender, Runs)> {
+    let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
+    let steps = u64::from(rounds) * Contender::ALL.len() as u64;
+    let mut progress = Progress::new(expected_bytes.saturating_mul(steps));
+    let mut runs: [Vec<Run>; Contender::ALL.len()] = Default::default();
+    for round in 1..=rounds {
+        for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
+            progress.begin(format!("round {round} of {rounds}, {}", contender.name()));
+            let spec = RunSpec { contender, ..spec.clone() };
+            runs.push(Run::new(&pair::run(&spec, &mut |bytes| progress.at(bytes))));
+            progress.end(expected_bytes);
+        }
+    }
+    Contender::ALL.into_iter().zip(runs.iter().map(|runs| Runs::new(runs))).collect()
+}
+
+fn ratios(contenders: &[(Contender, Runs)]) -> BTreeMap<&'static str, f64> {
+    let transfer = |wanted: Contender| {
+        let found = contenders.iter().find(|(it, runs)| *it == wanted && runs.runs > 0);
+        found.map(|(_, runs)| runs.transfer_ns.p50 as f64)
+    };
+    let Some(engine) = transfer(Contender::Engine) else { return BTreeMap::new() };
+    contenders.iter().filter_map(|&(it, _)| Some((it.name(), transfer(it)? / engine))).collect()
+}
+
+fn table(contenders: &[(Contender, Runs)]) -> String {
+    let ratios = ratios(contenders);
+    let mut table = Table::default();
+    table.row([
+        "",
+        "transfer",
+        "rate",
+        "ratio",
+        "downtime",
+        "on the wire",
+        "cpu",
+        "(device)",
+        "memory",
+        "verified",
+    ]);
+    for (contender, runs) in contenders {
+        let name = contender.name();
+        if runs.runs == 0 {
+            table.row([name, "-", "-", "-", "-", "-", "-", "-", "-", "no"]);
+            continue;
+        }
+        let transfer = runs.transfer_ns.p50;
+        table.row([
+            name.to_owned(),
+            duration(transfer),
+            Rate(per_second(runs.state_bytes, transfer)).to_string(),
+            ratios.get(name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
+            duration(runs.downtime_ns.p50),
+            Size(runs.wire_bytes).to_string(),
+            duration(runs.cpu_ns),
+            duration(runs.device_cpu_ns),
+            Size(runs.peak_rss_bytes).to_string(),
+            if runs.verified { format!("{} runs", runs.runs) } else { "no".to_owned() },
+        ]);
+    }
+    table.text()
+}
+
+fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
+    Ok(RunSpec {
+        contender: Contender::Engine,
+        state: args.device.state,
+        data: args.device.data.clone(),
+        devices: args.device.devices,
+        // The peers know one.
+        streams: 1,
+        device_rate: args.device.device_rate,
+        dirty_rate: None,
+        reset_at: None,
+        link: link(&args.link)?,
+        policy: args.engine.policy,
+        backend: args.engine.backend,
+        chunk: args.engine.chunk,
+        precopy: false,
+        on_reset: OnResetChoice::Abort,
+    })
+}

@@ -1,0 +1,92 @@
+//! `downtime`: migrate test devices between two processes, several times, and report.
+
+use super::{Failure, check_data, input, link};
+use crate::cli::DowntimeArgs;
+use crate::contender::Contender;
+use crate::process::message::RunSpec;
+use crate::process::pair;
+use crate::report::json::{DowntimeReport, JsonFile};
+use crate::report::progress::Progress;
+use crate::report::run::{Outcome, Run, Runs};
+use crate::report::table;
+
+/// Runs the command.
+pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
+    check_data(&args.device.data)?;
+    let spec = spec(args)?;
+    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
+    let mut progress = Progress::new(expected_bytes.saturating_mul(u64::from(args.runs)));
+    let mut runs = Vec::new();
+    for number in 1..=args.runs {
+        progress.begin(format!("run {number} of {}", args.runs));
+        let run = Run::new(&pair::run(&spec, &mut |bytes| progress.at(bytes)));
+        progress.end(expected_bytes);
+        let complete = run.outcome == Outcome::Complete;
+        runs.push(run);
+        if !complete {
+            break;
+        }
+    }
+    drop(progress);
+    let runs = Runs::new(&runs);
+    println!("{}\n", title(&spec, args.runs));
+    if runs.runs > 0 {
+        print!("{}", table::runs(&runs));
+    }
+    let report = DowntimeReport { runs: &runs, spec: &spec };
+    json.write(&report).map_err(|error| input("--json", error))?;
+    if runs.verified {
+        println!(
+            "  {:<12} {} of {} runs: source and target digests are equal",
+            "verified", runs.runs, args.runs
+        );
+        return Ok(());
+    }
+    let reason = runs.message.unwrap_or_else(|| "no reason was given".to_owned());
+    Err(Failure::Migration(match runs.outcome {
+        Outcome::Mismatch => format!("the loaded state differs: {reason}"),
+        _ => format!("the migration did not complete: {reason}"),
+    }))
+}
+
+fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
+    Ok(RunSpec {
+        contender: Contender::Engine,
+        state: args.device.state,
+        data: args.device.data.clone(),
+        devices: args.device.devices,
+        streams: args.streams,
+        device_rate: args.device.device_rate,
+        dirty_rate: args.dirty_rate,
+        reset_at: args.reset_at,
+        link: link(&args.link)?,
+        policy: args.engine.policy,
+        backend: args.engine.backend,
+        chunk: args.engine.chunk,
+        precopy: args.saving.precopy,
+        on_reset: args.saving.on_reset,
+    })
+}
+
+fn title(spec: &RunSpec, runs: u32) -> String {
+    let many = |count: u32, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    let mut parts = vec![
+        format!("{} of {} state", spec.state, spec.data),
+        many(spec.devices.into(), "device"),
+        many(spec.streams.into(), "stream"),
+        spec.policy.to_string(),
+        if spec.precopy { "PRE_COPY and STOP_COPY" } else { "STOP_COPY" }.to_owned(),
+    ];
+    if let Some(rate) = spec.link.rate {
+        parts.push(format!("link {rate}"));
+    }
+    if let Some(rate) = spec.device_rate {
+        parts.push(format!("device {rate}"));
+    }
+    parts.push(many(runs, "run"));
+    format!("ferry-bench downtime: {}", parts.join(", "))
+}

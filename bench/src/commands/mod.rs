@@ -1,0 +1,49 @@
+//! What the commands do, and how they may fail.
+
+pub(crate) mod compare;
+pub(crate) mod downtime;
+pub(crate) mod real;
+
+use crate::cli::{DataKind, LinkArgs};
+use crate::data::Content;
+use crate::net::{self, Link};
+
+/// Why the program does not end with status 0. The text is one line.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What was asked for cannot be done: status 2.
+    #[error("{0}")]
+    Input(String),
+    /// A migration failed, or the states differ: status 1.
+    #[error("{0}")]
+    Migration(String),
+}
+
+impl Failure {
+    /// The exit status.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Failure::Input(_) => 2,
+            Failure::Migration(_) => 1,
+        }
+    }
+}
+
+/// Bad input, with the option that it came from.
+fn input(option: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::Input(format!("{option}: {error}"))
+}
+
+fn link(args: &LinkArgs) -> Result<Link, Failure> {
+    net::check_congestion(&args.congestion)
+        .map_err(|error| input(&format!("--congestion {}", args.congestion), error))?;
+    Ok(Link { rate: args.link, congestion: args.congestion.clone() })
+}
+
+/// Finds out here, once, what every process of every run would find out.
+fn check_data(data: &DataKind) -> Result<(), Failure> {
+    if matches!(data, DataKind::File(_)) {
+        Content::new(data).map_err(|error| input(&format!("--data {data}"), error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! When what happened to a device, taken at the device: the clock of the report.
+//!
+//! The times are the engine's and its peers' alike, for test devices and real ones, and owe nothing
+//! to what either says about itself. They are CLOCK_MONOTONIC, which all processes of a host share,
+//! so that a time of the source's process can be subtracted from one of the target's.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
+use crate::process::usage::monotonic_ns;
+
+/// Times and counts of one device. A time of 0 has not come.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// The first call that changed the state.
+    pub(crate) started_ns: AtomicU64,
+    /// The last call that stopped a running device.
+    pub(crate) stop_called_ns: AtomicU64,
+    /// The return of the last call that put the device into STOP_COPY: from here on the stopped
+    /// device's data can be read.
+    pub(crate) stop_copy_ns: AtomicU64,
+    /// The last completed read or write of the data fd.
+    pub(crate) last_transfer_ns: AtomicU64,
+    /// The return of the last call that put the device into RUNNING.
+    pub(crate) running_ns: AtomicU64,
+    /// Bytes read or written, all sessions together.
+    pub(crate) bytes: AtomicU64,
+}
+
+/// A device that is watched.
+pub(crate) struct Watched {
+    device: Arc<dyn MigrationDevice>,
+    watch: Arc<Watch>,
+}
+
+impl Watched {
+    /// Watches a device.
+    pub(crate) fn new(device: Arc<dyn MigrationDevice>, watch: Arc<Watch>) -> Watched {
+        Watched { device, watch }
+    }
+}
+
+/// Whether the guest's device works in this state.
+fn runs(state: DeviceState) -> bool {
+    matches!(state, DeviceState::Running | DeviceState::PreCopy)
+}
+
+impl MigrationDevice for Watched {
+    fn capabilities(&self) -> io::Result<Capabilities> {
+        self.device.capabilities()
+    }
+
+    fn state(&self) -> io::Result<DeviceState> {
+        self.device.state()
+    }
+
+    fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
+        let watch = &self.watch;
+        let called = monotonic_ns();
+        let first = Ordering::Relaxed;
+        let _ = watch.started_ns.compare_exchange(0, called, first, first);
+        let stops = !runs(state) && self.device.state().is_ok_and(runs);
+        if stops {
+            watch.stop_called_ns.store(called, Ordering::Relaxed);
+        }
+        let result = self.device.set_state(state);
+        if result.is_ok() {
+            match state {
+                DeviceState::StopCopy => {
+                    watch.stop_copy_ns.store(monotonic_ns(), Ordering::Relaxed)
+                }
+                DeviceState::Running => watch.running_ns.store(monotonic_ns(), Ordering::Relaxed),
+                _ => {}
+            }
+        }
+        result
+    }
+
+    fn precopy_info(&self, data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+        self.device.precopy_info(data_fd)
+    }
+
+    fn stop_copy_length(&self) -> io::Result<u64> {
+        self.device.stop_copy_length()
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        self.device.reset()
+    }
+
+    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+        let result = self.device.observe(result);
+        if let Ok(bytes) = result {
+            self.watch.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.watch.last_transfer_ns.store(monotonic_ns(), Ordering::Relaxed);
+        }
+        result
+    }
+}

@@ -1,0 +1,153 @@
+//! The TCP connections of a run: congestion control set and read back, sending paced where a link
+//! is modelled.
+//!
+//! Pacing needs no privilege: SO_MAX_PACING_RATE makes TCP itself pace (`sk_pacing_rate`), on
+//! loopback too and with any congestion control, without an fq qdisc.
+
+mod pacing;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Rate;
+
+/// How long `connect` waits for a listener that is not there yet.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What every connection of a run gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Link {
+    /// Most bytes per second, all connections together.
+    pub(crate) rate: Option<Rate>,
+    /// The name of the congestion control.
+    pub(crate) congestion: String,
+}
+
+/// Opens a listening socket.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+}
+
+/// Takes `count` connections.
+pub(crate) fn accept(
+    listener: &TcpListener,
+    count: u16,
+    link: &Link,
+) -> io::Result<Vec<TcpStream>> {
+    (0..count)
+        .map(|_| {
+            let (stream, _) = listener.accept()?;
+            prepare(&stream, link)?;
+            Ok(stream)
+        })
+        .collect()
+}
+
+/// Opens `count` connections, which share the link's rate.
+pub(crate) fn connect(address: SocketAddr, count: u16, link: &Link) -> io::Result<Vec<TcpStream>> {
+    let started = Instant::now();
+    (0..count)
+        .map(|_| {
+            let stream = loop {
+                match TcpStream::connect(address) {
+                    Err(error)
+                        if error.kind() == io::ErrorKind::ConnectionRefused
+                            && started.elapsed() < CONNECT_PATIENCE =>
+                    {
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                    result => break result?,
+                }
+            };
+            prepare(&stream, link)?;
+            if let Some(rate) = link.rate {
+                pacing::limit(&stream, (rate.0 / u64::from(count)).max(1))?;
+            }
+            Ok(stream)
+        })
+        .collect()
+}
+
+fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_tcp_congestion(stream, &link.congestion)?;
+    Ok(())
+}
+
+/// The congestion control that the kernel says the connections use.
+pub(crate) fn congestion_in_use(streams: &[TcpStream]) -> io::Result<String> {
+    let mut names = streams
+        .iter()
+        .map(|stream| sockopt::tcp_congestion(stream))
+        .collect::<Result<Vec<String>, _>>()?;
+    names.sort();
+    names.dedup();
+    Ok(names.join("+"))
+}
+
+/// Checks that this user may use a congestion control, before anything is started.
+pub(crate) fn check_congestion(name: &str) -> Result<(), String> {
+    let probe = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    sockopt::set_tcp_congestion(&probe, name).map_err(|error| {
+        let available =
+            std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")
+                .unwrap_or_default();
+        format!("{} (this host has: {})", io::Error::from(error), available.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn pair(link: &Link) -> (TcpStream, TcpStream) {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap_or_else(|e| panic!("{e}"));
+        let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
+        let mut source = connect(address, 1, link).unwrap_or_else(|e| panic!("{e}"));
+        let mut target = accept(&listener, 1, link).unwrap_or_else(|e| panic!("{e}"));
+        (source.remove(0), target.remove(0))
+    }
+
+    #[test]
+    fn congestion_control_is_what_was_asked_for() {
+        for name in ["cubic", "reno"] {
+            let link = Link { rate: None, congestion: name.to_owned() };
+            if check_congestion(name).is_err() {
+                println!("skipped: this host has no {name}");
+                continue;
+            }
+            let (source, target) = pair(&link);
+            let both = congestion_in_use(&[source, target]);
+            assert_eq!(both.map_err(|e| e.to_string()), Ok(name.to_owned()));
+        }
+        let refused = check_congestion("no_such_control");
+        assert!(refused.is_err_and(|text| text.contains("this host has")));
+    }
+
+    #[test]
+    fn pacing_holds_the_rate() {
+        let rate = 50_000_000;
+        let link = Link { rate: Some(Rate(rate)), congestion: "cubic".to_owned() };
+        let (mut source, mut target) = pair(&link);
+        let bytes = 10_000_000usize;
+        let reader = thread::spawn(move || {
+            let mut left = bytes;
+            let mut buffer = vec![0; 1 << 16];
+            while left > 0 {
+                left -= target.read(&mut buffer).unwrap_or_else(|e| panic!("{e}"));
+            }
+        });
+        let started = Instant::now();
+        source.write_all(&vec![0; bytes]).unwrap_or_else(|e| panic!("{e}"));
+        reader.join().unwrap_or_else(|_| panic!("reader"));
+        let measured = bytes as f64 / started.elapsed().as_secs_f64();
+        assert!(measured < rate as f64 * 1.10, "measured {measured:.0} B/s");
+    }
+}

@@ -1,0 +1,176 @@
+//! One side of a run: what the hidden command `agent` does.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
+use super::usage;
+use crate::contender::Side;
+use crate::data::Content;
+use crate::device::{DeviceConfig, ResetPlan, TestDevice, Watch, Watched};
+use crate::engine::{EngineOptions, Inputs, MigrationDevice};
+use crate::net;
+
+/// How often progress is told.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+
+/// Reads a task, does it, and reports. An error is the parent's having gone.
+pub(crate) fn run() -> io::Result<()> {
+    let mut input = BufReader::new(io::stdin());
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let task: Task = serde_json::from_str(&line)?;
+    end_with_parent(input);
+    let event = match migrate(task) {
+        Ok(report) => Event::Done(Box::new(report)),
+        Err(message) => Event::Failed(message),
+    };
+    tell(&event)
+}
+
+/// A parent that dies closes the pipe: nobody would read the report, and a blocked migration must
+/// not outlive it.
+fn end_with_parent(mut input: BufReader<io::Stdin>) {
+    thread::spawn(move || {
+        let _ = input.read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+}
+
+fn tell(event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    output.write_all(&line)?;
+    output.flush()
+}
+
+/// A test device and the watch on it.
+struct Bench {
+    device: Arc<TestDevice>,
+    watch: Arc<Watch>,
+}
+
+fn migrate(task: Task) -> Result<SideReport, String> {
+    let Task { spec, connect } = task;
+    let side = if connect.is_some() { Side::Source } else { Side::Target };
+    let content =
+        Content::new(&spec.data).map_err(|error| format!("--data {}: {error}", spec.data))?;
+    let benches: Vec<Bench> = (0..spec.devices)
+        .map(|index| Bench {
+            device: Arc::new(TestDevice::new(device_config(&spec, side, index, &content))),
+            watch: Arc::default(),
+        })
+        .collect();
+    let cpu_before = usage::process_cpu_ns();
+    let streams = match connect {
+        Some(address) => net::connect(address, spec.streams, &spec.link)
+            .map_err(|error| format!("cannot connect to {address}: {error}"))?,
+        None => accept(&spec).map_err(|error| format!("cannot listen: {error}"))?,
+    };
+    let tcp_congestion = net::congestion_in_use(&streams).map_err(|error| error.to_string())?;
+    let inputs = Inputs {
+        devices: benches.iter().map(Bench::watched).collect(),
+        streams,
+        options: engine_options(&spec),
+    };
+    let outcome = with_progress(&benches, || spec.contender.run(side, inputs))?;
+    Ok(SideReport {
+        devices: benches.iter().map(Bench::report).collect(),
+        fault: outcome.fault,
+        phases_ns: outcome
+            .phases
+            .iter()
+            .map(|(name, time)| ((*name).to_owned(), time.as_nanos() as u64))
+            .collect(),
+        wire_bytes: outcome.wire_bytes,
+        backend: outcome.backend.to_owned(),
+        tcp_congestion,
+        cpu_ns: usage::process_cpu_ns() - cpu_before,
+        device_cpu_ns: usage::device_cpu_ns(),
+        peak_rss_bytes: usage::peak_rss_bytes(),
+    })
+}
+
+fn accept(spec: &RunSpec) -> io::Result<Vec<TcpStream>> {
+    let listener = net::listen(([127, 0, 0, 1], 0).into())?;
+    tell(&Event::Listening(listener.local_addr()?))?;
+    net::accept(&listener, spec.streams, &spec.link)
+}
+
+fn device_config(spec: &RunSpec, side: Side, index: u16, content: &Content) -> DeviceConfig {
+    let is_target = side == Side::Target;
+    DeviceConfig {
+        index: index as u8,
+        state_bytes: spec.state.0,
+        content: content.clone(),
+        dirty_rate: spec.dirty_rate,
+        device_rate: spec.device_rate,
+        reset: spec
+            .reset_at
+            .map(ResetPlan)
+            .filter(|plan| index == 0 && plan.is_for_target() == is_target),
+    }
+}
+
+/// The engine's options of a run.
+fn engine_options(spec: &RunSpec) -> EngineOptions {
+    EngineOptions {
+        policy: spec.policy,
+        backend: spec.backend,
+        chunk_bytes: spec.chunk.0 as usize,
+        precopy: spec.precopy,
+        on_reset: spec.on_reset,
+    }
+}
+
+/// Runs `work` while another thread tells how far the devices are.
+fn with_progress<T>(benches: &[Bench], work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let teller = scope.spawn(|| {
+            let mut told = 0;
+            while !done.load(Ordering::Acquire) {
+                thread::park_timeout(PROGRESS_PERIOD);
+                let bytes = benches.iter().map(|bench| bench.watch.bytes.load(Ordering::Relaxed));
+                let bytes = bytes.sum();
+                if bytes != told {
+                    told = bytes;
+                    // If the parent has gone, `end_with_parent` ends this process.
+                    let _ = tell(&Event::Progress(bytes));
+                }
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Release);
+        teller.thread().unpark();
+        result
+    })
+}
+
+impl Bench {
+    fn watched(&self) -> Box<dyn MigrationDevice> {
+        let device: Arc<dyn MigrationDevice> = self.device.clone();
+        Box::new(Watched::new(device, Arc::clone(&self.watch)))
+    }
+
+    fn report(&self) -> DeviceReport {
+        let read = |time: &AtomicU64| time.load(Ordering::Relaxed);
+        let passed = self.device.passed();
+        DeviceReport {
+            started_ns: read(&self.watch.started_ns),
+            stop_called_ns: read(&self.watch.stop_called_ns),
+            stop_copy_ns: read(&self.watch.stop_copy_ns),
+            last_transfer_ns: read(&self.watch.last_transfer_ns),
+            running_ns: read(&self.watch.running_ns),
+            bytes: passed.bytes,
+            digest: passed.digest.map(|digest| format!("{digest:032x}")),
+            resets: self.device.resets(),
+            state: self.device.state().map_or_else(|e| e.to_string(), |state| state.to_string()),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What parent and agents say to each other, one JSON object a line.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{BackendChoice, DataKind, OnResetChoice, Policy, Rate, ResetAt, Size};
+use crate::contender::Contender;
+use crate::net::Link;
+
+/// One run, as both sides must know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunSpec {
+    /// Who migrates.
+    pub(crate) contender: Contender,
+    /// Bytes of each device's state.
+    pub(crate) state: Size,
+    /// Its content.
+    pub(crate) data: DataKind,
+    /// How many devices.
+    pub(crate) devices: u16,
+    /// How many TCP connections.
+    pub(crate) streams: u16,
+    /// How fast the devices are.
+    pub(crate) device_rate: Option<Rate>,
+    /// How fast they change in PRE_COPY.
+    pub(crate) dirty_rate: Option<Rate>,
+    /// When the first one resets itself.
+    pub(crate) reset_at: Option<ResetAt>,
+    /// The connections.
+    pub(crate) link: Link,
+    /// The engine's policy.
+    pub(crate) policy: Policy,
+    /// The engine's backend.
+    pub(crate) backend: BackendChoice,
+    /// The engine's chunk.
+    pub(crate) chunk: Size,
+    /// Whether PRE_COPY comes first.
+    pub(crate) precopy: bool,
+    /// What follows a reset.
+    pub(crate) on_reset: OnResetChoice,
+}
+
+/// The parent's one line to an agent. Closing the agent's standard input ends it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// The run.
+    pub(crate) spec: RunSpec,
+    /// Where the target listens; none for the target itself.
+    pub(crate) connect: Option<SocketAddr>,
+}
+
+/// An agent's lines to the parent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// The target waits for connections.
+    Listening(SocketAddr),
+    /// So many bytes of state have been read or written.
+    Progress(u64),
+    /// The side is through, well or not.
+    Done(Box<SideReport>),
+    /// The side could not even begin, or broke.
+    Failed(String),
+}
+
+/// What an agent reports about its side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SideReport {
+    /// Why the migration did not complete; none if it did.
+    pub(crate) fault: Option<String>,
+    /// The engine's phases on this side.
+    pub(crate) phases_ns: Vec<(String, u64)>,
+    /// Bytes on the wire.
+    pub(crate) wire_bytes: u64,
+    /// What made the system calls.
+    pub(crate) backend: String,
+    /// The congestion control that the connections used.
+    pub(crate) tcp_congestion: String,
+    /// CPU of the process from before it connected until it was through.
+    pub(crate) cpu_ns: u64,
+    /// The part of it that the test devices' threads used.
+    pub(crate) device_cpu_ns: u64,
+    /// The most memory that the process had.
+    pub(crate) peak_rss_bytes: u64,
+    /// The devices, in order.
+    pub(crate) devices: Vec<DeviceReport>,
+}
+
+/// What an agent reports about one device; times are CLOCK_MONOTONIC, 0 if they never came.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DeviceReport {
+    /// The first call that changed its state.
+    pub(crate) started_ns: u64,
+    /// The call that stopped it.
+    pub(crate) stop_called_ns: u64,
+    /// The return of the call that put it into STOP_COPY.
+    pub(crate) stop_copy_ns: u64,
+    /// The last completed read or write of its data fd.
+    pub(crate) last_transfer_ns: u64,
+    /// The return of the call that put it into RUNNING.
+    pub(crate) running_ns: u64,
+    /// Bytes of the last session, by the device's own count.
+    pub(crate) bytes: u64,
+    /// XXH3-128 over them in hexadecimal; none if the session did not reach its end.
+    pub(crate) digest: Option<String>,
+    /// How often it was reset.
+    pub(crate) resets: u32,
+    /// The state that it ended in.
+    pub(crate) state: String,
+}

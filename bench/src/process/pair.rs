@@ -1,0 +1,164 @@
+//! The parent's side of a run: starts both agents, listens to them, and ends them.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::message::{Event, RunSpec, SideReport, Task};
+use crate::contender::Side;
+
+/// How long both sides may be silent: no byte moved, nothing ended.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a side may take to notice that the other one has ended.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What the two sides of a run reported.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PairReport {
+    /// The source's report; none if it ended without one.
+    pub(crate) source: Option<SideReport>,
+    /// The target's.
+    pub(crate) target: Option<SideReport>,
+    /// The first thing that went wrong with a side as a process.
+    pub(crate) failure: Option<String>,
+}
+
+/// Runs a migration between two new processes; `progress` hears how many bytes the target has.
+pub(crate) fn run(spec: &RunSpec, progress: &mut dyn FnMut(u64)) -> PairReport {
+    let mut report = PairReport::default();
+    if let Err(error) = drive(spec, progress, &mut report) {
+        report.failure.get_or_insert(format!("cannot start a process: {error}"));
+    }
+    report
+}
+
+/// What the parent hears.
+enum Heard {
+    Event(Event),
+    /// The agent's output has ended.
+    Ended,
+}
+
+fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport) -> io::Result<()> {
+    let (sender, receiver) = unbounded();
+    // Agents are ended when they go out of scope, whatever happens.
+    let mut agents = vec![Agent::start(Side::Target, spec, None, &sender)?];
+    let mut ended = 0;
+    while ended < 2 {
+        match hear(&receiver, if ended == 0 { SILENCE_MAX } else { GRACE }) {
+            Some((_, Heard::Event(Event::Listening(address)))) => {
+                agents.push(Agent::start(Side::Source, spec, Some(address), &sender)?);
+            }
+            Some((Side::Target, Heard::Event(Event::Progress(bytes)))) => progress(bytes),
+            Some((Side::Source, Heard::Event(Event::Progress(_)))) => {}
+            Some((side, Heard::Event(Event::Done(side_report)))) => {
+                *report.of(side) = Some(*side_report);
+            }
+            Some((side, Heard::Event(Event::Failed(message)))) => {
+                report.failure.get_or_insert(format!("{}: {message}", side.name()));
+                // The message is its report; the other side may have one, too.
+                *report.of(side) = None;
+            }
+            Some((side, Heard::Ended)) => {
+                ended += 1;
+                if report.of(side).is_none() {
+                    let how = agents
+                        .iter_mut()
+                        .find(|agent| agent.side == side)
+                        .map_or_else(String::new, |agent| agent.ending());
+                    report.failure.get_or_insert(format!(
+                        "the {} process ended without a report ({how})",
+                        side.name()
+                    ));
+                }
+                // A target that ends before it listens leaves no source to wait for.
+                if agents.len() == 1 {
+                    return Ok(());
+                }
+            }
+            None => {
+                report.failure.get_or_insert("the processes are stuck".to_owned());
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hear(receiver: &Receiver<(Side, Heard)>, patience: Duration) -> Option<(Side, Heard)> {
+    match receiver.recv_timeout(patience) {
+        Ok(heard) => Some(heard),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+    }
+}
+
+impl PairReport {
+    fn of(&mut self, side: Side) -> &mut Option<SideReport> {
+        match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        }
+    }
+}
+
+/// One child process. Dropping it ends it.
+struct Agent {
+    side: Side,
+    child: Child,
+}
+
+impl Agent {
+    fn start(
+        side: Side,
+        spec: &RunSpec,
+        connect: Option<std::net::SocketAddr>,
+        events: &Sender<(Side, Heard)>,
+    ) -> io::Result<Agent> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("agent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take();
+        let input = child.stdin.as_mut();
+        // Owned from here on, so that an error below ends it.
+        let task = Task { spec: spec.clone(), connect };
+        let mut line = serde_json::to_vec(&task)?;
+        line.push(b'\n');
+        let sent = input.map_or(Ok(()), |input| input.write_all(&line));
+        let agent = Agent { side, child };
+        sent?;
+        let events = events.clone();
+        thread::spawn(move || {
+            let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
+            for line in lines.map_while(Result::ok) {
+                let event = serde_json::from_str(&line)
+                    .unwrap_or_else(|error| Event::Failed(format!("said {line:?}: {error}")));
+                if events.send((side, Heard::Event(event))).is_err() {
+                    return;
+                }
+            }
+            // The receiver is gone if the run is over for another reason.
+            let _ = events.send((side, Heard::Ended));
+        });
+        Ok(agent)
+    }
+
+    fn ending(&mut self) -> String {
+        match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Both fail if the child has ended and was waited for, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

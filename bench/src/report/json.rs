@@ -1,0 +1,62 @@
+//! The report as a program reads it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+use super::run::Runs;
+use super::spread::Spread;
+use crate::process::message::RunSpec;
+
+/// The file that `--json` names, opened before anything is run: a report that cannot be written is
+/// bad input, not a failed migration.
+pub(crate) struct JsonFile(Option<BufWriter<File>>);
+
+impl JsonFile {
+    /// Creates the file, if one is wanted.
+    pub(crate) fn create(path: Option<&Path>) -> io::Result<JsonFile> {
+        Ok(JsonFile(path.map(File::create).transpose()?.map(BufWriter::new)))
+    }
+
+    /// Writes the report, if one is wanted.
+    pub(crate) fn write(self, report: &impl Serialize) -> io::Result<()> {
+        let Some(mut file) = self.0 else { return Ok(()) };
+        serde_json::to_writer_pretty(&mut file, report)?;
+        file.write_all(b"\n")?;
+        file.flush()
+    }
+}
+
+/// The report of `downtime`.
+#[derive(Serialize)]
+pub(crate) struct DowntimeReport<'a> {
+    /// The numbers.
+    #[serde(flatten)]
+    pub(crate) runs: &'a Runs,
+    /// What was run.
+    pub(crate) spec: &'a RunSpec,
+}
+
+/// The report of `compare`.
+#[derive(Serialize)]
+pub(crate) struct CompareReport<'a> {
+    /// Whether every run of every contender was verified.
+    pub(crate) verified: bool,
+    /// By name.
+    pub(crate) contenders: BTreeMap<&'static str, &'a Runs>,
+    /// Each contender's median transfer over the engine's; empty without the engine's.
+    pub(crate) transfer_ratio_to_engine: BTreeMap<&'static str, f64>,
+    /// What was run; its contender is the engine.
+    pub(crate) spec: &'a RunSpec,
+}
+
+/// Pairs in order, as an object.
+pub(crate) fn as_map<S: Serializer>(
+    pairs: &[(String, Spread)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, spread)| (name, spread)))
+}

@@ -1,0 +1,7 @@
+//! From what the processes reported to what a person or a program reads.
+
+pub(crate) mod json;
+pub(crate) mod progress;
+pub(crate) mod run;
+pub(crate) mod spread;
+pub(crate) mod table;

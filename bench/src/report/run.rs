@@ -1,0 +1,241 @@
+//! What one run amounts to, and what several do. Both sides' clocks are one: CLOCK_MONOTONIC.
+
+use serde::Serialize;
+
+use super::spread::Spread;
+use crate::process::message::{DeviceReport, SideReport};
+use crate::process::pair::PairReport;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// All devices run on the target with the state that the source had.
+    Complete,
+    /// The migration ended early and said so.
+    Aborted,
+    /// The migration said that all was well, and the states differ.
+    Mismatch,
+    /// A process ended, or hung, without a report.
+    Failed,
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// How it ended.
+    pub(crate) outcome: Outcome,
+    /// Why, unless it is complete.
+    pub(crate) message: Option<String>,
+    /// Bytes that the target's devices took.
+    pub(crate) state_bytes: u64,
+    /// Bytes that the source put on the wire.
+    pub(crate) wire_bytes: u64,
+    /// From the call that stopped the first device to the last device's RUNNING.
+    pub(crate) downtime_ns: u64,
+    /// From the first call to any device to the last device's RUNNING.
+    pub(crate) total_ns: u64,
+    /// From where the first stopped device could be read to the last byte written.
+    pub(crate) transfer_ns: u64,
+    /// The engine's phases, of both sides.
+    pub(crate) phases_ns: Vec<(String, u64)>,
+    /// CPU of both processes.
+    pub(crate) cpu_ns: u64,
+    /// The part of it that stands for the devices.
+    pub(crate) device_cpu_ns: u64,
+    /// Peak memory of the source's process.
+    pub(crate) rss_source_bytes: u64,
+    /// Peak memory of the target's.
+    pub(crate) rss_target_bytes: u64,
+    /// What made the system calls.
+    pub(crate) backend: String,
+    /// What the connections used.
+    pub(crate) tcp_congestion: String,
+    /// Resets of all devices.
+    pub(crate) resets: u32,
+}
+
+impl Run {
+    /// Judges a run. Verified is only what both devices' own digests say.
+    pub(crate) fn new(pair: &PairReport) -> Run {
+        let none = SideReport::default();
+        let source = pair.source.as_ref().unwrap_or(&none);
+        let target = pair.target.as_ref().unwrap_or(&none);
+        let (outcome, message) = judge(pair);
+        let first = |time: fn(&DeviceReport) -> u64| {
+            source.devices.iter().map(time).filter(|&ns| ns > 0).min().unwrap_or(0)
+        };
+        let last =
+            |time: fn(&DeviceReport) -> u64| target.devices.iter().map(time).max().unwrap_or(0);
+        let running = last(|device| device.running_ns);
+        let mut phases_ns = source.phases_ns.clone();
+        for (name, time) in &target.phases_ns {
+            if !phases_ns.iter().any(|(known, _)| known == name) {
+                phases_ns.push((name.clone(), *time));
+            }
+        }
+        let join = |one: &str, two: &str| {
+            if one == two || two.is_empty() { one.to_owned() } else { format!("{one}+{two}") }
+        };
+        let devices = || source.devices.iter().chain(&target.devices);
+        Run {
+            outcome,
+            message,
+            state_bytes: target.devices.iter().map(|device| device.bytes).sum(),
+            wire_bytes: source.wire_bytes,
+            downtime_ns: running.saturating_sub(first(|device| device.stop_called_ns)),
+            total_ns: running.saturating_sub(first(|device| device.started_ns)),
+            transfer_ns: last(|device| device.last_transfer_ns)
+                .saturating_sub(first(|device| device.stop_copy_ns)),
+            phases_ns,
+            cpu_ns: source.cpu_ns + target.cpu_ns,
+            device_cpu_ns: source.device_cpu_ns + target.device_cpu_ns,
+            rss_source_bytes: source.peak_rss_bytes,
+            rss_target_bytes: target.peak_rss_bytes,
+            backend: join(&source.backend, &target.backend),
+            tcp_congestion: join(&source.tcp_congestion, &target.tcp_congestion),
+            resets: devices().map(|device| device.resets).sum(),
+        }
+    }
+}
+
+fn judge(pair: &PairReport) -> (Outcome, Option<String>) {
+    let (source, target) = match (&pair.source, &pair.target) {
+        (Some(source), Some(target)) => (source, target),
+        _ => return (Outcome::Failed, pair.failure.clone()),
+    };
+    let faults: Vec<String> = [("source", source), ("target", target)]
+        .iter()
+        .filter_map(|(side, report)| Some(format!("{side}: {}", report.fault.as_ref()?)))
+        .collect();
+    if !faults.is_empty() {
+        return (Outcome::Aborted, Some(faults.join("; ")));
+    }
+    for (index, (one, two)) in source.devices.iter().zip(&target.devices).enumerate() {
+        let equal = one.digest.is_some() && one.digest == two.digest && one.bytes == two.bytes;
+        if !equal {
+            let show = |device: &DeviceReport| {
+                let digest = device.digest.as_deref().unwrap_or("no digest");
+                format!("{} bytes, {digest}", device.bytes)
+            };
+            let message = format!(
+                "device {index} has another state: source {}; target {}",
+                show(one),
+                show(two)
+            );
+            return (Outcome::Mismatch, Some(message));
+        }
+        if two.state != "RUNNING" {
+            let message = format!("device {index} is in {} on the target", two.state);
+            return (Outcome::Mismatch, Some(message));
+        }
+    }
+    (Outcome::Complete, None)
+}
+
+/// Several runs of the same. The spreads are over the complete ones.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Runs {
+    /// The worst ending.
+    pub(crate) outcome: Outcome,
+    /// Why, unless all are complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
+    /// Whether there were complete runs and every one's digests were equal.
+    pub(crate) verified: bool,
+    /// Complete runs.
+    pub(crate) runs: usize,
+    /// Median.
+    pub(crate) state_bytes: u64,
+    /// Median.
+    pub(crate) wire_bytes: u64,
+    /// From stop to RUNNING.
+    pub(crate) downtime_ns: Spread,
+    /// From readable to written.
+    pub(crate) transfer_ns: Spread,
+    /// From the first call to RUNNING.
+    pub(crate) total_ns: Spread,
+    /// By phase.
+    #[serde(serialize_with = "super::json::as_map")]
+    pub(crate) phases_ns: Vec<(String, Spread)>,
+    /// State bytes over the total, median.
+    pub(crate) throughput_bytes_per_s: u64,
+    /// Both processes, median.
+    pub(crate) cpu_ns: u64,
+    /// Of it, the test devices' own threads, median.
+    pub(crate) device_cpu_ns: u64,
+    /// The larger of the two sides.
+    pub(crate) peak_rss_bytes: u64,
+    /// The source's.
+    pub(crate) peak_rss_source_bytes: u64,
+    /// The target's.
+    pub(crate) peak_rss_target_bytes: u64,
+    /// io_uring or syscalls.
+    pub(crate) backend: String,
+    /// What the connections used.
+    pub(crate) tcp_congestion: String,
+    /// Resets in all runs.
+    pub(crate) resets: u32,
+}
+
+impl Runs {
+    /// Sums runs up.
+    pub(crate) fn new(runs: &[Run]) -> Runs {
+        let bad = runs.iter().find(|run| run.outcome != Outcome::Complete);
+        let good: Vec<&Run> = runs.iter().filter(|run| run.outcome == Outcome::Complete).collect();
+        let over = |value: fn(&Run) -> u64| Spread::of(good.iter().map(|run| value(run)));
+        let most = |value: fn(&Run) -> u64| runs.iter().map(value).max().unwrap_or(0);
+        let any = good.first().copied().or(runs.first());
+        let name = |value: fn(&Run) -> &String| any.map(value).cloned().unwrap_or_default();
+        let median = |mut values: Vec<u64>| {
+            values.sort_unstable();
+            values.get(values.len() / 2).copied().unwrap_or(0)
+        };
+        let exact = |value: fn(&Run) -> u64| median(good.iter().map(|run| value(run)).collect());
+        let (source, target) = (most(|run| run.rss_source_bytes), most(|run| run.rss_target_bytes));
+        Runs {
+            outcome: bad.map_or(Outcome::Complete, |run| run.outcome),
+            message: bad.and_then(|run| run.message.clone()),
+            verified: bad.is_none() && !good.is_empty(),
+            runs: good.len(),
+            state_bytes: exact(|run| run.state_bytes),
+            wire_bytes: exact(|run| run.wire_bytes),
+            downtime_ns: over(|run| run.downtime_ns),
+            transfer_ns: over(|run| run.transfer_ns),
+            total_ns: over(|run| run.total_ns),
+            phases_ns: phases(&good),
+            throughput_bytes_per_s: exact(|run| per_second(run.state_bytes, run.total_ns)),
+            cpu_ns: exact(|run| run.cpu_ns),
+            device_cpu_ns: exact(|run| run.device_cpu_ns),
+            peak_rss_bytes: source.max(target),
+            peak_rss_source_bytes: source,
+            peak_rss_target_bytes: target,
+            backend: name(|run| &run.backend),
+            tcp_congestion: name(|run| &run.tcp_congestion),
+            resets: runs.iter().map(|run| run.resets).sum(),
+        }
+    }
+}
+
+fn phases(runs: &[&Run]) -> Vec<(String, Spread)> {
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in runs.iter().flat_map(|run| &run.phases_ns) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let times = |name: &String| {
+        let of = |run: &&Run| run.phases_ns.iter().find(|(it, _)| it == name).map(|&(_, ns)| ns);
+        Spread::of(runs.iter().filter_map(of).collect::<Vec<_>>())
+    };
+    names.into_iter().map(|name| (name.clone(), times(name))).collect()
+}
+
+/// Bytes per second; 0 if no time has passed.
+pub(crate) fn per_second(bytes: u64, ns: u64) -> u64 {
+    let rate = u128::from(bytes) * 1_000_000_000 / u128::from(ns.max(1));
+    if ns == 0 { 0 } else { u64::try_from(rate).unwrap_or(u64::MAX) }
+}
+
+#[cfg(test)]
+mod tests;

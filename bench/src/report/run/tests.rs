@@ -1,0 +1,98 @@
+//! What makes a run complete, and what does not.
+
+use super::*;
+
+fn device(digest: &str, base_ns: u64) -> DeviceReport {
+    DeviceReport {
+        started_ns: base_ns,
+        stop_called_ns: base_ns + 10,
+        stop_copy_ns: base_ns + 20,
+        last_transfer_ns: base_ns + 1000,
+        running_ns: base_ns + 1100,
+        bytes: 4096,
+        digest: Some(digest.to_owned()),
+        resets: 0,
+        state: "RUNNING".to_owned(),
+    }
+}
+
+fn side(digests: &[&str], base_ns: u64) -> SideReport {
+    SideReport {
+        devices: digests.iter().map(|digest| device(digest, base_ns)).collect(),
+        phases_ns: vec![("stop_copy".to_owned(), 7)],
+        ..SideReport::default()
+    }
+}
+
+fn pair(source: &[&str], target: &[&str]) -> PairReport {
+    PairReport { source: Some(side(source, 1000)), target: Some(side(target, 5000)), failure: None }
+}
+
+#[test]
+fn equal_digests_are_complete_and_the_times_span_both_sides() {
+    let run = Run::new(&pair(&["aa", "bb"], &["aa", "bb"]));
+    assert_eq!((run.outcome, run.message), (Outcome::Complete, None));
+    assert_eq!(run.state_bytes, 8192);
+    assert_eq!(run.downtime_ns, 6100 - 1010);
+    assert_eq!(run.transfer_ns, 6000 - 1020);
+    assert_eq!(run.total_ns, 6100 - 1000);
+}
+
+#[test]
+fn whatever_differs_is_a_mismatch() {
+    assert_eq!(Run::new(&pair(&["aa", "bb"], &["bb", "aa"])).outcome, Outcome::Mismatch);
+    let spoil: [fn(&mut PairReport); 3] = [
+        |pair| {
+            for side in [&mut pair.source, &mut pair.target].into_iter().flatten() {
+                side.devices[0].digest = None;
+            }
+        },
+        |pair| {
+            if let Some(side) = &mut pair.target {
+                side.devices[0].bytes += 1;
+            }
+        },
+        |pair| {
+            if let Some(side) = &mut pair.target {
+                side.devices[0].state = "RESUMING".to_owned();
+            }
+        },
+    ];
+    for spoil in spoil {
+        let mut pair = pair(&["aa"], &["aa"]);
+        spoil(&mut pair);
+        let run = Run::new(&pair);
+        assert_eq!(run.outcome, Outcome::Mismatch);
+        assert!(run.message.is_some_and(|text| text.contains("device 0")));
+    }
+}
+
+#[test]
+fn a_fault_is_an_abort_even_if_the_bytes_are_equal() {
+    let mut pair = pair(&["aa"], &["aa"]);
+    if let Some(side) = &mut pair.source {
+        side.fault = Some("device_reset".to_owned());
+    }
+    let run = Run::new(&pair);
+    assert_eq!(run.outcome, Outcome::Aborted);
+    assert_eq!(run.message.as_deref(), Some("source: device_reset"));
+    let sum = Runs::new(&[run]);
+    assert!(!sum.verified && sum.runs == 0 && sum.outcome == Outcome::Aborted);
+}
+
+#[test]
+fn a_missing_report_is_a_failure() {
+    let pair = PairReport { failure: Some("gone".to_owned()), ..PairReport::default() };
+    let run = Run::new(&pair);
+    assert_eq!((run.outcome, run.message.as_deref()), (Outcome::Failed, Some("gone")));
+}
+
+#[test]
+fn one_bad_run_spoils_the_verdict_and_not_the_numbers() {
+    let good = Run::new(&pair(&["aa"], &["aa"]));
+    let bad = Run::new(&pair(&["aa"], &["ab"]));
+    let sum = Runs::new(&[good.clone(), bad, good]);
+    assert_eq!((sum.outcome, sum.verified, sum.runs), (Outcome::Mismatch, false, 2));
+    assert_eq!(sum.phases_ns.len(), 1);
+    assert_eq!(Runs::new(&[]).verified, false);
+}

@@ -1,0 +1,123 @@
+//! The report as a person reads it.
+
+use super::run::Runs;
+use super::spread::Spread;
+use crate::cli::{Rate, Size};
+
+/// Rows of cells in aligned columns: the first to the left, the others to the right.
+#[derive(Debug, Default)]
+pub(crate) struct Table(Vec<Vec<String>>);
+
+impl Table {
+    /// Adds a row.
+    pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.0.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// The text, indented, a line each row.
+    pub(crate) fn text(&self) -> String {
+        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.0.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.0 {
+            let mut line = String::from(" ");
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                line += &match column {
+                    0 => format!(" {cell:<width$}"),
+                    _ => format!("   {cell:>width$}"),
+                };
+            }
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The report of several runs of one kind.
+pub(crate) fn runs(runs: &Runs) -> String {
+    let mut times = Table::default();
+    times.row(["", "p50", "p99", "max"]);
+    times.row(spread("downtime", &runs.downtime_ns));
+    for (name, time) in &runs.phases_ns {
+        times.row(spread(&format!("  {name}"), time));
+    }
+    times.row(spread("total", &runs.total_ns));
+    let mut text = times.text();
+    text.push('\n');
+    for (name, value) in [
+        ("state", Size(runs.state_bytes).to_string()),
+        ("on the wire", format!("{}, {}", Size(runs.wire_bytes), ratio(runs))),
+        ("throughput", Rate(runs.throughput_bytes_per_s).to_string()),
+        (
+            "cpu",
+            format!(
+                "{} in both processes, of which the test device {}",
+                duration(runs.cpu_ns),
+                duration(runs.device_cpu_ns)
+            ),
+        ),
+        (
+            "peak memory",
+            format!(
+                "source {}, target {}",
+                Size(runs.peak_rss_source_bytes),
+                Size(runs.peak_rss_target_bytes)
+            ),
+        ),
+        ("backend", runs.backend.clone()),
+        ("congestion", runs.tcp_congestion.clone()),
+    ] {
+        text += &format!("  {name:<12} {value}\n");
+    }
+    if runs.resets > 0 {
+        text += &format!("  {:<12} {}\n", "resets", runs.resets);
+    }
+    text
+}
+
+fn spread(name: &str, spread: &Spread) -> [String; 4] {
+    [name.to_owned(), duration(spread.p50), duration(spread.p99), duration(spread.max)]
+}
+
+fn ratio(runs: &Runs) -> String {
+    match runs.wire_bytes {
+        0 => "-".to_owned(),
+        wire => format!("ratio {:.2}", runs.state_bytes as f64 / wire as f64),
+    }
+}
+
+/// A duration to four digits or so.
+pub(crate) fn duration(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{:.2} us", ns as f64 / 1e3),
+        10_000..1_000_000 => format!("{:.0} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} ms", ns as f64 / 1e6),
+        _ => format!("{:.3} s", ns as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::default();
+        table.row(["", "p50"]);
+        table.row(["downtime", "1.00 ms"]);
+        assert_eq!(table.text(), "                 p50\n  downtime   1.00 ms\n");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(0), "0.00 us");
+        assert_eq!(duration(85_400), "85 us");
+        assert_eq!(duration(312_456_789), "312.46 ms");
+        assert_eq!(duration(2_000_000_000), "2.000 s");
+    }
+}
