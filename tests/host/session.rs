@@ -64,23 +64,30 @@ impl MigrationDevice for FileDevice {
 
 #[test]
 fn one_device_arrives_whole() {
-    let bytes: Vec<u8> = (0..40_000_003u32).map(|i| ((i >> 9) ^ (i.wrapping_mul(2654435761) >> 28)) as u8).collect();
+    let bytes: Vec<u8> =
+        (0..40_000_003u32).map(|i| ((i >> 9) ^ (i.wrapping_mul(2654435761) >> 28)) as u8).collect();
     let source = FileDevice::new(&bytes);
     let target = FileDevice::new(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let streams = vfio_ferry::session::connect(addr, 2).unwrap();
     let source_session = Session::source(
-        vec![SourceDevice { name: "d0".into(), device: source.clone(), options: DeviceOptions::default() }],
+        vec![SourceDevice {
+            name: "d0".into(),
+            device: source.clone(),
+            options: DeviceOptions::default(),
+        }],
         streams,
         Options::default(),
-    ).unwrap();
+    )
+    .unwrap();
     let streams = vfio_ferry::session::accept(&listener, Duration::from_secs(5)).unwrap();
     let target_session = Session::target(
         vec![TargetDevice { name: "d0".into(), device: target.clone() }],
         streams,
         Options::default(),
-    ).unwrap();
+    )
+    .unwrap();
     source_session.switchover().unwrap();
     let s = source_session.finish();
     let t = target_session.finish();

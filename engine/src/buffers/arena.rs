@@ -62,18 +62,9 @@ impl Arena {
             _ => return Err(invalid("arena size outside the limits")),
         };
         let base = map(bytes)?;
-        let arena = Arc::new(Arena {
-            base,
-            bytes,
-            chunk_bytes,
-            stride_bytes,
-        });
-        let slots = (0..count)
-            .map(|index| Slot {
-                arena: Arc::clone(&arena),
-                id: SlotId(index),
-            })
-            .collect();
+        let arena = Arc::new(Arena { base, bytes, chunk_bytes, stride_bytes });
+        let slots =
+            (0..count).map(|index| Slot { arena: Arc::clone(&arena), id: SlotId(index) }).collect();
         Ok((arena, slots))
     }
 
@@ -268,11 +259,7 @@ mod tests {
             (usize::MAX, CHUNK_BYTES_MIN),
         ] {
             let refused = Arena::new(slots, chunk_bytes).expect_err("out of bounds");
-            assert_eq!(
-                refused.kind(),
-                io::ErrorKind::InvalidInput,
-                "{slots} x {chunk_bytes}"
-            );
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{slots} x {chunk_bytes}");
         }
     }
 

@@ -106,9 +106,8 @@ impl<T: Send + 'static> Workers<T> {
         let (jobs, queue) = unbounded();
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
-            let codec = Codec::new().map_err(|error| {
-                io::Error::new(io::ErrorKind::OutOfMemory, error.to_string())
-            })?;
+            let codec = Codec::new()
+                .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error.to_string()))?;
             let queue: Receiver<Job<T>> = queue.clone();
             let done = done.clone();
             let thread = std::thread::Builder::new()

@@ -63,9 +63,7 @@ fn ask(device: &dyn MigrationDevice, asked: &Asked) -> (Result<Reply, i32>, Opti
             Ok(fd) => (Ok(Reply::Set { fd: fd.is_some() }), fd),
             Err(error) => (Err(errno(error)), None),
         },
-        Request::GetState => {
-            (device.settled_state().map(Reply::State).map_err(errno), None)
-        }
+        Request::GetState => (device.settled_state().map(Reply::State).map_err(errno), None),
         Request::PrecopyInfo => match &asked.data_fd {
             Some(fd) => (device.precopy_info(fd.as_fd()).map(Reply::Info).map_err(errno), None),
             None => (Err(EBADF), None),

@@ -20,7 +20,9 @@ use crate::ids::{DeviceId, Epoch};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
-use crate::ring::{BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, Waker, class, open};
+use crate::ring::{
+    BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, Waker, class, open,
+};
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 
@@ -78,21 +80,23 @@ impl DataThread {
         let (opened, ready) = crossbeam_channel::bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
-        std::thread::Builder::new().name(format!("ferry-fd-{}", self.device.0)).spawn(move || {
-            let device = self.device;
-            let epoch = self.epoch;
-            let inbox = self.inbox.clone();
-            match Channel::open(self, stopping) {
-                Ok(channel) => {
-                    let _ = opened.send(Ok(channel.ring.waker()));
-                    channel.run(&queue);
-                    inbox.send(Input::Detached { device, epoch });
+        std::thread::Builder::new().name(format!("ferry-fd-{}", self.device.0)).spawn(
+            move || {
+                let device = self.device;
+                let epoch = self.epoch;
+                let inbox = self.inbox.clone();
+                match Channel::open(self, stopping) {
+                    Ok(channel) => {
+                        let _ = opened.send(Ok(channel.ring.waker()));
+                        channel.run(&queue);
+                        inbox.send(Input::Detached { device, epoch });
+                    }
+                    Err(error) => {
+                        let _ = opened.send(Err(error));
+                    }
                 }
-                Err(error) => {
-                    let _ = opened.send(Err(error));
-                }
-            }
-        })?;
+            },
+        )?;
         let waker = ready.recv().map_err(|_| io::Error::other("a data fd's thread died"))??;
         Ok(DataHandle { jobs, stop, waker })
     }
@@ -154,11 +158,7 @@ impl Channel {
 
     /// Fills a slot: one read, and on an fd that polls, more of them for as long as there is data,
     /// so that drivers with small segments do not make small frames.
-    fn read_chunk(
-        &mut self,
-        slot: Slot,
-        phase: DataPhase,
-    ) -> (Slot, ReadResult) {
+    fn read_chunk(&mut self, slot: Slot, phase: DataPhase) -> (Slot, ReadResult) {
         if self.stopped() {
             return (slot, ReadResult::Cancelled);
         }
@@ -254,11 +254,8 @@ impl Channel {
                 let range = start + written..start + bytes;
                 let file = self.file;
                 let answer;
-                (buffer, answer) = self.operate(buffer, |buffer| Op::Write {
-                    file,
-                    buffer,
-                    range: range.clone(),
-                });
+                (buffer, answer) =
+                    self.operate(buffer, |buffer| Op::Write { file, buffer, range: range.clone() });
                 match self.observe(answer) {
                     // A driver that takes nothing and says nothing would be asked for ever.
                     Ok(0) => {
@@ -307,8 +304,11 @@ impl Channel {
         self.operations += 1;
         let token = Token(self.operations);
         if let Err(rejected) = self.ring.submit(token, op) {
-            let (Op::Read { buffer, .. } | Op::TryRead { buffer, .. } | Op::Write { buffer, .. }
-            | Op::Send { buffer, .. } | Op::Recv { buffer, .. }) = rejected.op;
+            let (Op::Read { buffer, .. }
+            | Op::TryRead { buffer, .. }
+            | Op::Write { buffer, .. }
+            | Op::Send { buffer, .. }
+            | Op::Recv { buffer, .. }) = rejected.op;
             return (buffer, Err(rejected.errno));
         }
         let mut cancelled = false;

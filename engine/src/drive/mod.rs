@@ -19,7 +19,7 @@ mod run;
 mod streams;
 mod watch;
 
-pub use outbox::{Outbox, SessionEvent};
 pub(crate) use inbox::{Inbox, Input};
+pub use outbox::{Outbox, SessionEvent};
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
 pub use watch::Timeline;

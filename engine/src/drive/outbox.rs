@@ -134,8 +134,10 @@ mod tests {
     use bytes::Bytes;
 
     fn readable(outbox: &Outbox) -> bool {
-        let mut fds =
-            [rustix::event::PollFd::from_borrowed_fd(outbox.event_fd(), rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(
+            outbox.event_fd(),
+            rustix::event::PollFlags::IN,
+        )];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&now)).expect("poll") == 1
     }

@@ -20,8 +20,8 @@ use crate::compress::workers::{Job as WorkerJob, Work, WorkResult, Worked, Worke
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::limits;
 use crate::machine::{
-    Action, Command, EncodeResult, Event, Finish, Machine, Notice, Outgoing, ReadResult,
-    Request, WriteResult,
+    Action, Command, EncodeResult, Event, Finish, Machine, Notice, Outgoing, ReadResult, Request,
+    WriteResult,
 };
 use crate::metrics::Step;
 use crate::outcome::{Breach, Cause, Ending, Fault, Observation};
@@ -138,19 +138,18 @@ impl Drive {
         let report = Arc::new(Mutex::new(None));
         let (opened, ready) = crossbeam_channel::bounded(1);
         let shared = (Arc::clone(&outbox), Arc::clone(&report));
-        let thread =
-            std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
-                // The ring belongs to the thread that opens it.
-                match Drive::open(config, shared.0, shared.1) {
-                    Ok(drive) => {
-                        let _ = opened.send(Ok(drive.inbox.clone()));
-                        Guarded(drive).run();
-                    }
-                    Err(error) => {
-                        let _ = opened.send(Err(error));
-                    }
+        let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
+            // The ring belongs to the thread that opens it.
+            match Drive::open(config, shared.0, shared.1) {
+                Ok(drive) => {
+                    let _ = opened.send(Ok(drive.inbox.clone()));
+                    Guarded(drive).run();
                 }
-            })?;
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
+            }
+        })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
         Ok(Running { inbox, outbox, report, thread: Some(thread) })
     }
@@ -234,8 +233,7 @@ impl Drive {
     }
 
     fn is_over(&self) -> bool {
-        self.linger_until_ns
-            .is_some_and(|until| now_ns() >= until || self.streams.all_lost())
+        self.linger_until_ns.is_some_and(|until| now_ns() >= until || self.streams.all_lost())
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -356,9 +354,9 @@ impl Drive {
                     WorkResult::ChunkWrong(what) => {
                         Err(Fault::breach(Breach::Chunk { place, what }))
                     }
-                    WorkResult::Encoded { .. } | WorkResult::Incompressible => Err(
-                        Fault::session(Cause::Local, Observation::Engine, "a worker mixed up"),
-                    ),
+                    WorkResult::Encoded { .. } | WorkResult::Incompressible => {
+                        Err(Fault::session(Cause::Local, Observation::Engine, "a worker mixed up"))
+                    }
                 };
                 self.feed(Event::Decoded { header, slot, into, result });
             }
@@ -430,8 +428,7 @@ impl Drive {
                         self.streams.send_frame(stream, &frame, now_ns, &mut events);
                     }
                     Outgoing::Data { header, slot } => {
-                        let metrics =
-                            &mut self.watch.metrics.devices[header.place.device.index()];
+                        let metrics = &mut self.watch.metrics.devices[header.place.device.index()];
                         metrics.wire_bytes +=
                             u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;
                         let slot = slot.and_then(|slot| self.slots[slot.index()].take());
@@ -580,8 +577,7 @@ impl Drive {
 
     fn finish(&mut self, finish: Finish, now_ns: u64) {
         self.watch.finished(now_ns);
-        for (metrics, measured) in
-            self.watch.metrics.streams.iter_mut().zip(self.streams.metrics())
+        for (metrics, measured) in self.watch.metrics.streams.iter_mut().zip(self.streams.metrics())
         {
             *metrics = measured;
         }

@@ -24,8 +24,8 @@ use crate::metrics::StreamMetrics;
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind, Op, Ring, Token};
 use crate::wire::{
-    DataHeader, Frame, Header, Kind, WireLimits, data_header, decode, decode_header,
-    encode, encode_header,
+    DataHeader, Frame, Header, Kind, WireLimits, data_header, decode, decode_header, encode,
+    encode_header,
 };
 
 /// Bytes of a skipped body that are received at a time.
@@ -217,13 +217,7 @@ impl Streams {
         }
     }
 
-    fn sent(
-        &mut self,
-        stream: StreamId,
-        done: Done,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    fn sent(&mut self, stream: StreamId, done: Done, now_ns: u64, events: &mut Vec<StreamEvent>) {
         let entry = &mut self.streams[stream.index()];
         let ns = now_ns.saturating_sub(entry.send_since_ns.take().unwrap_or(now_ns));
         entry.metrics.send_ns += ns;
@@ -276,13 +270,7 @@ impl Streams {
         }
     }
 
-    fn skip(
-        &mut self,
-        stream: StreamId,
-        left: usize,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    fn skip(&mut self, stream: StreamId, left: usize, now_ns: u64, events: &mut Vec<StreamEvent>) {
         if left == 0 {
             self.receive_header(stream, now_ns, events);
             return;
@@ -292,12 +280,7 @@ impl Streams {
         self.receive(stream, Buffer::Small(buffer), 0..left.min(SKIP_BYTES), now_ns, events);
     }
 
-    fn receive_header(
-        &mut self,
-        stream: StreamId,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    fn receive_header(&mut self, stream: StreamId, now_ns: u64, events: &mut Vec<StreamEvent>) {
         self.streams[stream.index()].receiving = Receiving::Header;
         let buffer = self.headers.pop().unwrap_or_else(|| vec![0; HEADER_BYTES]);
         self.receive(stream, Buffer::Small(buffer), 0..HEADER_BYTES, now_ns, events);

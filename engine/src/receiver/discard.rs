@@ -66,12 +66,7 @@ impl Receiver {
     }
 
     /// Does what was to follow once a device's way back is at its end.
-    pub(super) fn recovery_done(
-        &mut self,
-        now_ns: u64,
-        id: DeviceId,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn recovery_done(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
         let Some(state) = device.recovery.as_ref().and_then(Recovery::done) else { return };
         device.recovery = None;

@@ -191,7 +191,7 @@ impl Machine for Receiver {
             Event::Data { stream, header } => self.data(now_ns, stream, header, actions),
             Event::Body { stream, header, slot } => {
                 self.body(now_ns, stream, header, slot, actions);
-            },
+            }
             Event::StreamLost { stream, slots, fault } => {
                 self.stream_lost(now_ns, stream, slots, fault, actions);
             }

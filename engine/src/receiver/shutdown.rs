@@ -49,8 +49,8 @@ impl Receiver {
     }
 
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
-        let told = self.links.all_lost()
-            || (self.links.control_is_out() && !self.links.any_sending());
+        let told =
+            self.links.all_lost() || (self.links.control_is_out() && !self.links.any_sending());
         let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
         match self.stage {
             Stage::Telling if told => self.complete(actions),

@@ -18,10 +18,7 @@ use super::FileKind;
 pub fn class(fd: BorrowedFd<'_>) -> io::Result<FileKind> {
     match sockopt::socket_type(fd) {
         Ok(SocketType::STREAM) => Ok(FileKind::Socket),
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a stream socket",
-        )),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket")),
         Err(Errno::NOTSOCK) if has_poll(fd)? => Ok(FileKind::Pollable),
         Err(Errno::NOTSOCK) => Ok(FileKind::Blocking),
         Err(errno) => Err(errno.into()),
@@ -32,12 +29,7 @@ pub fn class(fd: BorrowedFd<'_>) -> io::Result<FileKind> {
 /// it looks at anything else.
 fn has_poll(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let probe = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    match epoll::add(
-        &probe,
-        fd,
-        epoll::EventData::new_u64(0),
-        epoll::EventFlags::IN,
-    ) {
+    match epoll::add(&probe, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN) {
         Ok(()) => Ok(true),
         Err(Errno::PERM) => Ok(false),
         Err(errno) => Err(errno.into()),

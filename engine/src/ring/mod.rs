@@ -78,47 +78,24 @@ pub enum FileKind {
 /// An operation. A range that is empty, outside the buffer or longer than one system call may move
 /// is refused with EINVAL.
 #[derive(Debug)]
-#[expect(
-    missing_docs,
-    reason = "each has a file, a buffer that it owns, and a range of it"
-)]
+#[expect(missing_docs, reason = "each has a file, a buffer that it owns, and a range of it")]
 pub enum Op {
     /// Read once into `buffer[range]`; at most one in flight per file. Completes with 0 at the end.
     /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion: the operation waits.
-    Read {
-        file: FileId,
-        buffer: Buffer,
-        range: Range<usize>,
-    },
+    Read { file: FileId, buffer: Buffer, range: Range<usize> },
     /// As `Read`, but EAGAIN completes the operation.
-    TryRead {
-        file: FileId,
-        buffer: Buffer,
-        range: Range<usize>,
-    },
+    TryRead { file: FileId, buffer: Buffer, range: Range<usize> },
     /// Write once from `buffer[range]`; at most one in flight per file; may be short.
     /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion.
-    Write {
-        file: FileId,
-        buffer: Buffer,
-        range: Range<usize>,
-    },
+    Write { file: FileId, buffer: Buffer, range: Range<usize> },
     /// Send all of `buffer[range]` on a socket; short sends are gone on with. One per socket.
     /// Completes with the whole length or an error, after which what was sent is not known.
-    Send {
-        file: FileId,
-        buffer: Buffer,
-        range: Range<usize>,
-    },
+    Send { file: FileId, buffer: Buffer, range: Range<usize> },
     /// Receive until `buffer[range]` is full; one per socket. Completes short when the stream ends
     /// or fails inside the range (the kernel swallows an error that follows bytes), with 0 at the
     /// end of the stream, and with an error when nothing had arrived. A receive that is cancelled
     /// inside the range completes with ECANCELED, and the stream has lost those bytes.
-    Recv {
-        file: FileId,
-        buffer: Buffer,
-        range: Range<usize>,
-    },
+    Recv { file: FileId, buffer: Buffer, range: Range<usize> },
 }
 
 /// A completion.
@@ -208,9 +185,7 @@ pub struct Waker {
 impl Waker {
     fn new() -> std::io::Result<Waker> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Waker {
-            eventfd: Arc::new(rustix::event::eventfd(0, flags)?),
-        })
+        Ok(Waker { eventfd: Arc::new(rustix::event::eventfd(0, flags)?) })
     }
 
     /// Takes back what [`wake`](Waker::wake) left; a later wake shows again.

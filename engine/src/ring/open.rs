@@ -67,17 +67,11 @@ pub fn open(config: &RingConfig) -> Result<Opened, OpenError> {
     if let Some(line) = &fallback {
         tracing::warn!("{line}");
     }
-    Ok(Opened {
-        ring: Box::new(SyscallRing::open(config)?),
-        fallback,
-    })
+    Ok(Opened { ring: Box::new(SyscallRing::open(config)?), fallback })
 }
 
 fn with_uring(ring: UringRing) -> Opened {
-    Opened {
-        ring: Box::new(ring),
-        fallback: None,
-    }
+    Opened { ring: Box::new(ring), fallback: None }
 }
 
 /// Sorts an answer of `io_uring_setup` or of the first calls on the ring: refusals are told apart

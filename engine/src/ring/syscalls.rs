@@ -182,9 +182,9 @@ fn transfer(flight: &mut Flight<Attempt>, file: &File<()>) -> Result<usize, Errn
             let fd = &*file.fd;
             uninterrupted(file.kind, || rustix::io::read(fd, flight.op.rest_mut(0)))
         }
-        Op::Write { .. } => uninterrupted(file.kind, || {
-            rustix::io::write(&*file.fd, flight.op.rest(0))
-        }),
+        Op::Write { .. } => {
+            uninterrupted(file.kind, || rustix::io::write(&*file.fd, flight.op.rest(0)))
+        }
         Op::Send { .. } => send_all(flight, &file.fd),
         Op::Recv { .. } => receive_all(flight, &file.fd),
     }
@@ -206,11 +206,7 @@ fn uninterrupted(
 
 fn send_all(flight: &mut Flight<Attempt>, fd: &OwnedFd) -> Result<usize, Errno> {
     while flight.moved < flight.op.len() {
-        match send(
-            fd,
-            flight.op.rest(flight.moved),
-            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-        ) {
+        match send(fd, flight.op.rest(flight.moved), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) => flight.moved += sent,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),

@@ -29,10 +29,7 @@ impl Key {
     /// As it comes back.
     pub(super) fn from_user_data(user_data: u64) -> Key {
         // Both halves are meant to be cut to 32 bits.
-        Key {
-            index: user_data as u32,
-            generation: (user_data >> 32) as u32,
-        }
+        Key { index: user_data as u32, generation: (user_data >> 32) as u32 }
     }
 }
 
@@ -89,12 +86,7 @@ impl<F, S: Default> Table<F, S> {
     pub(super) fn new(files: u32, depth: u32) -> Table<F, S> {
         Table {
             files: (0..files).map(|_| None).collect(),
-            places: (0..depth)
-                .map(|_| Place {
-                    generation: 0,
-                    flight: None,
-                })
-                .collect(),
+            places: (0..depth).map(|_| Place { generation: 0, flight: None }).collect(),
             free: (0..depth).rev().collect(),
             tokens: HashMap::with_capacity(depth as usize),
         }
@@ -107,33 +99,20 @@ impl<F, S: Default> Table<F, S> {
         kind: FileKind,
         state: F,
     ) -> io::Result<FileId> {
-        let index = self
-            .files
-            .iter()
-            .position(Option::is_none)
-            .ok_or(errno(libc::EMFILE))?;
+        let index = self.files.iter().position(Option::is_none).ok_or(errno(libc::EMFILE))?;
         let nonblock = match kind {
             FileKind::Pollable => Nonblock::set(&fd)?,
             FileKind::Socket | FileKind::Blocking => None,
         };
-        self.files[index] = Some(File {
-            fd,
-            kind,
-            state,
-            _nonblock: nonblock,
-            reading: false,
-            writing: false,
-        });
+        self.files[index] =
+            Some(File { fd, kind, state, _nonblock: nonblock, reading: false, writing: false });
         // The table's length came as a u32.
         Ok(FileId(index as u32))
     }
 
     /// Takes a file out. EBADF: no such file. EBUSY: something is in flight on it.
     pub(super) fn remove_file(&mut self, id: FileId) -> io::Result<File<F>> {
-        let place = self
-            .files
-            .get_mut(id.0 as usize)
-            .ok_or(errno(libc::EBADF))?;
+        let place = self.files.get_mut(id.0 as usize).ok_or(errno(libc::EBADF))?;
         match place {
             None => Err(errno(libc::EBADF)),
             Some(file) if file.reading || file.writing => Err(errno(libc::EBUSY)),
@@ -160,28 +139,16 @@ impl<F, S: Default> Table<F, S> {
             Err(errno) => return Err(Rejected { op, errno }),
         };
         let place = &mut self.places[index as usize];
-        let flight = Flight {
-            token,
-            op,
-            moved: 0,
-            cancelled: false,
-            state: S::default(),
-        };
+        let flight = Flight { token, op, moved: 0, cancelled: false, state: S::default() };
         place.flight = Some(flight);
-        let key = Key {
-            index,
-            generation: place.generation,
-        };
+        let key = Key { index, generation: place.generation };
         self.tokens.insert(token, key);
         Ok(key)
     }
 
     /// Checks an operation, marks its file busy and takes a place for it.
     fn place_for(&mut self, token: Token, op: &Op) -> Result<u32, i32> {
-        let file = self
-            .files
-            .get_mut(op.file().0 as usize)
-            .and_then(Option::as_mut);
+        let file = self.files.get_mut(op.file().0 as usize).and_then(Option::as_mut);
         let file = file.ok_or(libc::EBADF)?;
         op.check(file.kind)?;
         if self.tokens.contains_key(&token) {
@@ -199,10 +166,7 @@ impl<F, S: Default> Table<F, S> {
     /// The operation with this key and its file, if it is in flight.
     pub(super) fn flight(&mut self, key: Key) -> Option<(&mut Flight<S>, &mut File<F>)> {
         let place = self.places.get_mut(key.index as usize)?;
-        let flight = place
-            .flight
-            .as_mut()
-            .filter(|_| place.generation == key.generation)?;
+        let flight = place.flight.as_mut().filter(|_| place.generation == key.generation)?;
         let file = self.files.get_mut(flight.op.file().0 as usize)?.as_mut()?;
         Some((flight, file))
     }
@@ -216,13 +180,7 @@ impl<F, S: Default> Table<F, S> {
     pub(super) fn keys(&self) -> impl Iterator<Item = (Key, &Flight<S>)> {
         self.places.iter().zip(0..).filter_map(|(place, index)| {
             let flight = place.flight.as_ref()?;
-            Some((
-                Key {
-                    index,
-                    generation: place.generation,
-                },
-                flight,
-            ))
+            Some((Key { index, generation: place.generation }, flight))
         })
     }
 
@@ -236,18 +194,10 @@ impl<F, S: Default> Table<F, S> {
         place.generation = place.generation.wrapping_add(1);
         self.free.push(key.index);
         self.tokens.remove(&token);
-        if let Some(file) = self
-            .files
-            .get_mut(op.file().0 as usize)
-            .and_then(Option::as_mut)
-        {
+        if let Some(file) = self.files.get_mut(op.file().0 as usize).and_then(Option::as_mut) {
             *file.busy(op.direction()) = false;
         }
-        Some(Done {
-            token,
-            result,
-            buffer: op.into_buffer(),
-        })
+        Some(Done { token, result, buffer: op.into_buffer() })
     }
 
     /// Gives up on the operations in flight without freeing their buffers, which the kernel may

@@ -236,10 +236,8 @@ impl Sender {
                 self.enter_phase(id, Phase::Load, actions);
             } else {
                 device.suspect(Operation::StateCheck, None);
-                let answer = device.suspicion.take().map(|a| crate::outcome::DeviceAnswer {
-                    found,
-                    ..a
-                });
+                let answer =
+                    device.suspicion.take().map(|a| crate::outcome::DeviceAnswer { found, ..a });
                 if let Some(answer) = answer {
                     self.classified(now_ns, id, answer, actions);
                 }
@@ -291,8 +289,7 @@ impl Sender {
             return;
         }
         let pending_bytes: u64 = self.devices.iter().map(|d| d.pending_bytes).sum();
-        let stop_copy_bytes =
-            self.devices.iter().map(|d| d.stop_copy_bytes).sum::<Option<u64>>();
+        let stop_copy_bytes = self.devices.iter().map(|d| d.stop_copy_bytes).sum::<Option<u64>>();
         let rate = self.controller.raw_bytes_per_s().map_or(0, |rate| rate as u64);
         let bytes = u128::from(pending_bytes) + u128::from(stop_copy_bytes.unwrap_or(0));
         let downtime_ns = (rate > 0)

@@ -7,8 +7,7 @@ use crate::abort::{Goal, Recovery};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Notice, Outgoing};
 use crate::outcome::{
-    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase,
-    classify,
+    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase, classify,
 };
 use crate::vfio::state::DeviceState;
 use crate::wire::{Discard, Frame};
@@ -30,13 +29,8 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let finding = classify(answer);
-        let fault = Fault::device(
-            id,
-            finding.cause,
-            finding.observed,
-            answer.errno,
-            finding.message,
-        );
+        let fault =
+            Fault::device(id, finding.cause, finding.observed, answer.errno, finding.message);
         self.devices[id.index()].report.state_after = answer.found;
         self.epoch_lost(now_ns, id, fault, actions);
     }
@@ -187,10 +181,11 @@ impl Sender {
     ) {
         let device = &mut self.devices[id.index()];
         let Some(recovery) = &mut device.recovery else { return };
-        if !device.attached && device.asked.is_none() {
-            if let Some(request) = recovery.quiet() {
-                device.ask(request, actions);
-            }
+        if !device.attached
+            && device.asked.is_none()
+            && let Some(request) = recovery.quiet()
+        {
+            device.ask(request, actions);
         }
         let Some(state) = device.recovery.as_ref().and_then(Recovery::done) else { return };
         let succeeded = state == Some(DeviceState::Running);

@@ -189,7 +189,6 @@ impl Sender {
 
     fn chunk_ready(&mut self, id: DeviceId, header: DataHeader, slot: Option<SlotId>) {
         self.queued_wire_bytes += u64::from(header.body_bytes) + HEADER_BYTES as u64;
-        self.devices[id.index()]
-            .enqueue(header.place.sequence, Outgoing::Data { header, slot });
+        self.devices[id.index()].enqueue(header.place.sequence, Outgoing::Data { header, slot });
     }
 }

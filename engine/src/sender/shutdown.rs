@@ -14,7 +14,8 @@ impl Sender {
             Stage::Aborting { .. } | Stage::Finished => return,
             // After the handover only the target's own word that it does not run lets the source
             // run again; a cancel comes too late.
-            Stage::Handover if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
+            Stage::Handover
+                if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
             Stage::Handover => {
                 self.unconfirmed(fault, actions);

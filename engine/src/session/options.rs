@@ -125,11 +125,7 @@ impl Options {
     }
 }
 
-fn range(
-    what: &'static str,
-    found: usize,
-    (min, max): (usize, usize),
-) -> Result<(), UsageError> {
+fn range(what: &'static str, found: usize, (min, max): (usize, usize)) -> Result<(), UsageError> {
     if (min..=max).contains(&found) {
         return Ok(());
     }
@@ -137,9 +133,7 @@ fn range(
 }
 
 /// Checks the devices' names: they are how the two hosts know that they mean the same device.
-pub(super) fn check_names<'a>(
-    names: impl Iterator<Item = &'a str>,
-) -> Result<(), UsageError> {
+pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), UsageError> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if name.is_empty() || !seen.insert(name) {

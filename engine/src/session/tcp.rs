@@ -44,10 +44,8 @@ pub fn accept(listener: &TcpListener, timeout: Duration) -> Result<Vec<OwnedFd>,
 }
 
 fn accept_one(listener: &TcpListener, deadline: Instant) -> Result<TcpStream, Error> {
-    let network =
-        |source| Error::Network { what: "could not accept a stream".to_owned(), source };
-    let mut fds =
-        [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
+    let network = |source| Error::Network { what: "could not accept a stream".to_owned(), source };
+    let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = rustix::event::Timespec {
         tv_sec: left.as_secs() as i64,

@@ -426,18 +426,39 @@ fn trace() {
     let link: f64 = std::env::var("LINK").map_or(0.1, |s| s.parse().unwrap());
     let cores: u32 = std::env::var("CORES").map_or(2, |s| s.parse().unwrap());
     let which: usize = std::env::var("WHICH").map_or(0, |s| s.parse().unwrap());
-    let world = World { link_gb_s: link, cores, shared: std::env::var("SHARED").is_ok(), chunks: 4096, pool: 4 * cores as usize + 8, contents: CONTENTS[which].1, seed: 0x5eed + 4096 };
+    let world = World {
+        link_gb_s: link,
+        cores,
+        shared: std::env::var("SHARED").is_ok(),
+        chunks: 4096,
+        pool: 4 * cores as usize + 8,
+        contents: CONTENTS[which].1,
+        seed: 0x5eed + 4096,
+    };
     println!("{:?}", share(world));
     let mut s = Simulation::new(world, Policy::Adaptive);
     let mut last = (None, 0);
     while (s.written as u64) < s.world.chunks {
         s.dispatch();
         s.step();
-        if let Some(l) = s.controller.arms.trace() && (Some(l.0), l.1.to_bits()) != last {
+        if let Some(l) = s.controller.arms.trace()
+            && (Some(l.0), l.1.to_bits()) != last
+        {
             last = (Some(l.0), l.1.to_bits());
             let mut count = std::collections::BTreeMap::new();
-            for c in s.chunks.iter().rev().take(24) { *count.entry(format!("{:?}", c.choice)).or_insert(0) += 1; }
-            println!("{:.1} ms sent {} rung {} value {:.3} link {:.3} credit {:.1} {:?}", s.now / 1e6, s.sent, l.0, l.1, s.controller.link_bytes_per_s().unwrap_or(0.0) / 1e9, s.controller.arms.credit() / 1e6, count);
+            for c in s.chunks.iter().rev().take(24) {
+                *count.entry(format!("{:?}", c.choice)).or_insert(0) += 1;
+            }
+            println!(
+                "{:.1} ms sent {} rung {} value {:.3} link {:.3} credit {:.1} {:?}",
+                s.now / 1e6,
+                s.sent,
+                l.0,
+                l.1,
+                s.controller.link_bytes_per_s().unwrap_or(0.0) / 1e9,
+                s.controller.arms.credit() / 1e6,
+                count
+            );
         }
     }
 }

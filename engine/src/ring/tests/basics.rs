@@ -37,11 +37,7 @@ fn a_read_goes_into_its_range_only() {
         let (reader, writer) = pipe();
         let file = ring.add_file(reader, FileKind::Pollable).expect("add");
         rustix::io::write(&writer, b"abcdef").expect("write");
-        let op = Op::Read {
-            file,
-            buffer: buffer(8),
-            range: 2..6,
-        };
+        let op = Op::Read { file, buffer: buffer(8), range: 2..6 };
         assert_eq!(run(ring, op), (Ok(4), b"\0\0abcd\0\0".to_vec()));
     });
 }
@@ -83,10 +79,7 @@ fn a_parked_read_can_be_cancelled_and_the_file_used_again() {
             ring.cancel(Token(round));
             ring.cancel(Token(round));
             let done = complete(ring, 1);
-            assert_eq!(
-                (done[0].token, done[0].result),
-                (Token(round), Err(libc::ECANCELED))
-            );
+            assert_eq!((done[0].token, done[0].result), (Token(round), Err(libc::ECANCELED)));
         }
         rustix::io::write(&writer, b"still here").expect("write");
         assert_eq!(run(ring, read(file, 10)).0, Ok(10));
@@ -118,13 +111,8 @@ fn blocking_files_are_read_and_written_at_their_position() {
     on_both(|ring| {
         let content = pattern(3, 10_000);
         let fd = memfd(&content);
-        let file = ring
-            .add_file(Arc::clone(&fd), FileKind::Blocking)
-            .expect("add");
-        assert_eq!(
-            run(ring, read(file, 6000)),
-            (Ok(6000), content[..6000].to_vec())
-        );
+        let file = ring.add_file(Arc::clone(&fd), FileKind::Blocking).expect("add");
+        assert_eq!(run(ring, read(file, 6000)), (Ok(6000), content[..6000].to_vec()));
         assert_eq!(run(ring, read(file, 6000)).0, Ok(4000));
         assert_eq!(run(ring, read(file, 6000)).0, Ok(0));
         assert_eq!(run(ring, write(file, b"more")).0, Ok(4));
@@ -147,10 +135,7 @@ fn a_receive_fills_its_range_and_is_short_only_at_the_end() {
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        assert_eq!(
-            run(ring, recv(file, 200_000)),
-            (Ok(200_000), sent[..200_000].to_vec())
-        );
+        assert_eq!(run(ring, recv(file, 200_000)), (Ok(200_000), sent[..200_000].to_vec()));
         let (result, bytes) = run(ring, recv(file, 200_000));
         assert_eq!((result, &bytes[..100_000]), (Ok(100_000), &sent[200_000..]));
         assert_eq!(run(ring, recv(file, 1)).0, Ok(0));
@@ -189,10 +174,7 @@ fn a_lost_peer_is_an_error_to_sends_and_an_end_to_receives() {
         // The peer's RST may take a moment.
         std::thread::sleep(SHORT);
         let lost = run(ring, send(file, b"refused")).0;
-        assert!(
-            matches!(lost, Err(libc::EPIPE | libc::ECONNRESET)),
-            "{lost:?}"
-        );
+        assert!(matches!(lost, Err(libc::EPIPE | libc::ECONNRESET)), "{lost:?}");
         assert_eq!(run(ring, send(file, b"refused")).0, Err(libc::EPIPE));
     });
 }
@@ -222,9 +204,7 @@ fn a_reset_before_any_byte_is_an_error_and_after_some_an_end() {
 fn a_write_to_a_pipe_without_readers_is_epipe() {
     on_both(|ring| {
         let (reader, writer) = pipe();
-        let file = ring
-            .add_file(Arc::new(writer), FileKind::Pollable)
-            .expect("add");
+        let file = ring.add_file(Arc::new(writer), FileKind::Pollable).expect("add");
         assert_eq!(run(ring, write(file, b"abc")).0, Ok(3));
         drop(reader);
         assert_eq!(run(ring, write(file, b"abc")).0, Err(libc::EPIPE));
@@ -235,12 +215,8 @@ fn a_write_to_a_pipe_without_readers_is_epipe() {
 fn a_write_to_a_full_pipe_waits() {
     on_both(|ring| {
         let (reader, writer) = pipe();
-        let file = ring
-            .add_file(Arc::new(writer), FileKind::Pollable)
-            .expect("add");
-        let full = run(ring, write(file, &pattern(6, 1 << 20)))
-            .0
-            .expect("write");
+        let file = ring.add_file(Arc::new(writer), FileKind::Pollable).expect("add");
+        let full = run(ring, write(file, &pattern(6, 1 << 20))).0.expect("write");
         assert!(full < 1 << 20);
         submit(ring, 1, write(file, b"tail"));
         nothing_completes(ring);
@@ -267,10 +243,7 @@ fn one_operation_of_each_direction_a_file() {
         assert_eq!(refused(ring, recv(socket, 10)), libc::EBUSY);
         assert_eq!(refused(ring, read(data, 10)), libc::EBUSY);
         assert_eq!(refused(ring, try_read(data, 10)), libc::EBUSY);
-        assert_eq!(
-            ring.remove_file(data).expect_err("busy").raw_os_error(),
-            Some(libc::EBUSY)
-        );
+        assert_eq!(ring.remove_file(data).expect_err("busy").raw_os_error(), Some(libc::EBUSY));
         ring.cancel(Token(1));
         ring.cancel(Token(2));
         complete(ring, 3);
@@ -278,11 +251,7 @@ fn one_operation_of_each_direction_a_file() {
         assert_eq!(refused(ring, read(data, 10)), libc::EBADF);
         assert_eq!(refused(ring, read(socket, 10)), libc::EINVAL);
         assert_eq!(refused(ring, recv(socket, 0)), libc::EINVAL);
-        let outside = Op::Recv {
-            file: socket,
-            buffer: buffer(10),
-            range: 5..11,
-        };
+        let outside = Op::Recv { file: socket, buffer: buffer(10), range: 5..11 };
         assert_eq!(refused(ring, outside), libc::EINVAL);
         let (reader, _writer) = pipe();
         let data = ring.add_file(reader, FileKind::Pollable).expect("add");
@@ -301,24 +270,15 @@ fn a_full_ring_gives_the_operation_back() {
         let mut tokens = 0..;
         let files: Vec<_> = pipes
             .iter()
-            .map(|(fd, _)| {
-                ring.add_file(Arc::clone(fd), FileKind::Socket)
-                    .expect("add")
-            })
+            .map(|(fd, _)| ring.add_file(Arc::clone(fd), FileKind::Socket).expect("add"))
             .collect();
         let (reader, _writer) = pipe();
-        let full = ring
-            .add_file(reader, FileKind::Pollable)
-            .expect_err("eight files at most");
+        let full = ring.add_file(reader, FileKind::Pollable).expect_err("eight files at most");
         assert_eq!(full.raw_os_error(), Some(libc::EMFILE));
         // 16 operations fit: a receive and a send a file, where the send must not end at once.
         for file in &files {
             submit(ring, tokens.next().expect("token"), recv(*file, 10));
-            submit(
-                ring,
-                tokens.next().expect("token"),
-                send(*file, &vec![1; 16 << 20]),
-            );
+            submit(ring, tokens.next().expect("token"), send(*file, &vec![1; 16 << 20]));
         }
         assert_eq!(ring.in_flight(), 16);
         nothing_completes(ring);
@@ -335,10 +295,7 @@ fn a_wake_is_not_lost_and_counts_once() {
         waker.wake();
         let start = Instant::now();
         ring.wait(Some(LONG), &mut Vec::new()).expect("wait");
-        assert!(
-            start.elapsed() < LONG / 2,
-            "the wake before the wait was lost"
-        );
+        assert!(start.elapsed() < LONG / 2, "the wake before the wait was lost");
         let start = Instant::now();
         ring.wait(Some(SHORT), &mut Vec::new()).expect("wait");
         assert!(start.elapsed() >= SHORT, "one wake ended two waits");
@@ -358,32 +315,22 @@ fn o_nonblock_is_set_on_pollable_files_only_and_restored() {
     let is_set = |fd: &OwnedFd| fcntl_getfl(fd).expect("getfl").contains(OFlags::NONBLOCK);
     on_both(|ring| {
         let (reader, _writer) = pipe();
-        let file = ring
-            .add_file(Arc::clone(&reader), FileKind::Pollable)
-            .expect("add");
+        let file = ring.add_file(Arc::clone(&reader), FileKind::Pollable).expect("add");
         assert!(is_set(&reader));
         ring.remove_file(file).expect("remove");
         assert!(!is_set(&reader));
         let plain = memfd(b"");
-        ring.add_file(Arc::clone(&plain), FileKind::Blocking)
-            .expect("add");
+        ring.add_file(Arc::clone(&plain), FileKind::Blocking).expect("add");
         assert!(!is_set(&plain));
         let (before, _writer) = pipe();
         rustix::fs::fcntl_setfl(&*before, OFlags::NONBLOCK).expect("setfl");
-        let file = ring
-            .add_file(Arc::clone(&before), FileKind::Pollable)
-            .expect("add");
+        let file = ring.add_file(Arc::clone(&before), FileKind::Pollable).expect("add");
         ring.remove_file(file).expect("remove");
-        assert!(
-            is_set(&before),
-            "it was set before and is not the ring's to take off"
-        );
+        assert!(is_set(&before), "it was set before and is not the ring's to take off");
     });
     for mut ring in rings() {
         let (reader, _writer) = pipe();
-        let file = ring
-            .add_file(Arc::clone(&reader), FileKind::Pollable)
-            .expect("add");
+        let file = ring.add_file(Arc::clone(&reader), FileKind::Pollable).expect("add");
         submit(&mut *ring, 1, read(file, 1));
         nothing_completes(&mut *ring);
         drop(ring);
@@ -405,11 +352,7 @@ fn a_file_is_closed_when_it_is_taken_out_and_when_the_ring_ends() {
         ring.cancel(Token(1));
         complete(&mut *ring, 1);
         ring.remove_file(file).expect("remove");
-        assert!(
-            closed(&to_removed),
-            "{:?} keeps a file that was removed",
-            ring.backend()
-        );
+        assert!(closed(&to_removed), "{:?} keeps a file that was removed", ring.backend());
         let backend = ring.backend();
         drop(ring);
         assert!(closed(&to_kept), "{backend:?} keeps a file after its end");
@@ -424,10 +367,7 @@ fn classes_are_found_out() {
     assert_eq!(class(reader.as_fd()).expect("class"), FileKind::Pollable);
     assert_eq!(class(writer.as_fd()).expect("class"), FileKind::Pollable);
     assert_eq!(class(socket.as_fd()).expect("class"), FileKind::Socket);
-    assert_eq!(
-        class(memfd(b"").as_fd()).expect("class"),
-        FileKind::Blocking
-    );
+    assert_eq!(class(memfd(b"").as_fd()).expect("class"), FileKind::Blocking);
     let memory = std::fs::File::open("/proc/self/mem").expect("open");
     assert_eq!(class(memory.as_fd()).expect("class"), FileKind::Blocking);
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");

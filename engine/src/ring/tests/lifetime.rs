@@ -16,39 +16,13 @@ fn a_ring_that_ends_waits_for_its_operations_and_frees_their_memory() {
         let (reader, writer) = pipe();
         let (here, there) = tcp();
         let data = ring.add_file(reader, FileKind::Pollable).expect("add");
-        let socket = ring
-            .add_file(Arc::clone(&here), FileKind::Socket)
-            .expect("add");
+        let socket = ring.add_file(Arc::clone(&here), FileKind::Socket).expect("add");
         let mut slot = || Buffer::Slot(slots.pop().expect("slot"));
-        submit(
-            &mut *ring,
-            1,
-            Op::Read {
-                file: data,
-                buffer: slot(),
-                range: 0..100,
-            },
-        );
-        submit(
-            &mut *ring,
-            2,
-            Op::Recv {
-                file: socket,
-                buffer: slot(),
-                range: 0..100,
-            },
-        );
+        submit(&mut *ring, 1, Op::Read { file: data, buffer: slot(), range: 0..100 });
+        submit(&mut *ring, 2, Op::Recv { file: socket, buffer: slot(), range: 0..100 });
         nothing_completes(&mut *ring);
         // Never seen by the kernel before the end.
-        submit(
-            &mut *ring,
-            3,
-            Op::Send {
-                file: socket,
-                buffer: slot(),
-                range: 0..100,
-            },
-        );
+        submit(&mut *ring, 3, Op::Send { file: socket, buffer: slot(), range: 0..100 });
         assert_eq!(Arc::strong_count(&here), 2);
         drop(ring);
         assert_eq!(Arc::strong_count(&here), 1, "the file was not let go");
@@ -63,13 +37,10 @@ fn a_ring_that_ends_waits_for_its_operations_and_frees_their_memory() {
 #[test]
 fn a_ring_ends_with_an_operation_on_a_worker() {
     for mut ring in rings() {
-        let file = ring
-            .add_file(memfd(&pattern(1, 1 << 20)), FileKind::Blocking)
-            .expect("add");
+        let file = ring.add_file(memfd(&pattern(1, 1 << 20)), FileKind::Blocking).expect("add");
         submit(&mut *ring, 1, read(file, 1 << 20));
         if ring.backend() == crate::ring::Backend::IoUring {
-            ring.wait(Some(Duration::ZERO), &mut Vec::new())
-                .expect("wait");
+            ring.wait(Some(Duration::ZERO), &mut Vec::new()).expect("wait");
         }
     }
 }
@@ -95,15 +66,10 @@ fn a_thousand_rings_leave_no_descriptor_behind() {
             let (reader, _writer) = pipe();
             let file = ring.add_file(reader, FileKind::Pollable).expect("add");
             submit(&mut *ring, 1, read(file, 10));
-            ring.wait(Some(Duration::ZERO), &mut Vec::new())
-                .expect("wait");
+            ring.wait(Some(Duration::ZERO), &mut Vec::new()).expect("wait");
         }
         // Other tests open files at the same time.
-        assert!(
-            open_files() < before + 200,
-            "{before} before, {} after",
-            open_files()
-        );
+        assert!(open_files() < before + 200, "{before} before, {} after", open_files());
     }
 }
 
@@ -111,16 +77,8 @@ fn a_thousand_rings_leave_no_descriptor_behind() {
 fn bounds_are_checked_before_anything_is_made() {
     for (depth, files) in [(0, 1), (1, 0), (u32::MAX, 1), (1, u32::MAX)] {
         for backend in [BackendChoice::Auto, BackendChoice::Syscalls] {
-            let config = RingConfig {
-                backend,
-                depth,
-                files,
-                zero_copy: None,
-            };
-            assert!(matches!(
-                open(&config).map(|_| ()),
-                Err(OpenError::Config(_))
-            ));
+            let config = RingConfig { backend, depth, files, zero_copy: None };
+            assert!(matches!(open(&config).map(|_| ()), Err(OpenError::Config(_))));
         }
     }
 }

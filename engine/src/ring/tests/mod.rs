@@ -20,19 +20,11 @@ const SHORT: Duration = Duration::from_millis(30);
 
 /// A ring of each backend that this machine grants; a missing io_uring is said.
 fn rings() -> Vec<Box<dyn Ring>> {
-    [BackendChoice::IoUring, BackendChoice::Syscalls]
-        .into_iter()
-        .filter_map(ring)
-        .collect()
+    [BackendChoice::IoUring, BackendChoice::Syscalls].into_iter().filter_map(ring).collect()
 }
 
 fn ring(backend: BackendChoice) -> Option<Box<dyn Ring>> {
-    let config = RingConfig {
-        backend,
-        depth: 16,
-        files: 8,
-        zero_copy: None,
-    };
+    let config = RingConfig { backend, depth: 16, files: 8, zero_copy: None };
     match open(&config) {
         Ok(opened) => Some(opened.ring),
         Err(error) => {
@@ -47,10 +39,7 @@ fn complete(ring: &mut dyn Ring, count: usize) -> Vec<Done> {
     let mut done = Vec::new();
     let deadline = Instant::now() + LONG;
     while done.len() < count {
-        assert!(
-            Instant::now() < deadline,
-            "only {done:?} of {count} completed"
-        );
+        assert!(Instant::now() < deadline, "only {done:?} of {count} completed");
         ring.wait(Some(LONG), &mut done).expect("wait");
     }
     done.sort_by_key(|done| done.token);
@@ -81,43 +70,23 @@ fn buffer(bytes: usize) -> Buffer {
 }
 
 fn read(file: FileId, bytes: usize) -> Op {
-    Op::Read {
-        file,
-        buffer: buffer(bytes),
-        range: 0..bytes,
-    }
+    Op::Read { file, buffer: buffer(bytes), range: 0..bytes }
 }
 
 fn try_read(file: FileId, bytes: usize) -> Op {
-    Op::TryRead {
-        file,
-        buffer: buffer(bytes),
-        range: 0..bytes,
-    }
+    Op::TryRead { file, buffer: buffer(bytes), range: 0..bytes }
 }
 
 fn recv(file: FileId, bytes: usize) -> Op {
-    Op::Recv {
-        file,
-        buffer: buffer(bytes),
-        range: 0..bytes,
-    }
+    Op::Recv { file, buffer: buffer(bytes), range: 0..bytes }
 }
 
 fn write(file: FileId, bytes: &[u8]) -> Op {
-    Op::Write {
-        file,
-        buffer: Buffer::Small(bytes.to_vec()),
-        range: 0..bytes.len(),
-    }
+    Op::Write { file, buffer: Buffer::Small(bytes.to_vec()), range: 0..bytes.len() }
 }
 
 fn send(file: FileId, bytes: &[u8]) -> Op {
-    Op::Send {
-        file,
-        buffer: Buffer::Small(bytes.to_vec()),
-        range: 0..bytes.len(),
-    }
+    Op::Send { file, buffer: Buffer::Small(bytes.to_vec()), range: 0..bytes.len() }
 }
 
 /// Bytes that differ from one another and from place to place.

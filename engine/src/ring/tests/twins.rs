@@ -95,12 +95,7 @@ struct World {
 impl World {
     fn new(backend: BackendChoice, over_tcp: bool) -> Option<World> {
         let (_, slots) = Arena::new(SLOTS, CHUNK_BYTES).expect("arena");
-        let config = RingConfig {
-            backend,
-            depth: 8,
-            files: 5,
-            zero_copy: None,
-        };
+        let config = RingConfig { backend, depth: 8, files: 5, zero_copy: None };
         let mut ring = match open(&config) {
             Ok(opened) => opened.ring,
             Err(error) => {
@@ -147,53 +142,27 @@ impl World {
 
     fn step(&mut self, number: u64, step: &Step) {
         match *step {
-            Step::Submit {
-                target,
-                out,
-                odd,
-                small,
-                start,
-                bytes,
-            } => {
+            Step::Submit { target, out, odd, small, start, bytes } => {
                 self.submit(number, target, out, odd, small, start..start + bytes);
             }
             Step::PeerGives { socket, bytes } => {
                 let data = pattern(self.given, bytes);
-                let peer = if socket {
-                    Some(self.socket.as_fd())
-                } else {
-                    as_fd(&self.pipe_in)
-                };
+                let peer = if socket { Some(self.socket.as_fd()) } else { as_fd(&self.pipe_in) };
                 let given = peer.map(|peer| rustix::io::write(peer, &data));
                 self.given += 1;
                 self.log.push(format!("{number}: peer gave {given:?}"));
             }
             Step::PeerTakes { socket, bytes } => {
                 let mut data = vec![0; bytes];
-                let peer = if socket {
-                    Some(self.socket.as_fd())
-                } else {
-                    as_fd(&self.pipe_out)
-                };
+                let peer = if socket { Some(self.socket.as_fd()) } else { as_fd(&self.pipe_out) };
                 let taken = peer.map(|peer| rustix::io::read(peer, &mut data));
                 let digest = digest(&data);
-                self.log
-                    .push(format!("{number}: peer took {taken:?} {digest:x}"));
+                self.log.push(format!("{number}: peer took {taken:?} {digest:x}"));
             }
-            Step::PeerCloses {
-                target: Target::PipeIn,
-                ..
-            } => self.pipe_in = None,
-            Step::PeerCloses {
-                target: Target::PipeOut,
-                ..
-            } => self.pipe_out = None,
+            Step::PeerCloses { target: Target::PipeIn, .. } => self.pipe_in = None,
+            Step::PeerCloses { target: Target::PipeOut, .. } => self.pipe_out = None,
             Step::PeerCloses { both, .. } => {
-                let how = if both {
-                    Shutdown::Both
-                } else {
-                    Shutdown::Write
-                };
+                let how = if both { Shutdown::Both } else { Shutdown::Write };
                 let how = match how {
                     Shutdown::Both => rustix::net::Shutdown::Both,
                     _ => rustix::net::Shutdown::Write,
@@ -236,37 +205,16 @@ impl World {
             buffer.bytes_mut().fill(0);
         }
         let op = match (target, out) {
-            (Target::Socket, true) => Op::Send {
-                file,
-                buffer,
-                range,
-            },
-            (Target::Socket, false) => Op::Recv {
-                file,
-                buffer,
-                range,
-            },
-            (_, true) => Op::Write {
-                file,
-                buffer,
-                range,
-            },
-            (_, false) if odd => Op::TryRead {
-                file,
-                buffer,
-                range,
-            },
-            (_, false) => Op::Read {
-                file,
-                buffer,
-                range,
-            },
+            (Target::Socket, true) => Op::Send { file, buffer, range },
+            (Target::Socket, false) => Op::Recv { file, buffer, range },
+            (_, true) => Op::Write { file, buffer, range },
+            (_, false) if odd => Op::TryRead { file, buffer, range },
+            (_, false) => Op::Read { file, buffer, range },
         };
         match self.ring.submit(Token(number), op) {
             Ok(()) => self.submitted.push((Token(number), target)),
             Err(rejected) => {
-                self.log
-                    .push(format!("{number}: rejected {}", rejected.errno));
+                self.log.push(format!("{number}: rejected {}", rejected.errno));
                 self.take_back(rejected.op.into_buffer());
             }
         }
@@ -285,15 +233,9 @@ impl World {
             idle = if quiet { idle + 1 } else { 0 };
         }
         done.sort_by_key(|done| done.token);
-        for Done {
-            token,
-            result,
-            buffer,
-        } in done
-        {
+        for Done { token, result, buffer } in done {
             let digest = digest(buffer.bytes());
-            self.log
-                .push(format!("{number}: {token:?} {result:?} {digest:x}"));
+            self.log.push(format!("{number}: {token:?} {result:?} {digest:x}"));
             self.submitted.retain(|(other, _)| *other != token);
             self.take_back(buffer);
         }
@@ -302,9 +244,7 @@ impl World {
     /// Whether an operation on a blocking file has not completed.
     fn file_in_flight(&self, done: &[Done]) -> bool {
         let open = |token| !done.iter().any(|done| done.token == token);
-        self.submitted
-            .iter()
-            .any(|(token, target)| target.is_file() && open(*token))
+        self.submitted.iter().any(|(token, target)| target.is_file() && open(*token))
     }
 
     fn take_back(&mut self, buffer: Buffer) {
@@ -355,14 +295,7 @@ fn steps(bytes_max: usize) -> impl Strategy<Value = Vec<Step>> {
                 Target::PipeOut | Target::FileOut => true,
                 Target::Socket => out,
             };
-            Step::Submit {
-                target,
-                out,
-                odd,
-                small,
-                start,
-                bytes,
-            }
+            Step::Submit { target, out, odd, small, start, bytes }
         },
     );
     let gives =

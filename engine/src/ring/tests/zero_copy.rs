@@ -12,12 +12,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 fn zero_copy_ring() -> Option<(Box<dyn Ring>, Vec<crate::buffers::Slot>)> {
     let (arena, slots) = Arena::new(4, CHUNK_BYTES).expect("arena");
     let backend = BackendChoice::IoUring;
-    let config = RingConfig {
-        backend,
-        depth: 8,
-        files: 4,
-        zero_copy: Some(arena),
-    };
+    let config = RingConfig { backend, depth: 8, files: 4, zero_copy: Some(arena) };
     let opened = match open(&config) {
         Ok(opened) => opened.ring,
         Err(error) => {
@@ -52,20 +47,13 @@ fn over_loopback_the_kernel_copies_and_zero_copy_goes_off() {
     for round in 0..rounds {
         let mut slot = slots.pop().expect("slot");
         let id = slot.id();
-        slot.frame_mut()
-            .copy_from_slice(&pattern(round, 64 + CHUNK_BYTES));
+        slot.frame_mut().copy_from_slice(&pattern(round, 64 + CHUNK_BYTES));
         sent.extend_from_slice(slot.frame());
-        let op = Op::Send {
-            file: socket,
-            buffer: Buffer::Slot(slot),
-            range: 0..64 + CHUNK_BYTES,
-        };
+        let op = Op::Send { file: socket, buffer: Buffer::Slot(slot), range: 0..64 + CHUNK_BYTES };
         submit(&mut *ring, round, op);
         let done = complete(&mut *ring, 1).pop().expect("done");
         assert_eq!(done.result, Ok(64 + CHUNK_BYTES));
-        let Buffer::Slot(mut slot) = done.buffer else {
-            panic!("another buffer came back")
-        };
+        let Buffer::Slot(mut slot) = done.buffer else { panic!("another buffer came back") };
         assert_eq!(slot.id(), id);
         // The buffer is ours again: the kernel must not send what is written to it now.
         slot.frame_mut().fill(0xee);
@@ -74,10 +62,7 @@ fn over_loopback_the_kernel_copies_and_zero_copy_goes_off() {
     let stats = ring.zero_copy();
     eprintln!("{stats:?}");
     assert_eq!(stats.copied_sends, stats.zero_copy_sends, "loopback copies");
-    assert!(
-        (1..=2).contains(&stats.zero_copy_sends),
-        "it went on after the first report"
-    );
+    assert!((1..=2).contains(&stats.zero_copy_sends), "it went on after the first report");
     assert_eq!(stats.sockets_on, 1, "the other socket has not been tried");
     drop(ring);
     assert!(peer.join().expect("peer") == sent);
@@ -94,14 +79,7 @@ fn small_sends_and_foreign_buffers_are_plain() {
     let own = Buffer::Slot(slots.pop().expect("slot"));
     let foreign = Buffer::Slot(foreign.pop().expect("slot"));
     for (buffer, bytes) in [(own, 4096), (foreign, 65536), (buffer(65536), 65536)] {
-        let (result, _) = run(
-            &mut *ring,
-            Op::Send {
-                file,
-                buffer,
-                range: 0..bytes,
-            },
-        );
+        let (result, _) = run(&mut *ring, Op::Send { file, buffer, range: 0..bytes });
         assert_eq!(result, Ok(bytes));
     }
     assert_eq!(ring.zero_copy().zero_copy_sends, 0);
@@ -114,9 +92,7 @@ fn a_socket_that_cannot_is_sent_to_plainly() {
         return;
     };
     let (here, mut there) = std::os::unix::net::UnixStream::pair().expect("pair");
-    let file = ring
-        .add_file(Arc::new(here.into()), FileKind::Socket)
-        .expect("add");
+    let file = ring.add_file(Arc::new(here.into()), FileKind::Socket).expect("add");
     let mut slot = slots.pop().expect("slot");
     slot.body_mut().copy_from_slice(&pattern(8, CHUNK_BYTES));
     let expected = slot.frame().to_vec();
@@ -126,20 +102,9 @@ fn a_socket_that_cannot_is_sent_to_plainly() {
         all
     });
     let range = 0..expected.len();
-    let (result, _) = run(
-        &mut *ring,
-        Op::Send {
-            file,
-            buffer: Buffer::Slot(slot),
-            range,
-        },
-    );
+    let (result, _) = run(&mut *ring, Op::Send { file, buffer: Buffer::Slot(slot), range });
     assert_eq!(result, Ok(expected.len()));
-    let ZeroCopyStats {
-        sockets_on,
-        zero_copy_sends,
-        ..
-    } = ring.zero_copy();
+    let ZeroCopyStats { sockets_on, zero_copy_sends, .. } = ring.zero_copy();
     assert_eq!((sockets_on, zero_copy_sends), (0, 1));
     drop(ring);
     assert!(peer.join().expect("peer") == expected);
@@ -155,15 +120,7 @@ fn a_zero_copy_send_whose_peer_is_gone_gives_its_buffer_back() {
     submit(&mut *ring, 1, recv(file, 1));
     let slot = slots.pop().expect("slot");
     let range = 0..slot.frame().len();
-    submit(
-        &mut *ring,
-        2,
-        Op::Send {
-            file,
-            buffer: Buffer::Slot(slot),
-            range,
-        },
-    );
+    submit(&mut *ring, 2, Op::Send { file, buffer: Buffer::Slot(slot), range });
     ring.wait(Some(SHORT), &mut Vec::new()).expect("wait");
     drop(there);
     let mut done = Vec::new();
@@ -171,14 +128,7 @@ fn a_zero_copy_send_whose_peer_is_gone_gives_its_buffer_back() {
         ring.wait(Some(LONG), &mut done).expect("wait");
     }
     let slot = slots.pop().expect("slot");
-    let op = Op::Send {
-        file,
-        buffer: Buffer::Slot(slot),
-        range: 0..CHUNK_BYTES,
-    };
+    let op = Op::Send { file, buffer: Buffer::Slot(slot), range: 0..CHUNK_BYTES };
     let (result, _) = run(&mut *ring, op);
-    assert!(
-        matches!(result, Err(libc::EPIPE | libc::ECONNRESET)),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(libc::EPIPE | libc::ECONNRESET)), "{result:?}");
 }

@@ -56,12 +56,7 @@ impl UringRing {
                 Next::Outcome(outcome) => flight.state.outcome = Some(outcome),
             }
         }
-        if let Progress {
-            outcome: Some(outcome),
-            notifications: 0,
-            ..
-        } = flight.state
-        {
+        if let Progress { outcome: Some(outcome), notifications: 0, .. } = flight.state {
             done.extend(self.table.finish(key, outcome));
         }
     }
@@ -69,11 +64,7 @@ impl UringRing {
 
 /// Decides what follows, from the result of the operation's current step.
 fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
-    let again = if flight.cancelled {
-        Err(libc::ECANCELED)
-    } else {
-        Ok(Next::Transfer)
-    };
+    let again = if flight.cancelled { Err(libc::ECANCELED) } else { Ok(Next::Transfer) };
     let again = again.unwrap_or_else(|errno| Next::Outcome(Err(errno)));
     let Ok(moved) = usize::try_from(result) else {
         return after_error(flight, kind, -result, again);

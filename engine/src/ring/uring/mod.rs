@@ -64,12 +64,7 @@ struct Progress {
 impl Default for Progress {
     fn default() -> Progress {
         let step = Step::Transfer { zero_copy: false };
-        Progress {
-            step,
-            notifications: 0,
-            interruptions: 0,
-            outcome: None,
-        }
+        Progress { step, notifications: 0, interruptions: 0, outcome: None }
     }
 }
 
@@ -106,11 +101,7 @@ pub(super) struct UringRing {
 impl UringRing {
     /// Makes a ring for the calling thread.
     pub(super) fn open(config: &RingConfig) -> Result<UringRing, OpenError> {
-        let Setup {
-            ring,
-            fixed_files,
-            send_zc,
-        } = setup::setup(config)?;
+        let Setup { ring, fixed_files, send_zc } = setup::setup(config)?;
         let zero_copy = ZeroCopy::new(&ring, send_zc, config.zero_copy.as_ref());
         let mut opened = UringRing {
             ring,
@@ -184,10 +175,7 @@ impl UringRing {
             };
             let result =
                 rustix::io::retry_on_intr(|| rustix::io::read(&*file.fd, flight.op.rest_mut(0)));
-            done.extend(
-                self.table
-                    .finish(key, result.map_err(|errno| errno.raw_os_error())),
-            );
+            done.extend(self.table.finish(key, result.map_err(|errno| errno.raw_os_error())));
         }
     }
 
@@ -201,11 +189,7 @@ impl UringRing {
         // With an outcome only notifications are outstanding, which nothing hastens.
         let late = waiting.filter(|(_, flight)| flight.state.outcome.is_none());
         let late: Vec<Key> = late.map(|(key, _)| key).collect();
-        self.cancel_again = if late.is_empty() {
-            None
-        } else {
-            Some(now + CANCEL_AGAIN)
-        };
+        self.cancel_again = if late.is_empty() { None } else { Some(now + CANCEL_AGAIN) };
         for key in late {
             self.queue_cancel(key);
         }
@@ -234,14 +218,7 @@ impl Ring for UringRing {
         let raw = fd.as_raw_fd();
         let zero_copy = kind == FileKind::Socket && self.zero_copy.registered();
         // This sets O_NONBLOCK, which the kernel samples when the file is registered.
-        let id = self.table.add_file(
-            fd,
-            kind,
-            FileState {
-                fixed: None,
-                zero_copy,
-            },
-        )?;
+        let id = self.table.add_file(fd, kind, FileState { fixed: None, zero_copy })?;
         if self.fixed_files {
             match (
                 self.ring.submitter().register_files_update(id.0, &[raw]),
@@ -258,11 +235,7 @@ impl Ring for UringRing {
     fn remove_file(&mut self, id: FileId) -> io::Result<()> {
         let file = self.table.remove_file(id)?;
         match file.state.fixed {
-            Some(index) => self
-                .ring
-                .submitter()
-                .register_files_update(index, &[-1])
-                .map(drop),
+            Some(index) => self.ring.submitter().register_files_update(index, &[-1]).map(drop),
             None => Ok(()),
         }
     }
@@ -270,10 +243,7 @@ impl Ring for UringRing {
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected> {
         let try_read = matches!(op, Op::TryRead { .. });
         let key = self.table.admit(token, op)?;
-        let pollable = self
-            .table
-            .flight(key)
-            .is_some_and(|(_, f)| f.kind == FileKind::Pollable);
+        let pollable = self.table.flight(key).is_some_and(|(_, f)| f.kind == FileKind::Pollable);
         match try_read && pollable {
             true => self.tries.push(key),
             false => self.queue_transfer(key),
@@ -313,12 +283,7 @@ impl Ring for UringRing {
     }
 
     fn zero_copy(&self) -> ZeroCopyStats {
-        self.zero_copy.stats(
-            self.table
-                .files()
-                .filter(|file| file.state.zero_copy)
-                .count(),
-        )
+        self.zero_copy.stats(self.table.files().filter(|file| file.state.zero_copy).count())
     }
 }
 

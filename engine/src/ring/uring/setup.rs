@@ -59,11 +59,7 @@ pub(super) fn setup(config: &RingConfig) -> Result<Setup, OpenError> {
     }
     bound_workers(&ring, config);
     let fixed_files = register_file_table(&ring, config.files);
-    Ok(Setup {
-        ring,
-        fixed_files,
-        send_zc: probe.is_supported(opcode::SendZc::CODE),
-    })
+    Ok(Setup { ring, fixed_files, send_zc: probe.is_supported(opcode::SendZc::CODE) })
 }
 
 fn build(config: &RingConfig) -> io::Result<IoUring> {
@@ -102,11 +98,8 @@ fn check_features(ring: &IoUring) -> Result<(), OpenError> {
         (params.is_feature_rw_cur_pos(), "IORING_FEAT_RW_CUR_POS"),
         (params.is_feature_ext_arg(), "IORING_FEAT_EXT_ARG"),
     ];
-    let missing: Vec<&str> = features
-        .iter()
-        .filter(|(present, _)| !present)
-        .map(|(_, name)| *name)
-        .collect();
+    let missing: Vec<&str> =
+        features.iter().filter(|(present, _)| !present).map(|(_, name)| *name).collect();
     match missing.is_empty() {
         true => Ok(()),
         false => Err(lacking(&missing.join(", "))),
@@ -117,10 +110,7 @@ fn check_features(ring: &IoUring) -> Result<(), OpenError> {
 /// write on a worker, so that this many never keep one another waiting.
 fn bound_workers(ring: &IoUring, config: &RingConfig) {
     let workers = (2 * config.files).min(config.depth);
-    if let Err(error) = ring
-        .submitter()
-        .register_iowq_max_workers(&mut [workers, workers])
-    {
+    if let Err(error) = ring.submitter().register_iowq_max_workers(&mut [workers, workers]) {
         tracing::debug!(%error, "the number of kernel workers stays unbounded");
     }
 }
@@ -128,11 +118,7 @@ fn bound_workers(ring: &IoUring, config: &RingConfig) {
 /// Registered files spare a reference count on every operation. Without them all works as well.
 fn register_file_table(ring: &IoUring, files: u32) -> bool {
     let empty = || ring.submitter().register_files(&vec![-1; files as usize]);
-    match ring
-        .submitter()
-        .register_files_sparse(files)
-        .or_else(|_| empty())
-    {
+    match ring.submitter().register_files_sparse(files).or_else(|_| empty()) {
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(%error, "files cannot be registered; using plain descriptors");
@@ -142,7 +128,5 @@ fn register_file_table(ring: &IoUring, files: u32) -> bool {
 }
 
 fn lacking(missing: &str) -> open::OpenError {
-    OpenError::Lacking {
-        missing: missing.to_owned(),
-    }
+    OpenError::Lacking { missing: missing.to_owned() }
 }

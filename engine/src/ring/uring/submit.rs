@@ -70,9 +70,7 @@ impl UringRing {
             FileKind::Blocking => squeue::Flags::ASYNC,
             FileKind::Pollable | FileKind::Socket => squeue::Flags::empty(),
         };
-        let entry = entry
-            .flags(file.target_flags() | worker)
-            .user_data(key.to_user_data());
+        let entry = entry.flags(file.target_flags() | worker).user_data(key.to_user_data());
         self.queued.push_back(entry);
     }
 
@@ -96,9 +94,7 @@ impl UringRing {
     /// Queues a request that an operation's current step end. Its answer is of no use: whatever it
     /// is, the operation completes.
     pub(super) fn queue_cancel(&mut self, key: Key) {
-        let entry = opcode::AsyncCancel::new(key.to_user_data())
-            .build()
-            .user_data(IGNORED);
+        let entry = opcode::AsyncCancel::new(key.to_user_data()).build().user_data(IGNORED);
         self.queued.push_back(entry);
     }
 

@@ -41,10 +41,7 @@ impl ZeroCopy {
             return ZeroCopy::default();
         };
         match register(ring, arena) {
-            Ok(()) => ZeroCopy {
-                arena: Some(Arc::clone(arena)),
-                ..ZeroCopy::default()
-            },
+            Ok(()) => ZeroCopy { arena: Some(Arc::clone(arena)), ..ZeroCopy::default() },
             Err(error) => {
                 tracing::info!(%error, "the arena cannot be registered; using plain sends");
                 ZeroCopy::default()
@@ -96,17 +93,11 @@ impl ZeroCopy {
 /// Whether a SEND_ZC answered that it cannot be done here, so that a plain send should be: the
 /// kernel has no report of usage (6.0, 6.1), the protocol no zero-copy, or too much is pinned.
 pub(super) fn refused(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EINVAL | libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS
-    )
+    matches!(errno, libc::EINVAL | libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS)
 }
 
 fn register(ring: &IoUring, arena: &Arena) -> io::Result<()> {
-    let whole = libc::iovec {
-        iov_base: arena.base().cast(),
-        iov_len: arena.mapped_bytes(),
-    };
+    let whole = libc::iovec { iov_base: arena.base().cast(), iov_len: arena.mapped_bytes() };
     // SAFETY: needed because the kernel is given an address range for good. It is the arena's own
     // mapping; the ring keeps the arena, and unregisters the buffer before it lets go of it.
     unsafe { ring.submitter().register_buffers(&[whole]) }
