@@ -5,37 +5,48 @@
 //! 2.5 Gb/s it wins, and in between the fastest is a mixture, part of the chunks compressed and
 //! part raw, so that neither the link nor the workers ever wait. Two rules, one in the other:
 //!
-//! 1. **The queue rule** makes the mixture. Frames of a device leave in order, so a chunk that is
-//!    chosen now is needed when everything ahead of it is sent. It is compressed if a worker can
-//!    have it ready by then, at the highest level that can, and goes raw otherwise. A slow link
-//!    leaves much time and gets high levels; a fast one gets raw chunks and never waits.
-//! 2. **The outer loop** ([`arms`]) sets the rule's cap: raw only, or at most level -5, 1, 3, 6.
+//! 1. **The queue rule** makes the mixture. Frames of a device leave in order, so a chunk chosen
+//!    now can go on the link when everything ahead of it has gone, and not before a worker is done
+//!    with it. Of raw and each level it takes the choice that is across the link first: a long
+//!    queue gives time to compress for nothing, a short one does not, and on a slow link even a
+//!    wait for the worker is shorter than the raw chunk's way. What levels cost and give is
+//!    measured; a level not used lately is judged by the others, in proportion.
+//! 2. **The outer loop** (`arms`) sets the rule's cap: raw only, or at most level -5, 1, 3, 6.
 //!    The queue rule believes that a worker is free when it is idle. On few cores it is not:
 //!    compression takes them from the reader and the network, the link then looks slower than it
 //!    is, and the rule would compress still more. So what counts is measured: raw bytes per
 //!    second, end to end, over a slice of chunks with each cap; the best is kept, and its
-//!    neighbours are tried again now and then, for a few per cent of the time at most.
+//!    neighbours are tried again now and then, for a few per cent of the time at most. Caps matter
+//!    without contention too: the rule is greedy, and a high level now may cost the next chunks
+//!    their worker.
 //!
 //! Incompressible data is a matter of the chunk, not of the link: a device whose chunks did not
 //! shrink is probed first, and then more and more seldom.
+//!
+//! `simulator` (tests) has what this is worth against every fixed choice: 1 GiB over 0.1 to 12 GB/s,
+//! 2 to 8 cores, shared by both ends or not, 240 cells. With seven seeds of noise: at least 0.95 of
+//! the best of them in 92 to 99 % of the cells, 0.86 in the worst one, 1.01 to 1.02 on average, and
+//! up to 1.44 where the mixture wins. 64 MiB are too short for it: there a slow link sees 0.7 of
+//! the best level, most of it lost on the chunks that fill the socket's buffer first.
 //!
 //! Pure: time comes in as nanoseconds of any clock that does not go back. Chunks of zeros never
 //! come here; they have no body to compress.
 
 mod arms;
 mod estimate;
+#[cfg(test)]
+mod simulator;
 
 use arms::Arms;
-use estimate::{Busy, Rate};
+use estimate::{Busy, Levels, PRIORS};
 
 /// The zstd levels that the adaptive policy chooses among. Above 6 zstd gains little on device
 /// state and costs a multiple.
 pub const LEVELS: [i32; 4] = [-5, 1, 3, 6];
 
-/// What compression is expected to do before anything was measured, per entry of [`LEVELS`]:
-/// nanoseconds per raw byte on one core, and raw bytes per wire byte. From a mixed bag of device
-/// state and code on a 2024 server core; the first chunks correct it.
-const PRIORS: [(f64, f64); 4] = [(1.1, 2.2), (1.6, 2.8), (2.6, 3.0), (6.0, 3.2)];
+/// What a link is taken for before anything was sent: 1 GB/s, as sure as of a few sends.
+const LINK_PRIOR_BYTES: f64 = 2e6;
+const LINK_PRIOR_NS: f64 = 2e6;
 
 /// How many chunks in a row must fail to shrink before probing them becomes seldom.
 const STREAK_FREE: u32 = 4;
@@ -93,10 +104,10 @@ pub struct Controller {
     chunk_bytes: f64,
     /// Wire bytes per nanosecond in which something was being sent.
     link: Busy,
-    /// Nanoseconds of a worker per raw byte, by level.
-    cost: [Rate; LEVELS.len()],
-    /// Raw bytes per wire byte of what shrank or not, by level.
-    shrink: [Rate; LEVELS.len()],
+    /// What the levels cost and give.
+    levels: Levels,
+    /// Raw bytes per wire byte of what shrank lately, at whatever level.
+    shrunk: f64,
     /// Raw bytes per wire byte of everything sent.
     sent_raw_bytes: u64,
     sent_wire_bytes: u64,
@@ -113,9 +124,9 @@ impl Controller {
             policy,
             workers: f64::from(workers.max(1)),
             chunk_bytes: f64::from(chunk_bytes.max(1)),
-            link: Busy::default(),
-            cost: PRIORS.map(|(ns_per_byte, _)| Rate::prior(ns_per_byte)),
-            shrink: PRIORS.map(|(_, ratio)| Rate::prior(ratio)),
+            link: Busy::prior(LINK_PRIOR_BYTES, LINK_PRIOR_NS),
+            levels: Levels::default(),
+            shrunk: PRIORS[1].1,
             sent_raw_bytes: 0,
             sent_wire_bytes: 0,
             choices: 0,
@@ -126,11 +137,12 @@ impl Controller {
     /// Chooses for the next chunk of a device. Call it once per chunk, when it has been read.
     pub fn choose(&mut self, now_ns: u64, view: &QueueView) -> Choice {
         self.choices += 1;
-        self.arms.chosen(now_ns);
+        let empty = view.queued_wire_bytes == 0 && view.encoding_now == 0;
+        self.arms.chosen(now_ns, empty);
         let level = match self.policy {
             Policy::Raw => None,
             Policy::Zstd(level) => Some(level),
-            Policy::Adaptive => self.queue_rule(view),
+            Policy::Adaptive => self.queue_rule(now_ns, view),
         };
         self.arms.at_cap(level.is_some() && level == self.arms.cap());
         match level {
@@ -152,11 +164,13 @@ impl Controller {
         worker_ns: u64,
     ) {
         let Some(index) = LEVELS.iter().position(|&known| known == level) else { return };
-        if raw_bytes == 0 {
+        // What a probe rejected says nothing about compressing what shrinks.
+        if wire_bytes >= raw_bytes {
             return;
         }
-        self.cost[index].add(worker_ns as f64, raw_bytes as f64);
-        self.shrink[index].add(raw_bytes as f64, wire_bytes.max(1) as f64);
+        let (raw_bytes, wire_bytes) = (raw_bytes as f64, wire_bytes.max(1) as f64);
+        self.levels.measured(index, raw_bytes, wire_bytes, worker_ns as f64);
+        self.shrunk += (raw_bytes / wire_bytes - self.shrunk) / 16.0;
     }
 
     /// A send of state is being submitted. Every one ends in [`sent`](Self::sent).
@@ -169,7 +183,8 @@ impl Controller {
         self.link.end(now_ns, wire_bytes as f64);
         self.sent_raw_bytes += raw_bytes;
         self.sent_wire_bytes += wire_bytes;
-        self.arms.sent(now_ns, raw_bytes as f64);
+        let link = self.link.bytes_per_ns(now_ns);
+        self.arms.sent(now_ns, raw_bytes as f64, link);
     }
 
     /// Raw bytes per wire byte over everything sent; 1 before the first.
@@ -183,7 +198,7 @@ impl Controller {
     /// What the streams take while they have something to send, in wire bytes per second, lately;
     /// none before the first send completed.
     pub fn link_bytes_per_s(&self) -> Option<f64> {
-        self.link.bytes_per_ns().map(|rate| rate * 1e9)
+        self.link.is_measured().then(|| self.link.bytes_per_ns(0) * 1e9)
     }
 
     /// State bytes per second end to end while there was something to do, over the last slice;
@@ -192,22 +207,24 @@ impl Controller {
         self.arms.bytes_per_ns().map(|rate| rate * 1e9)
     }
 
-    /// The highest level, up to the cap, at which a worker is done before the link needs the
-    /// chunk; none if it is not at any.
-    fn queue_rule(&self, view: &QueueView) -> Option<i32> {
+    /// Of raw and the levels up to the cap, the choice with which this chunk is on the link's far
+    /// side first.
+    fn queue_rule(&self, now_ns: u64, view: &QueueView) -> Option<i32> {
         let cap = self.arms.cap()?;
-        let link = self.link.bytes_per_ns()?;
-        if view.streams_idle {
-            return None;
-        }
+        let link = self.link.bytes_per_ns(now_ns);
         let backlog = f64::from(view.encoding_now);
-        (0..LEVELS.len()).rev().filter(|&index| LEVELS[index] <= cap).find_map(|index| {
-            let job_ns = self.cost[index].get() * self.chunk_bytes;
-            let ahead_bytes = backlog * self.chunk_bytes / self.shrink[index].get().max(1.0);
-            let needed_ns = (view.queued_wire_bytes as f64 + ahead_bytes) / link;
-            let ready_ns = job_ns * (1.0 + backlog / self.workers);
-            (ready_ns <= needed_ns).then_some(LEVELS[index])
-        })
+        let ahead_bytes = view.queued_wire_bytes as f64 + backlog * self.chunk_bytes / self.shrunk;
+        let needed_ns = ahead_bytes / link;
+        let mut first = (needed_ns + self.chunk_bytes / link, None);
+        for (index, &level) in LEVELS.iter().enumerate().take_while(|&(_, &level)| level <= cap) {
+            let (ns_per_byte, ratio) = self.levels.expect(index);
+            let ready_ns = ns_per_byte * self.chunk_bytes * (1.0 + backlog / self.workers);
+            let there_ns = ready_ns.max(needed_ns) + self.chunk_bytes / ratio / link;
+            if there_ns < first.0 {
+                first = (there_ns, Some(level));
+            }
+        }
+        first.1
     }
 
     /// Whether a chunk of a device with this streak is given to a worker at all. The choice among
@@ -216,5 +233,103 @@ impl Controller {
         let shift = streak.saturating_sub(STREAK_FREE - 1).min(STREAK_SHIFT_MAX);
         let hash = self.choices.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         hash & ((1 << shift) - 1) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: u32 = 256 << 10;
+
+    fn view(queued_wire_bytes: u64, encoding_now: u32) -> QueueView {
+        QueueView { queued_wire_bytes, encoding_now, ..QueueView::default() }
+    }
+
+    /// A controller that has seen a link of this speed.
+    fn with_link(gb_s: f64) -> Controller {
+        let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
+        let mut now_ns = 0;
+        for _ in 0..100 {
+            controller.sending(now_ns);
+            now_ns += (f64::from(CHUNK) / gb_s) as u64;
+            controller.sent(now_ns, u64::from(CHUNK), u64::from(CHUNK));
+        }
+        controller
+    }
+
+    #[test]
+    fn a_fixed_policy_is_what_it_says() {
+        for streak in [0, 1, 3] {
+            let view = QueueView { incompressible_streak: streak, ..view(0, 0) };
+            let choice = Controller::new(Policy::Zstd(3), 2, CHUNK).choose(0, &view);
+            assert_eq!(choice, Choice::Zstd { level: 3, probe: streak > 0 });
+            assert_eq!(Controller::new(Policy::Raw, 2, CHUNK).choose(0, &view), Choice::Raw);
+            assert_eq!(Controller::new(Policy::Zstd(3), 0, CHUNK).choose(0, &view), Choice::Raw);
+        }
+    }
+
+    #[test]
+    fn a_fast_idle_link_gets_raw_and_a_slow_one_does_not() {
+        assert_eq!(with_link(12.0).choose(0, &view(0, 0)), Choice::Raw);
+        assert!(matches!(with_link(0.1).choose(0, &view(0, 0)), Choice::Zstd { .. }));
+    }
+
+    #[test]
+    fn a_queue_gives_time_to_compress_and_a_backlog_takes_it() {
+        let mut controller = with_link(3.0);
+        assert_eq!(controller.choose(0, &view(0, 0)), Choice::Raw);
+        assert!(matches!(controller.choose(0, &view(4 << 20, 0)), Choice::Zstd { .. }));
+        assert_eq!(controller.choose(0, &view(4 << 20, 100)), Choice::Raw);
+    }
+
+    #[test]
+    fn incompressible_chunks_are_probed_ever_more_seldom_but_for_ever() {
+        let tried = |streak: u32| {
+            let mut controller = Controller::new(Policy::Zstd(1), 2, CHUNK);
+            let view = QueueView { incompressible_streak: streak, ..view(0, 0) };
+            let choices = (0..6400).map(|_| controller.choose(0, &view));
+            choices.filter(|choice| *choice != Choice::Raw).count()
+        };
+        assert_eq!(tried(3), 6400);
+        assert!((2900..3500).contains(&tried(4)), "{}", tried(4));
+        for streak in [9, 100, u32::MAX] {
+            assert!((130..270).contains(&tried(streak)), "{}", tried(streak));
+        }
+    }
+
+    #[test]
+    fn two_devices_taking_turns_are_both_probed() {
+        let mut controller = Controller::new(Policy::Zstd(1), 2, CHUNK);
+        let hopeless = QueueView { incompressible_streak: 50, ..view(0, 0) };
+        let tried: Vec<usize> =
+            (0..20_000).filter(|_| controller.choose(0, &hopeless) != Choice::Raw).collect();
+        assert!(tried.iter().any(|index| index % 2 == 0));
+        assert!(tried.iter().any(|index| index % 2 == 1));
+    }
+
+    #[test]
+    fn the_read_outs_are_what_was_fed_in() {
+        let fresh = Controller::new(Policy::Adaptive, 2, CHUNK);
+        assert_eq!((fresh.link_bytes_per_s(), fresh.raw_bytes_per_s()), (None, None));
+        assert_eq!(fresh.ratio(), 1.0);
+        let link = with_link(2.0).link_bytes_per_s().expect("measured");
+        assert!((1.9e9..2.1e9).contains(&link), "{link}");
+        let mut controller = fresh;
+        controller.sending(0);
+        controller.sent(10, 100, 400);
+        assert_eq!(controller.ratio(), 4.0);
+    }
+
+    #[test]
+    fn idle_time_is_not_the_links() {
+        let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
+        for second in 0..200 {
+            let now_ns = second * 1_000_000_000;
+            controller.sending(now_ns);
+            controller.sent(now_ns + 100_000, 100_000, 100_000);
+        }
+        let link = controller.link_bytes_per_s().expect("measured");
+        assert!((0.99e9..1.01e9).contains(&link), "{link}");
     }
 }

@@ -1,0 +1,444 @@
+//! Two hosts, a link and a [`Controller`], in simulated time: what a policy is worth, without
+//! the noise of a real machine (and with some of its own, from a seed).
+//!
+//! ```text
+//! reader -> [choose] -> workers -> in order -> sender thread -> socket buffer -> link
+//!        -> socket buffer -> receiver thread -> workers -> in order -> writer
+//! ```
+//! A host's runnable threads share its cores evenly. Costs are PERF's on one core, in nanoseconds
+//! per byte: read 4.6 GB/s, write 6.5, TCP send 0.15 s/GB and receive 0.08, zstd as measured.
+
+use std::collections::VecDeque;
+
+use super::{Choice, Controller, LEVELS, Policy, QueueView};
+
+const CHUNK: u64 = 256 << 10;
+const READ_NS: f64 = 1.0 / 4.6;
+const WRITE_NS: f64 = 1.0 / 6.5;
+const SEND_NS: f64 = 0.15;
+const RECEIVE_NS: f64 = 0.08;
+const PROBE_NS: f64 = 10_000.0;
+const SOCKET_BYTES: f64 = 2e6;
+
+/// What a kind of data does at each of LEVELS: compression and decompression in GB/s, and ratio.
+#[derive(Clone, Copy)]
+struct Data {
+    compress: [f64; 4],
+    ratio: [f64; 4],
+    decompress: [f64; 4],
+}
+
+const STATE: Data = Data {
+    compress: [1.5, 1.2, 0.8, 0.3],
+    ratio: [5.0, 7.7, 7.0, 7.9],
+    decompress: [3.6, 3.7, 3.2, 3.2],
+};
+const ELF: Data = Data {
+    compress: [0.69, 0.47, 0.27, 0.1],
+    ratio: [1.89, 2.67, 2.96, 3.1],
+    decompress: [2.1, 1.3, 1.1, 1.1],
+};
+const WEAK: Data = Data {
+    compress: [0.9, 0.5, 0.3, 0.12],
+    ratio: [1.1, 1.3, 1.4, 1.45],
+    decompress: [3.0, 2.0, 1.8, 1.8],
+};
+const NOISE: Data = Data { compress: [5.7, 5.0, 4.0, 3.0], ratio: [1.0; 4], decompress: [14.0; 4] };
+
+/// The data of chunk `index` of `total`.
+type Contents = fn(u64, u64) -> Data;
+const CONTENTS: [(&str, Contents); 6] = [
+    ("state", |_, _| STATE),
+    ("elf", |_, _| ELF),
+    ("weak", |_, _| WEAK),
+    ("noise", |_, _| NOISE),
+    ("elf+noise", |index, _| if index / 20 % 2 == 0 { ELF } else { NOISE }),
+    ("elf>state", |index, total| if index < total / 2 { ELF } else { STATE }),
+];
+
+#[derive(Clone, Copy)]
+struct World {
+    link_gb_s: f64,
+    cores: u32,
+    /// Both ends on the same cores, as a benchmark over loopback has it.
+    shared: bool,
+    chunks: u64,
+    /// Slots of the sender, and of the receiver.
+    pool: usize,
+    contents: Contents,
+    seed: u64,
+}
+
+struct Chunk {
+    data: Data,
+    choice: Choice,
+    level: Option<usize>,
+    wire: f64,
+    encoded: bool,
+    decoded: bool,
+    started_ns: f64,
+}
+
+/// A thread or the link: what it works on, and the work left in nanoseconds.
+#[derive(Clone, Copy)]
+struct Server {
+    host: Option<usize>,
+    job: Option<(usize, f64)>,
+}
+
+struct Simulation {
+    world: World,
+    controller: Controller,
+    now: f64,
+    chunks: Vec<Chunk>,
+    servers: Vec<Server>,
+    to_encode: VecDeque<usize>,
+    to_decode: VecDeque<usize>,
+    next_send: usize,
+    next_write: usize,
+    on_link: VecDeque<usize>,
+    to_receive: VecDeque<usize>,
+    arrived: usize,
+    written: usize,
+    sender_socket: f64,
+    receiver_socket: f64,
+    sent: usize,
+    /// A send is in flight, be it blocked by a full socket.
+    submitted: bool,
+    queued: f64,
+    streak: u32,
+    random: u64,
+}
+
+// Places in `servers`; the encoders and decoders follow.
+const READER: usize = 0;
+const SENDER: usize = 1;
+const LINK: usize = 2;
+const RECEIVER: usize = 3;
+const WRITER: usize = 4;
+const WORKERS: usize = 5;
+
+impl Simulation {
+    fn new(world: World, policy: Policy) -> Simulation {
+        let target = usize::from(!world.shared);
+        let mut servers: Vec<Server> = [Some(0), Some(0), None, Some(target), Some(target)]
+            .map(|host| Server { host, job: None })
+            .to_vec();
+        for host in [0, target] {
+            servers.extend((0..world.cores).map(|_| Server { host: Some(host), job: None }));
+        }
+        Simulation {
+            controller: Controller::new(policy, world.cores, CHUNK as u32),
+            now: 0.0,
+            chunks: Vec::new(),
+            servers,
+            to_encode: VecDeque::new(),
+            to_decode: VecDeque::new(),
+            next_send: 0,
+            next_write: 0,
+            on_link: VecDeque::new(),
+            to_receive: VecDeque::new(),
+            arrived: 0,
+            written: 0,
+            sender_socket: 0.0,
+            receiver_socket: 0.0,
+            sent: 0,
+            submitted: false,
+            queued: 0.0,
+            streak: 0,
+            random: world.seed | 1,
+            world,
+        }
+    }
+
+    /// Between 0.8 and 1.2, and one job in sixteen takes twice as long.
+    fn noise(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let part = (self.random >> 40) as f64 / (1u64 << 24) as f64;
+        (0.8 + 0.4 * part) * if self.random & 15 == 0 { 2.0 } else { 1.0 }
+    }
+
+    fn give(&mut self, server: usize, chunk: usize, work_ns: f64) {
+        let work_ns = if server == LINK { work_ns } else { work_ns * self.noise() };
+        self.servers[server].job = Some((chunk, work_ns));
+    }
+
+    fn idle(&self, server: usize) -> bool {
+        self.servers[server].job.is_none()
+    }
+
+    /// Gives work to every server that can have some.
+    fn dispatch(&mut self) {
+        let raw = CHUNK as f64;
+        let encoders = WORKERS..WORKERS + self.world.cores as usize;
+        let decoders = encoders.end..self.servers.len();
+        if self.idle(READER)
+            && (self.chunks.len() as u64) < self.world.chunks
+            && self.chunks.len() - self.sent < self.world.pool
+        {
+            let index = self.chunks.len() as u64;
+            self.chunks.push(Chunk {
+                data: (self.world.contents)(index, self.world.chunks),
+                choice: Choice::Raw,
+                level: None,
+                wire: raw,
+                encoded: false,
+                decoded: false,
+                started_ns: 0.0,
+            });
+            self.give(READER, index as usize, raw * READ_NS);
+        }
+        for server in encoders {
+            if !self.idle(server) {
+                continue;
+            }
+            let Some(chunk) = self.to_encode.pop_front() else { break };
+            let Choice::Zstd { level, probe } = self.chunks[chunk].choice else { unreachable!() };
+            let index = LEVELS.iter().position(|&known| known == level).expect("a known level");
+            let data = self.chunks[chunk].data;
+            let hopeless = data.ratio[index] < 16.0 / 15.0;
+            let mut work = if probe { PROBE_NS } else { 0.0 };
+            if !(probe && hopeless) {
+                work += raw / data.compress[index];
+            }
+            if !hopeless {
+                self.chunks[chunk].wire = raw / data.ratio[index];
+                self.chunks[chunk].level = Some(index);
+            }
+            self.chunks[chunk].started_ns = self.now;
+            self.give(server, chunk, work);
+        }
+        if self.idle(SENDER)
+            && let Some(chunk) = self.chunks.get(self.next_send).filter(|chunk| chunk.encoded)
+        {
+            let wire = chunk.wire;
+            if !self.submitted {
+                self.submitted = true;
+                self.controller.sending(self.now as u64);
+            }
+            if self.sender_socket + wire <= SOCKET_BYTES {
+                self.sender_socket += wire;
+                self.give(SENDER, self.next_send, wire * SEND_NS);
+            }
+        }
+        if self.idle(LINK)
+            && let Some(&chunk) = self.on_link.front()
+            && self.receiver_socket + self.chunks[chunk].wire <= SOCKET_BYTES
+        {
+            self.on_link.pop_front();
+            self.receiver_socket += self.chunks[chunk].wire;
+            let work = self.chunks[chunk].wire / self.world.link_gb_s;
+            self.give(LINK, chunk, work);
+        }
+        if self.idle(RECEIVER)
+            && self.arrived - self.written < self.world.pool
+            && let Some(chunk) = self.to_receive.pop_front()
+        {
+            self.arrived += 1;
+            let work = self.chunks[chunk].wire * RECEIVE_NS;
+            self.give(RECEIVER, chunk, work);
+        }
+        for server in decoders {
+            if !self.idle(server) {
+                continue;
+            }
+            let Some(chunk) = self.to_decode.pop_front() else { break };
+            let level = self.chunks[chunk].level.expect("compressed");
+            let work = raw / self.chunks[chunk].data.decompress[level];
+            self.give(server, chunk, work);
+        }
+        if self.idle(WRITER) && self.chunks.get(self.next_write).is_some_and(|chunk| chunk.decoded)
+        {
+            self.give(WRITER, self.next_write, raw * WRITE_NS);
+            self.next_write += 1;
+        }
+    }
+
+    fn choose(&mut self, chunk: usize) {
+        let encoders = WORKERS..WORKERS + self.world.cores as usize;
+        let busy = encoders.filter(|&server| !self.idle(server)).count();
+        let view = QueueView {
+            queued_wire_bytes: self.queued as u64,
+            streams_idle: !self.submitted,
+            encoding_now: (busy + self.to_encode.len()) as u32,
+            incompressible_streak: self.streak,
+        };
+        let choice = self.controller.choose(self.now as u64, &view);
+        self.chunks[chunk].choice = choice;
+        match choice {
+            Choice::Raw => self.ready(chunk),
+            Choice::Zstd { .. } => self.to_encode.push_back(chunk),
+        }
+    }
+
+    fn ready(&mut self, chunk: usize) {
+        self.chunks[chunk].encoded = true;
+        self.queued += self.chunks[chunk].wire;
+    }
+
+    fn done(&mut self, server: usize, chunk: usize) {
+        match server {
+            READER => self.choose(chunk),
+            SENDER => {
+                self.on_link.push_back(chunk);
+                self.next_send += 1;
+                self.sent += 1;
+                let wire = self.chunks[chunk].wire as u64;
+                self.controller.sent(self.now as u64, wire, CHUNK);
+                self.queued -= self.chunks[chunk].wire;
+                self.submitted = false;
+            }
+            LINK => {
+                self.sender_socket -= self.chunks[chunk].wire;
+                self.to_receive.push_back(chunk);
+            }
+            RECEIVER => {
+                self.receiver_socket -= self.chunks[chunk].wire;
+                if self.chunks[chunk].level.is_some() {
+                    self.to_decode.push_back(chunk);
+                } else {
+                    self.chunks[chunk].decoded = true;
+                }
+            }
+            WRITER => self.written += 1,
+            _ if server < WORKERS + self.world.cores as usize => {
+                let Choice::Zstd { level, .. } = self.chunks[chunk].choice else { unreachable!() };
+                self.ready(chunk);
+                self.streak = if self.chunks[chunk].level.is_some() { 0 } else { self.streak + 1 };
+                let wire = self.chunks[chunk].wire as u64;
+                let worker_ns = (self.now - self.chunks[chunk].started_ns) as u64;
+                self.controller.encoded(self.now as u64, level, CHUNK, wire, worker_ns);
+            }
+            _ => self.chunks[chunk].decoded = true,
+        }
+    }
+
+    /// Goes on to the next thing that is done.
+    fn step(&mut self) {
+        let mut busy = [0u32; 2];
+        for server in &self.servers {
+            if let (Some(host), Some(_)) = (server.host, server.job) {
+                busy[host] += 1;
+            }
+        }
+        let cores = f64::from(self.world.cores);
+        let rates: Vec<f64> = self
+            .servers
+            .iter()
+            .map(|server| server.host.map_or(1.0, |host| (cores / f64::from(busy[host])).min(1.0)))
+            .collect();
+        let wait = self
+            .servers
+            .iter()
+            .zip(&rates)
+            .filter_map(|(server, rate)| server.job.map(|(_, left)| left / rate))
+            .fold(f64::INFINITY, f64::min);
+        assert!(wait.is_finite(), "stuck with {} of {} written", self.written, self.world.chunks);
+        self.now += wait;
+        let mut over = Vec::new();
+        for (index, server) in self.servers.iter_mut().enumerate() {
+            if let Some((chunk, left)) = &mut server.job {
+                *left -= wait * rates[index];
+                if *left <= 1e-6 {
+                    over.push((index, *chunk));
+                    server.job = None;
+                }
+            }
+        }
+        for (server, chunk) in over {
+            self.done(server, chunk);
+        }
+    }
+
+    /// GB/s of raw state from the chunk `after` to the end.
+    fn run(mut self, after: usize) -> f64 {
+        let mut start = (0, 0.0);
+        while (self.written as u64) < self.world.chunks {
+            self.dispatch();
+            self.step();
+            if start.0 == 0 && self.written >= after {
+                start = (self.written, self.now);
+            }
+        }
+        (self.written - start.0) as f64 * CHUNK as f64 / (self.now - start.1)
+    }
+}
+
+const FIXED: [Policy; 5] =
+    [Policy::Raw, Policy::Zstd(-5), Policy::Zstd(1), Policy::Zstd(3), Policy::Zstd(6)];
+const LINKS_GB_S: [f64; 8] = [0.1, 0.2, 0.3, 0.6, 1.25, 3.0, 6.0, 12.0];
+const HOSTS: [(u32, bool); 5] = [(2, true), (4, true), (2, false), (4, false), (8, false)];
+/// 64 MiB.
+const WARM: usize = 256;
+
+/// One cell: adaptive's speed as a share of the best fixed choice's, over the whole run and after
+/// the first 64 MiB, with that choice and its speed.
+struct Cell {
+    whole: f64,
+    warm: f64,
+    best: String,
+    speed: f64,
+}
+
+fn cell(world: World) -> Cell {
+    let run = |policy, after| Simulation::new(world, policy).run(after);
+    let (best, speed) = FIXED
+        .map(|policy| (policy, run(policy, 0)))
+        .into_iter()
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .expect("five of them");
+    Cell {
+        whole: run(Policy::Adaptive, 0) / speed,
+        warm: run(Policy::Adaptive, WARM) / run(best, WARM),
+        best: match best {
+            Policy::Zstd(level) => level.to_string(),
+            _ => "raw".into(),
+        },
+        speed,
+    }
+}
+
+/// 1 GiB of each kind of data over each link between each pair of hosts. The aim is that no fixed
+/// choice is faster; the bounds are what is reached, with a little room, with this seed (others
+/// have their worst cell between 0.86 and 0.93).
+#[test]
+fn adaptive_keeps_up_with_the_best_fixed_choice() {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let mut cells = Vec::new();
+    for (name, contents) in CONTENTS {
+        for (cores, shared) in HOSTS {
+            let hosts = if shared { "shared" } else { "each" };
+            let _ = write!(text, "{name:>9} {cores} {hosts:6}");
+            for link_gb_s in LINKS_GB_S {
+                let pool = 4 * cores as usize + 8;
+                let chunks = 4096;
+                let seed = 0x5eed;
+                let cell = cell(World { link_gb_s, cores, shared, chunks, pool, contents, seed });
+                let Cell { whole, best, speed, .. } = &cell;
+                let _ = write!(text, " {:3.0}% ({best} {speed:.2})", whole * 100.0);
+                cells.push(cell);
+            }
+            text.push('\n');
+        }
+    }
+    let least = |get: fn(&Cell) -> f64| cells.iter().map(get).fold(f64::INFINITY, f64::min);
+    let mean = |get: fn(&Cell) -> f64| {
+        (cells.iter().map(|cell| get(cell).ln()).sum::<f64>() / cells.len() as f64).exp()
+    };
+    let (least_whole, mean_whole) = (least(|cell| cell.whole), mean(|cell| cell.whole));
+    let (least_warm, mean_warm) = (least(|cell| cell.warm), mean(|cell| cell.warm));
+    let near = cells.iter().filter(|cell| cell.whole >= 0.95).count();
+    println!("links in GB/s {LINKS_GB_S:?}\n{text}");
+    println!(
+        "whole: least {least_whole:.3}, mean {mean_whole:.3}; {near} of {} at 95 %",
+        cells.len()
+    );
+    println!("after 64 MiB: least {least_warm:.3}, mean {mean_warm:.3}");
+    assert!(least_whole >= 0.88, "{least_whole:.3}");
+    assert!(mean_whole >= 1.0, "{mean_whole:.3}");
+    assert!(near * 100 >= cells.len() * 92, "{near} of {}", cells.len());
+    assert!(least_warm >= 0.88, "{least_warm:.3}");
+}
