@@ -101,7 +101,7 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
     Ok(outcome(session.finish()))
 }
 
-/// Opens a real device by its sysfs path. The error's text follows the path in a message.
+/// Opens a real device by its sysfs path. The error names the path.
 pub(crate) fn open_device(path: &Path) -> Result<Arc<dyn MigrationDevice>, String> {
     let device = VfioDevice::open(path).map_err(|error| error.to_string())?;
     Ok(Arc::new(device))

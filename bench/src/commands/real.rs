@@ -54,8 +54,7 @@ impl RealSide {
         let mut devices: Vec<Arc<dyn MigrationDevice>> = Vec::new();
         let mut watches = Vec::new();
         for path in paths {
-            let device = engine::open_device(path)
-                .map_err(|error| input(&format!("--device {}", path.display()), error))?;
+            let device = engine::open_device(path).map_err(|error| input("--device", error))?;
             let watch = Arc::<Watch>::default();
             devices.push(Arc::new(Watched::new(device, Arc::clone(&watch))));
             watches.push(watch);

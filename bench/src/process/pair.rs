@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::message::{Event, RunSpec, SideReport, Task};
 use crate::contender::Side;
@@ -95,10 +95,7 @@ fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport)
 }
 
 fn hear(receiver: &Receiver<(Side, Heard)>, patience: Duration) -> Option<(Side, Heard)> {
-    match receiver.recv_timeout(patience) {
-        Ok(heard) => Some(heard),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    receiver.recv_timeout(patience).ok()
 }
 
 impl PairReport {
