@@ -307,7 +307,9 @@ static int strike(struct ferry *f, struct ferry_file *file,
 		/* Where state_mutex is held already, it is held on to. */
 		return ferry_file_block(f, held ? NULL : file);
 	case ACT_STALL:
+		ferry_count(f, STAT_BLOCKED, 1);
 		msleep(fault->ms);
+		ferry_count(f, STAT_BLOCKED, -1);
 		return 0;
 	case ACT_ERRNO:
 		return err;

@@ -63,7 +63,7 @@ void ferry_file_disable(struct ferry_file *file)
 	mutex_lock(&file->lock);
 	WRITE_ONCE(file->avail, AVAIL_DEAD);
 	mutex_unlock(&file->lock);
-	wake_up_interruptible(&file->wait);
+	wake_up_all(&file->wait);
 	wake_up_all(&file->ferry->unblock_wait);
 	fput(file->filp);
 }
@@ -75,7 +75,7 @@ void ferry_file_break(struct ferry_file *file, int err)
 	file->broken = err;
 	WRITE_ONCE(file->avail, AVAIL_DEAD);
 	mutex_unlock(&file->lock);
-	wake_up_interruptible(&file->wait);
+	wake_up_all(&file->wait);
 }
 
 /* A stream has one position: a second call inside is a bug of the caller's. */

@@ -293,6 +293,9 @@ static void *call_blocked(void *arg)
 
 static void begin(struct blocked *b)
 {
+	struct sigaction sa = { .sa_handler = ignore };
+
+	sigaction(SIGUSR1, &sa, NULL);
 	EQ(pthread_create(&b->thread, NULL, call_blocked, b), 0);
 	while (!stat_of(b->d, "blocked"))
 		usleep(1000);
@@ -301,10 +304,8 @@ static void begin(struct blocked *b)
 static void blocks(void)
 {
 	struct dev *d = dev_new("full");
-	struct sigaction sa = { .sa_handler = ignore };
 	struct blocked b = { .d = d };
 
-	sigaction(SIGUSR1, &sa, NULL);
 	b.fd = enter(d, S_STOP_COPY);
 	fault(d, "block@read=0");
 	begin(&b);
@@ -362,8 +363,7 @@ static void stalls(void)
 
 	b.fd = enter(d, S_STOP_COPY);
 	fault(d, "stall@read=0,300");
-	pthread_create(&b.thread, NULL, call_blocked, &b);
-	usleep(50000);
+	begin(&b);
 	pthread_kill(b.thread, SIGUSR1);
 	pthread_join(b.thread, NULL);
 	/* Not to be interrupted. */

@@ -166,9 +166,12 @@ static struct file *walk(struct ferry *f, enum vfio_device_mig_state to)
 	int ret;
 
 	while (f->state != to) {
+		/* Only a reset leads out of it; the core must not be asked for another way. */
+		if (f->state == VFIO_DEVICE_STATE_ERROR)
+			return ERR_PTR(-EIO);
 		ret = vfio_mig_get_next_state(&f->vdev, f->state, to, &next);
 		if (ret)
-			return ERR_PTR(f->state == VFIO_DEVICE_STATE_ERROR ? -EIO : ret);
+			return ERR_PTR(ret);
 		filp = step(f, next);
 		if (IS_ERR(filp)) {
 			ferry_image_set_running(f, running(f->state));
@@ -183,11 +186,10 @@ static struct file *ferry_set_state(struct vfio_device *vdev,
 				    enum vfio_device_mig_state to)
 {
 	struct ferry *f = container_of(vdev, struct ferry, vdev);
+	enum vfio_device_mig_state from;
 	struct ferry_file *file;
 	struct file *filp;
 	int ret;
-
-	enum vfio_device_mig_state from;
 
 	ret = ferry_fault_arc(f, AT_BEFORE, READ_ONCE(f->state), to);
 	if (ret)

@@ -101,7 +101,8 @@ static ssize_t knob_store(struct device *dev, struct device_attribute *attr,
 
 #define BYTES_MAX (64ULL << 30)
 #define RATE_MAX (1ULL << 40)
-#define US_MAX (600ULL * USEC_PER_SEC)
+/* Under the hung task detector's two minutes. */
+#define US_MAX (100ULL * USEC_PER_SEC)
 
 static struct knob_attr knobs[] = {
 	KNOB(state_bytes, KNOB_STATE_BYTES, NULL, 1 << 20, 1, BYTES_MAX, true),
