@@ -35,9 +35,8 @@ struct ferry_save {
 	unsigned int nr_ready;
 	unsigned int record_next, record_end;
 	u64 initial_end;		/* stream position where initial bytes end */
-	u64 reinit_bytes;		/* asked for, not yet cut */
 	bool saving, saved, final, complete, end_made;
-	bool reinit_flag;
+	bool reinit;			/* asked for, not yet told */
 	unsigned int seg_at, seg_len;
 	u8 seg[FERRY_PAGE];
 };
@@ -97,12 +96,6 @@ static void cut(struct ferry_save *save)
 		save->complete = true;
 	mutex_unlock(&img->lock);
 
-	if (save->reinit_bytes) {
-		save->initial_end = save->file.pos +
-			min(save->reinit_bytes, (u64)save->nr_ready * FERRY_PAGE);
-		save->reinit_bytes = 0;
-		save->reinit_flag = true;
-	}
 	save->saving = false;
 	save->saved = true;
 }
@@ -422,11 +415,12 @@ u64 ferry_save_left(struct ferry_save *save)
 static void precopy_info(struct ferry_save *save, struct vfio_precopy_info *info)
 {
 	struct ferry *f = save->file.ferry;
+	bool reinit = save->reinit && f->state == VFIO_DEVICE_STATE_PRE_COPY;
 	u64 ready, dirty;
 
 	ferry_image_age(f);
 	/* A suspended device (PRE_COPY_P2P) makes no SAVE. */
-	if (f->state == VFIO_DEVICE_STATE_PRE_COPY && !has_data(save) &&
+	if (f->state == VFIO_DEVICE_STATE_PRE_COPY && (reinit || !has_data(save)) &&
 	    save->saved && !save->saving &&
 	    find_first_bit(f->image.dirty, save->precopy_pages) < save->precopy_pages) {
 		start_save(save);
@@ -439,16 +433,18 @@ static void precopy_info(struct ferry_save *save, struct vfio_precopy_info *info
 	dirty = bitmap_weight(f->image.dirty, save->precopy_pages) * FERRY_PAGE;
 	mutex_unlock(&f->image.lock);
 
+	/* What is unread comes before the new initial data, so it counts as such. */
+	if (reinit)
+		save->initial_end = save->file.pos + ready + dirty;
+	save->reinit &= !reinit;
 	if (save->initial_end > save->file.pos)
 		info->initial_bytes = min(save->initial_end - save->file.pos, ready + dirty);
 	else
 		info->initial_bytes = 0;
 	info->dirty_bytes = ready + dirty - info->initial_bytes;
 #ifdef VFIO_PRECOPY_INFO_REINIT
-	if (f->vdev.precopy_info_v2) {
-		info->flags = save->reinit_flag ? VFIO_PRECOPY_INFO_REINIT : 0;
-		save->reinit_flag = false;
-	}
+	if (f->vdev.precopy_info_v2)
+		info->flags = reinit ? VFIO_PRECOPY_INFO_REINIT : 0;
 #endif
 }
 
@@ -578,7 +574,11 @@ int ferry_save_finish(struct ferry_save *save)
 	return ret;
 }
 
-/* The first bytes change and are initial data once more, from the next SAVE on. */
+/*
+ * The first bytes change and are initial data once more. Drivers do this only
+ * for users that opted in to hear of it; here initial_bytes rises for all, and
+ * the opt-in adds the flag.
+ */
 int ferry_save_reinit(struct ferry *f, u64 bytes)
 {
 	int ret = -EINVAL;
@@ -587,7 +587,7 @@ int ferry_save_reinit(struct ferry *f, u64 bytes)
 	if (ferry_in_precopy(f)) {
 		ret = ferry_image_rewrite(f, bytes);
 		mutex_lock(&f->save->file.lock);
-		f->save->reinit_bytes = bytes;
+		f->save->reinit = true;
 		mutex_unlock(&f->save->file.lock);
 	}
 	ferry_state_unlock(f);

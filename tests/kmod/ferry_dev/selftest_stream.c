@@ -306,6 +306,33 @@ static void reinit(void)
 	dev_free(t);
 }
 
+static void reinit_flag(void)
+{
+	struct dev *d = dev_new("full");
+	struct precopy_info info;
+	char buf[65536];
+	int fd;
+
+	if (feature(d, 12 | VFIO_DEVICE_FEATURE_SET, buf, 0)) {
+		printf("  skipped: this kernel has no MIG_PRECOPY_INFOv2\n");
+		dev_free(d);
+		return;
+	}
+	fd = enter(d, S_PRE_COPY);
+	EQ(rd(fd, buf, sizeof(buf)), sizeof(buf));
+	EQ(set(d, "control/reinit", "64K"), 0);
+	info = (struct precopy_info){ .argsz = sizeof(info), .flags = 0x55 };
+	EQ(ioctl(fd, MIG_GET_PRECOPY_INFO, &info), 0);
+	EQ(info.flags, 1);
+	CHECK(info.initial_bytes > (1 << 20) - 65536);
+	EQ(info.dirty_bytes, 0);
+	info.flags = 0x55;
+	EQ(ioctl(fd, MIG_GET_PRECOPY_INFO, &info), 0);
+	EQ(info.flags, 0);
+	close(fd);
+	dev_free(d);
+}
+
 static void loading(void)
 {
 	struct dev *s = dev_new("full"), *t = dev_new("full");
@@ -569,6 +596,7 @@ const struct test stream_tests[] = {
 	{ "precopy", precopy },
 	{ "precopy_asks", precopy_asks },
 	{ "reinit", reinit },
+	{ "reinit_flag", reinit_flag },
 	{ "loading", loading },
 	{ "pollable_fd", pollable_fd },
 	{ "unpollable_fd", unpollable_fd },
