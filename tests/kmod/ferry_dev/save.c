@@ -20,29 +20,9 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "ferry_dev.h"
-
-struct ferry_save {
-	struct ferry_file file;		/* first: the file's private_data */
-	struct work_struct work;
-	/* fixed for the session */
-	unsigned int record_pages;
-	unsigned int chunk_pages;
-	unsigned int precopy_pages;
-	u64 stream_bytes;		/* 0 if begun in PRE_COPY */
-	/* under file.lock */
-	unsigned long *ready;
-	unsigned int nr_ready;
-	unsigned int record_next, record_end;
-	u64 initial_end;		/* stream position where initial bytes end */
-	bool saving, saved, final, complete, end_made;
-	bool reinit;			/* asked for, not yet told */
-	unsigned int seg_at, seg_len;
-	u8 seg[FERRY_PAGE];
-};
+#include "save.h"
 
 static const struct file_operations ferry_save_fops_poll;
-static const struct file_operations ferry_save_fops_nopoll;
 
 struct ferry_file *ferry_save_file(struct ferry_save *save)
 {
@@ -100,15 +80,9 @@ static void cut(struct ferry_save *save)
 	save->saved = true;
 }
 
-static bool has_data(struct ferry_save *save)
-{
-	return save->seg_at < save->seg_len ||
-	       save->record_next < save->record_end || save->nr_ready;
-}
-
 static enum ferry_avail avail(struct ferry_save *save)
 {
-	if (has_data(save))
+	if (ferry_has_data(save))
 		return AVAIL_DATA;
 	if (!save->saved)
 		return AVAIL_WAIT;
@@ -169,91 +143,6 @@ static void save_work(struct work_struct *work)
 	fput(file->filp);
 }
 
-static void put_segment(struct ferry_save *save, const void *from, size_t len)
-{
-	memcpy(save->seg + save->seg_len, from, len);
-	save->seg_len += len;
-}
-
-static void make_header(struct ferry_save *save)
-{
-	struct ferry_stream_header header = {
-		.magic = cpu_to_le64(FERRY_STREAM_MAGIC),
-		.version = cpu_to_le32(FERRY_STREAM_VERSION),
-		.state_bytes = cpu_to_le64(save->file.ferry->image.bytes),
-		.stream_bytes = cpu_to_le64(save->stream_bytes),
-	};
-
-	put_segment(save, &header, sizeof(header));
-	xxh64_update(&save->file.hash, save->seg, save->seg_len);
-}
-
-static u64 bytes_between(struct ferry_image *img, u64 from, u64 to)
-{
-	return min(to * FERRY_PAGE, img->bytes) - from * FERRY_PAGE;
-}
-
-static void make_record(struct ferry_save *save)
-{
-	struct ferry_image *img = &save->file.ferry->image;
-	unsigned int from = find_next_bit(save->ready, img->nr_pages, save->record_end);
-	struct ferry_stream_record record = { .tag = cpu_to_le32(FERRY_RECORD_PAGES) };
-	unsigned int to;
-
-	if (from >= img->nr_pages)
-		from = find_first_bit(save->ready, img->nr_pages);
-	to = find_next_zero_bit(save->ready, min(img->nr_pages, from + save->record_pages),
-				from);
-	bitmap_clear(save->ready, from, to - from);
-	save->nr_ready -= to - from;
-	save->record_next = from;
-	save->record_end = to;
-	record.offset = cpu_to_le64((u64)from * FERRY_PAGE);
-	record.bytes = cpu_to_le64(bytes_between(img, from, to));
-	put_segment(save, &record, sizeof(record));
-	xxh64_update(&save->file.hash, save->seg, save->seg_len);
-}
-
-static void make_page(struct ferry_save *save)
-{
-	struct ferry_image *img = &save->file.ferry->image;
-	unsigned int page = save->record_next++;
-
-	mutex_lock(&img->lock);
-	ferry_image_page(img, page, save->seg);
-	mutex_unlock(&img->lock);
-	save->seg_len = bytes_between(img, page, page + 1);
-	xxh64_update(&save->file.hash, save->seg, save->seg_len);
-}
-
-static void make_end(struct ferry_save *save)
-{
-	struct ferry_stream_record record = {
-		.tag = cpu_to_le32(FERRY_RECORD_END),
-		.bytes = cpu_to_le64(sizeof(__le64)),
-	};
-	__le64 digest;
-
-	put_segment(save, &record, sizeof(record));
-	xxh64_update(&save->file.hash, save->seg, save->seg_len);
-	digest = cpu_to_le64(xxh64_digest(&save->file.hash));
-	put_segment(save, &digest, sizeof(digest));
-	save->end_made = true;
-}
-
-/* The next piece of the stream into seg; false when there is none for now. */
-static bool make_segment(struct ferry_save *save)
-{
-	save->seg_at = save->seg_len = 0;
-	if (save->record_next < save->record_end)
-		make_page(save);
-	else if (save->nr_ready)
-		make_record(save);
-	else if (save->final && save->complete && !save->end_made)
-		make_end(save);
-	return save->seg_len;
-}
-
 static ssize_t copy_out(struct ferry_save *save, char __user *buf, size_t len)
 {
 	ssize_t done = 0;
@@ -261,7 +150,7 @@ static ssize_t copy_out(struct ferry_save *save, char __user *buf, size_t len)
 	while (done < len) {
 		size_t n;
 
-		if (save->seg_at == save->seg_len && !make_segment(save))
+		if (save->seg_at == save->seg_len && !ferry_make_segment(save))
 			break;
 		n = min_t(size_t, len - done, save->seg_len - save->seg_at);
 		if (copy_to_user(buf + done, save->seg + save->seg_at, n))
@@ -420,7 +309,7 @@ static void precopy_info(struct ferry_save *save, struct vfio_precopy_info *info
 
 	ferry_image_age(f);
 	/* A suspended device (PRE_COPY_P2P) makes no SAVE. */
-	if (f->state == VFIO_DEVICE_STATE_PRE_COPY && (reinit || !has_data(save)) &&
+	if (f->state == VFIO_DEVICE_STATE_PRE_COPY && (reinit || !ferry_has_data(save)) &&
 	    save->saved && !save->saving &&
 	    find_first_bit(f->image.dirty, save->precopy_pages) < save->precopy_pages) {
 		start_save(save);
@@ -539,7 +428,7 @@ struct file *ferry_save_start(struct ferry *f, bool precopy)
 	save->precopy_pages = pages_of(ferry_knob(f, KNOB_PRECOPY_BYTES), pages);
 	if (precopy)
 		save->initial_end = min_t(u64, ferry_knob(f, KNOB_INITIAL_BYTES),
-					  bytes_between(img, 0, save->precopy_pages));
+					  ferry_bytes_between(img, 0, save->precopy_pages));
 	else
 		save->stream_bytes = ferry_stop_copy_bytes(f);
 	save->final = !precopy;
@@ -549,7 +438,7 @@ struct file *ferry_save_start(struct ferry *f, bool precopy)
 	mutex_unlock(&img->lock);
 
 	mutex_lock(&save->file.lock);
-	make_header(save);
+	ferry_make_header(save);
 	start_save(save);
 	refresh(save);
 	mutex_unlock(&save->file.lock);

@@ -39,7 +39,8 @@ static void run(const struct test *t, const char *only)
 
 int main(int argc, char **argv)
 {
-	const struct test *suites[] = { stream_tests, reset_tests, fault_tests };
+	const struct test *suites[] = { stream_tests, precopy_tests, fd_tests,
+					reset_tests, fault_tests };
 	const struct test *t;
 	size_t i;
 

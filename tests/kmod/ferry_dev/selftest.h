@@ -99,6 +99,7 @@ struct test {
 	void (*run)(void);
 };
 
-extern const struct test stream_tests[], reset_tests[], fault_tests[];
+extern const struct test stream_tests[], precopy_tests[], fd_tests[], reset_tests[],
+	fault_tests[];
 
 #endif
