@@ -150,6 +150,10 @@ impl Sender {
                 self.slots.put(slot);
             }
         }
-        self.abort(now_ns, fault, actions);
+        // After the handover the target closes its streams one after another; that it runs may
+        // still be said on one that is open.
+        if self.stage != Stage::Handover || self.links.all_lost() {
+            self.abort(now_ns, fault, actions);
+        }
     }
 }

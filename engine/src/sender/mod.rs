@@ -24,6 +24,8 @@ mod switchover;
 
 pub use device::{DeviceConfig, DeviceReport};
 
+use std::collections::VecDeque;
+
 use crate::compress::policy::{Controller, Policy};
 use crate::ids::DeviceId;
 use crate::machine::{
@@ -80,6 +82,8 @@ pub struct Sender {
     switchover: bool,
     target_runs: bool,
     encoding: u32,
+    /// Chunks to be compressed that wait for a worker's slot.
+    unencoded: VecDeque<saving::Unencoded>,
     queued_wire_bytes: u64,
     sending_wire_bytes: u64,
     flights: Vec<Option<sending::Flight>>,
@@ -108,6 +112,7 @@ impl Sender {
             switchover: false,
             target_runs: false,
             encoding: 0,
+            unencoded: VecDeque::new(),
             queued_wire_bytes: 0,
             sending_wire_bytes: 0,
             flights: vec![None; streams],
@@ -190,7 +195,7 @@ impl Machine for Sender {
             }
             Event::Detached { device, stuck } => self.detached(now_ns, device, stuck, actions),
             Event::Encoded { chunk, slot, into, result } => {
-                self.encoded(now_ns, chunk, slot, into, result);
+                self.encoded(now_ns, chunk, slot, into, result, actions);
             }
             Event::Sent { stream, slot } => self.sent(now_ns, stream, slot),
             Event::Frame { stream, frame } => self.frame(now_ns, stream, frame, actions),
