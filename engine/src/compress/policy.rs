@@ -173,18 +173,24 @@ impl Controller {
         self.shrunk += (raw_bytes / wire_bytes - self.shrunk) / 16.0;
     }
 
-    /// A send of state is being submitted. Every one ends in [`sent`](Self::sent).
+    /// A chunk is being submitted to a stream. Every one ends in [`sent`](Self::sent) or
+    /// [`dropped`](Self::dropped).
     pub fn sending(&mut self, now_ns: u64) {
         self.link.start(now_ns);
     }
 
-    /// A send has completed: one chunk, `raw_bytes` of state in `wire_bytes`.
+    /// A chunk is known to have reached the target, or at least to have left this host: one chunk, `raw_bytes` of state in `wire_bytes`.
     pub fn sent(&mut self, now_ns: u64, wire_bytes: u64, raw_bytes: u64) {
         self.link.end(now_ns, wire_bytes as f64);
         self.sent_raw_bytes += raw_bytes;
         self.sent_wire_bytes += wire_bytes;
         let link = self.link.bytes_per_ns(now_ns);
         self.arms.sent(now_ns, raw_bytes as f64, link);
+    }
+
+    /// A chunk that was submitted will never be known to be sent: its epoch was discarded.
+    pub fn dropped(&mut self) {
+        self.link.forget();
     }
 
     /// Raw bytes per wire byte over everything sent; 1 before the first.

@@ -85,8 +85,10 @@ pub struct Sender {
     /// Chunks to be compressed that wait for a worker's slot.
     unencoded: VecDeque<saving::Unencoded>,
     queued_wire_bytes: u64,
-    sending_wire_bytes: u64,
-    flights: Vec<Option<sending::Flight>>,
+    /// Data that was sent and that the target has not said to be done with.
+    under_way_wire_bytes: u64,
+    /// Whose frame each stream is sending.
+    stream_owner: Vec<Option<DeviceId>>,
     service: u64,
     fault: Option<Fault>,
     finish: Option<Finish>,
@@ -114,8 +116,8 @@ impl Sender {
             encoding: 0,
             unencoded: VecDeque::new(),
             queued_wire_bytes: 0,
-            sending_wire_bytes: 0,
-            flights: vec![None; streams],
+            under_way_wire_bytes: 0,
+            stream_owner: vec![None; streams],
             service: 0,
             fault: None,
             finish: None,
@@ -197,7 +199,7 @@ impl Machine for Sender {
             Event::Encoded { chunk, slot, into, result } => {
                 self.encoded(now_ns, chunk, slot, into, result, actions);
             }
-            Event::Sent { stream, slot } => self.sent(now_ns, stream, slot),
+            Event::Sent { stream, slot } => self.sent(stream, slot),
             Event::Frame { stream, frame } => self.frame(now_ns, stream, frame, actions),
             Event::StreamLost { stream, slots, fault } => {
                 self.stream_lost(now_ns, stream, slots, fault, actions);

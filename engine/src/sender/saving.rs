@@ -131,7 +131,7 @@ impl Sender {
             return;
         }
         let view = QueueView {
-            queued_wire_bytes: self.queued_wire_bytes + self.sending_wire_bytes,
+            queued_wire_bytes: self.queued_wire_bytes + self.under_way_wire_bytes,
             streams_idle: self.links.idle().is_some(),
             encoding_now: self.encoding,
             incompressible_streak: self.devices[id.index()].incompressible,

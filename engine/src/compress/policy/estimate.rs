@@ -101,6 +101,11 @@ impl Busy {
         self.measured = true;
     }
 
+    /// A transfer of which nobody will know when it ended.
+    pub(super) fn forget(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
     /// Whether a transfer has ended yet.
     pub(super) fn is_measured(&self) -> bool {
         self.measured
