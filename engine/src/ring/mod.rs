@@ -171,6 +171,9 @@ pub struct RingConfig {
 }
 
 /// See the module's text.
+///
+/// Dropping a ring cancels what is in flight and waits for it, however long a driver takes: memory
+/// that the kernel may still write into is never freed.
 pub trait Ring {
     /// Which backend this is.
     fn backend(&self) -> Backend;
