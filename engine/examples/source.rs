@@ -20,7 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = arguments.next().ok_or("usage: source ADDRESS [SYSFS-PATH]")?;
     let device: Arc<dyn MigrationDevice> = match arguments.next() {
         Some(path) => Arc::new(VfioDevice::open(path)?),
-        None => demo::Demo::new(&vec![7; 64 << 20])?,
+        None => {
+            let demo = demo::Demo::new(&vec![7; 64 << 20])?;
+            println!("{} bytes of state are to leave", demo.content()?.len());
+            demo
+        }
     };
     let options = DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() };
     let device = SourceDevice { name: "net0".to_owned(), device, options };
