@@ -1,6 +1,6 @@
 //! Asynchronous operations on fds: one trait, two backends. `uring` is io_uring; `syscalls` is
 //! the same on plain system calls, for hosts where io_uring is refused, and the oracle in tests.
-//! [`open`] chooses between them and says what it chose.
+//! [`open()`] chooses between them and says what it chose.
 //!
 //! An operation owns its buffer and a reference to its fd from `submit` until its completion gives
 //! them back, on success and on failure. Cancelling only asks; the completion still comes. A ring
@@ -61,7 +61,7 @@ pub struct Token(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId(pub u32);
 
-/// How reads and writes of a file are submitted; found out by [`class`].
+/// How reads and writes of a file are submitted; found out by [`class()`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// A connected stream socket.
@@ -148,6 +148,9 @@ pub struct RingConfig {
 }
 
 /// See the module's text.
+///
+/// Dropping a ring cancels what is in flight and waits for it, however long a driver takes: memory
+/// that the kernel may still write into is never freed.
 pub trait Ring {
     /// Which backend this is.
     fn backend(&self) -> Backend;

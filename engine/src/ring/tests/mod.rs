@@ -1,7 +1,9 @@
 //! Tests of both backends, on real files.
 
 mod basics;
+mod figures;
 mod lifetime;
+mod streams;
 mod twins;
 mod zero_copy;
 

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 
 use proptest::prelude::*;
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
 use super::*;
 use crate::buffers::{Arena, Slot};
@@ -93,7 +93,7 @@ struct World {
 }
 
 impl World {
-    fn new(backend: BackendChoice, over_tcp: bool) -> Option<World> {
+    fn new(backend: BackendChoice) -> Option<World> {
         let (_, slots) = Arena::new(SLOTS, CHUNK_BYTES).expect("arena");
         let config = RingConfig { backend, depth: 8, files: 5, zero_copy: None };
         let mut ring = match open(&config) {
@@ -106,16 +106,10 @@ impl World {
         let (reader, pipe_in) = pipe();
         let (pipe_out, writer) = pipe();
         let pipe_out = Arc::into_inner(pipe_out).expect("sole owner");
-        let (here, there) = if over_tcp {
-            let (here, there) = tcp();
-            there.set_nodelay(true).expect("nodelay");
-            (here, there.into())
-        } else {
-            let flags = SocketFlags::CLOEXEC;
-            let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-            let (here, there) = pair.expect("socketpair");
-            (Arc::new(here), there)
-        };
+        // Unlike TCP, what one end of these writes the other has at once.
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (here, there) = pair.expect("socketpair");
         for peer in [&pipe_in, &pipe_out, &there] {
             fcntl_setfl(peer, OFlags::NONBLOCK).expect("setfl");
         }
@@ -123,7 +117,7 @@ impl World {
         let files = [
             add(reader, FileKind::Pollable),
             add(Arc::new(writer), FileKind::Pollable),
-            add(here, FileKind::Socket),
+            add(Arc::new(here), FileKind::Socket),
             add(memfd(&pattern(99, 70_000)), FileKind::Blocking),
             add(memfd(b""), FileKind::Blocking),
         ];
@@ -287,8 +281,8 @@ fn target() -> impl Strategy<Value = Target> {
     ]
 }
 
-fn steps(bytes_max: usize) -> impl Strategy<Value = Vec<Step>> {
-    let submit = (target(), any::<[bool; 3]>(), 0..64usize, 0..bytes_max).prop_map(
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let submit = (target(), any::<[bool; 3]>(), 0..64usize, 0..CHUNK_BYTES).prop_map(
         |(target, [out, odd, small], start, bytes)| {
             let out = match target {
                 Target::PipeIn | Target::FileIn => false,
@@ -298,9 +292,9 @@ fn steps(bytes_max: usize) -> impl Strategy<Value = Vec<Step>> {
             Step::Submit { target, out, odd, small, start, bytes }
         },
     );
-    let gives =
-        (any::<bool>(), 1..bytes_max).prop_map(|(socket, bytes)| Step::PeerGives { socket, bytes });
-    let takes = (any::<bool>(), 1..2 * bytes_max)
+    let gives = (any::<bool>(), 1..CHUNK_BYTES)
+        .prop_map(|(socket, bytes)| Step::PeerGives { socket, bytes });
+    let takes = (any::<bool>(), 1..2 * CHUNK_BYTES)
         .prop_map(|(socket, bytes)| Step::PeerTakes { socket, bytes });
     let closes =
         (target(), any::<bool>()).prop_map(|(target, both)| Step::PeerCloses { target, both });
@@ -316,9 +310,9 @@ fn steps(bytes_max: usize) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-fn twins_agree(steps: &[Step], over_tcp: bool) {
+fn twins_agree(steps: &[Step]) {
     let mut logs = [BackendChoice::IoUring, BackendChoice::Syscalls].map(|backend| {
-        let mut world = World::new(backend, over_tcp)?;
+        let mut world = World::new(backend)?;
         for (number, step) in (0..).zip(steps) {
             world.step(number, step);
         }
@@ -340,13 +334,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn both_backends_agree_over_unix_sockets(steps in steps(CHUNK_BYTES)) {
-        twins_agree(&steps, false);
-    }
-
-    /// Small, so that a send never depends on how TCP sizes its buffers.
-    #[test]
-    fn both_backends_agree_over_tcp(steps in steps(2000)) {
-        twins_agree(&steps, true);
+    fn both_backends_agree(steps in steps()) {
+        twins_agree(&steps);
     }
 }

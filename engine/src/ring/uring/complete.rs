@@ -110,3 +110,106 @@ fn after_error(flight: &mut Flight<Progress>, kind: FileKind, errno: i32, again:
         _ => Next::Outcome(Err(errno)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::Buffer;
+    use crate::ring::{FileId, Token};
+
+    const TRANSFER: Step = Step::Transfer { zero_copy: false };
+    const ZERO_COPY: Step = Step::Transfer { zero_copy: true };
+    const CANCELLED: Next = Next::Outcome(Err(libc::ECANCELED));
+
+    /// Operations on ten bytes, four of which are done where that can be.
+    fn flight(kind: &str, step: Step, cancelled: bool) -> Flight<Progress> {
+        let (file, buffer, range) = (FileId(0), Buffer::Small(vec![0; 10]), 0..10);
+        let op = match kind {
+            "read" => Op::Read { file, buffer, range },
+            "write" => Op::Write { file, buffer, range },
+            "send" => Op::Send { file, buffer, range },
+            _ => Op::Recv { file, buffer, range },
+        };
+        let moved = if matches!(kind, "send" | "recv") { 4 } else { 0 };
+        let state = Progress { step, ..Progress::default() };
+        Flight { token: Token(0), op, moved, cancelled, state }
+    }
+
+    fn after(kind: &str, step: Step, cancelled: bool, result: i32) -> Next {
+        let file = match kind {
+            "read" | "write" => FileKind::Pollable,
+            _ => FileKind::Socket,
+        };
+        next(&mut flight(kind, step, cancelled), file, result)
+    }
+
+    #[test]
+    fn an_operation_goes_on_until_it_is_done() {
+        for kind in ["read", "write", "send", "recv"] {
+            assert_eq!(after(kind, TRANSFER, false, -libc::EAGAIN), Next::Poll);
+            assert_eq!(after(kind, Step::Poll, false, 1), Next::Transfer);
+            assert_eq!(after(kind, TRANSFER, false, -libc::EINTR), Next::Transfer);
+            assert_eq!(after(kind, TRANSFER, false, -ERESTARTSYS), Next::Transfer);
+        }
+        for kind in ["read", "write"] {
+            assert_eq!(after(kind, TRANSFER, false, 3), Next::Outcome(Ok(3)));
+            assert_eq!(after(kind, TRANSFER, false, 0), Next::Outcome(Ok(0)));
+        }
+        for kind in ["send", "recv"] {
+            assert_eq!(after(kind, TRANSFER, false, 3), Next::Transfer);
+            assert_eq!(after(kind, TRANSFER, false, 6), Next::Outcome(Ok(10)));
+        }
+        assert_eq!(after("recv", TRANSFER, false, 0), Next::Outcome(Ok(4)));
+        assert_eq!(after("recv", TRANSFER, false, -libc::ECONNRESET), Next::Outcome(Ok(4)));
+        assert_eq!(after("send", TRANSFER, false, -libc::EPIPE), Next::Outcome(Err(libc::EPIPE)));
+    }
+
+    #[test]
+    fn a_cancelled_operation_begins_nothing_any_more() {
+        for kind in ["read", "write", "send", "recv"] {
+            assert_eq!(after(kind, TRANSFER, true, -libc::EAGAIN), CANCELLED);
+            assert_eq!(after(kind, Step::Poll, true, 1), CANCELLED);
+            for errno in [libc::EINTR, ERESTARTSYS, libc::ECANCELED] {
+                assert_eq!(after(kind, TRANSFER, true, -errno), Next::Outcome(Err(errno)));
+                assert_eq!(after(kind, Step::Poll, true, -errno), Next::Outcome(Err(errno)));
+            }
+        }
+        for kind in ["send", "recv"] {
+            assert_eq!(after(kind, TRANSFER, true, 3), CANCELLED);
+            assert_eq!(after(kind, TRANSFER, true, 6), Next::Outcome(Ok(10)));
+        }
+        assert_eq!(after("read", TRANSFER, true, 3), Next::Outcome(Ok(3)));
+        assert_eq!(after("send", ZERO_COPY, true, -libc::EOPNOTSUPP), CANCELLED);
+    }
+
+    #[test]
+    fn the_driver_is_believed_about_its_errors() {
+        for errno in [libc::ENODEV, libc::ENOMSG, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP] {
+            for kind in ["read", "write"] {
+                assert_eq!(after(kind, TRANSFER, false, -errno), Next::Outcome(Err(errno)));
+            }
+        }
+        let mut blocking = flight("read", TRANSFER, false);
+        let eagain = Next::Outcome(Err(libc::EAGAIN));
+        assert_eq!(next(&mut blocking, FileKind::Blocking, -libc::EAGAIN), eagain);
+    }
+
+    #[test]
+    fn a_refused_zero_copy_send_is_sent_plainly() {
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOMEM] {
+            assert_eq!(after("send", ZERO_COPY, false, -errno), Next::Transfer);
+            assert_eq!(after("send", TRANSFER, false, -errno), Next::Outcome(Err(errno)));
+        }
+        assert_eq!(after("send", ZERO_COPY, false, -libc::EPIPE), Next::Outcome(Err(libc::EPIPE)));
+    }
+
+    #[test]
+    fn interruptions_without_a_cancel_come_to_an_end() {
+        let mut flight = flight("read", TRANSFER, false);
+        for _ in 0..INTERRUPTIONS_MAX {
+            assert_eq!(next(&mut flight, FileKind::Blocking, -libc::EINTR), Next::Transfer);
+        }
+        let believed = Next::Outcome(Err(libc::EINTR));
+        assert_eq!(next(&mut flight, FileKind::Blocking, -libc::EINTR), believed);
+    }
+}

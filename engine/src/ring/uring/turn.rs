@@ -1,0 +1,137 @@
+//! One turn of the ring: into the kernel, out again, and what has to be done in between.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_uring::types;
+
+use super::{IGNORED, UringRing, WAKE};
+use crate::ring::Done;
+use crate::ring::table::Key;
+
+/// A cancel that met its operation between two steps, or on its way to a worker, finds nothing;
+/// so it is asked again this often until the operation completes.
+const CANCEL_AGAIN: Duration = Duration::from_millis(20);
+/// How long to leave a kernel alone that has no memory for a request.
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(1);
+
+impl UringRing {
+    /// Submits what is queued, and waits for a completion entry if `wait` says so, `until` then
+    /// at most.
+    pub(super) fn enter(&mut self, wait: bool, until: Option<Instant>) -> io::Result<()> {
+        self.fill_submissions();
+        let entered = match (wait, until) {
+            (false, _) => self.ring.submit(),
+            (true, None) => self.ring.submit_and_wait(1),
+            (true, Some(until)) => {
+                let rest = types::Timespec::from(until.saturating_duration_since(Instant::now()));
+                let args = types::SubmitArgs::new().timespec(&rest);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+        };
+        match entered.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) => Ok(()),
+            // EBUSY: completions first; `reap` takes them.
+            Err((Some(libc::EINTR | libc::ETIME | libc::EBUSY), _)) => Ok(()),
+            Err((Some(libc::EAGAIN), _)) => {
+                thread::sleep(NO_MEMORY_PAUSE);
+                Ok(())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Takes all completion entries, then reacts to them.
+    pub(super) fn reap(&mut self, done: &mut Vec<Done>) {
+        let mut reaped = std::mem::take(&mut self.reaped);
+        let entries = self.ring.completion();
+        reaped.extend(entries.map(|entry| (entry.user_data(), entry.result(), entry.flags())));
+        for (user_data, result, flags) in reaped.drain(..) {
+            match user_data {
+                IGNORED => {}
+                WAKE => {
+                    self.waker.drain();
+                    self.woken = true;
+                    self.queue_wake_poll();
+                }
+                _ => self.complete(Key::from_user_data(user_data), result, flags, done),
+            }
+        }
+        self.reaped = reaped;
+    }
+
+    /// Does the operations that the ring cannot do as they are meant.
+    pub(super) fn try_reads(&mut self, done: &mut Vec<Done>) {
+        for key in std::mem::take(&mut self.tries) {
+            let Some((flight, file)) = self.table.flight(key) else {
+                continue;
+            };
+            let result =
+                rustix::io::retry_on_intr(|| rustix::io::read(&*file.fd, flight.op.rest_mut(0)));
+            done.extend(self.table.finish(key, result.map_err(|errno| errno.raw_os_error())));
+        }
+    }
+
+    /// Cancels again what was cancelled and is still in flight, when it is time.
+    pub(super) fn cancel_late(&mut self) {
+        let now = Instant::now();
+        if self.cancel_again.is_none_or(|at| now < at) {
+            return;
+        }
+        let waiting = self.table.keys().filter(|(_, flight)| flight.cancelled);
+        // With an outcome only notifications are outstanding, which nothing hastens.
+        let late = waiting.filter(|(_, flight)| flight.state.outcome.is_none());
+        let late: Vec<Key> = late.map(|(key, _)| key).collect();
+        self.cancel_again = if late.is_empty() { None } else { Some(now + CANCEL_AGAIN) };
+        for key in late {
+            self.queue_cancel(key);
+        }
+    }
+
+    pub(super) fn cancel_key(&mut self, key: Key) {
+        let Some((flight, _)) = self.table.flight(key) else {
+            return;
+        };
+        if flight.cancelled {
+            return;
+        }
+        flight.cancelled = true;
+        self.queue_cancel(key);
+        let again = Instant::now() + CANCEL_AGAIN;
+        self.cancel_again = Some(self.cancel_again.map_or(again, |at| at.min(again)));
+    }
+}
+
+impl Drop for UringRing {
+    /// Cancels everything and waits for every completion: as long as a driver keeps an operation,
+    /// for the kernel may write into its buffer until then. Who cannot wait lets the thread linger.
+    fn drop(&mut self) {
+        let mut done = Vec::new();
+        for key in std::mem::take(&mut self.tries) {
+            done.extend(self.table.finish(key, Err(libc::ECANCELED)));
+        }
+        let keys: Vec<Key> = self.table.keys().map(|(key, _)| key).collect();
+        for key in keys {
+            self.cancel_key(key);
+        }
+        while self.table.in_flight() > 0 {
+            self.cancel_late();
+            if let Err(error) = self.enter(true, self.cancel_again) {
+                tracing::error!(%error, "a ring cannot be waited for; its buffers are leaked");
+                self.table.leak();
+                return;
+            }
+            self.reap(&mut done);
+            done.clear();
+        }
+        // The kernel takes a ring down some time after its descriptor is closed, and would keep
+        // the registered files open until then: a data fd must be closed before its device's.
+        if self.fixed_files {
+            let _ = self.ring.submitter().unregister_files();
+        }
+        if self.zero_copy.registered() {
+            let _ = self.ring.submitter().unregister_buffers();
+        }
+    }
+}

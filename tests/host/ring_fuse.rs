@@ -1,0 +1,280 @@
+//! Reads that block in a driver, and the errnos that pipes and sockets never give: a FUSE file
+//! whose reads are held until the test answers them. Needs /dev/fuse and the right to mount.
+//!
+//! Answers are as long as what was asked for: the kernel goes on reading a FUSE file after a short
+//! one. fuser does not pass INTERRUPT on, so a held read behaves as one in a driver that cannot be
+//! interrupted: a cancel changes nothing until the driver is done. That is the hard case.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry,
+    ReplyOpen, Request,
+};
+use vfio_ferry::buffers::{Arena, Buffer, Slot};
+use vfio_ferry::ring::{
+    Backend, BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, open,
+};
+
+const LONG: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_millis(100);
+const NAME: &str = "state";
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A file system of one file, whose reads go to the test.
+struct Held {
+    reads: Mutex<Sender<ReplyData>>,
+}
+
+impl Held {
+    fn attr(ino: INodeNo) -> FileAttr {
+        let is_root = ino == INodeNo::ROOT;
+        FileAttr {
+            ino,
+            // io_uring answers reads past the end by itself.
+            size: 1 << 40,
+            blocks: 0,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind: if is_root { FileType::Directory } else { FileType::RegularFile },
+            perm: 0o755,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+}
+
+impl Filesystem for Held {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match name == NAME {
+            true => reply.entry(&LONG, &Held::attr(INodeNo(2)), Generation(0)),
+            false => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&LONG, &Held::attr(ino));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let reads = self.reads.lock().expect("reads");
+        reads.send(reply).expect("the test outlives its mount");
+    }
+}
+
+/// A mounted file, a ring with it, and the reads that wait for an answer.
+struct Bench {
+    ring: Box<dyn Ring>,
+    file: FileId,
+    slots: Vec<Slot>,
+    reads: Receiver<ReplyData>,
+    session: Option<BackgroundSession>,
+    mount_point: PathBuf,
+}
+
+impl Bench {
+    fn new(name: &str, backend: BackendChoice) -> Option<Bench> {
+        let config = RingConfig { backend, depth: 4, files: 2, zero_copy: None };
+        let mut ring = match open(&config) {
+            Ok(opened) => opened.ring,
+            Err(error) => return skipped(&error),
+        };
+        let mount_point =
+            std::env::temp_dir().join(format!("vfio-ferry-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&mount_point).expect("mount point");
+        let (sender, reads) = channel();
+        let held = Held { reads: Mutex::new(sender) };
+        let mut options = Config::default();
+        options.mount_options = vec![MountOption::FSName("vfio-ferry".into())];
+        let session = match fuser::spawn_mount(held, &mount_point, &options) {
+            Ok(session) => session,
+            Err(error) => {
+                let _ = std::fs::remove_dir(&mount_point);
+                return skipped(&error);
+            }
+        };
+        let opened = File::open(mount_point.join(NAME)).expect("open");
+        let file = ring.add_file(Arc::new(opened.into()), FileKind::Blocking).expect("add");
+        let (_, slots) = Arena::new(2, CHUNK_BYTES).expect("arena");
+        Some(Bench { ring, file, slots, reads, session: Some(session), mount_point })
+    }
+
+    fn read(&mut self, token: u64) {
+        let buffer = Buffer::Slot(self.slots.pop().expect("slot"));
+        let op = Op::Read { file: self.file, buffer, range: 64..64 + CHUNK_BYTES };
+        self.ring.submit(Token(token), op).expect("submit");
+    }
+
+    /// The read that waits, once it has reached the driver.
+    fn held(&mut self) -> ReplyData {
+        self.nothing_completes();
+        self.reads.recv_timeout(LONG).expect("the read reaches the driver")
+    }
+
+    fn nothing_completes(&mut self) {
+        let mut done = Vec::new();
+        self.ring.wait(Some(SHORT), &mut done).expect("wait");
+        assert!(done.is_empty(), "{done:?}");
+    }
+
+    fn completes(&mut self) -> Done {
+        let mut done = Vec::new();
+        self.ring.wait(Some(LONG), &mut done).expect("wait");
+        assert_eq!(done.len(), 1);
+        done.pop().expect("one")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // In this order, on failure too: answer what is held, close the file (which asks the
+        // driver), unmount. A driver that is gone before its file leaves the process stuck.
+        let deadline = Instant::now() + LONG;
+        while self.ring.in_flight() > 0 && Instant::now() < deadline {
+            self.reads.try_iter().for_each(|reply| reply.error(Errno::ENODEV));
+            let _ = self.ring.wait(Some(SHORT), &mut Vec::new());
+        }
+        let _ = self.ring.remove_file(self.file);
+        if let Some(session) = self.session.take() {
+            let _ = session.umount_and_join();
+        }
+        let _ = std::fs::remove_dir(&self.mount_point);
+    }
+}
+
+fn skipped(why: &dyn std::error::Error) -> Option<Bench> {
+    println!("SKIPPED: {why}");
+    None
+}
+
+#[test]
+fn a_blocked_read_ends_with_enodev_when_the_driver_says_so() {
+    let Some(mut bench) = Bench::new("enodev", BackendChoice::IoUring) else {
+        return;
+    };
+    for (round, (answer, errno)) in
+        [(Errno::ENODEV, libc::ENODEV), (Errno::EINVAL, libc::EINVAL), (Errno::EIO, libc::EIO)]
+            .into_iter()
+            .enumerate()
+    {
+        bench.read(round as u64);
+        let held = bench.held();
+        held.error(answer);
+        let done = bench.completes();
+        assert_eq!((done.token, done.result), (Token(round as u64), Err(errno)));
+        let Buffer::Slot(slot) = done.buffer else { panic!("another buffer") };
+        bench.slots.push(slot);
+    }
+}
+
+#[test]
+fn enomsg_is_delivered_and_the_next_read_works() {
+    let Some(mut bench) = Bench::new("enomsg", BackendChoice::IoUring) else {
+        return;
+    };
+    bench.read(1);
+    let held = bench.held();
+    held.error(Errno::from_i32(libc::ENOMSG));
+    assert_eq!(bench.completes().result, Err(libc::ENOMSG));
+    bench.read(2);
+    let held = bench.held();
+    held.data(&[7; CHUNK_BYTES]);
+    let done = bench.completes();
+    assert_eq!(done.result, Ok(CHUNK_BYTES));
+    assert!(done.buffer.bytes()[64..].iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn a_cancel_does_not_free_what_the_driver_still_holds() {
+    let Some(mut bench) = Bench::new("cancel", BackendChoice::IoUring) else {
+        return;
+    };
+    bench.read(1);
+    let held = bench.held();
+    bench.ring.cancel(Token(1));
+    // The ring stays responsive meanwhile: it waits, and can be woken.
+    bench.nothing_completes();
+    assert_eq!(bench.ring.in_flight(), 1);
+    bench.ring.waker().wake();
+    let start = Instant::now();
+    bench.ring.wait(Some(LONG), &mut Vec::new()).expect("wait");
+    assert!(start.elapsed() < LONG / 2);
+    held.data(&[9; CHUNK_BYTES]);
+    let done = bench.completes();
+    // The answer, or an interruption: either way the buffer is back, and only now.
+    assert!(
+        matches!(done.result, Ok(CHUNK_BYTES) | Err(libc::EINTR | 512 | libc::ECANCELED)),
+        "{done:?}"
+    );
+    println!("a cancelled read that was answered late: {:?}", done.result);
+}
+
+#[test]
+fn a_ring_that_ends_waits_for_the_driver() {
+    let Some(mut bench) = Bench::new("end", BackendChoice::IoUring) else {
+        return;
+    };
+    bench.read(1);
+    let held = bench.held();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(SHORT * 3);
+        held.data(&[1; CHUNK_BYTES]);
+    });
+    let start = Instant::now();
+    let config =
+        RingConfig { backend: BackendChoice::Syscalls, depth: 1, files: 1, zero_copy: None };
+    let other = open(&config).expect("a ring to put in its place").ring;
+    drop(std::mem::replace(&mut bench.ring, other));
+    assert!(start.elapsed() >= SHORT * 2, "the ring ended while the driver held its buffer");
+    late.join().expect("late");
+}
+
+#[test]
+fn with_system_calls_the_read_blocks_inside_wait() {
+    let Some(mut bench) = Bench::new("syscalls", BackendChoice::Syscalls) else {
+        return;
+    };
+    assert_eq!(bench.ring.backend(), Backend::Syscalls);
+    // Cancelled before the call was made: it is not made any more.
+    bench.read(1);
+    bench.ring.cancel(Token(1));
+    assert_eq!(bench.completes().result, Err(libc::ECANCELED));
+    bench.read(2);
+    let (_never, empty) = channel();
+    let reads = std::mem::replace(&mut bench.reads, empty);
+    let driver = std::thread::spawn(move || {
+        let held = reads.recv_timeout(LONG).expect("the read reaches the driver");
+        std::thread::sleep(SHORT);
+        held.error(Errno::ENODEV);
+    });
+    let start = Instant::now();
+    assert_eq!(bench.completes().result, Err(libc::ENODEV));
+    assert!(start.elapsed() >= SHORT);
+    driver.join().expect("driver");
+}
