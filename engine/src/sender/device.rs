@@ -125,7 +125,10 @@ pub(super) struct Device {
     /// Bytes that came out of this fd.
     pub(super) fd_bytes: u64,
     pub(super) ask_at_ns: Option<u64>,
+    /// All initial data of this epoch, and of its last REINIT, is sent and marked so.
     pub(super) initial_sent: bool,
+    /// Marks of sent initial data that the target has not answered.
+    pub(super) initial_unconfirmed: u32,
     pub(super) initial_loaded: bool,
     pub(super) pending_bytes: u64,
     pub(super) stop_copy_bytes: Option<u64>,
@@ -167,6 +170,7 @@ impl Device {
             fd_bytes: 0,
             ask_at_ns: None,
             initial_sent: false,
+            initial_unconfirmed: 0,
             initial_loaded: false,
             pending_bytes: 0,
             stop_copy_bytes: None,
@@ -267,6 +271,7 @@ impl Device {
         self.ended = false;
         self.ask_at_ns = None;
         self.initial_sent = false;
+        self.initial_unconfirmed = 0;
         self.initial_loaded = false;
         self.pending_bytes = 0;
         waiting
