@@ -18,7 +18,8 @@ pub enum Readiness {
 
 impl Session {
     /// Waits until all initial data is loaded at the target and the downtime would be at most
-    /// `downtime_max`, for `patience` at most. Other notices that come meanwhile are given to
+    /// `downtime_max`, for `patience` at most. Devices that have nothing to say in PRE_COPY are
+    /// ready at once: no downtime can be reckoned for them, and waiting would not change that. Other notices that come meanwhile are given to
     /// `notice`. For a source; a target is never ready.
     pub fn wait_until_ready(
         &self,
@@ -37,7 +38,9 @@ impl Session {
                     let short = estimate
                         .downtime_ns
                         .is_some_and(|ns| u128::from(ns) <= downtime_max.as_nanos());
-                    let nothing = estimate.pending_bytes == 0 && estimate.stop_copy_bytes.is_none();
+                    // Nothing is pending and nothing was ever measured: waiting will not tell.
+                    let nothing = estimate.pending_bytes == 0
+                        && (estimate.stop_copy_bytes.is_none() || estimate.downtime_ns.is_none());
                     if estimate.initial_data_loaded && (short || nothing) {
                         return Readiness::Ready(estimate);
                     }
