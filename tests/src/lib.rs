@@ -2,3 +2,6 @@
 
 pub mod device;
 pub mod pair;
+pub mod process;
+pub mod refuse;
+pub mod runs;
