@@ -1,5 +1,6 @@
 //! Whole sessions in one process: real fds, real sockets, every kind of device and option.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ fn precopy_that_is_left_early_or_not_wanted_is_whole_too() {
         let (from, to) = (device(plan.clone()), device(plan.target()));
         let device = DeviceOptions { precopy, ..DeviceOptions::default() };
         let pair =
-            Pair::start(&[from.clone()], &[to.clone()], &Setup { device, ..Setup::default() });
+            Pair::start(from_ref(&from), from_ref(&to), &Setup { device, ..Setup::default() });
         pair.source.switchover().expect("this is the source");
         let (source, target) = pair.end();
         assert!(source.report.is_complete() && target.report.is_complete());
@@ -110,7 +111,7 @@ fn backends_and_shapes_of_the_two_hosts_may_differ() {
             if ours == Syscalls {
                 assert_eq!(source.report.backend, vfio_ferry::ring::Backend::Syscalls);
             }
-            assert_eq!(target.report.fallback.is_some(), false);
+            assert_eq!(target.report.fallback, None);
         }
     }
 }
