@@ -48,6 +48,7 @@
 
 #[cfg(feature = "tokio-uring")]
 mod aio;
+mod embedded;
 mod handle;
 mod options;
 mod ready;
@@ -57,6 +58,7 @@ mod tcp;
 pub use crate::drive::SessionEvent;
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
+pub use embedded::EmbeddedDevice;
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::Readiness;
