@@ -1,31 +1,28 @@
-//! THE SEAM: the only file of this crate that names the engine.
+//! The seam: this file and `switchover` are the only ones that name the engine.
 //!
 //! Everything else speaks of [`Inputs`] and [`SideOutcome`]. The peers of `compare` have the same
 //! two functions, so that the engine and its peers are run, timed and verified alike: the clock and
 //! the byte counts that the report is made of are taken at the device (`device::watch`), the
 //! durations of the phases come from here.
 
-use std::io;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use vfio_ferry::limits;
 pub(crate) use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
 pub(crate) use vfio_ferry::vfio::state::{Capabilities, DeviceState};
 
-use crate::cli::{BackendChoice, OnResetChoice, Policy};
+use vfio_ferry::compress;
+use vfio_ferry::outcome::{DeviceOptions, OnReset, Phase};
+use vfio_ferry::ring::{self, Backend};
+use vfio_ferry::session::{Options, Report, Session, SessionEvent, SourceDevice, TargetDevice};
+use vfio_ferry::vfio::real::VfioDevice;
 
-/// The engine's bounds that the command line checks against.
-pub(crate) mod limits {
-    /// Most devices in one session.
-    pub(crate) const DEVICES_MAX: usize = 64;
-    /// Most streams in one session.
-    pub(crate) const STREAMS_MAX: usize = 64;
-    /// Smallest chunk.
-    pub(crate) const CHUNK_BYTES_MIN: usize = 4 << 10;
-    /// Largest chunk.
-    pub(crate) const CHUNK_BYTES_MAX: usize = 4 << 20;
-}
+use crate::cli::{BackendChoice, OnResetChoice, Policy};
+use crate::switchover::{Sight, Switchover};
 
 /// What the embedder chooses for a session.
 #[derive(Debug, Clone)]
@@ -45,7 +42,7 @@ pub(crate) struct EngineOptions {
 /// What one side of a migration works on.
 pub(crate) struct Inputs {
     /// The devices; number i here is number i on the other side.
-    pub(crate) devices: Vec<Box<dyn MigrationDevice>>,
+    pub(crate) devices: Vec<Arc<dyn MigrationDevice>>,
     /// Connected sockets, in no particular order; congestion control and pacing are set.
     pub(crate) streams: Vec<TcpStream>,
     /// The embedder's choices. The peers know only the first stream and no options.
@@ -65,20 +62,94 @@ pub(crate) struct SideOutcome {
     pub(crate) fault: Option<String>,
 }
 
-const NOT_WIRED: &str = "the engine is not wired into the benchmark yet";
-
 /// Migrates away: every device ends stopped if all went well, else in RUNNING.
-pub(crate) fn run_source(_inputs: Inputs) -> Result<SideOutcome, String> {
-    Err(NOT_WIRED.to_owned())
+pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
+    let options = &inputs.options;
+    let on_reset = match options.on_reset {
+        OnResetChoice::Abort => OnReset::Abort,
+        OnResetChoice::Restart => OnReset::restart(),
+        OnResetChoice::StopCopy => OnReset::StopCopy,
+    };
+    let device_options =
+        DeviceOptions { precopy: options.precopy, on_reset, ..DeviceOptions::default() };
+    let devices = named(inputs.devices)
+        .map(|(name, device)| SourceDevice { name, device, options: device_options.clone() })
+        .collect();
+    let mut switchover = Switchover::new(options.precopy);
+    let session = Session::source(devices, fds(inputs.streams), session_options(options))
+        .map_err(|error| error.to_string())?;
+    while !switchover.is_decided() {
+        match session.wait_event(Some(Switchover::PATIENCE)) {
+            Some(SessionEvent::Notice(notice)) => switchover.saw(Sight::Notice(notice)),
+            Some(SessionEvent::Finished(_)) => break,
+            Some(_) => {}
+            None => switchover.saw(Sight::Nothing),
+        }
+    }
+    // On a session that has finished this changes nothing.
+    session.switchover().map_err(|error| error.to_string())?;
+    Ok(outcome(session.finish()))
 }
 
 /// Takes the devices over: every device ends in RUNNING if all went well.
-pub(crate) fn run_target(_inputs: Inputs) -> Result<SideOutcome, String> {
-    Err(NOT_WIRED.to_owned())
+pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
+    let devices =
+        named(inputs.devices).map(|(name, device)| TargetDevice { name, device }).collect();
+    let options = session_options(&inputs.options);
+    let session = Session::target(devices, fds(inputs.streams), options)
+        .map_err(|error| error.to_string())?;
+    Ok(outcome(session.finish()))
 }
 
-/// Opens a real device by its sysfs path. The error's text follows the path in a message.
-pub(crate) fn open_device(path: &Path) -> io::Result<Box<dyn MigrationDevice>> {
-    std::fs::metadata(path)?;
-    Err(io::Error::other(NOT_WIRED))
+/// Opens a real device by its sysfs path. The error names the path.
+pub(crate) fn open_device(path: &Path) -> Result<Arc<dyn MigrationDevice>, String> {
+    let device = VfioDevice::open(path).map_err(|error| error.to_string())?;
+    Ok(Arc::new(device))
+}
+
+/// Both hosts know a device by its place.
+fn named(
+    devices: Vec<Arc<dyn MigrationDevice>>,
+) -> impl Iterator<Item = (String, Arc<dyn MigrationDevice>)> {
+    devices.into_iter().enumerate().map(|(index, device)| (format!("device{index}"), device))
+}
+
+fn fds(streams: Vec<TcpStream>) -> Vec<OwnedFd> {
+    streams.into_iter().map(OwnedFd::from).collect()
+}
+
+fn session_options(options: &EngineOptions) -> Options {
+    Options {
+        chunk_bytes: options.chunk_bytes,
+        policy: match options.policy {
+            Policy::Adaptive => compress::policy::Policy::Adaptive,
+            Policy::Raw => compress::policy::Policy::Raw,
+            Policy::Zstd(level) => compress::policy::Policy::Zstd(level),
+        },
+        backend: match options.backend {
+            BackendChoice::Auto => ring::BackendChoice::Auto,
+            BackendChoice::IoUring => ring::BackendChoice::IoUring,
+            BackendChoice::Syscalls => ring::BackendChoice::Syscalls,
+        },
+        ..Options::default()
+    }
+}
+
+fn outcome(report: Report) -> SideOutcome {
+    let phase = |phase: Phase| {
+        let times = report.metrics.phase(phase);
+        (!times.is_empty()).then(|| (phase.name(), Duration::from_nanos(times.max())))
+    };
+    SideOutcome {
+        phases: Phase::ALL.into_iter().filter_map(phase).collect(),
+        wire_bytes: report.metrics.wire_bytes(),
+        backend: match report.backend {
+            Backend::IoUring => "io_uring",
+            Backend::Syscalls => "syscalls",
+        },
+        fault: (!report.is_complete()).then(|| match &report.finish.fault {
+            Some(fault) => format!("{}: {fault}", report.finish.ending),
+            None => report.finish.ending.to_string(),
+        }),
+    }
 }

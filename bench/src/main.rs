@@ -13,6 +13,7 @@ mod net;
 mod peers;
 mod process;
 mod report;
+mod switchover;
 
 use std::process::ExitCode;
 

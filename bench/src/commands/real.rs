@@ -43,7 +43,7 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
 /// The devices of this side.
 struct RealSide {
     side: Side,
-    devices: Vec<Box<dyn MigrationDevice>>,
+    devices: Vec<Arc<dyn MigrationDevice>>,
     watches: Vec<Arc<Watch>>,
     json: JsonFile,
 }
@@ -51,17 +51,12 @@ struct RealSide {
 impl RealSide {
     /// Opens everything that can be wrong before anything is connected or stopped.
     fn open(side: Side, paths: &[PathBuf], args: &RealArgs) -> Result<RealSide, Failure> {
-        let mut devices: Vec<Box<dyn MigrationDevice>> = Vec::new();
+        let mut devices: Vec<Arc<dyn MigrationDevice>> = Vec::new();
         let mut watches = Vec::new();
         for path in paths {
-            let bad = |error: std::io::Error| input(&format!("--device {}", path.display()), error);
-            let device = engine::open_device(path).map_err(bad)?;
-            device.capabilities().map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOTTY) => bad(std::io::Error::other("the device has no migration")),
-                _ => bad(error),
-            })?;
+            let device = engine::open_device(path).map_err(|error| input("--device", error))?;
             let watch = Arc::<Watch>::default();
-            devices.push(Box::new(Watched::new(Arc::from(device), Arc::clone(&watch))));
+            devices.push(Arc::new(Watched::new(device, Arc::clone(&watch))));
             watches.push(watch);
         }
         let json =

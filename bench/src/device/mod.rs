@@ -246,11 +246,11 @@ impl MigrationDevice for TestDevice {
             (Session::Loading(loading), Ok(bytes)) => loading.observed(*bytes),
             _ => false,
         };
-        let answers = match (&inner.session, inner.state) {
-            (Session::Saving(_), DeviceState::PreCopy | DeviceState::StopCopy) => true,
-            (Session::Loading(_), DeviceState::Resuming) => true,
-            _ => false,
-        };
+        let answers = matches!(
+            (&inner.session, inner.state),
+            (Session::Saving(_), DeviceState::PreCopy | DeviceState::StopCopy)
+                | (Session::Loading(_), DeviceState::Resuming)
+        );
         match (result, &inner.session) {
             // A cancelled or interrupted operation stays what it is.
             (Err(error), _) if is_interruption(&error) => Err(error),

@@ -81,10 +81,8 @@ fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
 
 /// The congestion control that the kernel says the connections use.
 pub(crate) fn congestion_in_use(streams: &[TcpStream]) -> io::Result<String> {
-    let mut names = streams
-        .iter()
-        .map(|stream| sockopt::tcp_congestion(stream))
-        .collect::<Result<Vec<String>, _>>()?;
+    let mut names =
+        streams.iter().map(sockopt::tcp_congestion).collect::<Result<Vec<String>, _>>()?;
     names.sort();
     names.dedup();
     Ok(names.join("+"))

@@ -19,6 +19,7 @@ pub(crate) use snapshot::Snapshot;
 use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contender::Side;
@@ -55,7 +56,7 @@ type Phases = Vec<(&'static str, Duration)>;
 
 fn run_source(
     peer: &dyn Peer,
-    devices: &[Box<dyn MigrationDevice>],
+    devices: &[Arc<dyn MigrationDevice>],
     stream: &TcpStream,
     phases: &mut Phases,
 ) -> io::Result<u64> {
@@ -79,7 +80,7 @@ fn run_source(
 
 fn run_target(
     peer: &dyn Peer,
-    devices: &[Box<dyn MigrationDevice>],
+    devices: &[Arc<dyn MigrationDevice>],
     stream: &TcpStream,
     phases: &mut Phases,
 ) -> io::Result<u64> {
@@ -96,7 +97,7 @@ fn run_target(
     Ok(wire_bytes)
 }
 
-fn enter(devices: &[Box<dyn MigrationDevice>], state: DeviceState) -> io::Result<Vec<DataFd<'_>>> {
+fn enter(devices: &[Arc<dyn MigrationDevice>], state: DeviceState) -> io::Result<Vec<DataFd<'_>>> {
     devices
         .iter()
         .map(|device| {

@@ -26,8 +26,8 @@ fn devices(content: &Content, sizes: &[u64]) -> Vec<Arc<TestDevice>> {
 }
 
 fn inputs(devices: &[Arc<TestDevice>], stream: TcpStream) -> Inputs {
-    let watched = |device: &Arc<TestDevice>| -> Box<dyn MigrationDevice> {
-        Box::new(Watched::new(device.clone(), Arc::<Watch>::default()))
+    let watched = |device: &Arc<TestDevice>| -> Arc<dyn MigrationDevice> {
+        Arc::new(Watched::new(device.clone(), Arc::<Watch>::default()))
     };
     Inputs {
         devices: devices.iter().map(watched).collect(),

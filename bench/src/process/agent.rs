@@ -153,9 +153,9 @@ fn with_progress<T>(benches: &[Bench], work: impl FnOnce() -> T) -> T {
 }
 
 impl Bench {
-    fn watched(&self) -> Box<dyn MigrationDevice> {
+    fn watched(&self) -> Arc<dyn MigrationDevice> {
         let device: Arc<dyn MigrationDevice> = self.device.clone();
-        Box::new(Watched::new(device, Arc::clone(&self.watch)))
+        Arc::new(Watched::new(device, Arc::clone(&self.watch)))
     }
 
     fn report(&self) -> DeviceReport {

@@ -5,13 +5,16 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::message::{Event, RunSpec, SideReport, Task};
 use crate::contender::Side;
 
-/// How long both sides may be silent: no byte moved, nothing ended.
+/// How long both sides may be silent, no byte moved and nothing ended, beyond what a peer takes
+/// that reads, encodes and sends the whole state before the target's device gets a byte.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How slow that may be.
+const SLOWEST_BYTES_PER_S: u64 = 10_000_000;
 /// How long a side may take to notice that the other one has ended.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -46,9 +49,12 @@ fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport)
     let (sender, receiver) = unbounded();
     // Agents are ended when they go out of scope, whatever happens.
     let mut agents = vec![Agent::start(Side::Target, spec, None, &sender)?];
+    let state_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
+    let slowest = spec.link.rate.map_or(u64::MAX, |rate| rate.0 / 2).min(SLOWEST_BYTES_PER_S);
+    let silence = SILENCE_MAX + Duration::from_secs(state_bytes / slowest.max(1));
     let mut ended = 0;
     while ended < 2 {
-        match hear(&receiver, if ended == 0 { SILENCE_MAX } else { GRACE }) {
+        match hear(&receiver, if ended == 0 { silence } else { GRACE }) {
             Some((_, Heard::Event(Event::Listening(address)))) => {
                 agents.push(Agent::start(Side::Source, spec, Some(address), &sender)?);
             }
@@ -89,10 +95,7 @@ fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport)
 }
 
 fn hear(receiver: &Receiver<(Side, Heard)>, patience: Duration) -> Option<(Side, Heard)> {
-    match receiver.recv_timeout(patience) {
-        Ok(heard) => Some(heard),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    receiver.recv_timeout(patience).ok()
 }
 
 impl PairReport {

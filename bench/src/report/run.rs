@@ -20,6 +20,10 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+/// The phase that begins when the source has let go. The target's other phases are the source's
+/// seen from the other end.
+const LAST_PHASE: &str = "resume";
+
 /// One run.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
@@ -37,7 +41,7 @@ pub(crate) struct Run {
     pub(crate) total_ns: u64,
     /// From where the first stopped device could be read to the last byte written.
     pub(crate) transfer_ns: u64,
-    /// The engine's phases, of both sides.
+    /// The source's phases, and the one that only the target has.
     pub(crate) phases_ns: Vec<(String, u64)>,
     /// CPU of both processes.
     pub(crate) cpu_ns: u64,
@@ -51,7 +55,7 @@ pub(crate) struct Run {
     pub(crate) backend: String,
     /// What the connections used.
     pub(crate) tcp_congestion: String,
-    /// Resets of all devices.
+    /// Resets of the source's devices.
     pub(crate) resets: u32,
 }
 
@@ -69,15 +73,10 @@ impl Run {
             |time: fn(&DeviceReport) -> u64| target.devices.iter().map(time).max().unwrap_or(0);
         let running = last(|device| device.running_ns);
         let mut phases_ns = source.phases_ns.clone();
-        for (name, time) in &target.phases_ns {
-            if !phases_ns.iter().any(|(known, _)| known == name) {
-                phases_ns.push((name.clone(), *time));
-            }
-        }
+        phases_ns.extend(target.phases_ns.iter().filter(|(name, _)| name == LAST_PHASE).cloned());
         let join = |one: &str, two: &str| {
             if one == two || two.is_empty() { one.to_owned() } else { format!("{one}+{two}") }
         };
-        let devices = || source.devices.iter().chain(&target.devices);
         Run {
             outcome,
             message,
@@ -94,7 +93,8 @@ impl Run {
             rss_target_bytes: target.peak_rss_bytes,
             backend: join(&source.backend, &target.backend),
             tcp_congestion: join(&source.tcp_congestion, &target.tcp_congestion),
-            resets: devices().map(|device| device.resets).sum(),
+            // The target's device is reset by the engine, too, to discard an epoch.
+            resets: source.devices.iter().map(|device| device.resets).sum(),
         }
     }
 }

@@ -5,19 +5,29 @@
 //! 2.5 Gb/s it wins, and in between the fastest is a mixture, part of the chunks compressed and
 //! part raw, so that neither the link nor the workers ever wait. Two rules, one in the other:
 //!
-//! 1. **The queue rule** makes the mixture. Frames of a device leave in order, so a chunk that is
-//!    chosen now is needed when everything ahead of it is sent. It is compressed if a worker can
-//!    have it ready by then, at the highest level that can, and goes raw otherwise. A slow link
-//!    leaves much time and gets high levels; a fast one gets raw chunks and never waits.
-//! 2. **The outer loop** ([`arms`]) sets the rule's cap: raw only, or at most level -5, 1, 3, 6.
+//! 1. **The queue rule** makes the mixture. Frames of a device leave in order, so a chunk chosen
+//!    now can go on the link when everything ahead of it has gone, and not before a worker is done
+//!    with it. Of raw and each level it takes the choice that is across the link first: a long
+//!    queue gives time to compress for nothing, a short one does not, and on a slow link even a
+//!    wait for the worker is shorter than the raw chunk's way. What levels cost and give is
+//!    measured; a level not used lately is judged by the others, in proportion.
+//! 2. **The outer loop** (`arms`) sets the rule's cap: raw only, or at most level -5, 1, 3, 6.
 //!    The queue rule believes that a worker is free when it is idle. On few cores it is not:
 //!    compression takes them from the reader and the network, the link then looks slower than it
 //!    is, and the rule would compress still more. So what counts is measured: raw bytes per
 //!    second, end to end, over a slice of chunks with each cap; the best is kept, and its
-//!    neighbours are tried again now and then, for a few per cent of the time at most.
+//!    neighbours are tried again now and then, for a few per cent of the time at most. Caps matter
+//!    without contention too: the rule is greedy, and a high level now may cost the next chunks
+//!    their worker.
 //!
 //! Incompressible data is a matter of the chunk, not of the link: a device whose chunks did not
 //! shrink is probed first, and then more and more seldom.
+//!
+//! `simulator` (tests) has what this is worth against every fixed choice: 1 GiB over 0.1 to 12 GB/s,
+//! 2 to 8 cores, shared by both ends or not, 240 cells. With seven seeds of noise: at least 0.95 of
+//! the best of them in 92 to 99 % of the cells, 0.86 in the worst one, 1.01 to 1.02 on average, and
+//! up to 1.44 where the mixture wins. 64 MiB are too short for it: there a slow link sees 0.7 of
+//! the best level, most of it lost on the chunks that fill the socket's buffer first.
 //!
 //! Pure: time comes in as nanoseconds of any clock that does not go back. Chunks of zeros never
 //! come here; they have no body to compress.
@@ -34,8 +44,9 @@ use estimate::{Busy, Levels, PRIORS};
 /// state and costs a multiple.
 pub const LEVELS: [i32; 4] = [-5, 1, 3, 6];
 
-/// A link in bytes per nanosecond, before anything was sent.
-const LINK_PRIOR: f64 = 1.0;
+/// What a link is taken for before anything was sent: 1 GB/s, as sure as of a few sends.
+const LINK_PRIOR_BYTES: f64 = 2e6;
+const LINK_PRIOR_NS: f64 = 2e6;
 
 /// How many chunks in a row must fail to shrink before probing them becomes seldom.
 const STREAK_FREE: u32 = 4;
@@ -113,7 +124,7 @@ impl Controller {
             policy,
             workers: f64::from(workers.max(1)),
             chunk_bytes: f64::from(chunk_bytes.max(1)),
-            link: Busy::default(),
+            link: Busy::prior(LINK_PRIOR_BYTES, LINK_PRIOR_NS),
             levels: Levels::default(),
             shrunk: PRIORS[1].1,
             sent_raw_bytes: 0,
@@ -126,7 +137,8 @@ impl Controller {
     /// Chooses for the next chunk of a device. Call it once per chunk, when it has been read.
     pub fn choose(&mut self, now_ns: u64, view: &QueueView) -> Choice {
         self.choices += 1;
-        self.arms.chosen(now_ns);
+        let empty = view.queued_wire_bytes == 0 && view.encoding_now == 0;
+        self.arms.chosen(now_ns, empty);
         let level = match self.policy {
             Policy::Raw => None,
             Policy::Zstd(level) => Some(level),
@@ -161,18 +173,24 @@ impl Controller {
         self.shrunk += (raw_bytes / wire_bytes - self.shrunk) / 16.0;
     }
 
-    /// A send of state is being submitted. Every one ends in [`sent`](Self::sent).
+    /// A chunk is being submitted to a stream. Every one ends in [`sent`](Self::sent) or
+    /// [`dropped`](Self::dropped).
     pub fn sending(&mut self, now_ns: u64) {
         self.link.start(now_ns);
     }
 
-    /// A send has completed: one chunk, `raw_bytes` of state in `wire_bytes`.
+    /// A chunk is known to have reached the target, or at least to have left this host: one chunk, `raw_bytes` of state in `wire_bytes`.
     pub fn sent(&mut self, now_ns: u64, wire_bytes: u64, raw_bytes: u64) {
         self.link.end(now_ns, wire_bytes as f64);
         self.sent_raw_bytes += raw_bytes;
         self.sent_wire_bytes += wire_bytes;
-        let link = self.link.bytes_per_ns(now_ns).unwrap_or(LINK_PRIOR);
+        let link = self.link.bytes_per_ns(now_ns);
         self.arms.sent(now_ns, raw_bytes as f64, link);
+    }
+
+    /// A chunk that was submitted will never be known to be sent: its epoch was discarded.
+    pub fn dropped(&mut self) {
+        self.link.forget();
     }
 
     /// Raw bytes per wire byte over everything sent; 1 before the first.
@@ -186,7 +204,7 @@ impl Controller {
     /// What the streams take while they have something to send, in wire bytes per second, lately;
     /// none before the first send completed.
     pub fn link_bytes_per_s(&self) -> Option<f64> {
-        self.link.bytes_per_ns(0).map(|rate| rate * 1e9)
+        self.link.is_measured().then(|| self.link.bytes_per_ns(0) * 1e9)
     }
 
     /// State bytes per second end to end while there was something to do, over the last slice;
@@ -199,7 +217,7 @@ impl Controller {
     /// side first.
     fn queue_rule(&self, now_ns: u64, view: &QueueView) -> Option<i32> {
         let cap = self.arms.cap()?;
-        let link = self.link.bytes_per_ns(now_ns).unwrap_or(LINK_PRIOR);
+        let link = self.link.bytes_per_ns(now_ns);
         let backlog = f64::from(view.encoding_now);
         let ahead_bytes = view.queued_wire_bytes as f64 + backlog * self.chunk_bytes / self.shrunk;
         let needed_ns = ahead_bytes / link;
@@ -221,5 +239,103 @@ impl Controller {
         let shift = streak.saturating_sub(STREAK_FREE - 1).min(STREAK_SHIFT_MAX);
         let hash = self.choices.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         hash & ((1 << shift) - 1) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: u32 = 256 << 10;
+
+    fn view(queued_wire_bytes: u64, encoding_now: u32) -> QueueView {
+        QueueView { queued_wire_bytes, encoding_now, ..QueueView::default() }
+    }
+
+    /// A controller that has seen a link of this speed.
+    fn with_link(gb_s: f64) -> Controller {
+        let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
+        let mut now_ns = 0;
+        for _ in 0..100 {
+            controller.sending(now_ns);
+            now_ns += (f64::from(CHUNK) / gb_s) as u64;
+            controller.sent(now_ns, u64::from(CHUNK), u64::from(CHUNK));
+        }
+        controller
+    }
+
+    #[test]
+    fn a_fixed_policy_is_what_it_says() {
+        for streak in [0, 1, 3] {
+            let view = QueueView { incompressible_streak: streak, ..view(0, 0) };
+            let choice = Controller::new(Policy::Zstd(3), 2, CHUNK).choose(0, &view);
+            assert_eq!(choice, Choice::Zstd { level: 3, probe: streak > 0 });
+            assert_eq!(Controller::new(Policy::Raw, 2, CHUNK).choose(0, &view), Choice::Raw);
+            assert_eq!(Controller::new(Policy::Zstd(3), 0, CHUNK).choose(0, &view), Choice::Raw);
+        }
+    }
+
+    #[test]
+    fn a_fast_idle_link_gets_raw_and_a_slow_one_does_not() {
+        assert_eq!(with_link(12.0).choose(0, &view(0, 0)), Choice::Raw);
+        assert!(matches!(with_link(0.1).choose(0, &view(0, 0)), Choice::Zstd { .. }));
+    }
+
+    #[test]
+    fn a_queue_gives_time_to_compress_and_a_backlog_takes_it() {
+        let mut controller = with_link(3.0);
+        assert_eq!(controller.choose(0, &view(0, 0)), Choice::Raw);
+        assert!(matches!(controller.choose(0, &view(4 << 20, 0)), Choice::Zstd { .. }));
+        assert_eq!(controller.choose(0, &view(4 << 20, 100)), Choice::Raw);
+    }
+
+    #[test]
+    fn incompressible_chunks_are_probed_ever_more_seldom_but_for_ever() {
+        let tried = |streak: u32| {
+            let mut controller = Controller::new(Policy::Zstd(1), 2, CHUNK);
+            let view = QueueView { incompressible_streak: streak, ..view(0, 0) };
+            let choices = (0..6400).map(|_| controller.choose(0, &view));
+            choices.filter(|choice| *choice != Choice::Raw).count()
+        };
+        assert_eq!(tried(3), 6400);
+        assert!((2900..3500).contains(&tried(4)), "{}", tried(4));
+        for streak in [9, 100, u32::MAX] {
+            assert!((130..270).contains(&tried(streak)), "{}", tried(streak));
+        }
+    }
+
+    #[test]
+    fn two_devices_taking_turns_are_both_probed() {
+        let mut controller = Controller::new(Policy::Zstd(1), 2, CHUNK);
+        let hopeless = QueueView { incompressible_streak: 50, ..view(0, 0) };
+        let tried: Vec<usize> =
+            (0..20_000).filter(|_| controller.choose(0, &hopeless) != Choice::Raw).collect();
+        assert!(tried.iter().any(|index| index % 2 == 0));
+        assert!(tried.iter().any(|index| index % 2 == 1));
+    }
+
+    #[test]
+    fn the_read_outs_are_what_was_fed_in() {
+        let fresh = Controller::new(Policy::Adaptive, 2, CHUNK);
+        assert_eq!((fresh.link_bytes_per_s(), fresh.raw_bytes_per_s()), (None, None));
+        assert_eq!(fresh.ratio(), 1.0);
+        let link = with_link(2.0).link_bytes_per_s().expect("measured");
+        assert!((1.9e9..2.1e9).contains(&link), "{link}");
+        let mut controller = fresh;
+        controller.sending(0);
+        controller.sent(10, 100, 400);
+        assert_eq!(controller.ratio(), 4.0);
+    }
+
+    #[test]
+    fn idle_time_is_not_the_links() {
+        let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
+        for second in 0..200 {
+            let now_ns = second * 1_000_000_000;
+            controller.sending(now_ns);
+            controller.sent(now_ns + 100_000, 100_000, 100_000);
+        }
+        let link = controller.link_bytes_per_s().expect("measured");
+        assert!((0.99e9..1.01e9).contains(&link), "{link}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::sending::Weight;
 use crate::abort::Recovery;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
 use crate::machine::{Action, Outgoing, Request};
@@ -108,6 +109,11 @@ pub(super) struct Device {
     /// Chunks that are with a worker, and the level.
     pub(super) encoding: BTreeMap<Sequence, (DataHeader, i32)>,
 
+    /// Data frames that were sent and that the target has not said to be done with.
+    pub(super) under_way: BTreeMap<Sequence, Weight>,
+    /// How many sequences the target takes at once: its credit goes this far beyond what is done.
+    pub(super) window: Option<u64>,
+
     /// Slots that are out for this device, those of old epochs included.
     pub(super) held: usize,
     pub(super) reads: usize,
@@ -151,6 +157,8 @@ impl Device {
             credit: Sequence(1),
             ready: BTreeMap::new(),
             encoding: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            window: None,
             held: 0,
             reads: 0,
             drained: false,
@@ -252,6 +260,7 @@ impl Device {
         self.epoch = self.epoch.next();
         self.next = Sequence(0);
         self.credit = Sequence(1);
+        self.window = None;
         self.digest = StateDigest::new();
         self.drained = false;
         self.promised = false;

@@ -66,7 +66,10 @@ impl Sender {
         if epoch > entry.epoch {
             self.misbehaved(now_ns, "credit for an epoch that has not begun", actions);
         } else if epoch == entry.epoch {
+            // The first credit of an epoch comes when only its first frame is done.
+            let window = *entry.window.get_or_insert(up_to.0.saturating_sub(1));
             entry.credit = entry.credit.max(up_to);
+            self.acknowledged(now_ns, device, Sequence(up_to.0.saturating_sub(window)));
         }
     }
 
@@ -144,12 +147,16 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.lost(stream);
-        if let Some(flight) = self.landed(stream) {
+        if let Some(owner) = self.stream_owner[stream.index()].take() {
             for slot in slots {
-                self.devices[flight.device.index()].held -= 1;
+                self.devices[owner.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        self.abort(now_ns, fault, actions);
+        // After the handover the target closes its streams one after another; that it runs may
+        // still be said on one that is open.
+        if self.stage != Stage::Handover || self.links.all_lost() {
+            self.abort(now_ns, fault, actions);
+        }
     }
 }

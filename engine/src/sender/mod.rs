@@ -24,6 +24,8 @@ mod switchover;
 
 pub use device::{DeviceConfig, DeviceReport};
 
+use std::collections::VecDeque;
+
 use crate::compress::policy::{Controller, Policy};
 use crate::ids::DeviceId;
 use crate::machine::{
@@ -80,9 +82,13 @@ pub struct Sender {
     switchover: bool,
     target_runs: bool,
     encoding: u32,
+    /// Chunks to be compressed that wait for a worker's slot.
+    unencoded: VecDeque<saving::Unencoded>,
     queued_wire_bytes: u64,
-    sending_wire_bytes: u64,
-    flights: Vec<Option<sending::Flight>>,
+    /// Data that was sent and that the target has not said to be done with.
+    under_way_wire_bytes: u64,
+    /// Whose frame each stream is sending.
+    stream_owner: Vec<Option<DeviceId>>,
     service: u64,
     fault: Option<Fault>,
     finish: Option<Finish>,
@@ -108,9 +114,10 @@ impl Sender {
             switchover: false,
             target_runs: false,
             encoding: 0,
+            unencoded: VecDeque::new(),
             queued_wire_bytes: 0,
-            sending_wire_bytes: 0,
-            flights: vec![None; streams],
+            under_way_wire_bytes: 0,
+            stream_owner: vec![None; streams],
             service: 0,
             fault: None,
             finish: None,
@@ -190,9 +197,9 @@ impl Machine for Sender {
             }
             Event::Detached { device, stuck } => self.detached(now_ns, device, stuck, actions),
             Event::Encoded { chunk, slot, into, result } => {
-                self.encoded(now_ns, chunk, slot, into, result);
+                self.encoded(now_ns, chunk, slot, into, result, actions);
             }
-            Event::Sent { stream, slot } => self.sent(now_ns, stream, slot),
+            Event::Sent { stream, slot } => self.sent(stream, slot),
             Event::Frame { stream, frame } => self.frame(now_ns, stream, frame, actions),
             Event::StreamLost { stream, slots, fault } => {
                 self.stream_lost(now_ns, stream, slots, fault, actions);

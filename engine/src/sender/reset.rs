@@ -125,6 +125,7 @@ impl Sender {
     /// Closes the epoch's books and opens the next one's with its discard frame.
     fn begin_again(&mut self, id: DeviceId, fault: Fault, actions: &mut Vec<Action>) {
         let switchover = self.switchover;
+        self.forget_under_way(id);
         let device = &mut self.devices[id.index()];
         let completion = device.completion(Ending::Restarted, Some(fault));
         actions.push(Action::Notify(Notice::Completion(completion)));

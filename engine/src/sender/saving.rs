@@ -14,6 +14,16 @@ use crate::wire::{DataHeader, DataPhase, Encoding};
 /// and those behind it.
 const READ_AHEAD: usize = 4;
 
+/// A chunk that waits for a worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unencoded {
+    chunk: ChunkKey,
+    slot: SlotId,
+    bytes: u32,
+    level: i32,
+    probe: bool,
+}
+
 impl Sender {
     /// Gives slots to the devices that have something to read.
     pub(super) fn ask_for_reads(&mut self, actions: &mut Vec<Action>) {
@@ -121,20 +131,14 @@ impl Sender {
             return;
         }
         let view = QueueView {
-            queued_wire_bytes: self.queued_wire_bytes + self.sending_wire_bytes,
+            queued_wire_bytes: self.queued_wire_bytes + self.under_way_wire_bytes,
             streams_idle: self.links.idle().is_some(),
             encoding_now: self.encoding,
             incompressible_streak: self.devices[id.index()].incompressible,
         };
-        let spare = match self.controller.choose(now_ns, &view) {
-            Choice::Raw => None,
+        match self.controller.choose(now_ns, &view) {
+            Choice::Raw => self.chunk_ready(id, header, Some(slot)),
             Choice::Zstd { level, probe } => {
-                self.slots.take_spare().map(|spare| (spare, level, probe))
-            }
-        };
-        match spare {
-            None => self.chunk_ready(id, header, Some(slot)),
-            Some((into, level, probe)) => {
                 self.encoding += 1;
                 self.devices[id.index()].encoding.insert(header.place.sequence, (header, level));
                 let chunk = ChunkKey {
@@ -142,12 +146,54 @@ impl Sender {
                     epoch: header.place.epoch,
                     sequence: header.place.sequence,
                 };
-                actions.push(Action::Encode { chunk, slot, into, bytes, level, probe });
+                self.unencoded.push_back(Unencoded { chunk, slot, bytes, level, probe });
+                self.encode_next(actions);
             }
         }
     }
 
+    /// Gives waiting chunks to the workers, as far as there are slots for what they make of them.
+    fn encode_next(&mut self, actions: &mut Vec<Action>) {
+        while let Some(Unencoded { chunk, slot, bytes, level, probe }) = self.unencoded.pop_front()
+        {
+            let device = &mut self.devices[chunk.device.index()];
+            if device.epoch != chunk.epoch {
+                self.encoding -= 1;
+                device.held -= 1;
+                self.slots.put(slot);
+                continue;
+            }
+            let Some(into) = self.slots.take_spare() else {
+                self.unencoded.push_front(Unencoded { chunk, slot, bytes, level, probe });
+                return;
+            };
+            actions.push(Action::Encode { chunk, slot, into, bytes, level, probe });
+        }
+    }
+
+    /// Gives back the slots of chunks that no worker has taken: the session is aborted.
+    pub(super) fn drop_unencoded(&mut self) {
+        for unencoded in std::mem::take(&mut self.unencoded) {
+            self.encoding -= 1;
+            self.devices[unencoded.chunk.device.index()].held -= 1;
+            self.slots.put(unencoded.slot);
+        }
+    }
+
     pub(super) fn encoded(
+        &mut self,
+        now_ns: u64,
+        chunk: ChunkKey,
+        slot: SlotId,
+        into: SlotId,
+        result: EncodeResult,
+        actions: &mut Vec<Action>,
+    ) {
+        self.take_encoded(now_ns, chunk, slot, into, result);
+        self.encode_next(actions);
+    }
+
+    fn take_encoded(
         &mut self,
         now_ns: u64,
         chunk: ChunkKey,

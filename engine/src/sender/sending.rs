@@ -7,7 +7,7 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
-use crate::ids::{DeviceId, SlotId, StreamId};
+use crate::ids::{DeviceId, Sequence, SlotId, StreamId};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{Action, Outgoing};
 use crate::wire::Encoding;
@@ -23,12 +23,11 @@ pub(super) fn wire_bytes(what: &Outgoing) -> u64 {
     }
 }
 
-/// A device's frame on a stream.
+/// What a data frame weighs until the target has said that it is done with it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flight {
-    pub(super) device: DeviceId,
-    pub(super) wire_bytes: u64,
-    pub(super) raw_bytes: u64,
+pub(super) struct Weight {
+    wire_bytes: u64,
+    raw_bytes: u64,
 }
 
 impl Sender {
@@ -66,47 +65,55 @@ impl Sender {
         let Some(what) = device.sendable().and_then(|first| device.ready.remove(&first)) else {
             return;
         };
-        let mut flight = Flight { device: id, wire_bytes: wire_bytes(&what), raw_bytes: 0 };
-        self.queued_wire_bytes -= flight.wire_bytes;
+        let wire_bytes = wire_bytes(&what);
+        self.queued_wire_bytes -= wire_bytes;
         if let Outgoing::Data { header, .. } = &what {
-            flight.raw_bytes = u64::from(header.raw_bytes);
             let kind = match header.encoding {
                 Encoding::Zero => 0,
                 Encoding::Raw => 1,
                 Encoding::Zstd => 2,
             };
             device.report.chunks[kind] += 1;
-        }
-        device.report.wire_bytes += flight.wire_bytes;
-        let weight = u64::from(device.config.options.weight.max(1));
-        device.served = start + flight.wire_bytes * SERVICE_UNIT / weight;
-        self.service = start;
-        self.sending_wire_bytes += flight.wire_bytes;
-        self.flights[stream.index()] = Some(flight);
-        if flight.raw_bytes > 0 {
+            let weight = Weight { wire_bytes, raw_bytes: u64::from(header.raw_bytes) };
+            device.under_way.insert(header.place.sequence, weight);
+            self.under_way_wire_bytes += wire_bytes;
             self.controller.sending(now_ns);
         }
+        device.report.wire_bytes += wire_bytes;
+        let weight = u64::from(device.config.options.weight.max(1));
+        device.served = start + wire_bytes * SERVICE_UNIT / weight;
+        self.service = start;
+        self.stream_owner[stream.index()] = Some(id);
         self.links.send(stream, what, actions);
     }
 
-    pub(super) fn sent(&mut self, now_ns: u64, stream: StreamId, slot: Option<SlotId>) {
+    /// The kernel has all of a frame: the stream and the slot are free again.
+    pub(super) fn sent(&mut self, stream: StreamId, slot: Option<SlotId>) {
         self.links.sent(stream);
-        if let Some(flight) = self.landed(stream) {
-            if flight.raw_bytes > 0 {
-                self.controller.sent(now_ns, flight.wire_bytes, flight.raw_bytes);
-            }
-            if let Some(slot) = slot {
-                self.devices[flight.device.index()].held -= 1;
-                self.slots.put(slot);
-            }
+        if let (Some(owner), Some(slot)) = (self.stream_owner[stream.index()].take(), slot) {
+            self.devices[owner.index()].held -= 1;
+            self.slots.put(slot);
         }
     }
 
-    /// Takes a device's frame off its stream.
-    pub(super) fn landed(&mut self, stream: StreamId) -> Option<Flight> {
-        let flight = self.flights[stream.index()].take()?;
-        self.sending_wire_bytes -= flight.wire_bytes;
-        Some(flight)
+    /// The target is done with the frames of a device below `done`. Only this tells how fast the
+    /// path is: a send ends when the socket's buffer has the frame, and that buffer can hold more
+    /// than the target's whole window.
+    pub(super) fn acknowledged(&mut self, now_ns: u64, id: DeviceId, done: Sequence) {
+        let device = &mut self.devices[id.index()];
+        let later = device.under_way.split_off(&done);
+        for weight in std::mem::replace(&mut device.under_way, later).into_values() {
+            self.under_way_wire_bytes -= weight.wire_bytes;
+            self.controller.sent(now_ns, weight.wire_bytes, weight.raw_bytes);
+        }
+    }
+
+    /// Nobody will say that these frames are done: their epoch is discarded.
+    pub(super) fn forget_under_way(&mut self, id: DeviceId) {
+        for weight in std::mem::take(&mut self.devices[id.index()].under_way).into_values() {
+            self.under_way_wire_bytes -= weight.wire_bytes;
+            self.controller.dropped();
+        }
     }
 
     /// Whether no device has still to reach its P2P state before others may stop.

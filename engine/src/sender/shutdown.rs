@@ -17,6 +17,8 @@ impl Sender {
             Stage::Handover
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
+            // The target has said that it runs, and may close its end.
+            Stage::Handover if self.target_runs => return,
             Stage::Handover => {
                 self.unconfirmed(fault, actions);
                 return;
@@ -27,6 +29,7 @@ impl Sender {
         if fault.cause != Cause::PeerAbort {
             self.links.queue_last(Frame::Abort(fault.clone()));
         }
+        self.drop_unencoded();
         for index in 0..self.devices.len() {
             let device = &mut self.devices[index];
             if device.stage == DeviceStage::Idle {

@@ -15,9 +15,39 @@
 //!                                                     start the vCPUs
 //! ```
 //!
+//! ```
+//! # #[path = "../../examples/demo/mod.rs"] mod demo;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::net::TcpListener;
+//! use std::time::Duration;
+//! use vfio_ferry::outcome::DeviceOptions;
+//! use vfio_ferry::session::{Options, Session, SourceDevice, TargetDevice, accept, connect};
+//!
+//! // A real one is VfioDevice::open("/sys/bus/pci/devices/0000:3b:00.2").
+//! let (leaving, coming) = (demo::Demo::new(b"what the device knows")?, demo::Demo::new(b"")?);
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let streams = connect(listener.local_addr()?, 2)?;
+//! let options = DeviceOptions::default();
+//! let device = SourceDevice { name: "net0".into(), device: leaving, options };
+//! let source = Session::source(vec![device], streams, Options::default())?;
+//!
+//! let streams = accept(&listener, Duration::from_secs(10))?;
+//! let device = TargetDevice { name: "net0".into(), device: coming.clone() };
+//! let target = Session::target(vec![device], streams, Options::default())?;
+//!
+//! source.switchover()?; // The vCPUs are stopped.
+//! assert!(source.finish().is_complete());
+//! assert!(target.finish().is_complete());
+//! assert_eq!(coming.content()?, b"what the device knows");
+//! # Ok(()) }
+//! ```
+//!
 //! Whatever happens, a source device ends in RUNNING, or it was handed over: see
 //! [`Ending`](crate::outcome::Ending).
 
+#[cfg(feature = "tokio-uring")]
+mod aio;
 mod handle;
 mod options;
 mod ready;
@@ -25,6 +55,8 @@ mod report;
 mod tcp;
 
 pub use crate::drive::SessionEvent;
+#[cfg(feature = "tokio-uring")]
+pub use aio::AsyncSession;
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::Readiness;

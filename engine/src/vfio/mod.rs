@@ -1,5 +1,6 @@
 //! VFIO migration: the states and their arcs as a table ([`state`]), the UAPI ([`uapi`]), the
-//! ioctls ([`ioctl`]), and what the engine asks of a device ([`device`]).
+//! ioctls ([`ioctl`]), what the engine asks of a device ([`device`]), and the real one behind an fd
+//! ([`real`]) or a path in sysfs ([`open`]).
 
 pub mod device;
 pub mod ioctl;

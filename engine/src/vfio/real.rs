@@ -1,8 +1,8 @@
 //! [`VfioDevice`]: the [`MigrationDevice`] of a real VFIO device, over its fd.
 //!
-//! Whoever drops it must have closed the device's data fds first: they hold no reference that the
-//! VFIO core counts on every kernel, and a driver's last close of the device disables them under
-//! whoever still reads. The engine closes them when an epoch ends, before it lets the device go.
+//! Whoever drops it must have closed the device's data fds first: closing the device disables
+//! them under whoever still reads or writes. This type does not know the data fds it handed out,
+//! so the order is the caller's business; the engine closes them when an epoch ends.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

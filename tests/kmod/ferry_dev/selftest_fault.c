@@ -152,6 +152,8 @@ static void reset_at_calls(void)
 	struct precopy_info info;
 	int fd = enter(d, S_PRE_COPY);
 
+	/* Counted from the arming on, not from the beginning. */
+	EQ(get_state(d), S_PRE_COPY);
 	fault(d, "reset@get_state=2");
 	EQ(get_state(d), S_PRE_COPY);
 	EQ(get_state(d), S_PRE_COPY);	/* stale */

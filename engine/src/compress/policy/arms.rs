@@ -3,9 +3,12 @@
 //! The caps form a ladder, raw at the bottom and the highest level at the top, and throughput has
 //! one hill on it, so only the neighbours of the best rung are tried. One rung is in force at a
 //! time. Its slice begins when the chunks chosen under the rung before are sent (their work is
-//! still in the pipeline) and lasts [`SLICE`] chunks; time in which there was nothing in the
-//! pipeline is the reader's, not the rung's, and does not count. (A rung under which the pipeline
-//! runs empty moves everything that is read: none can be better.)
+//! still in the pipeline) and lasts [`SLICE`] chunks, more where slices scatter. Time in which
+//! there was nothing in the pipeline is the reader's, not the rung's, and does not count. (A rung
+//! under which the pipeline runs empty moves everything that is read: none can be better.)
+//!
+//! Keep the pipeline short: a switch takes effect after what is in it, so 2 to 4 chunks a worker
+//! and a few more adapt within 64 MiB, and hundreds do not.
 
 use super::LEVELS;
 
@@ -26,6 +29,9 @@ const REST: u32 = 8;
 const REST_MAX: u32 = 64;
 /// The share of time that trials may waste.
 const WASTE: f64 = 0.03;
+/// Slices that scatter by more than this share are made longer in proportion, up to this factor.
+const QUIET: f64 = 0.05;
+const LONGER: f64 = 4.0;
 /// By how much compression may slow down the threads that feed the link.
 const CROWDED: f64 = 3.0;
 /// The rung to start on: level 1.
@@ -40,10 +46,12 @@ pub(super) struct Arms {
     best: usize,
     trial: Option<usize>,
     slice: Slice,
-    /// Chunks chosen and sent. They drift apart if chunks are dropped, which only lengthens a
-    /// drain.
+    /// Chunks chosen and sent. They drift apart when chunks are dropped, which lengthens a drain,
+    /// until the queues are seen empty.
     chosen: u64,
     sent: u64,
+    /// When the last one was.
+    sent_ns: u64,
     /// Since when the pipeline has been empty.
     empty_since_ns: Option<u64>,
     /// Slices of the best rung until the next trial, and after how many the one after that comes.
@@ -55,9 +63,11 @@ pub(super) struct Arms {
     link: f64,
     /// The last slice of the best rung was far from its value.
     doubted: bool,
+    /// How far a slice of the best rung is from its value, as a share, on average; none before
+    /// the second.
+    noise: Option<f64>,
     last: Option<f64>,
     up_next: bool,
-    last_rung: Option<usize>,
 }
 
 /// What is being measured.
@@ -82,15 +92,16 @@ impl Arms {
             slice: Slice { after_sent: WARM_UP, ..Slice::default() },
             chosen: 0,
             sent: 0,
+            sent_ns: 0,
             empty_since_ns: None,
             until_trial: 0,
             rest: REST,
             credit_ns: 0.0,
             link: 0.0,
             doubted: false,
+            noise: None,
             last: None,
             up_next: true,
-            last_rung: None,
         }
     }
 
@@ -104,10 +115,15 @@ impl Arms {
         self.last
     }
 
-    /// A chunk enters the pipeline.
-    pub(super) fn chosen(&mut self, now_ns: u64) {
-        if let (Some(since), Some(start)) = (self.empty_since_ns.take(), &mut self.slice.start_ns) {
-            *start += now_ns.saturating_sub(since);
+    /// A chunk enters the pipeline, which is `empty` but for it as far as the queues show.
+    pub(super) fn chosen(&mut self, now_ns: u64, empty: bool) {
+        if empty {
+            // Chunks of a discarded epoch were chosen and never sent.
+            self.sent = self.chosen;
+        }
+        let since = self.empty_since_ns.take().or(empty.then_some(self.sent_ns));
+        if let (Some(since), Some(start)) = (since, &mut self.slice.start_ns) {
+            *start += now_ns.saturating_sub(since.max(*start));
         }
         self.chosen += 1;
     }
@@ -122,6 +138,7 @@ impl Arms {
     pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64, link: f64) {
         self.link = link;
         self.sent += 1;
+        self.sent_ns = now_ns;
         if self.sent >= self.chosen {
             self.sent = self.chosen;
             self.empty_since_ns = Some(now_ns);
@@ -135,10 +152,11 @@ impl Arms {
         self.slice.chunks += 1;
         self.slice.bytes += raw_bytes;
         let ns = now_ns.saturating_sub(start_ns).max(1) as f64;
-        let full = self.slice.chunks >= SLICE;
+        let length = f64::from(SLICE) * (self.noise.unwrap_or(0.0) / QUIET).clamp(1.0, LONGER);
+        let full = f64::from(self.slice.chunks) >= length;
         let hopeless = self.trial.is_some()
             && self.value[self.best].is_some_and(|best| {
-                let whole = self.slice.bytes / f64::from(self.slice.chunks) * f64::from(SLICE);
+                let whole = self.slice.bytes / f64::from(self.slice.chunks) * length;
                 ns > PATIENCE * whole / best
             });
         if full || hopeless {
@@ -150,7 +168,6 @@ impl Arms {
         let before = self.rung();
         let up_first = self.slice.at_cap * 10 >= self.slice.choices * 9;
         self.last = Some(value);
-        self.last_rung = Some(before);
         match self.trial.take() {
             None => self.measured_best(value, ns),
             Some(rung) => self.measured_trial(rung, value, ns),
@@ -168,6 +185,8 @@ impl Arms {
             self.value[self.best] = Some(value);
             return;
         };
+        let deviation = (value / known - 1.0).abs().min(1.0);
+        self.noise = Some(self.noise.map_or(deviation, |noise| noise + (deviation - noise) / 4.0));
         let far = value > known * CHANGED || known > value * CHANGED;
         if far && self.doubted {
             self.value = [None; RUNGS];
@@ -181,7 +200,7 @@ impl Arms {
     fn measured_trial(&mut self, rung: usize, value: f64, ns: f64) {
         self.value[rung] = Some(value);
         let best = self.value[self.best].unwrap_or(0.0);
-        if value > best * BETTER {
+        if value > best * BETTER.max(1.0 + self.noise.unwrap_or(0.0)) {
             self.best = rung;
             self.rest = REST;
         } else {
@@ -195,6 +214,7 @@ impl Arms {
     /// one after a rest and for as little as the credit allows.
     fn next_trial(&mut self, up_first: bool, slice_ns: f64) -> Option<usize> {
         let best = self.value[self.best]?;
+        self.noise?;
         let up = Some(self.best + 1).filter(|&rung| rung < RUNGS);
         // Raw cannot pass the link, even if compression next to it slowed that down.
         let down = self.best.checked_sub(1);
@@ -214,16 +234,88 @@ impl Arms {
         })
     }
 
-    #[cfg(test)]
-    pub(super) fn trace(&self) -> Option<(usize, f64)> {
-        self.last_rung.map(|r| (r, self.last.unwrap_or(0.0)))
-    }
-    #[cfg(test)]
-    pub(super) fn credit(&self) -> f64 {
-        self.credit_ns
-    }
-
     fn rung(&self) -> usize {
         self.trial.unwrap_or(self.best)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chunks that each take as long as `speed` (bytes per nanosecond) of the rung in force says.
+    fn run(arms: &mut Arms, now_ns: &mut u64, chunks: u32, speed: [f64; RUNGS]) {
+        for _ in 0..chunks {
+            arms.chosen(*now_ns, false);
+            arms.at_cap(true);
+            *now_ns += (262_144.0 / speed[arms.rung()]) as u64;
+            arms.sent(*now_ns, 262_144.0, 1.0);
+        }
+    }
+
+    #[test]
+    fn it_climbs_to_the_best_rung_from_either_side_within_64_mib() {
+        for best in 0..RUNGS {
+            let speed: [f64; RUNGS] =
+                std::array::from_fn(|rung| 2.0 / (1.0 + 0.3 * rung.abs_diff(best) as f64));
+            let (mut arms, mut now_ns) = (Arms::new(), 0);
+            run(&mut arms, &mut now_ns, 256, speed);
+            assert_eq!(arms.best, best);
+        }
+    }
+
+    #[test]
+    fn trials_cost_a_few_per_cent() {
+        let speed = [0.2, 0.5, 1.0, 0.5, 0.2];
+        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        run(&mut arms, &mut now_ns, 256, speed);
+        let (start_ns, chunks) = (now_ns, 20_000);
+        run(&mut arms, &mut now_ns, chunks, speed);
+        let ideal_ns = f64::from(chunks) * 262_144.0;
+        let share = ideal_ns / (now_ns - start_ns) as f64;
+        assert!(share > 0.96, "{share:.3}");
+    }
+
+    #[test]
+    fn another_load_is_noticed() {
+        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        run(&mut arms, &mut now_ns, 2000, [0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert_eq!(arms.best, 4);
+        run(&mut arms, &mut now_ns, 2000, [3.0, 2.0, 1.0, 0.6, 0.3]);
+        assert_eq!(arms.best, 0);
+    }
+
+    #[test]
+    fn an_empty_pipeline_does_not_count() {
+        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        for _ in 0..300 {
+            run(&mut arms, &mut now_ns, 1, [1.0; RUNGS]);
+            now_ns += 1_000_000_000;
+        }
+        let speed = arms.bytes_per_ns().expect("slices have ended");
+        assert!((speed - 1.0).abs() < 0.01, "{speed}");
+    }
+
+    #[test]
+    fn chunks_that_are_never_sent_do_not_stop_it() {
+        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        (0..50).for_each(|_| arms.chosen(0, false));
+        run(&mut arms, &mut now_ns, 600, [2.0, 1.5, 1.0, 0.5, 0.25]);
+        assert_eq!(arms.best, 0);
+    }
+
+    #[test]
+    fn idle_time_is_known_again_after_chunks_were_dropped() {
+        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        run(&mut arms, &mut now_ns, 60, [1.0; RUNGS]);
+        (0..50).for_each(|_| arms.chosen(now_ns, false));
+        for _ in 0..300 {
+            now_ns += 1_000_000_000;
+            arms.chosen(now_ns, true);
+            now_ns += 262_144;
+            arms.sent(now_ns, 262_144.0, 1.0);
+        }
+        let speed = arms.bytes_per_ns().expect("slices have ended");
+        assert!((speed - 1.0).abs() < 0.01, "{speed}");
     }
 }

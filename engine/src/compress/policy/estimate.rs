@@ -65,17 +65,24 @@ impl Levels {
 }
 
 /// Bytes per nanosecond of a link, over the time in which it had something to do.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Busy {
     bytes: f64,
     ns: f64,
     in_flight: u32,
     since_ns: u64,
+    measured: bool,
 }
 
 impl Busy {
     /// Of the old sums, what is left after a new term: the last sixteen or so decide.
     const KEEP: f64 = 15.0 / 16.0;
+
+    /// As if this had been measured already. It keeps the first sends, which only fill the
+    /// socket's buffer, from making any link look as fast as memory.
+    pub(super) fn prior(bytes: f64, ns: f64) -> Busy {
+        Busy { bytes, ns, in_flight: 0, since_ns: 0, measured: false }
+    }
 
     /// A transfer starts.
     pub(super) fn start(&mut self, now_ns: u64) {
@@ -91,16 +98,23 @@ impl Busy {
         self.bytes = self.bytes * Busy::KEEP + bytes;
         self.ns = self.ns * Busy::KEEP + now_ns.saturating_sub(self.since_ns) as f64;
         self.since_ns = now_ns;
+        self.measured = true;
     }
 
-    /// None before the first transfer ended. A transfer that already takes longer than usual
-    /// counts before it ends: while a socket's buffer fills, a link looks as fast as memory, and
-    /// the send that then blocks is the first to know.
-    pub(super) fn bytes_per_ns(&self, now_ns: u64) -> Option<f64> {
-        if self.ns <= 0.0 || self.bytes <= 0.0 {
-            return None;
-        }
+    /// A transfer of which nobody will know when it ended.
+    pub(super) fn forget(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Whether a transfer has ended yet.
+    pub(super) fn is_measured(&self) -> bool {
+        self.measured
+    }
+
+    /// The estimate. A transfer that already takes longer than usual counts before it ends: a send
+    /// that blocks is the first to know how slow the link is.
+    pub(super) fn bytes_per_ns(&self, now_ns: u64) -> f64 {
         let under_way = if self.in_flight == 0 { 0 } else { now_ns.saturating_sub(self.since_ns) };
-        Some(self.bytes / self.ns.max(self.ns * Busy::KEEP + under_way as f64))
+        self.bytes / self.ns.max(self.ns * Busy::KEEP + under_way as f64).max(1.0)
     }
 }

@@ -1,0 +1,118 @@
+//! When the source's guest is stopped: the decision that a VMM makes from the engine's estimates.
+
+use std::time::Duration;
+
+use vfio_ferry::machine::{Estimate, Notice};
+use vfio_ferry::outcome::{Completion, Ending};
+
+/// What the source's session showed.
+pub(crate) enum Sight {
+    /// A notice.
+    Notice(Notice),
+    /// None for as long as [`Switchover::PATIENCE`].
+    Nothing,
+}
+
+/// The decision. Without PRE_COPY: as soon as the streams are agreed on. With it: when the initial
+/// data is loaded on the target and the downtime that the engine expects is short, or no longer
+/// gets shorter.
+pub(crate) struct Switchover {
+    precopy: bool,
+    least_ns: Option<u64>,
+    no_better: u32,
+    decided: bool,
+}
+
+/// A downtime that need not get shorter; QEMU's default limit is 300 ms.
+const SHORT_NS: u64 = 100_000_000;
+/// After so many estimates that are no better than the best, more PRE_COPY does not help.
+const NO_BETTER_MAX: u32 = 5;
+
+impl Switchover {
+    /// Without a sign of life for so long there is nothing to wait for.
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+    pub(crate) fn new(precopy: bool) -> Switchover {
+        Switchover { precopy, least_ns: None, no_better: 0, decided: false }
+    }
+
+    /// Whether the guest is to be stopped now.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.decided
+    }
+
+    /// Takes in what the session showed.
+    pub(crate) fn saw(&mut self, sight: Sight) {
+        match sight {
+            Sight::Nothing => self.decided = true,
+            Sight::Notice(Notice::Connected { .. }) => self.decided |= !self.precopy,
+            Sight::Notice(Notice::Estimate(estimate)) => self.weigh(&estimate),
+            // What was saved is void, and so is what was reckoned from it.
+            Sight::Notice(Notice::Completion(Completion { ending: Ending::Restarted, .. })) => {
+                (self.least_ns, self.no_better) = (None, 0);
+            }
+            Sight::Notice(_) => {}
+        }
+    }
+
+    fn weigh(&mut self, estimate: &Estimate) {
+        let Some(downtime_ns) = estimate.downtime_ns.filter(|_| estimate.initial_data_loaded)
+        else {
+            return;
+        };
+        if self.least_ns.is_none_or(|least| downtime_ns < least) {
+            (self.least_ns, self.no_better) = (Some(downtime_ns), 0);
+        } else {
+            self.no_better += 1;
+        }
+        self.decided |= downtime_ns <= SHORT_NS || self.no_better >= NO_BETTER_MAX;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
+        Sight::Notice(Notice::Estimate(Estimate {
+            initial_data_loaded,
+            pending_bytes: 0,
+            stop_copy_bytes: Some(0),
+            state_bytes_per_s: 1,
+            ratio: 1.0,
+            downtime_ns: Some(ms * 1_000_000),
+        }))
+    }
+
+    fn decided_after(precopy: bool, sights: impl IntoIterator<Item = Sight>) -> Option<usize> {
+        let mut switchover = Switchover::new(precopy);
+        sights.into_iter().position(|sight| {
+            switchover.saw(sight);
+            switchover.is_decided()
+        })
+    }
+
+    #[test]
+    fn without_precopy_at_once() {
+        let connected = || Sight::Notice(Notice::Connected { version: 1, chunk_bytes: 1 << 18 });
+        assert_eq!(decided_after(false, [connected()]), Some(0));
+        assert_eq!(decided_after(true, [connected()]), None);
+    }
+
+    #[test]
+    fn short_enough_and_loaded() {
+        let sights = [estimate(false, 1), estimate(true, 900), estimate(true, 90)];
+        assert_eq!(decided_after(true, sights), Some(2));
+    }
+
+    #[test]
+    fn never_better_is_good_enough() {
+        assert_eq!(decided_after(true, (0..20).map(|_| estimate(true, 900))), Some(5));
+        assert_eq!(decided_after(true, (0..20).map(|i| estimate(true, 900 - i))), None);
+    }
+
+    #[test]
+    fn silence_ends_the_wait() {
+        assert_eq!(decided_after(true, [Sight::Nothing]), Some(0));
+    }
+}

@@ -1,0 +1,74 @@
+//! A device for the examples: its whole state is a file in memory. A VMM with real hardware has
+//! `vfio_ferry::vfio::VfioDevice` in its place.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
+use vfio_ferry::vfio::state::{Capabilities, DeviceState};
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Demo {
+    state: Mutex<DeviceState>,
+    content: File,
+}
+
+impl Demo {
+    /// A running device with this state.
+    pub(crate) fn new(state: &[u8]) -> io::Result<Arc<Demo>> {
+        let fd = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let mut content = File::from(fd);
+        content.write_all(state)?;
+        Ok(Arc::new(Demo { state: Mutex::new(DeviceState::Running), content }))
+    }
+
+    /// The device's state.
+    pub(crate) fn content(&self) -> io::Result<Vec<u8>> {
+        let mut file = self.content.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, DeviceState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MigrationDevice for Demo {
+    fn capabilities(&self) -> io::Result<Capabilities> {
+        Ok(Capabilities { p2p: false, precopy: false })
+    }
+
+    fn state(&self) -> io::Result<DeviceState> {
+        Ok(*self.current())
+    }
+
+    fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
+        *self.current() = state;
+        let moves_data = matches!(state, DeviceState::StopCopy | DeviceState::Resuming);
+        if !moves_data {
+            return Ok(None);
+        }
+        let mut file = self.content.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Some(file.into()))
+    }
+
+    fn precopy_info(&self, _: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
+    fn stop_copy_length(&self) -> io::Result<u64> {
+        Ok(self.content.metadata()?.len())
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        *self.current() = DeviceState::Running;
+        Ok(())
+    }
+}

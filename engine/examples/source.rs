@@ -1,0 +1,45 @@
+//! The source of a small VMM: migrates one device away.
+//!
+//! `cargo run --example source -- ADDRESS [SYSFS-PATH]`: a real device by its sysfs path, or
+//! without one a demonstration device with 64 MiB of state. Start `target` first.
+
+#[path = "demo/mod.rs"]
+mod demo;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vfio_ferry::outcome::{DeviceOptions, OnReset};
+use vfio_ferry::session::{Options, Session, SourceDevice, connect};
+use vfio_ferry::vfio::device::MigrationDevice;
+use vfio_ferry::vfio::real::VfioDevice;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().ok_or("usage: source ADDRESS [SYSFS-PATH]")?;
+    let device: Arc<dyn MigrationDevice> = match arguments.next() {
+        Some(path) => Arc::new(VfioDevice::open(path)?),
+        None => demo::Demo::new(&vec![7; 64 << 20])?,
+    };
+    let options = DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() };
+    let device = SourceDevice { name: "net0".to_owned(), device, options };
+    let session = Session::source(vec![device], connect(address, 2)?, Options::default())?;
+
+    // The guest runs on while the device saves in PRE_COPY, until stopping it would be short.
+    let limit = Duration::from_millis(50);
+    let readiness = session.wait_until_ready(limit, Duration::from_secs(30), |notice| {
+        println!("{notice:?}");
+    });
+    println!("{readiness:?}");
+
+    // Here a VMM pauses its vCPUs.
+    session.switchover()?;
+    let report = session.finish();
+    println!("{:?}", report.sides);
+    match report.finish.fault {
+        None => Ok(()),
+        // The device is in RUNNING again: here a VMM lets its vCPUs run on.
+        Some(fault) => Err(fault.to_string().into()),
+    }
+}

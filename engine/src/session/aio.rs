@@ -1,0 +1,60 @@
+//! The async face: a session's events, awaited. It runs on a tokio-uring runtime, whose reactor is
+//! tokio's, and on plain tokio. The data path stays on the session's own threads and rings.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Report, Session, SessionEvent};
+
+/// A session whose events are awaited. Dropping a future of it loses no event; dropping it is
+/// dropping the [`Session`].
+#[derive(Debug)]
+pub struct AsyncSession {
+    readable: AsyncFd<OwnedFd>,
+    session: Session,
+    finished: AtomicBool,
+}
+
+impl AsyncSession {
+    /// Takes a session over. To be called on the runtime that will await it.
+    ///
+    /// # Errors
+    /// What the system says where it gives no more fds or the reactor takes none.
+    pub fn new(session: Session) -> io::Result<AsyncSession> {
+        let eventfd = session.event_fd().try_clone_to_owned()?;
+        let readable = AsyncFd::with_interest(eventfd, Interest::READABLE)?;
+        Ok(AsyncSession { readable, session, finished: AtomicBool::new(false) })
+    }
+
+    /// The session, for everything that does not wait.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The next event; none after [`SessionEvent::Finished`]. For one task at a time.
+    pub async fn next_event(&self) -> Option<SessionEvent> {
+        loop {
+            if let Some(event) = self.session.poll_event() {
+                if let SessionEvent::Finished(_) = event {
+                    self.finished.store(true, Ordering::Release);
+                }
+                return Some(event);
+            }
+            if self.finished.load(Ordering::Acquire) {
+                return None;
+            }
+            // An error is the reactor's end: there is nothing left that could be awaited.
+            self.readable.readable().await.ok()?.clear_ready();
+        }
+    }
+
+    /// Awaits the end, throwing away the events before it. None if the runtime ends first.
+    pub async fn finish(self) -> Option<Report> {
+        while self.next_event().await.is_some() {}
+        self.session.report()
+    }
+}

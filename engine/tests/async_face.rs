@@ -1,0 +1,49 @@
+//! The async face on a tokio-uring runtime: both hosts of a migration as tasks of one thread.
+
+#[path = "../examples/demo/mod.rs"]
+mod demo;
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use vfio_ferry::outcome::DeviceOptions;
+use vfio_ferry::session::{
+    AsyncSession, Options, Session, SessionEvent, SourceDevice, TargetDevice, accept, connect,
+};
+
+#[test]
+fn both_hosts_are_awaited_on_one_thread() {
+    let state: Vec<u8> = (0..3_000_000u32).map(|i| (i >> 7) as u8).collect();
+    let leaving = demo::Demo::new(&state).expect("memfd");
+    let coming = demo::Demo::new(&[]).expect("memfd");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let streams = connect(listener.local_addr().expect("address"), 2).expect("connect");
+    let name = "net0".to_owned();
+    let device =
+        SourceDevice { name: name.clone(), device: leaving, options: DeviceOptions::default() };
+    let source =
+        Session::source(vec![device], streams, Options::default()).expect("source session");
+    let streams = accept(&listener, Duration::from_secs(10)).expect("accept");
+    let device = TargetDevice { name, device: coming.clone() };
+    let target =
+        Session::target(vec![device], streams, Options::default()).expect("target session");
+
+    tokio_uring::start(async {
+        let source = AsyncSession::new(source).expect("reactor");
+        let target = AsyncSession::new(target).expect("reactor");
+        source.session().switchover().expect("it is a source");
+        let arriving = tokio_uring::spawn(async move {
+            let mut events = Vec::new();
+            while let Some(event) = target.next_event().await {
+                events.push(event);
+            }
+            assert_eq!(target.next_event().await, None, "the end stays the end");
+            events
+        });
+        let report = source.finish().await.expect("the runtime lives");
+        assert!(report.is_complete(), "{:?}", report.finish);
+        let events = arriving.await.expect("no panic");
+        assert!(matches!(events.last(), Some(SessionEvent::Finished(_))));
+    });
+    assert!(coming.content().expect("content") == state);
+}
