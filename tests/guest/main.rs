@@ -6,6 +6,8 @@
 //! only if nothing failed.
 
 mod checks;
+mod ferry_dev;
+mod ferry_dev_migrate;
 mod leaks;
 mod mdev;
 mod mtty;
@@ -28,6 +30,8 @@ struct Arguments {
 enum Suite {
     /// An mtty device's state goes to a second one.
     MttyMigrate,
+    /// Our own kernel device, in every kind that drivers come in, goes to a second one.
+    FerryDevMigrate,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let mut checks = Checks::default();
     match arguments.suite {
         Suite::MttyMigrate => mtty_migrate::run(&mut checks),
+        Suite::FerryDevMigrate => ferry_dev_migrate::run(&mut checks),
     }
     checks.finish()
 }
