@@ -566,6 +566,9 @@ impl Drive {
 
     fn notify(&mut self, notice: Notice, now_ns: u64) {
         self.watch.noticed(&notice, now_ns);
+        if let Notice::Phase { device, phase } = &notice {
+            tracing::debug!(device = device.0, phase = phase.name(), "phase");
+        }
         if let Notice::Completion(completion) = &notice {
             tracing::info!(
                 device = completion.device.0,
@@ -615,6 +618,16 @@ struct Guarded(Drive);
 
 impl Guarded {
     fn run(&mut self) {
+        let host = match self.0.machines {
+            Machines::Source(_) => "source",
+            Machines::Target(_) => "target",
+        };
+        let devices = self.0.devices.len();
+        let span = tracing::info_span!("session", host, devices, backend = ?self.0.backend);
+        let _entered = span.enter();
+        if let Some(why) = &self.0.fallback {
+            tracing::warn!(why, "plain system calls in place of io_uring");
+        }
         self.0.run();
     }
 }
