@@ -269,6 +269,9 @@ impl Device {
         self.initial_sent = false;
         self.initial_loaded = false;
         self.pending_bytes = 0;
+        // Asked again, and the embedder told again what the downtime would be.
+        self.length_known = false;
+        self.stop_copy_bytes = None;
         waiting
             .into_values()
             .filter_map(|what| match what {
