@@ -39,10 +39,13 @@ impl Control {
     ) -> io::Result<Control> {
         let (requests, queue) = unbounded::<Asked>();
         std::thread::Builder::new().name(format!("ferry-ctl-{}", id.0)).spawn(move || {
+            let span = tracing::info_span!("control", device = id.0);
+            let _entered = span.enter();
             for asked in queue {
                 let start = Instant::now();
                 let (result, fd) = ask(&*device, &asked);
                 let ns = start.elapsed().as_nanos() as u64;
+                tracing::debug!(request = ?asked.request, ?result, ns, "asked");
                 inbox.send(Input::Control { device: id, request: asked.request, result, fd, ns });
             }
         })?;

@@ -118,6 +118,8 @@ pub(crate) struct Drive {
     chunk_bytes: usize,
     cancel_bound: Duration,
     switchover: bool,
+    /// The devices were told that the session is ending.
+    interrupted: bool,
     /// Events that an action caused by itself.
     caused: VecDeque<Event>,
     stream_events: Vec<StreamEvent>,
@@ -201,6 +203,7 @@ impl Drive {
             chunk_bytes: config.chunk_bytes,
             cancel_bound: config.cancel_bound,
             switchover: false,
+            interrupted: false,
             caused: VecDeque::new(),
             stream_events: Vec::new(),
             actions: Vec::new(),
@@ -276,6 +279,10 @@ impl Drive {
         let mut actions = std::mem::take(&mut self.actions);
         let now_ns = now_ns();
         self.machines.machine().handle(now_ns, event, &mut actions);
+        if !self.interrupted && self.machines.machine().is_ending() {
+            self.interrupted = true;
+            self.devices.iter().for_each(|device| device.behind.interrupt());
+        }
         for action in actions.drain(..) {
             self.act(now_ns, action);
         }
@@ -559,6 +566,9 @@ impl Drive {
 
     fn notify(&mut self, notice: Notice, now_ns: u64) {
         self.watch.noticed(&notice, now_ns);
+        if let Notice::Phase { device, phase } = &notice {
+            tracing::debug!(device = device.0, phase = phase.name(), "phase");
+        }
         if let Notice::Completion(completion) = &notice {
             tracing::info!(
                 device = completion.device.0,
@@ -608,6 +618,16 @@ struct Guarded(Drive);
 
 impl Guarded {
     fn run(&mut self) {
+        let host = match self.0.machines {
+            Machines::Source(_) => "source",
+            Machines::Target(_) => "target",
+        };
+        let devices = self.0.devices.len();
+        let span = tracing::info_span!("session", host, devices, backend = ?self.0.backend);
+        let _entered = span.enter();
+        if let Some(why) = &self.0.fallback {
+            tracing::warn!(why, "plain system calls in place of io_uring");
+        }
         self.0.run();
     }
 }

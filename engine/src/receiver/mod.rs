@@ -204,6 +204,10 @@ impl Machine for Receiver {
         self.pump(now_ns, actions);
     }
 
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+    }
+
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,

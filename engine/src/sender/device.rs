@@ -274,6 +274,9 @@ impl Device {
         self.initial_unconfirmed = 0;
         self.initial_loaded = false;
         self.pending_bytes = 0;
+        // Asked again, and the embedder told again what the downtime would be.
+        self.length_known = false;
+        self.stop_copy_bytes = None;
         waiting
             .into_values()
             .filter_map(|what| match what {

@@ -219,6 +219,10 @@ impl Machine for Sender {
         self.pump(now_ns, actions);
     }
 
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+    }
+
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,
