@@ -6,7 +6,7 @@ use crate::compress::policy::{Controller, Policy};
 use crate::ids::StreamId;
 use crate::machine::{Action, Links, Notice, Outgoing};
 use crate::outcome::Phase;
-use crate::wire::{Accept, Begin, Features, Frame};
+use crate::wire::{Accept, Begin, Features, Frame, Kind};
 
 impl Sender {
     pub(super) fn start(&mut self, now_ns: u64, _actions: &mut Vec<Action>) {
@@ -17,27 +17,32 @@ impl Sender {
         }
     }
 
-    pub(super) fn accepted(&mut self, now_ns: u64, accept: Accept, actions: &mut Vec<Action>) {
-        let Stage::Connect { accepted } = self.stage else {
-            self.misbehaved(now_ns, "a second accept", actions);
-            return;
-        };
-        let hello = self.offer.hello(self.config.session, StreamId(0));
+    pub(super) fn accepted(
+        &mut self,
+        now_ns: u64,
+        stream: StreamId,
+        accept: Accept,
+        actions: &mut Vec<Action>,
+    ) {
+        let hello = self.offer.hello(self.config.session, stream);
         if let Err(fault) = hello.check(&accept) {
             self.abort(now_ns, fault.into(), actions);
             return;
         }
-        if accepted > 0 && accept.chunk_bytes != self.chunk_bytes {
-            self.misbehaved(now_ns, "different accepts on two streams", actions);
+        if std::mem::replace(&mut self.accepted[stream.index()], true) {
+            self.unexpected(now_ns, Kind::ACCEPT, "this stream was accepted before", actions);
+            return;
+        }
+        if *self.accept.get_or_insert(accept) != accept {
+            let what = "another stream was accepted on other terms";
+            self.unexpected(now_ns, Kind::ACCEPT, what, actions);
             return;
         }
         self.chunk_bytes = accept.chunk_bytes;
         if !accept.features.contains(Features::ZSTD) {
             self.controller = Controller::new(Policy::Raw, 0, self.chunk_bytes);
         }
-        let accepted = accepted + 1;
-        self.stage = Stage::Connect { accepted };
-        if accepted == self.config.links.streams {
+        if self.accepted.iter().all(|accepted| *accepted) {
             self.stage = Stage::Active;
             let chunk_bytes = self.chunk_bytes;
             actions

@@ -1,17 +1,17 @@
 //! What the receiver says to the sender.
 
-use super::device::Stage as DeviceStage;
+use super::device::{Device, Stage as DeviceStage};
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use crate::machine::{Action, Notice};
-use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::{Frame, Total};
+use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::wire::{Frame, Kind, Total};
 
 impl Sender {
     pub(super) fn frame(
         &mut self,
         now_ns: u64,
-        _stream: StreamId,
+        stream: StreamId,
         frame: Frame,
         actions: &mut Vec<Action>,
     ) {
@@ -19,6 +19,7 @@ impl Sender {
         if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
             return;
         }
+        let kind = frame.kind();
         match (self.stage, frame) {
             (_, Frame::Abort(fault)) => {
                 let fault = Fault {
@@ -31,23 +32,24 @@ impl Sender {
             }
             (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
-            (Stage::Connect { .. }, Frame::Accept(accept)) => {
-                self.accepted(now_ns, accept, actions);
+            (Stage::Connect, Frame::Accept(accept)) => {
+                self.accepted(now_ns, stream, accept, actions);
             }
-            (Stage::Active | Stage::Handover, Frame::Message(bytes)) => {
-                actions.push(Action::Notify(Notice::Message(bytes)));
-            }
+            // Streams have no order among each other: a message may overtake another's accept.
+            (_, Frame::Message(bytes)) => actions.push(Action::Notify(Notice::Message(bytes))),
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 self.credit(now_ns, device, epoch, up_to, actions);
             }
             (Stage::Active, Frame::InitialDataLoaded { device, epoch }) => {
                 self.initial_data_loaded(now_ns, device, epoch, actions);
             }
+            // Overtaken by the last device's loaded.
+            (Stage::Handover, Frame::InitialDataLoaded { .. }) => {}
             (Stage::Active, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
             (Stage::Handover, Frame::Running) => self.target_runs(actions),
-            _ => self.misbehaved(now_ns, "a frame that has no place here", actions),
+            _ => self.unexpected(now_ns, kind, "the session is not at that point", actions),
         }
     }
 
@@ -59,13 +61,8 @@ impl Sender {
         up_to: Sequence,
         actions: &mut Vec<Action>,
     ) {
-        let Some(entry) = self.devices.get_mut(device.index()) else {
-            self.misbehaved(now_ns, "credit for a device that does not exist", actions);
-            return;
-        };
-        if epoch > entry.epoch {
-            self.misbehaved(now_ns, "credit for an epoch that has not begun", actions);
-        } else if epoch == entry.epoch {
+        let Some(entry) = self.named(now_ns, Kind::CREDIT, device, epoch, actions) else { return };
+        if epoch == entry.epoch {
             // The first credit of an epoch comes when only its first frame is done.
             let window = *entry.window.get_or_insert(up_to.0.saturating_sub(1));
             entry.credit = entry.credit.max(up_to);
@@ -80,18 +77,21 @@ impl Sender {
         epoch: Epoch,
         actions: &mut Vec<Action>,
     ) {
-        match self.devices.get_mut(device.index()) {
-            Some(entry) if epoch < entry.epoch => {}
-            Some(entry) if epoch == entry.epoch && entry.initial_unconfirmed > 0 => {
-                entry.initial_unconfirmed -= 1;
-                // After a REINIT only the answer to the newest mark counts.
-                if entry.initial_sent && entry.initial_unconfirmed == 0 {
-                    entry.initial_loaded = true;
-                    actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
-                    self.estimate(actions);
-                }
-            }
-            _ => self.misbehaved(now_ns, "initial data that was not sent as loaded", actions),
+        let kind = Kind::INITIAL_DATA_LOADED;
+        let Some(entry) = self.named(now_ns, kind, device, epoch, actions) else { return };
+        if epoch < entry.epoch {
+            return;
+        }
+        if entry.initial_unconfirmed == 0 {
+            self.unexpected(now_ns, kind, "no initial data was marked as sent", actions);
+            return;
+        }
+        entry.initial_unconfirmed -= 1;
+        // After a REINIT only the answer to the newest mark counts.
+        if entry.initial_sent && entry.initial_unconfirmed == 0 {
+            entry.initial_loaded = true;
+            actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
+            self.estimate(actions);
         }
     }
 
@@ -103,17 +103,20 @@ impl Sender {
         total: Total,
         actions: &mut Vec<Action>,
     ) {
-        match self.devices.get_mut(device.index()) {
-            Some(entry) if epoch < entry.epoch => {}
-            Some(entry)
-                if epoch == entry.epoch
-                    && entry.stage == DeviceStage::Sent
-                    && total == entry.total() =>
-            {
-                entry.stage = DeviceStage::Loaded;
-                self.hand_over_if_all_loaded(actions);
-            }
-            _ => self.misbehaved(now_ns, "a device as loaded that was not sent so", actions),
+        let Some(entry) = self.named(now_ns, Kind::LOADED, device, epoch, actions) else { return };
+        if epoch < entry.epoch {
+            return;
+        }
+        let expected = entry.total();
+        if entry.stage != DeviceStage::Sent {
+            let what = "the device's end was not sent, or it was loaded before";
+            self.unexpected(now_ns, Kind::LOADED, what, actions);
+        } else if total != expected {
+            let breach = Breach::Total { device, found: total, expected };
+            self.abort(now_ns, Fault::breach(breach), actions);
+        } else {
+            entry.stage = DeviceStage::Loaded;
+            self.hand_over_if_all_loaded(actions);
         }
     }
 
@@ -133,13 +136,34 @@ impl Sender {
         }
     }
 
-    pub(super) fn misbehaved(&mut self, now_ns: u64, what: &str, actions: &mut Vec<Action>) {
-        let fault = Fault::session(
-            Cause::PeerMisbehaviour,
-            Observation::Peer,
-            format!("the target sent {what}"),
-        );
-        self.abort(now_ns, fault, actions);
+    /// The device that a frame of the target is about, unless it or its epoch does not exist.
+    fn named(
+        &mut self,
+        now_ns: u64,
+        kind: Kind,
+        device: DeviceId,
+        epoch: Epoch,
+        actions: &mut Vec<Action>,
+    ) -> Option<&mut Device> {
+        let breach = match self.devices.get(device.index()) {
+            None => Breach::UnknownDevice { kind, device },
+            Some(entry) if epoch > entry.epoch => {
+                Breach::Epoch { kind, device, found: epoch, current: entry.epoch }
+            }
+            Some(_) => return self.devices.get_mut(device.index()),
+        };
+        self.abort(now_ns, Fault::breach(breach), actions);
+        None
+    }
+
+    pub(super) fn unexpected(
+        &mut self,
+        now_ns: u64,
+        kind: Kind,
+        what: &'static str,
+        actions: &mut Vec<Action>,
+    ) {
+        self.abort(now_ns, Fault::breach(Breach::Unexpected { kind, what }), actions);
     }
 
     pub(super) fn stream_lost(

@@ -32,7 +32,7 @@ use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
 use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::Offer;
+use crate::wire::{Accept, Kind, Offer};
 use device::Device;
 
 /// What a sender is made from.
@@ -61,7 +61,7 @@ pub struct SenderConfig {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Connect { accepted: u16 },
+    Connect,
     Active,
     Handover,
     Aborting { until_ns: u64 },
@@ -74,6 +74,9 @@ pub struct Sender {
     config: SenderConfig,
     offer: Offer,
     stage: Stage,
+    /// What was agreed, and on which streams the target has said so.
+    accept: Option<Accept>,
+    accepted: Vec<bool>,
     links: Links,
     devices: Vec<Device>,
     slots: SlotBudget,
@@ -106,7 +109,9 @@ impl Sender {
         let streams = usize::from(config.links.streams);
         Sender {
             offer: Offer::new(streams, devices.len(), config.chunk_bytes as usize),
-            stage: Stage::Connect { accepted: 0 },
+            stage: Stage::Connect,
+            accept: None,
+            accepted: vec![false; streams],
             links: Links::new(config.links, 0),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
@@ -210,7 +215,7 @@ impl Machine for Sender {
                 if header.body_bytes > 0 {
                     actions.push(Action::SkipBody { stream });
                 }
-                self.misbehaved(now_ns, "data", actions);
+                self.unexpected(now_ns, Kind::DATA, "only a source sends data", actions);
             }
             Event::Body { .. } | Event::Decoded { .. } | Event::Written { .. } => {
                 debug_assert!(false, "a sender receives, decodes and writes nothing");
