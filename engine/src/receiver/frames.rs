@@ -33,7 +33,7 @@ impl Receiver {
             (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Hello(hello)) => self.hello(now_ns, stream, hello, actions),
-            (Stage::Active, Frame::Message(bytes)) => {
+            (Stage::Active | Stage::Resuming | Stage::Telling, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
             (Stage::Active, Frame::Handover) => self.handover(now_ns, actions),
@@ -92,6 +92,10 @@ impl Receiver {
                 found: place.epoch,
                 current: device.epoch,
             }),
+            // Every epoch opens with a frame that says so.
+            Age::Current if kind == Kind::DATA && place.sequence.0 == 0 => {
+                Err(Breach::Unexpected { kind, what: "an epoch does not begin with data" })
+            }
             Age::Late | Age::Current => Ok(age),
         }
     }
