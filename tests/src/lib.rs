@@ -7,3 +7,4 @@ pub mod peer;
 pub mod process;
 pub mod refuse;
 pub mod runs;
+pub mod script;

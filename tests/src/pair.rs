@@ -66,6 +66,9 @@ pub fn streams(count: usize) -> (Vec<OwnedFd>, Vec<OwnedFd>) {
         .map(|_| {
             let ours = TcpStream::connect(address).expect("loopback");
             let (theirs, _) = listener.accept().expect("the connection just made");
+            for end in [&ours, &theirs] {
+                end.set_nodelay(true).expect("TCP");
+            }
             (OwnedFd::from(ours), OwnedFd::from(theirs))
         })
         .unzip()

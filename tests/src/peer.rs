@@ -40,9 +40,14 @@ impl Peer {
 
     /// Reads up to a frame of this kind; none if the stream ends before. Pings go unanswered.
     pub fn expect(&mut self, kind: Kind) -> Option<Header> {
+        self.expect_in(kind, 0)
+    }
+
+    /// Reads up to a frame of this kind and epoch.
+    pub fn expect_in(&mut self, kind: Kind, epoch: u32) -> Option<Header> {
         loop {
             let header = self.next()?;
-            if header.kind == kind {
+            if (header.kind, header.epoch) == (kind, epoch) {
                 return Some(header);
             }
         }
