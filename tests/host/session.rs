@@ -117,6 +117,21 @@ fn backends_and_shapes_of_the_two_hosts_may_differ() {
 }
 
 #[test]
+fn the_smaller_chunk_is_agreed_on() {
+    for (ours, theirs) in [(64 << 10, 256 << 10), (256 << 10, 64 << 10), (1 << 20, 4096)] {
+        let mut setup = Setup::default();
+        setup.source.chunk_bytes = ours;
+        setup.target.chunk_bytes = theirs;
+        let (source, _) = migrate(talkative(), &setup);
+        let agreed = source.notices.iter().find_map(|notice| match notice {
+            Notice::Connected { chunk_bytes, .. } => Some(*chunk_bytes as usize),
+            _ => None,
+        });
+        assert_eq!(agreed, Some(ours.min(theirs)));
+    }
+}
+
+#[test]
 fn the_embedders_own_bytes_arrive() {
     let plan = talkative();
     let (from, to) = (device(plan.clone()), device(plan.target()));

@@ -566,6 +566,10 @@ impl Drive {
 
     fn notify(&mut self, notice: Notice, now_ns: u64) {
         self.watch.noticed(&notice, now_ns);
+        if let Notice::Connected { chunk_bytes, .. } = &notice {
+            // No data fd is attached yet: all reads will be of the agreed size.
+            self.chunk_bytes = self.chunk_bytes.min(*chunk_bytes as usize);
+        }
         if let Notice::Phase { device, phase } = &notice {
             tracing::debug!(device = device.0, phase = phase.name(), "phase");
         }
