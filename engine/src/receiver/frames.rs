@@ -30,7 +30,7 @@ impl Receiver {
                 };
                 self.abort(now_ns, fault, actions);
             }
-            (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
+            (_, Frame::Ping(number)) => self.links.answer(number),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Hello(hello)) => self.hello(now_ns, stream, hello, actions),
             (Stage::Active | Stage::Resuming | Stage::Telling, Frame::Message(bytes)) => {
