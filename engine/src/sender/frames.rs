@@ -16,7 +16,9 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.heard(now_ns);
-        if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+            || self.let_go_until_ns.is_some()
+        {
             return;
         }
         let kind = frame.kind();
@@ -30,7 +32,7 @@ impl Sender {
                 };
                 self.abort(now_ns, fault, actions);
             }
-            (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
+            (_, Frame::Ping(number)) => self.links.answer(number),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Accept(accept)) => {
                 self.accepted(now_ns, stream, accept, actions);
@@ -48,7 +50,7 @@ impl Sender {
             (Stage::Active, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
-            (Stage::Handover, Frame::Running) => self.target_runs(actions),
+            (Stage::Handover, Frame::Running) => self.target_runs(now_ns),
             _ => self.unexpected(now_ns, kind, "the session is not at that point", actions),
         }
     }

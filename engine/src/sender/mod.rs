@@ -84,6 +84,8 @@ pub struct Sender {
     chunk_bytes: u32,
     switchover: bool,
     target_runs: bool,
+    /// After the handover, once its end is known: how long the devices are waited for.
+    let_go_until_ns: Option<u64>,
     encoding: u32,
     /// Chunks to be compressed that wait for a worker's slot.
     unencoded: VecDeque<saving::Unencoded>,
@@ -118,6 +120,7 @@ impl Sender {
             chunk_bytes: config.chunk_bytes,
             switchover: false,
             target_runs: false,
+            let_go_until_ns: None,
             encoding: 0,
             unencoded: VecDeque::new(),
             queued_wire_bytes: 0,
@@ -166,8 +169,17 @@ impl Sender {
         }
     }
 
+    /// Until when an end that is known waits for the devices.
+    fn bound_ns(&self) -> Option<u64> {
+        match self.stage {
+            Stage::Aborting { until_ns } => Some(until_ns),
+            Stage::Handover => self.let_go_until_ns,
+            _ => None,
+        }
+    }
+
     fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if let Stage::Aborting { until_ns } = self.stage {
+        if let Some(until_ns) = self.bound_ns() {
             if now_ns >= until_ns {
                 self.give_up_waiting(actions);
             }
@@ -231,7 +243,7 @@ impl Machine for Sender {
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,
-            Stage::Aborting { until_ns } => Some(until_ns),
+            _ if self.bound_ns().is_some() => self.bound_ns(),
             _ => {
                 let asks = self.devices.iter().filter_map(Device::ask_at_ns).min();
                 Some(self.links.deadline_ns().min(asks.unwrap_or(u64::MAX)))

@@ -12,15 +12,16 @@ impl Sender {
     pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
         match self.stage {
             Stage::Aborting { .. } | Stage::Finished => return,
+            // What ends it is known already; only the devices are waited for.
+            Stage::Handover if self.let_go_until_ns.is_some() => return,
             // After the handover only the target's own word that it does not run lets the source
             // run again; a cancel comes too late.
             Stage::Handover
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
-            // The target has said that it runs, and may close its end.
-            Stage::Handover if self.target_runs => return,
             Stage::Handover => {
-                self.unconfirmed(fault, actions);
+                self.fault = Some(fault);
+                self.wait_to_let_go(now_ns);
                 return;
             }
             Stage::Connect | Stage::Active => {}
@@ -43,18 +44,9 @@ impl Sender {
         self.fault = Some(fault);
     }
 
-    fn unconfirmed(&mut self, fault: Fault, actions: &mut Vec<Action>) {
-        for device in &mut self.devices {
-            device.report.ending = Some(Ending::Unconfirmed);
-            let completion = device.completion(Ending::Unconfirmed, Some(fault.clone()));
-            actions.push(Action::Notify(Notice::Completion(completion)));
-        }
-        self.end(Finish { ending: Ending::Unconfirmed, fault: Some(fault) }, actions);
-    }
-
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
         match self.stage {
-            Stage::Handover => self.complete_if_done(actions),
+            Stage::Handover => self.handed_over_if_done(actions),
             Stage::Aborting { .. } => {
                 let back = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
                 let told = self.links.all_lost()
@@ -69,7 +61,11 @@ impl Sender {
 
     /// The bound is over: whoever still holds an operation is left with it.
     pub(super) fn give_up_waiting(&mut self, actions: &mut Vec<Action>) {
-        self.aborted(actions);
+        if self.stage == Stage::Handover {
+            self.handed_over(actions);
+        } else {
+            self.aborted(actions);
+        }
     }
 
     fn aborted(&mut self, actions: &mut Vec<Action>) {

@@ -28,22 +28,36 @@ impl Sender {
         device.detach(actions);
     }
 
-    pub(super) fn target_runs(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn target_runs(&mut self, now_ns: u64) {
         self.target_runs = true;
-        self.finish_if_done(actions);
+        self.wait_to_let_go(now_ns);
     }
 
-    pub(super) fn complete_if_done(&mut self, actions: &mut Vec<Action>) {
+    /// How the session ends is known; the devices may take until then to stop here.
+    pub(super) fn wait_to_let_go(&mut self, now_ns: u64) {
+        self.let_go_until_ns = Some(now_ns + self.config.abort_bound_ns);
+    }
+
+    pub(super) fn handed_over_if_done(&mut self, actions: &mut Vec<Action>) {
         let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
-        if self.stage == Stage::Handover && self.target_runs && gone {
-            for device in &mut self.devices {
-                device.report.ending = Some(Ending::Complete);
-                device.report.state_after = Some(device.expected);
-                let completion = device.completion(Ending::Complete, None);
-                actions.push(Action::Notify(Notice::Completion(completion)));
-            }
-            self.end(Finish { ending: Ending::Complete, fault: None }, actions);
+        if self.let_go_until_ns.is_some() && gone {
+            self.handed_over(actions);
         }
+    }
+
+    /// The end after a handover, confirmed or not.
+    pub(super) fn handed_over(&mut self, actions: &mut Vec<Action>) {
+        let ending = if self.target_runs { Ending::Complete } else { Ending::Unconfirmed };
+        let fault = self.fault.clone();
+        for device in &mut self.devices {
+            let gone = device.stage == DeviceStage::Gone;
+            device.report.ending = Some(ending);
+            device.report.state_after = gone.then_some(device.expected);
+            device.report.stuck |= !gone;
+            let completion = device.completion(ending, fault.clone());
+            actions.push(Action::Notify(Notice::Completion(completion)));
+        }
+        self.end(Finish { ending, fault }, actions);
     }
 
     pub(super) fn end(&mut self, finish: Finish, actions: &mut Vec<Action>) {
