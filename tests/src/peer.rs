@@ -3,11 +3,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use vfio_ferry::limits::HEADER_BYTES;
 use vfio_ferry::wire::{
-    DataHeader, DevicePlace, Encoding, Frame, Header, Kind, WireLimits, chunk_hash, decode,
+    DataHeader, DevicePlace, Encoding, Frame, Header, Hello, Kind, WireLimits, chunk_hash, decode,
     decode_header, encode, encode_header,
 };
 
@@ -53,6 +52,17 @@ impl Peer {
         }
     }
 
+    /// The hello that a source begins with.
+    ///
+    /// # Panics
+    /// If it begins with anything else.
+    pub fn expect_hello(&mut self) -> Hello {
+        match self.next_frame() {
+            Some((_, Some(Frame::Hello(hello)))) => hello,
+            other => panic!("no hello but {other:?}"),
+        }
+    }
+
     /// Reads to the stream's end, and gives the abort that came on the way.
     pub fn last_word(&mut self) -> Option<Header> {
         let mut abort = None;
@@ -64,16 +74,12 @@ impl Peer {
         abort
     }
 
-    /// Whether nothing comes within this time.
-    pub fn is_silent_for(&mut self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).expect("a timeout");
-        let silent = self.stream.peek(&mut [0]).is_err();
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        silent
+    fn next(&mut self) -> Option<Header> {
+        self.next_frame().map(|(header, _)| header)
     }
 
-    /// The next frame; what an engine sends must be right.
-    fn next(&mut self) -> Option<Header> {
+    /// The next frame, parsed unless it is data; what an engine sends must be right.
+    fn next_frame(&mut self) -> Option<(Header, Option<Frame>)> {
         let mut header = [0; HEADER_BYTES];
         self.stream.read_exact(&mut header).ok()?;
         let header = decode_header(&header, &WireLimits::MAX).expect("an engine's header");
@@ -81,10 +87,9 @@ impl Peer {
         self.stream.read_exact(&mut body).ok()?;
         if header.kind == Kind::DATA {
             assert_eq!(header.body_hash, chunk_hash(&body));
-        } else {
-            decode(&header, &body).expect("an engine's body");
+            return Some((header, None));
         }
-        Some(header)
+        Some((header, Some(decode(&header, &body).expect("an engine's body"))))
     }
 }
 
