@@ -244,10 +244,20 @@ impl Device {
         }
     }
 
-    /// Starts an epoch's books afresh and returns the slots that waited to be sent.
-    pub(super) fn drop_epoch(&mut self) -> Vec<SlotId> {
-        let waiting = std::mem::take(&mut self.ready);
+    /// Forgets what waits to be sent or is being compressed, and returns the slots that waited.
+    pub(super) fn drop_waiting(&mut self) -> Vec<SlotId> {
         self.encoding.clear();
+        std::mem::take(&mut self.ready)
+            .into_values()
+            .filter_map(|what| match what {
+                Outgoing::Data { slot, .. } => slot,
+                Outgoing::Frame(_) => None,
+            })
+            .collect()
+    }
+
+    /// Starts an epoch's books afresh. What waited to be sent was dropped before.
+    pub(super) fn drop_epoch(&mut self) {
         self.report.discarded_bytes += self.digest.bytes();
         self.epoch = self.epoch.next();
         self.next = Sequence(0);
@@ -260,13 +270,6 @@ impl Device {
         self.initial_sent = false;
         self.initial_loaded = false;
         self.pending_bytes = 0;
-        waiting
-            .into_values()
-            .filter_map(|what| match what {
-                Outgoing::Data { slot, .. } => slot,
-                Outgoing::Frame(_) => None,
-            })
-            .collect()
     }
 
     pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {

@@ -131,16 +131,24 @@ impl Sender {
         device.restarts += 1;
         device.suspicion = None;
         let discarded_bytes = device.digest.bytes();
-        let queued: u64 = device.ready.values().map(super::sending::wire_bytes).sum();
-        self.queued_wire_bytes -= queued;
-        for slot in device.drop_epoch() {
-            device.held -= 1;
-            self.slots.put(slot);
-        }
+        self.drop_waiting(id);
+        let device = &mut self.devices[id.index()];
+        device.drop_epoch();
         let stop_copy_only = switchover || device.stop_copy_only;
         let place = device.place();
         let frame = Frame::Discard(place, Discard { discarded_bytes, stop_copy_only });
         device.enqueue(place.sequence, Outgoing::Frame(frame));
+    }
+
+    /// What waits to be sent will not be: its slots are free again.
+    pub(super) fn drop_waiting(&mut self, id: DeviceId) {
+        let device = &mut self.devices[id.index()];
+        let queued: u64 = device.ready.values().map(super::sending::wire_bytes).sum();
+        self.queued_wire_bytes -= queued;
+        for slot in device.drop_waiting() {
+            device.held -= 1;
+            self.slots.put(slot);
+        }
     }
 
     pub(super) fn detached(

@@ -2,6 +2,7 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
+use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice};
 use crate::outcome::{Cause, Ending, Fault, Observation};
 use crate::wire::Frame;
@@ -28,6 +29,7 @@ impl Sender {
             self.links.queue_last(Frame::Abort(fault.clone()));
         }
         for index in 0..self.devices.len() {
+            self.drop_waiting(DeviceId(index as u32));
             let device = &mut self.devices[index];
             if device.stage == DeviceStage::Idle {
                 device.stage = DeviceStage::Gone;
