@@ -72,6 +72,13 @@ impl Links {
         self.control.push_back(frame);
     }
 
+    /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.
+    pub fn take_back(&mut self, frame: &Frame) -> bool {
+        let waiting = self.control.len();
+        self.control.retain(|each| each != frame);
+        self.control.len() < waiting
+    }
+
     /// Whether no control frame waits.
     pub fn control_is_out(&self) -> bool {
         self.first.is_empty() && self.control.is_empty()

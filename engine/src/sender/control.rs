@@ -23,7 +23,7 @@ impl Sender {
     }
 
     fn advance_device(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
-        if !matches!(self.stage, Stage::Active | Stage::Handover) {
+        if !matches!(self.stage, Stage::Active | Stage::Handover | Stage::Leaving { .. }) {
             return;
         }
         let barrier = self.p2p_barrier_open();

@@ -34,9 +34,13 @@ impl Sender {
             (Stage::Connect { .. }, Frame::Accept(accept)) => {
                 self.accepted(now_ns, accept, actions);
             }
-            (Stage::Active | Stage::Handover, Frame::Message(bytes)) => {
+            (
+                Stage::Active | Stage::Handover | Stage::Leaving { .. },
+                Frame::Message(bytes),
+            ) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
+            (Stage::Leaving { .. }, _) => {}
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 self.credit(now_ns, device, epoch, up_to, actions);
             }
@@ -46,7 +50,7 @@ impl Sender {
             (Stage::Active, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
-            (Stage::Handover, Frame::Running) => self.target_runs(actions),
+            (Stage::Handover, Frame::Running) => self.target_runs(now_ns),
             _ => self.misbehaved(now_ns, "a frame that has no place here", actions),
         }
     }
@@ -144,12 +148,16 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.lost(stream);
+        // The target's last word may still come on another stream.
+        let waits = self.stage == Stage::Handover && !self.links.all_lost();
         if let Some(flight) = self.landed(stream) {
             for slot in slots {
                 self.devices[flight.device.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        self.abort(now_ns, fault, actions);
+        if !waits {
+            self.abort(now_ns, fault, actions);
+        }
     }
 }

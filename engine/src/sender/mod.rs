@@ -1,8 +1,8 @@
 //! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Handover -> Finished(complete | unconfirmed)
-//!              \         |          |
+//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete)
+//!              \         |          | \-> Finished(unconfirmed)
 //!               +--------+----------+--> Aborting -> Finished(aborted)
 //!
 //! device:   Idle -> Entering -> PreCopy --+-> ToP2p -> Stopping -> StopCopy -> Verifying -> Sent
@@ -61,7 +61,12 @@ pub struct SenderConfig {
 enum Stage {
     Connect { accepted: u16 },
     Active,
+    /// The target may run; its word is awaited.
     Handover,
+    /// The target runs: whatever happens now, the session is complete.
+    Leaving {
+        until_ns: u64,
+    },
     Aborting { until_ns: u64 },
     Finished,
 }
@@ -78,7 +83,6 @@ pub struct Sender {
     controller: Controller,
     chunk_bytes: u32,
     switchover: bool,
-    target_runs: bool,
     encoding: u32,
     queued_wire_bytes: u64,
     sending_wire_bytes: u64,
@@ -106,7 +110,6 @@ impl Sender {
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
             chunk_bytes: config.chunk_bytes,
             switchover: false,
-            target_runs: false,
             encoding: 0,
             queued_wire_bytes: 0,
             sending_wire_bytes: 0,
@@ -155,10 +158,12 @@ impl Sender {
     }
 
     fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if let Stage::Aborting { until_ns } = self.stage {
-            if now_ns >= until_ns {
-                self.give_up_waiting(actions);
-            }
+        match self.stage {
+            Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
+            Stage::Leaving { until_ns } if now_ns >= until_ns => self.complete(actions),
+            _ => {}
+        }
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Leaving { .. } | Stage::Finished) {
             return;
         }
         if let Err(fault) = self.links.tick(now_ns) {
@@ -215,7 +220,7 @@ impl Machine for Sender {
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,
-            Stage::Aborting { until_ns } => Some(until_ns),
+            Stage::Aborting { until_ns } | Stage::Leaving { until_ns } => Some(until_ns),
             _ => {
                 let asks = self.devices.iter().filter_map(Device::ask_at_ns).min();
                 Some(self.links.deadline_ns().min(asks.unwrap_or(u64::MAX)))
