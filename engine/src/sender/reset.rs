@@ -1,11 +1,12 @@
 //! What follows when a device's epoch is lost: classification, then abort, or a discard and a new
 //! epoch of just that device, as its embedder chose.
 
+use super::connect::OPENERS;
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::abort::{Goal, Recovery};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Notice, Outgoing};
+use crate::machine::{Action, Notice};
 use crate::outcome::{
     Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase, classify,
 };
@@ -137,7 +138,7 @@ impl Sender {
         let stop_copy_only = switchover || device.stop_copy_only;
         let place = device.place();
         let frame = Frame::Discard(place, Discard { discarded_bytes, stop_copy_only });
-        device.enqueue(place.sequence, Outgoing::Frame(frame));
+        self.links.queue_on(OPENERS, frame);
     }
 
     /// What waits to be sent will not be: its slots are free again.
