@@ -261,6 +261,7 @@ impl Sender {
         }
         if info.initial_bytes == 0 && !device.initial_sent {
             device.initial_sent = true;
+            device.initial_unanswered += 1;
             let place = device.place();
             let frame = Frame::InitialDataSent(place);
             device.enqueue(place.sequence, Outgoing::Frame(frame));

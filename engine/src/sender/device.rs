@@ -120,6 +120,9 @@ pub(super) struct Device {
     pub(super) fd_bytes: u64,
     pub(super) ask_at_ns: Option<u64>,
     pub(super) initial_sent: bool,
+    /// Times that the initial data was sent and the target has not said that it is loaded: a
+    /// device may have initial data more than once.
+    pub(super) initial_unanswered: u32,
     pub(super) initial_loaded: bool,
     pub(super) pending_bytes: u64,
     pub(super) stop_copy_bytes: Option<u64>,
@@ -159,6 +162,7 @@ impl Device {
             fd_bytes: 0,
             ask_at_ns: None,
             initial_sent: false,
+            initial_unanswered: 0,
             initial_loaded: false,
             pending_bytes: 0,
             stop_copy_bytes: None,
@@ -268,6 +272,7 @@ impl Device {
         self.ended = false;
         self.ask_at_ns = None;
         self.initial_sent = false;
+        self.initial_unanswered = 0;
         self.initial_loaded = false;
         self.pending_bytes = 0;
     }

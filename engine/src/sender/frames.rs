@@ -83,10 +83,13 @@ impl Sender {
     ) {
         match self.devices.get_mut(device.index()) {
             Some(entry) if epoch < entry.epoch => {}
-            Some(entry) if epoch == entry.epoch && entry.initial_sent => {
-                entry.initial_loaded = true;
-                actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
-                self.estimate(actions);
+            Some(entry) if epoch == entry.epoch && entry.initial_unanswered > 0 => {
+                entry.initial_unanswered -= 1;
+                if entry.initial_sent && entry.initial_unanswered == 0 {
+                    entry.initial_loaded = true;
+                    actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
+                    self.estimate(actions);
+                }
             }
             _ => self.misbehaved(now_ns, "initial data that was not sent as loaded", actions),
         }
