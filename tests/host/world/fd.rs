@@ -252,6 +252,7 @@ impl World {
         let hash = chunk_hash(&bytes);
         if bytes.len() != length || hash != header.raw_hash {
             let breach = Breach::BodyHash { place: header.place };
+            self.sides[h].device(id).fds[index].failed = true;
             return Ok(WriteResult::Corrupt(Fault::breach(breach)));
         }
         let device = &mut self.sides[h].devices[id.index()];

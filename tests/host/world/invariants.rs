@@ -194,7 +194,9 @@ impl World {
         let agreed = match (source.ending, target.ending) {
             (Ending::Complete, target) => target == Ending::Complete,
             (Ending::Aborted, target) => target == Ending::Aborted,
-            (Ending::Unconfirmed, _) => self.allowed.network,
+            (Ending::Unconfirmed, Ending::Complete) => self.may_be_unheard(),
+            // A target that cannot reset its device does not give its word.
+            (Ending::Unconfirmed, _) => self.may_be_unheard() || self.allowed.troubled(TARGET),
             _ => false,
         };
         ensure!(agreed, "the two hosts' endings fit", "{both}");
@@ -212,6 +214,11 @@ impl World {
             self.check_restarts(index, target.ending)?;
         }
         Ok(())
+    }
+
+    /// Whether the target's last word may not have reached the source.
+    fn may_be_unheard(&self) -> bool {
+        self.allowed.network || self.allowed.damage || self.allowed.local[SOURCE]
     }
 
     fn check_restarts(&self, index: usize, ending: Ending) -> Check {
@@ -241,7 +248,8 @@ impl World {
         let peer = self.sides[1 - h].finish.as_ref().and_then(|finish| finish.fault.as_ref());
         match fault.cause {
             Cause::DeviceReset => allowed.reset[h] || allowed.discard,
-            Cause::DeviceFailure => allowed.failure[h],
+            // SET_STATE from ERROR is EINVAL; a reset may have hidden the ERROR since.
+            Cause::DeviceFailure => allowed.failure[h] || allowed.error[h],
             Cause::DeviceError => allowed.error[h] || allowed.failure[h],
             Cause::PeerAbort => peer.is_some_and(|peer| peer.cause != Cause::PeerAbort),
             Cause::PeerMisbehaviour => allowed.damage,

@@ -29,9 +29,17 @@ pub(crate) struct Allowed {
     pub(crate) cancel: [bool; 2],
     pub(crate) local: [bool; 2],
     pub(crate) stuck: bool,
+    pub(crate) slow: bool,
     pub(crate) discard: bool,
     pub(crate) network: bool,
     pub(crate) damage: bool,
+}
+
+impl Allowed {
+    /// Whether a host's devices may refuse to be put right in time.
+    pub(crate) fn troubled(&self, h: HostId) -> bool {
+        self.failure[h] || self.error[h] || self.slow
+    }
 }
 
 pub(crate) struct World {
@@ -292,7 +300,8 @@ impl World {
                 self.allowed.stuck = true;
                 self.allowed.failure[h] = true;
             }
-            Wrong::Reset | Wrong::Error | Wrong::Slow(_) | Wrong::Harmless(_) => {}
+            Wrong::Slow(_) => self.allowed.slow = true,
+            Wrong::Reset | Wrong::Error | Wrong::Harmless(_) => {}
         }
     }
 
