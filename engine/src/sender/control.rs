@@ -197,6 +197,7 @@ impl Sender {
 
     fn attach(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
+        device.fresh = false;
         device.attached = true;
         device.fd_bytes = 0;
         actions.push(Action::Attach { device: id, epoch: device.epoch });

@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use crate::abort::Recovery;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
 use crate::machine::{Action, Outgoing, Request};
-use crate::outcome::{Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase};
+use crate::outcome::{
+    Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
+};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DevicePlace, Digest, StateDigest, Total};
+
+/// Failed reads in a row without anything wrong that are put up with.
+const HARMLESS_MAX: u32 = 1000;
 
 /// A device as the embedder gave it to the source.
 #[derive(Debug, Clone)]
@@ -95,6 +100,8 @@ pub(super) struct Device {
     /// What went wrong and has not been classified.
     pub(super) suspicion: Option<DeviceAnswer>,
     pub(super) recovery: Option<Recovery>,
+    /// There is a new session's fd, which waits for the old one to be closed.
+    pub(super) fresh: bool,
     /// A data fd's thread runs.
     pub(super) attached: bool,
     /// It was asked to end.
@@ -113,6 +120,8 @@ pub(super) struct Device {
     pub(super) reads: usize,
     /// Nothing to read for now.
     pub(super) drained: bool,
+    /// Reads in a row that failed although nothing was wrong.
+    pub(super) harmless: u32,
     /// The last PRECOPY_INFO promised bytes and none has come since.
     pub(super) promised: bool,
     pub(super) ended: bool,
@@ -147,6 +156,7 @@ impl Device {
             asked: None,
             suspicion: None,
             recovery: None,
+            fresh: false,
             attached: false,
             detaching: false,
             epoch: Epoch(0),
@@ -157,6 +167,7 @@ impl Device {
             held: 0,
             reads: 0,
             drained: false,
+            harmless: 0,
             promised: false,
             ended: false,
             fd_bytes: 0,
@@ -260,6 +271,24 @@ impl Device {
             .collect()
     }
 
+    /// A read failed. An interrupted one, or one that found nothing, has lost nothing and is made
+    /// again; a driver that never has another answer is looked into.
+    pub(super) fn read_failed(&mut self, errno: i32) {
+        let operation = Operation::Read { first: self.fd_bytes == 0 };
+        let answer = DeviceAnswer {
+            operation,
+            errno: Some(errno),
+            cancelled: false,
+            expected: self.expected,
+            found: None,
+        };
+        let harmless = classify(answer).verdict != Verdict::Fault;
+        self.harmless += 1;
+        if !harmless || self.harmless > HARMLESS_MAX {
+            self.suspect(operation, Some(errno));
+        }
+    }
+
     /// Starts an epoch's books afresh. What waited to be sent was dropped before.
     pub(super) fn drop_epoch(&mut self) {
         self.report.discarded_bytes += self.digest.bytes();
@@ -268,6 +297,7 @@ impl Device {
         self.credit = Sequence(1);
         self.digest = StateDigest::new();
         self.drained = false;
+        self.harmless = 0;
         self.promised = false;
         self.ended = false;
         self.ask_at_ns = None;

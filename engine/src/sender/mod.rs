@@ -57,6 +57,9 @@ pub struct SenderConfig {
     pub abort_bound_ns: u64,
 }
 
+/// However short the embedder wants it: each question is an ioctl under the driver's mutex.
+const PRECOPY_POLL_MIN_NS: u64 = 100_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Connect { accepted: u16 },
@@ -94,7 +97,8 @@ pub struct Sender {
 
 impl Sender {
     /// A sender at rest; [`Event::Start`] sets it going.
-    pub fn new(config: SenderConfig) -> Sender {
+    pub fn new(mut config: SenderConfig) -> Sender {
+        config.precopy_poll_ns = config.precopy_poll_ns.max(PRECOPY_POLL_MIN_NS);
         let devices: Vec<Device> = config
             .devices
             .iter()

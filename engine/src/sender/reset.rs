@@ -74,6 +74,7 @@ impl Sender {
             self.begin_again(id, fault, actions);
             let device = &mut self.devices[id.index()];
             device.stage = DeviceStage::Reusing;
+            device.fresh = true;
             device.detach(actions);
         } else {
             actions.push(Action::DropFd { device: id });
@@ -174,6 +175,9 @@ impl Sender {
     /// Sets a device on its way back to RUNNING.
     pub(super) fn recover(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
+        if std::mem::take(&mut device.fresh) {
+            actions.push(Action::DropFd { device: id });
+        }
         if device.recovery.is_none() {
             device.recovery = Some(Recovery::new(Goal::KeepState));
             device.detach(actions);
