@@ -28,8 +28,11 @@ enum Stream {
 #[derive(Debug)]
 pub struct Links {
     streams: Vec<Stream>,
-    first: VecDeque<(StreamId, Frame)>,
+    /// Frames that go out on one certain stream.
+    fixed: VecDeque<(StreamId, Frame)>,
     control: VecDeque<Frame>,
+    /// The peer understands more than the handshake.
+    open: bool,
     silence_ns: u64,
     heard_ns: u64,
     pinged_ns: u64,
@@ -41,8 +44,9 @@ impl Links {
     pub fn new(config: LinksConfig, now_ns: u64) -> Links {
         Links {
             streams: vec![Stream::Idle; usize::from(config.streams)],
-            first: VecDeque::new(),
+            fixed: VecDeque::new(),
             control: VecDeque::new(),
+            open: false,
             silence_ns: config.silence_ns,
             heard_ns: now_ns,
             pinged_ns: now_ns,
@@ -55,26 +59,40 @@ impl Links {
         self.streams.len()
     }
 
-    /// A frame that must be the next one on just this stream (the handshake).
+    /// A frame that goes out on just this stream, before others and in order with those given
+    /// here: the handshake, and what must not overtake or be overtaken.
     pub fn queue_on(&mut self, stream: StreamId, frame: Frame) {
-        self.first.push_back((stream, frame));
+        self.fixed.push_back((stream, frame));
     }
 
-    /// A frame for whichever stream is idle first.
+    /// The handshake is over as far as this side can tell: other frames may go out.
+    pub fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// A frame for whichever stream is idle first, once the handshake is over.
     pub fn queue(&mut self, frame: Frame) {
         self.control.push_back(frame);
     }
 
     /// Drops the waiting frames and puts this one in their place.
     pub fn queue_last(&mut self, frame: Frame) {
-        self.first.clear();
+        self.fixed.clear();
         self.control.clear();
         self.control.push_back(frame);
+        self.open = true;
+    }
+
+    /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.
+    pub fn take_back(&mut self, frame: &Frame) -> bool {
+        let waiting = self.control.len();
+        self.control.retain(|each| each != frame);
+        self.control.len() < waiting
     }
 
     /// Whether no control frame waits.
     pub fn control_is_out(&self) -> bool {
-        self.first.is_empty() && self.control.is_empty()
+        self.fixed.is_empty() && self.control.is_empty()
     }
 
     /// Whether some stream is still in use.
@@ -106,15 +124,15 @@ impl Links {
 
     /// Gives waiting control frames to idle streams.
     pub fn pump(&mut self, actions: &mut Vec<Action>) {
-        let mut waiting = std::mem::take(&mut self.first);
+        let mut waiting = std::mem::take(&mut self.fixed);
         while let Some((stream, frame)) = waiting.pop_front() {
             match self.streams[stream.index()] {
                 Stream::Idle => self.send(stream, Outgoing::Frame(frame), actions),
-                Stream::Sending => self.first.push_back((stream, frame)),
+                Stream::Sending => self.fixed.push_back((stream, frame)),
                 Stream::Lost => {}
             }
         }
-        while !self.control.is_empty() {
+        while self.open && !self.control.is_empty() {
             let Some(stream) = self.idle() else { return };
             if let Some(frame) = self.control.pop_front() {
                 self.send(stream, Outgoing::Frame(frame), actions);
@@ -141,8 +159,12 @@ impl Links {
 
     /// When to look at the peer again.
     pub fn deadline_ns(&self) -> u64 {
-        (self.heard_ns + self.silence_ns)
-            .min(self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4)
+        let silent_ns = self.heard_ns + self.silence_ns;
+        if self.open { silent_ns.min(self.ping_at_ns()) } else { silent_ns }
+    }
+
+    fn ping_at_ns(&self) -> u64 {
+        self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4
     }
 
     /// Pings a quiet peer; a fault if it has been silent for too long.
@@ -155,7 +177,7 @@ impl Links {
                 format!("the peer was silent for {silence_ms} ms; it may have died or be cut off"),
             ));
         }
-        if now_ns >= self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4 {
+        if self.open && now_ns >= self.ping_at_ns() {
             self.pinged_ns = now_ns;
             self.pings += 1;
             self.queue(Frame::Ping(self.pings));

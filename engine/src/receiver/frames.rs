@@ -20,6 +20,7 @@ impl Receiver {
         if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
             return;
         }
+        self.open_links(frame.kind());
         match (self.stage, frame) {
             (_, Frame::Abort(fault)) => {
                 let fault = Fault {
@@ -33,7 +34,7 @@ impl Receiver {
             (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Hello(hello)) => self.hello(now_ns, stream, hello, actions),
-            (Stage::Active, Frame::Message(bytes)) => {
+            (Stage::Active | Stage::Resuming | Stage::Telling, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
             (Stage::Active, Frame::Handover) => self.handover(now_ns, actions),
@@ -42,6 +43,14 @@ impl Receiver {
                 None => self.unexpected(now_ns, frame.kind(), actions),
             },
             (_, frame) => self.unexpected(now_ns, frame.kind(), actions),
+        }
+    }
+
+    /// The source speaks of more than the handshake only once every accept has reached it. Before
+    /// that, a frame on one stream could overtake the accept on another.
+    pub(super) fn open_links(&mut self, kind: Kind) {
+        if self.stage != Stage::Connect && kind != Kind::HELLO {
+            self.links.open();
         }
     }
 

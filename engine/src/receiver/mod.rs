@@ -84,6 +84,8 @@ pub struct Receiver {
     /// Whose body each stream is receiving.
     receiving: Vec<Option<DeviceId>>,
     fault: Option<Fault>,
+    /// The source is told that this side does not run only when that is so.
+    word: Option<Fault>,
     finish: Option<Finish>,
 }
 
@@ -108,6 +110,7 @@ impl Receiver {
             undecoded: VecDeque::new(),
             receiving: vec![None; streams],
             fault: None,
+            word: None,
             finish: None,
             config,
         }

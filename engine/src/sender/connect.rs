@@ -3,10 +3,15 @@
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::compress::policy::{Controller, Policy};
-use crate::ids::StreamId;
-use crate::machine::{Action, Links, Notice, Outgoing};
+use crate::ids::{DeviceId, StreamId};
+use crate::machine::{Action, Links, Notice};
 use crate::outcome::Phase;
 use crate::wire::{Accept, Begin, Features, Frame};
+
+/// The stream of the frames that open an epoch, begin and discard. They are the only frames of a
+/// device that need no credit, so only the stream's own order keeps the discard of one epoch from
+/// overtaking the opener of the epoch before.
+pub(super) const OPENERS: StreamId = StreamId(0);
 
 impl Sender {
     pub(super) fn start(&mut self, now_ns: u64, _actions: &mut Vec<Action>) {
@@ -39,6 +44,7 @@ impl Sender {
         self.stage = Stage::Connect { accepted };
         if accepted == self.config.links.streams {
             self.stage = Stage::Active;
+            self.links.open();
             let chunk_bytes = self.chunk_bytes;
             actions
                 .push(Action::Notify(Notice::Connected { version: accept.version, chunk_bytes }));
@@ -56,9 +62,10 @@ impl Sender {
                 opaque: device.config.options.opaque.clone(),
             };
             let place = device.place();
-            device.enqueue(place.sequence, Outgoing::Frame(Frame::Begin(place, begin)));
-            let id = device.id;
-            self.enter_phase(id, Phase::Start, actions);
+            self.links.queue_on(OPENERS, Frame::Begin(place, begin));
+            let id = DeviceId(index as u32);
+            let phase = if self.switchover { Phase::Stop } else { Phase::Start };
+            self.enter_phase(id, phase, actions);
             self.devices[index].stage = DeviceStage::Held;
         }
     }

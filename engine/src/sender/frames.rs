@@ -34,9 +34,10 @@ impl Sender {
             (Stage::Connect { .. }, Frame::Accept(accept)) => {
                 self.accepted(now_ns, accept, actions);
             }
-            (Stage::Active | Stage::Handover, Frame::Message(bytes)) => {
+            (Stage::Active | Stage::Handover | Stage::Leaving { .. }, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
+            (Stage::Leaving { .. }, _) => {}
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 self.credit(now_ns, device, epoch, up_to, actions);
             }
@@ -46,7 +47,7 @@ impl Sender {
             (Stage::Active, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
-            (Stage::Handover, Frame::Running) => self.target_runs(actions),
+            (Stage::Handover, Frame::Running) => self.target_runs(now_ns),
             _ => self.misbehaved(now_ns, "a frame that has no place here", actions),
         }
     }
@@ -82,10 +83,13 @@ impl Sender {
     ) {
         match self.devices.get_mut(device.index()) {
             Some(entry) if epoch < entry.epoch => {}
-            Some(entry) if epoch == entry.epoch && entry.initial_sent => {
-                entry.initial_loaded = true;
-                actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
-                self.estimate(actions);
+            Some(entry) if epoch == entry.epoch && entry.initial_unanswered > 0 => {
+                entry.initial_unanswered -= 1;
+                if entry.initial_sent && entry.initial_unanswered == 0 {
+                    entry.initial_loaded = true;
+                    actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
+                    self.estimate(actions);
+                }
             }
             _ => self.misbehaved(now_ns, "initial data that was not sent as loaded", actions),
         }
@@ -147,15 +151,15 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.lost(stream);
+        // The target's last word may still come on another stream.
+        let waits = self.stage == Stage::Handover && !self.links.all_lost();
         if let Some(owner) = self.stream_owner[stream.index()].take() {
             for slot in slots {
                 self.devices[owner.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        // After the handover the target closes its streams one after another; that it runs may
-        // still be said on one that is open.
-        if self.stage != Stage::Handover || self.links.all_lost() {
+        if !waits {
             self.abort(now_ns, fault, actions);
         }
     }

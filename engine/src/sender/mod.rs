@@ -1,8 +1,8 @@
 //! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Handover -> Finished(complete | unconfirmed)
-//!              \         |          |
+//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete)
+//!              \         |          | \-> Finished(unconfirmed)
 //!               +--------+----------+--> Aborting -> Finished(aborted)
 //!
 //! device:   Idle -> Entering -> PreCopy --+-> ToP2p -> Stopping -> StopCopy -> Verifying -> Sent
@@ -59,12 +59,24 @@ pub struct SenderConfig {
     pub abort_bound_ns: u64,
 }
 
+/// However short the embedder wants it: each question is an ioctl under the driver's mutex.
+const PRECOPY_POLL_MIN_NS: u64 = 100_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Connect { accepted: u16 },
+    Connect {
+        accepted: u16,
+    },
     Active,
+    /// The target may run; its word is awaited.
     Handover,
-    Aborting { until_ns: u64 },
+    /// The target runs: whatever happens now, the session is complete.
+    Leaving {
+        until_ns: u64,
+    },
+    Aborting {
+        until_ns: u64,
+    },
     Finished,
 }
 
@@ -80,7 +92,6 @@ pub struct Sender {
     controller: Controller,
     chunk_bytes: u32,
     switchover: bool,
-    target_runs: bool,
     encoding: u32,
     /// Chunks to be compressed that wait for a worker's slot.
     unencoded: VecDeque<saving::Unencoded>,
@@ -96,7 +107,8 @@ pub struct Sender {
 
 impl Sender {
     /// A sender at rest; [`Event::Start`] sets it going.
-    pub fn new(config: SenderConfig) -> Sender {
+    pub fn new(mut config: SenderConfig) -> Sender {
+        config.precopy_poll_ns = config.precopy_poll_ns.max(PRECOPY_POLL_MIN_NS);
         let devices: Vec<Device> = config
             .devices
             .iter()
@@ -112,7 +124,6 @@ impl Sender {
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
             chunk_bytes: config.chunk_bytes,
             switchover: false,
-            target_runs: false,
             encoding: 0,
             unencoded: VecDeque::new(),
             queued_wire_bytes: 0,
@@ -162,10 +173,12 @@ impl Sender {
     }
 
     fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if let Stage::Aborting { until_ns } = self.stage {
-            if now_ns >= until_ns {
-                self.give_up_waiting(actions);
-            }
+        match self.stage {
+            Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
+            Stage::Leaving { until_ns } if now_ns >= until_ns => self.complete(actions),
+            _ => {}
+        }
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Leaving { .. } | Stage::Finished) {
             return;
         }
         if let Err(fault) = self.links.tick(now_ns) {
@@ -226,7 +239,7 @@ impl Machine for Sender {
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,
-            Stage::Aborting { until_ns } => Some(until_ns),
+            Stage::Aborting { until_ns } | Stage::Leaving { until_ns } => Some(until_ns),
             _ => {
                 let asks = self.devices.iter().filter_map(Device::ask_at_ns).min();
                 Some(self.links.deadline_ns().min(asks.unwrap_or(u64::MAX)))
