@@ -1,5 +1,6 @@
 //! Whole sessions in one process: real fds, real sockets, every kind of device and option.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,57 +9,14 @@ use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::machine::Notice;
 use vfio_ferry::outcome::{DeviceOptions, Phase};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::{Options, Readiness, Sides};
-use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry_tests::device::{Conduit, Content, Drained, Holding, Kind, Plan, Round, TestDevice};
-use vfio_ferry_tests::pair::{Ended, Pair, Setup};
+use vfio_ferry::session::{Options, Sides};
+use vfio_ferry::vfio::state::Capabilities;
+use vfio_ferry_tests::device::{Conduit, Content, Drained, Kind, Plan, TestDevice};
+use vfio_ferry_tests::pair::{Pair, Setup};
+use vfio_ferry_tests::runs::{assert_moved, migrate, talkative};
 
 fn device(plan: Plan) -> Arc<TestDevice> {
     Arc::new(TestDevice::new(plan))
-}
-
-/// A device that has everything to say in PRE_COPY.
-fn talkative() -> Plan {
-    Plan {
-        initial_bytes: 3_000_000,
-        rounds: vec![
-            Round { bytes: 700_001, reinit: false },
-            Round { bytes: 400_000, reinit: true },
-            Round { bytes: 4, reinit: false },
-        ],
-        rest_bytes: 2_000_000,
-        ..Plan::default()
-    }
-}
-
-/// Both sides completed, and the target has the source's state to the byte.
-fn assert_moved(from: &TestDevice, to: &TestDevice) {
-    let (gave, took) = (from.passed(), to.passed());
-    assert_eq!(gave.bytes, from.plan().total_bytes(), "the source was read to its end");
-    assert_eq!(gave, took, "other bytes arrived");
-    assert_eq!(to.holding(), Holding::Loaded(took));
-    assert_eq!((from.state_now(), to.state_now()), (DeviceState::Stop, DeviceState::Running));
-    assert_eq!((from.violations(), to.violations()), (vec![], vec![]));
-}
-
-/// Migrates one device, PRE_COPY until it is ready, and checks what every migration must come to.
-fn migrate(plan: Plan, setup: &Setup) -> (Ended, Ended) {
-    let to = device(plan.target());
-    let from = device(plan);
-    let mut pair = Pair::start(&[from.clone()], &[to.clone()], setup);
-    let ready = pair.switch_over_when_ready();
-    assert!(matches!(ready, Readiness::Ready(_)), "{ready:?}");
-    let (source, target) = pair.end();
-    assert!(source.report.is_complete(), "{:?}", source.report.finish);
-    assert!(target.report.is_complete(), "{:?}", target.report.finish);
-    assert_moved(&from, &to);
-    let (Sides::Source(ours), Sides::Target(theirs)) = (&source.report.sides, &target.report.sides)
-    else {
-        panic!("sides mixed up");
-    };
-    assert_eq!(ours[0].total, theirs[0].total);
-    assert_eq!(ours[0].total.bytes, from.plan().total_bytes());
-    (source, target)
 }
 
 #[test]
@@ -71,7 +29,7 @@ fn every_capability_set_migrates() {
                 target
                     .notices
                     .iter()
-                    .any(|notice| matches!(notice, Notice::Phase { phase, .. } if *phase == wanted))
+                    .any(|notice| matches!(notice, Notice::Phase { phase, .. } if phase == &wanted))
             };
             assert!(phase(Phase::StopCopy) && phase(Phase::Load) && phase(Phase::Resume));
         }
@@ -98,7 +56,7 @@ fn precopy_that_is_left_early_or_not_wanted_is_whole_too() {
         let (from, to) = (device(plan.clone()), device(plan.target()));
         let device = DeviceOptions { precopy, ..DeviceOptions::default() };
         let pair =
-            Pair::start(&[from.clone()], &[to.clone()], &Setup { device, ..Setup::default() });
+            Pair::start(from_ref(&from), from_ref(&to), &Setup { device, ..Setup::default() });
         pair.source.switchover().expect("this is the source");
         let (source, target) = pair.end();
         assert!(source.report.is_complete() && target.report.is_complete());
@@ -153,7 +111,7 @@ fn backends_and_shapes_of_the_two_hosts_may_differ() {
             if ours == Syscalls {
                 assert_eq!(source.report.backend, vfio_ferry::ring::Backend::Syscalls);
             }
-            assert_eq!(target.report.fallback.is_some(), false);
+            assert_eq!(target.report.fallback, None);
         }
     }
 }

@@ -207,10 +207,12 @@ impl Controller {
         self.link.is_measured().then(|| self.link.bytes_per_ns(0) * 1e9)
     }
 
-    /// State bytes per second end to end while there was something to do, over the last slice;
-    /// none before the first slice ended.
+    /// State bytes per second end to end while there was something to do, over the last slice.
+    /// Before the first slice ended, and for a state too small to fill one, what the link and the
+    /// ratio suggest; none before the target was done with the first chunk.
     pub fn raw_bytes_per_s(&self) -> Option<f64> {
-        self.arms.bytes_per_ns().map(|rate| rate * 1e9)
+        let measured = self.arms.bytes_per_ns().map(|rate| rate * 1e9);
+        measured.or_else(|| self.link_bytes_per_s().map(|rate| rate * self.ratio()))
     }
 
     /// Of raw and the levels up to the cap, the choice with which this chunk is on the link's far

@@ -78,11 +78,12 @@ impl Window {
     }
 
     /// How far the source may go now, if that is worth a frame: when half of the window is free
-    /// again, or when it would otherwise stand still.
+    /// again, or when all that has come is done with. The latter is how the source of a slow
+    /// device learns that its last chunks have arrived, and by that how fast the path is.
     pub(super) fn grant(&mut self) -> Option<Sequence> {
         let up_to = Sequence(self.done.0 + self.size);
         let gained = up_to.0.saturating_sub(self.granted.0);
-        let idle = self.granted == self.done;
+        let idle = self.done == self.next && self.entries.is_empty();
         if gained == 0 || (gained < self.size.div_ceil(2) && !idle) {
             return None;
         }
@@ -185,5 +186,19 @@ mod tests {
             grants.extend(window.grant());
         }
         assert_eq!(grants, [Sequence(12), Sequence(16)]);
+    }
+
+    #[test]
+    fn a_window_in_which_nothing_is_under_way_is_granted_at_once() {
+        let mut window = Window::new(8);
+        assert_eq!(window.grant(), Some(Sequence(8)));
+        assert!(window.insert(place(0), frame(0)).is_ok());
+        assert!(window.insert(place(1), frame(1)).is_ok());
+        assert!(window.take().is_some());
+        window.finish_one();
+        assert_eq!(window.grant(), None);
+        assert!(window.take().is_some());
+        window.finish_one();
+        assert_eq!(window.grant(), Some(Sequence(10)));
     }
 }
