@@ -34,10 +34,7 @@ impl Sender {
             (Stage::Connect { .. }, Frame::Accept(accept)) => {
                 self.accepted(now_ns, accept, actions);
             }
-            (
-                Stage::Active | Stage::Handover | Stage::Leaving { .. },
-                Frame::Message(bytes),
-            ) => {
+            (Stage::Active | Stage::Handover | Stage::Leaving { .. }, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
             (Stage::Leaving { .. }, _) => {}

@@ -62,7 +62,9 @@ const PRECOPY_POLL_MIN_NS: u64 = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Connect { accepted: u16 },
+    Connect {
+        accepted: u16,
+    },
     Active,
     /// The target may run; its word is awaited.
     Handover,
@@ -70,7 +72,9 @@ enum Stage {
     Leaving {
         until_ns: u64,
     },
-    Aborting { until_ns: u64 },
+    Aborting {
+        until_ns: u64,
+    },
     Finished,
 }
 
