@@ -313,11 +313,12 @@ impl Happening {
     fn draw(rng: &mut Rng, devices: u64, streams: u16, silence_ns: u64) -> Happening {
         let host = rng.pick(&[SOURCE, TARGET]);
         let stream = rng.below(u64::from(streams)) as u16;
-        match rng.below(16) {
+        let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
+        match rng.below(17) {
             0 | 1 => Happening::Cut(stream),
             2 => Happening::CutAll,
-            3 => Happening::Stall(stream, rng.log(silence_ns * 2)),
-            4 => Happening::StallAll(rng.log(silence_ns * 4)),
+            3 => Happening::Stall(stream, stall_ns),
+            4 | 16 => Happening::StallAll(stall_ns),
             5 => Happening::Damage(host, rng.one_in(2)),
             6 | 7 => Happening::Cancel(host),
             8..=10 => Happening::Discard(rng.below(devices) as u32),
