@@ -34,7 +34,7 @@ impl Receiver {
             (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Hello(hello)) => self.hello(now_ns, stream, hello, actions),
-            (Stage::Active | Stage::Resuming | Stage::Telling, Frame::Message(bytes)) => {
+            (Stage::Active | Stage::Resuming | Stage::Telling { .. }, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
             (Stage::Active, Frame::Handover) => self.handover(now_ns, actions),

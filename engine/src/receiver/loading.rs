@@ -29,7 +29,7 @@ impl Receiver {
         };
         if self.stage != Stage::Active {
             skip(actions);
-            if matches!(self.stage, Stage::Connect | Stage::Resuming | Stage::Telling) {
+            if matches!(self.stage, Stage::Connect | Stage::Resuming | Stage::Telling { .. }) {
                 let what = "the session is not at that point";
                 let breach = Breach::Unexpected { kind: Kind::DATA, what };
                 self.abort(now_ns, Fault::breach(breach), actions);

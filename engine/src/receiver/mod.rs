@@ -61,7 +61,9 @@ enum Stage {
     Active,
     Resuming,
     /// All devices run; the source is being told.
-    Telling,
+    Telling {
+        until_ns: u64,
+    },
     Aborting {
         until_ns: u64,
     },
@@ -150,8 +152,10 @@ impl Receiver {
     fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         match self.stage {
             Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
-            Stage::Aborting { .. } | Stage::Finished => {}
-            _ => {
+            Stage::Telling { until_ns } if now_ns >= until_ns => self.complete(actions),
+            // Since the handover nothing depends on the source any more.
+            Stage::Resuming | Stage::Telling { .. } | Stage::Aborting { .. } | Stage::Finished => {}
+            Stage::Connect | Stage::Active => {
                 if let Err(fault) = self.links.tick(now_ns) {
                     self.abort(now_ns, fault, actions);
                 }
@@ -213,9 +217,9 @@ impl Machine for Receiver {
 
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
-            Stage::Finished => None,
-            Stage::Aborting { until_ns } => Some(until_ns),
-            _ => Some(self.links.deadline_ns()),
+            Stage::Resuming | Stage::Finished => None,
+            Stage::Telling { until_ns } | Stage::Aborting { until_ns } => Some(until_ns),
+            Stage::Connect | Stage::Active => Some(self.links.deadline_ns()),
         }
     }
 }

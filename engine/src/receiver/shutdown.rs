@@ -14,7 +14,7 @@ impl Receiver {
     pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
         match self.stage {
             Stage::Connect | Stage::Active => self.lost(now_ns, fault, actions),
-            Stage::Resuming | Stage::Telling => {
+            Stage::Resuming | Stage::Telling { .. } => {
                 tracing::warn!(%fault, "after the handover; the devices go on to RUNNING");
             }
             Stage::Aborting { .. } | Stage::Finished => {}
@@ -23,7 +23,7 @@ impl Receiver {
 
     /// The session cannot go on, whatever the stage: a device has lost its state, or worse.
     pub(super) fn lost(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
-        if matches!(self.stage, Stage::Aborting { .. } | Stage::Telling | Stage::Finished) {
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Telling { .. } | Stage::Finished) {
             return;
         }
         let handed_over = self.stage == Stage::Resuming;
@@ -62,7 +62,7 @@ impl Receiver {
         let told =
             self.links.all_lost() || (self.links.control_is_out() && !self.links.any_sending());
         match self.stage {
-            Stage::Telling if told => self.complete(actions),
+            Stage::Telling { .. } if told => self.complete(actions),
             Stage::Aborting { .. } if told && gone => self.aborted(actions),
             _ => {}
         }

@@ -165,6 +165,19 @@ impl Sender {
         device.attached = false;
         device.detaching = false;
         device.report.stuck |= stuck;
+        if stuck && matches!(device.stage, DeviceStage::Restarting | DeviceStage::Reusing) {
+            // Its slots are not there for a new epoch, nor does its end in this one.
+            let fault = Fault::device(
+                id,
+                Cause::DeviceFailure,
+                Observation::Read,
+                None,
+                "the driver did not give back a read of the discarded epoch within the bound, so \
+                 that the device could not be saved anew",
+            );
+            self.abort(now_ns, fault, actions);
+        }
+        let device = &mut self.devices[id.index()];
         if device.recovery.is_some() {
             self.recovery_goes_on(now_ns, id, actions);
         } else if device.stage == DeviceStage::Reusing {

@@ -104,6 +104,7 @@ impl World {
             Notice::Phase { device, phase } => {
                 side.device(device).phase = phase;
                 self.coverage.phases.insert((h, phase.name()));
+                self.entered(h, phase);
             }
             Notice::HandedOver => side.handed_over = true,
             Notice::Message(_) => side.messages += 1,

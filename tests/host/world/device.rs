@@ -191,8 +191,8 @@ impl SimDevice {
         None
     }
 
-    /// A read of up to `max` bytes; what comes is short as often as not.
-    pub(crate) fn read(&mut self, session: usize, max: u64, rng: &mut Rng) -> Got {
+    /// A read; what comes is short as often as not.
+    pub(crate) fn read(&mut self, session: usize, rng: &mut Rng) -> Got {
         let plan = &self.plan;
         let entry = &mut self.sessions[session];
         if !entry.alive {
@@ -211,7 +211,7 @@ impl SimDevice {
                 Drained::Parks => Got::Parks,
             };
         }
-        let bytes = rng.range(1, max.min(left as u64)) as usize;
+        let bytes = rng.range(1, plan.segment.min(left as u64)) as usize;
         let start = entry.read;
         entry.read += bytes;
         Got::Bytes(entry.bytes[start..entry.read].to_vec())

@@ -68,6 +68,11 @@ impl DataFd {
         }
     }
 
+    /// It has one that nobody has given up yet: only a cancel can end that.
+    pub(crate) fn holds_up(&self) -> bool {
+        self.is_stuck() && !self.stopping
+    }
+
     pub(crate) fn is_stuck(&self) -> bool {
         self.busy.as_ref().is_some_and(|busy| busy.stuck.is_some())
     }
@@ -181,9 +186,8 @@ impl World {
                         Some(Got::Errno(errno))
                     }
                     (None, None) => {
-                        let max = u64::from(self.chunk_bytes());
                         let device = &mut self.sides[h].devices[id.index()];
-                        Some(device.sim.read(session, max, &mut self.schedule.rng))
+                        Some(device.sim.read(session, &mut self.schedule.rng))
                     }
                 };
                 if got == Some(Got::Parks) && !stopping {

@@ -35,6 +35,8 @@ pub(crate) struct Pipe {
     /// A send is in flight, from this slot.
     sending: Option<Option<SlotId>>,
     lane: Lane,
+    /// When sends complete: a peer that takes nothing in holds them up.
+    sends: Lane,
     packets: VecDeque<Packet>,
     /// How many of them have arrived.
     arrived: usize,
@@ -96,7 +98,8 @@ impl World {
             let packet = self.damaged(h, packet);
             self.put(h, id, packet);
         }
-        self.schedule.after(self.plan.network_ns, Occurrence::SendEnds(h, id));
+        let sends = &mut self.net[id.index()].pipes[h].sends;
+        self.schedule.through(sends, self.plan.network_ns, Occurrence::SendEnds(h, id));
         Ok(())
     }
 
@@ -243,6 +246,7 @@ impl World {
         let until_ns = self.schedule.now_ns + length_ns;
         for pipe in &mut self.net[id.index()].pipes {
             pipe.lane.hold_until(until_ns);
+            pipe.sends.hold_until(until_ns);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
-use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset};
+use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset, Phase};
 use vfio_ferry::vfio::state::Capabilities;
 
 use super::rng::Rng;
@@ -49,6 +49,8 @@ pub(crate) enum When {
     Step(u64),
     /// At this time after the start.
     Ns(u64),
+    /// So many steps after a device of this host first entered this phase.
+    After(HostId, Phase, u64),
 }
 
 /// A device, the same on both hosts.
@@ -65,6 +67,8 @@ pub(crate) struct DevicePlan {
     /// Longest piece of state in bytes, and how many pieces there are at most: at the start, each
     /// time that the guest dirties the device, how often it does, and at the end.
     pub(crate) piece: u64,
+    /// Longest read, in bytes.
+    pub(crate) segment: u64,
     pub(crate) initial: u64,
     pub(crate) dirty: u64,
     pub(crate) rounds: u64,
@@ -94,7 +98,7 @@ pub(crate) struct DeviceFault {
 /// During which call of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    Step(u64),
+    At(When),
     /// The n-th call of the control thread.
     Control(u64),
     /// The n-th read or write.
@@ -185,20 +189,58 @@ impl Plan {
             hostile: None,
         };
         if rng.one_in(3) {
-            plan.switchover = When::Step(rng.log(400));
+            plan.switchover = When::Step(rng.log(1000));
         }
         if hostile {
             let host = rng.pick(&[SOURCE, TARGET]);
             plan.hostile = Some(Hostile { host, one_in: rng.pick(&[3, 10, 40]) });
         }
-        for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5]) {
+        for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5, 9]) {
             plan.faults.push(DeviceFault::draw(rng, devices));
         }
+        if rng.one_in(8) {
+            plan.storm(rng);
+        }
         for _ in 0..rng.pick(&[0, 0, 0, 1, 1, 2, 3]) {
-            let when = When::Step(rng.log(900));
+            let when = When::draw(rng);
             plan.happenings.push((when, Happening::draw(rng, devices, streams, plan.silence_ns)));
         }
         plan
+    }
+}
+
+impl When {
+    /// Anywhere, or soon after something that happens at most once in a session.
+    fn draw(rng: &mut Rng) -> When {
+        let host = rng.pick(&[SOURCE, TARGET]);
+        match rng.below(3) {
+            0 => When::After(host, rng.pick(&Phase::ALL), rng.log(30)),
+            _ => When::Step(rng.log(3000)),
+        }
+    }
+}
+
+impl Plan {
+    /// One device of the source is reset again and again, and is always to start afresh.
+    fn storm(&mut self, rng: &mut Rng) {
+        let device = rng.below(self.devices.len() as u64) as u32;
+        let attempts = 20;
+        let then = rng.pick(&[Fallback::Abort, Fallback::StopCopy]);
+        self.devices[device as usize].options.on_reset = OnReset::Restart { attempts, then };
+        for _ in 0..rng.range(3, 12) {
+            let when = match rng.below(3) {
+                0 => Trigger::At(When::draw(rng)),
+                1 => Trigger::Control(rng.log(60)),
+                _ => Trigger::Data(rng.log(120)),
+            };
+            let what = match when {
+                Trigger::Data(_) if rng.one_in(6) => {
+                    Wrong::Stuck(rng.pick(&[None, Some(0), Some(1), Some(4)]))
+                }
+                _ => Wrong::Reset,
+            };
+            self.faults.push(DeviceFault { host: SOURCE, device, when, what });
+        }
     }
 }
 
@@ -207,6 +249,9 @@ impl DevicePlan {
         let source = rng.pick(&Capabilities::ALL);
         let fallback = rng.pick(&[Fallback::Abort, Fallback::StopCopy]);
         let attempts = rng.below(4) as u32;
+        let (piece, segment) = (1 + rng.log(300), 1 + rng.log(200));
+        let [initial, dirty, rounds, last] = [60, 30, 12, 60].map(|high| rng.log(high));
+        let bytes = piece * (initial + dirty * rounds + last);
         DevicePlan {
             source,
             target: rng.pick(&[source, source, source, Capabilities { p2p: true, precopy: true }]),
@@ -225,11 +270,13 @@ impl DevicePlan {
             wants_info: rng.one_in(2),
             reinit: rng.one_in(3),
             sized: !rng.one_in(4),
-            piece: 1 + rng.log(300),
-            initial: rng.log(12),
-            dirty: rng.log(6),
-            rounds: rng.log(8),
-            last: rng.log(12),
+            piece,
+            // A few hundred reads an epoch at most.
+            segment: segment.max(bytes / 300),
+            initial,
+            dirty,
+            rounds,
+            last,
         }
     }
 }
@@ -239,9 +286,9 @@ impl DeviceFault {
         let host = rng.pick(&[SOURCE, SOURCE, TARGET]);
         let device = rng.below(devices) as u32;
         let when = match rng.below(4) {
-            0 => Trigger::Step(rng.log(900)),
+            0 => Trigger::At(When::draw(rng)),
             1 | 2 => Trigger::Control(rng.log(14)),
-            _ => Trigger::Data(rng.log(40)),
+            _ => Trigger::Data(rng.log(120)),
         };
         let what = match (rng.below(16), when) {
             (0..=8, _) => Wrong::Reset,
@@ -251,7 +298,7 @@ impl DeviceFault {
                 Wrong::Harmless(rng.pick(&[EAGAIN, EINTR, ERESTARTSYS]))
             }
             (12, Trigger::Control(_)) => Wrong::Slow(rng.pick(&[10, 100, 1000])),
-            (_, Trigger::Step(_)) => rng.pick(&[Wrong::Reset, Wrong::Error]),
+            (_, Trigger::At(_)) => rng.pick(&[Wrong::Reset, Wrong::Error]),
             (_, Trigger::Data(_)) if host == TARGET => {
                 Wrong::Fails(rng.pick(&[ENOMEM, EFAULT, EIO, ENODEV, EINVAL]))
             }
@@ -266,11 +313,12 @@ impl Happening {
     fn draw(rng: &mut Rng, devices: u64, streams: u16, silence_ns: u64) -> Happening {
         let host = rng.pick(&[SOURCE, TARGET]);
         let stream = rng.below(u64::from(streams)) as u16;
-        match rng.below(16) {
+        let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
+        match rng.below(17) {
             0 | 1 => Happening::Cut(stream),
             2 => Happening::CutAll,
-            3 => Happening::Stall(stream, rng.log(silence_ns * 2)),
-            4 => Happening::StallAll(rng.log(silence_ns * 4)),
+            3 => Happening::Stall(stream, stall_ns),
+            4 | 16 => Happening::StallAll(stall_ns),
             5 => Happening::Damage(host, rng.one_in(2)),
             6 | 7 => Happening::Cancel(host),
             8..=10 => Happening::Discard(rng.below(devices) as u32),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, StreamId};
 use vfio_ferry::machine::{Command, Event};
-use vfio_ferry::outcome::{Cause, Fault, Observation};
+use vfio_ferry::outcome::{Cause, Fault, Observation, Phase};
 
 use super::check::{Check, ensure};
 use super::coverage::Coverage;
@@ -14,7 +14,7 @@ use super::net::Stream;
 use super::plan::{DeviceFault, Happening, PATIENCE_NS, Plan, STEPS_MAX, Trigger, When, Wrong};
 use super::rng::Rng;
 use super::schedule::{HostId, Occurrence, SOURCE, Schedule, TARGET};
-use super::side::{CHUNK_BYTES, Side};
+use super::side::Side;
 use super::trace::{is_on, trace};
 
 /// Ticks in a row, with nothing between them, that make a livelock.
@@ -28,7 +28,6 @@ pub(crate) struct Allowed {
     pub(crate) error: [bool; 2],
     pub(crate) cancel: [bool; 2],
     pub(crate) local: [bool; 2],
-    pub(crate) stuck: bool,
     pub(crate) slow: bool,
     pub(crate) discard: bool,
     pub(crate) network: bool,
@@ -57,6 +56,8 @@ pub(crate) struct World {
     sent_messages: [u64; 2],
     /// What comes before which step, the next one last.
     by_step: Vec<(u64, Planned)>,
+    /// What comes so many steps after a host has entered a phase.
+    by_phase: Vec<(HostId, Phase, u64, Planned)>,
     impatient: bool,
 }
 
@@ -73,25 +74,27 @@ impl World {
         let plan = Plan::draw(&mut rng, hostile);
         trace!("{plan:#?}");
         let mut schedule = Schedule::new(rng);
-        let mut by_step = Vec::new();
-        match plan.switchover {
-            When::Step(step) => by_step.push((step, Planned::Switchover)),
-            When::Ns(ns) => {
-                let at_ns = schedule.now_ns + ns;
-                schedule.at(at_ns, Occurrence::Asks(SOURCE, Command::Switchover));
-            }
-        }
+        let mut planned = vec![(plan.switchover, Planned::Switchover)];
         // Sooner or later every embedder stops its vCPUs.
         let at_ns = schedule.now_ns + PATIENCE_NS / 10;
         schedule.at(at_ns, Occurrence::Asks(SOURCE, Command::Switchover));
         for fault in &plan.faults {
-            if let Trigger::Step(step) = fault.when {
-                by_step.push((step, Planned::Fault(*fault)));
+            if let Trigger::At(when) = fault.when {
+                planned.push((when, Planned::Fault(*fault)));
             }
         }
         for (when, happening) in &plan.happenings {
-            if let When::Step(step) = when {
-                by_step.push((*step, Planned::Happening(happening.clone())));
+            planned.push((*when, Planned::Happening(happening.clone())));
+        }
+        let (mut by_step, mut by_phase) = (Vec::new(), Vec::new());
+        for (when, what) in planned {
+            match when {
+                When::Step(step) => by_step.push((step, what)),
+                When::After(h, phase, steps) => by_phase.push((h, phase, steps, what)),
+                When::Ns(ns) => {
+                    let at_ns = schedule.now_ns + ns;
+                    schedule.at(at_ns, Occurrence::Asks(SOURCE, Command::Switchover));
+                }
             }
         }
         by_step.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
@@ -108,6 +111,7 @@ impl World {
             steps: 0,
             sent_messages: [0; 2],
             by_step,
+            by_phase,
             impatient: false,
         }
     }
@@ -136,8 +140,13 @@ impl World {
 
     /// Only what never ends in a driver may try an embedder's patience.
     fn lose_patience(&mut self) -> Check {
+        let held_up = self
+            .sides
+            .iter()
+            .flat_map(|side| &side.devices)
+            .any(|device| device.fds.iter().any(|fd| fd.holds_up()));
         ensure!(
-            self.allowed.stuck || self.is_tampered(),
+            held_up || self.impatient || self.is_tampered(),
             "every run ends",
             "nothing moved for {} ms: the source is {:?}, the target {:?}",
             PATIENCE_NS / 1_000_000,
@@ -157,6 +166,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A device has entered a phase: what was to come soon after it gets its step.
+    pub(crate) fn entered(&mut self, h: HostId, phase: Phase) {
+        let (now, rest) = std::mem::take(&mut self.by_phase)
+            .into_iter()
+            .partition(|(host, after, ..)| (*host, *after) == (h, phase));
+        self.by_phase = rest;
+        let now: Vec<_> = now;
+        self.by_step.extend(now.into_iter().map(|(_, _, steps, what)| (self.steps + steps, what)));
+        self.by_step.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
     }
 
     fn planned(&mut self) -> Check {
@@ -297,7 +317,6 @@ impl World {
         match fault.what {
             Wrong::Fails(_) => self.allowed.failure[h] = true,
             Wrong::Stuck(_) => {
-                self.allowed.stuck = true;
                 self.allowed.failure[h] = true;
             }
             Wrong::Slow(_) => self.allowed.slow = true,
@@ -366,11 +385,6 @@ impl World {
         }
         self.schedule_tick(h);
         Ok(())
-    }
-
-    /// The agreed chunk size, in bytes.
-    pub(crate) fn chunk_bytes(&self) -> u32 {
-        CHUNK_BYTES
     }
 
     pub(crate) fn is_tampered(&self) -> bool {
