@@ -33,6 +33,8 @@ pub struct Links {
     control: VecDeque<Frame>,
     /// The peer understands more than the handshake.
     open: bool,
+    /// The last frame was given.
+    last: bool,
     silence_ns: u64,
     heard_ns: u64,
     pinged_ns: u64,
@@ -47,6 +49,7 @@ impl Links {
             fixed: VecDeque::new(),
             control: VecDeque::new(),
             open: false,
+            last: false,
             silence_ns: config.silence_ns,
             heard_ns: now_ns,
             pinged_ns: now_ns,
@@ -62,7 +65,9 @@ impl Links {
     /// A frame that goes out on just this stream, before others and in order with those given
     /// here: the handshake, and what must not overtake or be overtaken.
     pub fn queue_on(&mut self, stream: StreamId, frame: Frame) {
-        self.fixed.push_back((stream, frame));
+        if !self.last {
+            self.fixed.push_back((stream, frame));
+        }
     }
 
     /// The handshake is over as far as this side can tell: other frames may go out.
@@ -72,15 +77,18 @@ impl Links {
 
     /// A frame for whichever stream is idle first, once the handshake is over.
     pub fn queue(&mut self, frame: Frame) {
-        self.control.push_back(frame);
+        if !self.last {
+            self.control.push_back(frame);
+        }
     }
 
-    /// Drops the waiting frames and puts this one in their place.
+    /// Drops the waiting frames and puts this one in their place. Nothing is sent after it.
     pub fn queue_last(&mut self, frame: Frame) {
         self.fixed.clear();
         self.control.clear();
         self.control.push_back(frame);
         self.open = true;
+        self.last = true;
     }
 
     /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.

@@ -41,10 +41,11 @@ impl Sender {
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 self.credit(now_ns, device, epoch, up_to, actions);
             }
-            (Stage::Active, Frame::InitialDataLoaded { device, epoch }) => {
+            // Also those that another stream has held up until the handover.
+            (Stage::Active | Stage::Handover, Frame::InitialDataLoaded { device, epoch }) => {
                 self.initial_data_loaded(now_ns, device, epoch, actions);
             }
-            (Stage::Active, Frame::Loaded { device, epoch, total }) => {
+            (Stage::Active | Stage::Handover, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
             (Stage::Handover, Frame::Running) => self.target_runs(now_ns),
