@@ -24,7 +24,7 @@ impl Sender {
                 self.unconfirmed(fault, actions);
                 return;
             }
-            Stage::Connect { .. } | Stage::Active => {}
+            Stage::Connect | Stage::Active => {}
         }
         self.stage = Stage::Aborting { until_ns: now_ns + self.config.abort_bound_ns };
         if fault.cause != Cause::PeerAbort {
