@@ -1,8 +1,8 @@
 //! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete)
-//!              \         |          | \-> Finished(unconfirmed)
+//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete | unconfirmed)
+//!              \         |          |
 //!               +--------+----------+--> Aborting -> Finished(aborted)
 //!
 //! device:   Idle -> Entering -> PreCopy --+-> ToP2p -> Stopping -> StopCopy -> Verifying -> Sent
@@ -66,7 +66,8 @@ enum Stage {
     Active,
     /// The target may run; its word is awaited.
     Handover,
-    /// The target runs: whatever happens now, the session is complete.
+    /// The devices are being let go: the target runs, and the session is complete whatever happens
+    /// now, or nobody knows, and there is a fault that says why.
     Leaving {
         until_ns: u64,
     },

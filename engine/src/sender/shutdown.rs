@@ -21,7 +21,7 @@ impl Sender {
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
             Stage::Handover => {
-                self.unconfirmed(fault, actions);
+                self.unconfirmed(now_ns, fault);
                 return;
             }
             Stage::Connect | Stage::Active => {}
@@ -42,15 +42,6 @@ impl Sender {
             }
         }
         self.fault = Some(fault);
-    }
-
-    fn unconfirmed(&mut self, fault: Fault, actions: &mut Vec<Action>) {
-        for device in &mut self.devices {
-            device.report.ending = Some(Ending::Unconfirmed);
-            let completion = device.completion(Ending::Unconfirmed, Some(fault.clone()));
-            actions.push(Action::Notify(Notice::Completion(completion)));
-        }
-        self.end(Finish { ending: Ending::Unconfirmed, fault: Some(fault) }, actions);
     }
 
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {

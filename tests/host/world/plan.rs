@@ -193,7 +193,7 @@ impl Plan {
         }
         if hostile {
             let host = rng.pick(&[SOURCE, TARGET]);
-            plan.hostile = Some(Hostile { host, one_in: rng.pick(&[3, 10, 40]) });
+            plan.hostile = Some(Hostile { host, one_in: rng.pick(&[5, 20, 60, 200, 600]) });
         }
         for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5, 9]) {
             plan.faults.push(DeviceFault::draw(rng, devices));
