@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use super::{Action, Outgoing};
 use crate::ids::StreamId;
-use crate::outcome::{Cause, Fault, Observation};
-use crate::wire::Frame;
+use crate::limits;
+use crate::outcome::{Breach, Cause, Fault, Observation};
+use crate::wire::{Frame, Kind};
 
 /// How a session watches its peer.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,8 @@ pub struct Links {
     control: VecDeque<Frame>,
     /// The peer understands more than the handshake.
     open: bool,
+    /// The last frame was given.
+    last: bool,
     silence_ns: u64,
     heard_ns: u64,
     pinged_ns: u64,
@@ -47,6 +50,7 @@ impl Links {
             fixed: VecDeque::new(),
             control: VecDeque::new(),
             open: false,
+            last: false,
             silence_ns: config.silence_ns,
             heard_ns: now_ns,
             pinged_ns: now_ns,
@@ -62,7 +66,9 @@ impl Links {
     /// A frame that goes out on just this stream, before others and in order with those given
     /// here: the handshake, and what must not overtake or be overtaken.
     pub fn queue_on(&mut self, stream: StreamId, frame: Frame) {
-        self.fixed.push_back((stream, frame));
+        if !self.last {
+            self.fixed.push_back((stream, frame));
+        }
     }
 
     /// The handshake is over as far as this side can tell: other frames may go out.
@@ -72,15 +78,18 @@ impl Links {
 
     /// A frame for whichever stream is idle first, once the handshake is over.
     pub fn queue(&mut self, frame: Frame) {
-        self.control.push_back(frame);
+        if !self.last {
+            self.control.push_back(frame);
+        }
     }
 
-    /// Drops the waiting frames and puts this one in their place.
+    /// Drops the waiting frames and puts this one in their place. Nothing is sent after it.
     pub fn queue_last(&mut self, frame: Frame) {
         self.fixed.clear();
         self.control.clear();
         self.control.push_back(frame);
         self.open = true;
+        self.last = true;
     }
 
     /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.
@@ -88,6 +97,13 @@ impl Links {
         let waiting = self.control.len();
         self.control.retain(|each| each != frame);
         self.control.len() < waiting
+    }
+
+    /// A peer that makes this side answer without reading the answers: there is a bound to that.
+    pub fn flooded(&self) -> Option<Breach> {
+        let max = limits::ANSWERS_WAITING_MAX;
+        let answers = || self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count();
+        (self.control.len() > max && answers() > max).then_some(Breach::Answers { max })
     }
 
     /// Whether no control frame waits.
@@ -183,5 +199,67 @@ impl Links {
             self.queue(Frame::Ping(self.pings));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn links(streams: u16) -> Links {
+        Links::new(LinksConfig { streams, silence_ns: 1000 }, 0)
+    }
+
+    fn sent(links: &mut Links) -> Vec<Frame> {
+        let mut actions = Vec::new();
+        links.pump(&mut actions);
+        let frames = actions.into_iter().map(|action| match action {
+            Action::Send { stream, what: Outgoing::Frame(frame) } => {
+                links.sent(stream);
+                frame
+            }
+            action => panic!("{action:?}"),
+        });
+        frames.collect()
+    }
+
+    #[test]
+    fn only_the_handshake_goes_out_before_the_session_is_open() {
+        let mut links = links(2);
+        links.queue(Frame::Ping(1));
+        links.queue_on(StreamId(1), Frame::Handover);
+        assert_eq!(links.tick(500), Ok(()));
+        assert_eq!(links.deadline_ns(), 1000);
+        assert_eq!(sent(&mut links), [Frame::Handover]);
+        links.open();
+        assert_eq!(sent(&mut links), [Frame::Ping(1)]);
+        assert_eq!(links.tick(500), Ok(()));
+        assert_eq!(sent(&mut links), [Frame::Ping(1)]);
+    }
+
+    #[test]
+    fn nothing_follows_the_last_frame() {
+        let mut links = links(1);
+        links.queue(Frame::Ping(1));
+        links.queue_last(Frame::Running);
+        links.queue(Frame::Ping(2));
+        links.queue_on(StreamId(0), Frame::Ping(3));
+        assert_eq!(sent(&mut links), [Frame::Running]);
+        assert_eq!(sent(&mut links), []);
+    }
+
+    #[test]
+    fn a_peer_that_asks_and_never_reads_is_found_out_and_an_embedders_messages_are_not() {
+        let mut links = links(1);
+        for _ in 0..2 * limits::ANSWERS_WAITING_MAX {
+            links.queue(Frame::Message(Bytes::new()));
+        }
+        for number in 0..limits::ANSWERS_WAITING_MAX as u64 {
+            links.queue(Frame::Pong(number));
+            assert_eq!(links.flooded(), None);
+        }
+        links.queue(Frame::Pong(0));
+        assert!(matches!(links.flooded(), Some(Breach::Answers { .. })));
     }
 }

@@ -21,6 +21,10 @@ impl Receiver {
             return;
         }
         self.open_links(frame.kind());
+        if let Some(breach) = self.links.flooded() {
+            self.abort(now_ns, Fault::breach(breach), actions);
+            return;
+        }
         match (self.stage, frame) {
             (_, Frame::Abort(fault)) => {
                 let fault = Fault {
@@ -92,9 +96,12 @@ impl Receiver {
             return Err(Breach::UnknownDevice { kind, device: place.device });
         };
         let age = age(place.epoch, device.epoch);
+        if device.stage == DeviceStage::Expected && kind != Kind::BEGIN {
+            return Err(Breach::Unexpected { kind, what: "the device has not begun" });
+        }
         let opens = kind == Kind::DISCARD && place.sequence.0 == 0;
         match age {
-            Age::Next if opens && device.stage != DeviceStage::Expected => Ok(age),
+            Age::Next if opens => Ok(age),
             Age::Next | Age::TooNew => Err(Breach::Epoch {
                 kind,
                 device: place.device,

@@ -129,8 +129,8 @@ impl Sender {
                 self.precopy_info(now_ns, id, info, actions);
             }
             (Request::PrecopyInfo, Err(errno)) => {
-                if matches!(device.stage, DeviceStage::PreCopy) {
-                    device.suspect(Operation::PrecopyInfo, Some(errno));
+                if device.stage == DeviceStage::PreCopy {
+                    device.info_failed(errno, now_ns + self.config.precopy_poll_ns);
                 }
             }
             (Request::StopCopyLength, answer) => {

@@ -12,7 +12,7 @@ use crate::outcome::{
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DevicePlace, Digest, StateDigest, Total};
 
-/// Failed reads in a row without anything wrong that are put up with.
+/// Failed calls from one chunk to the next, without anything wrong, that are put up with.
 const HARMLESS_MAX: u32 = 1000;
 
 /// A device as the embedder gave it to the source.
@@ -126,7 +126,7 @@ pub(super) struct Device {
     pub(super) reads: usize,
     /// Nothing to read for now.
     pub(super) drained: bool,
-    /// Reads in a row that failed although nothing was wrong.
+    /// Calls that failed although nothing was wrong, since the last chunk.
     pub(super) harmless: u32,
     /// The last PRECOPY_INFO promised bytes and none has come since.
     pub(super) promised: bool,
@@ -283,6 +283,21 @@ impl Device {
     /// again; a driver that never has another answer is looked into.
     pub(super) fn read_failed(&mut self, errno: i32) {
         let operation = Operation::Read { first: self.fd_bytes == 0 };
+        if !self.is_harmless(operation, errno) {
+            self.suspect(operation, Some(errno));
+        }
+    }
+
+    /// PRECOPY_INFO failed: asked again at `again_ns`, unless something is wrong.
+    pub(super) fn info_failed(&mut self, errno: i32, again_ns: u64) {
+        if self.is_harmless(Operation::PrecopyInfo, errno) {
+            self.ask_at_ns = Some(again_ns);
+        } else {
+            self.suspect(Operation::PrecopyInfo, Some(errno));
+        }
+    }
+
+    fn is_harmless(&mut self, operation: Operation, errno: i32) -> bool {
         let answer = DeviceAnswer {
             operation,
             errno: Some(errno),
@@ -290,11 +305,8 @@ impl Device {
             expected: self.expected,
             found: None,
         };
-        let harmless = classify(answer).verdict != Verdict::Fault;
         self.harmless += 1;
-        if !harmless || self.harmless > HARMLESS_MAX {
-            self.suspect(operation, Some(errno));
-        }
+        self.harmless <= HARMLESS_MAX && classify(answer).verdict != Verdict::Fault
     }
 
     /// Starts an epoch's books afresh. What waited to be sent was dropped before.

@@ -1,8 +1,8 @@
 //! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete)
-//!              \         |          | \-> Finished(unconfirmed)
+//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete | unconfirmed)
+//!              \         |          |
 //!               +--------+----------+--> Aborting -> Finished(aborted)
 //!
 //! device:   Idle -> Entering -> PreCopy --+-> ToP2p -> Stopping -> StopCopy -> Verifying -> Sent
@@ -31,8 +31,8 @@ use crate::ids::DeviceId;
 use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
-use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::Offer;
+use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::wire::{Accept, Kind, Offer};
 use device::Device;
 
 /// What a sender is made from.
@@ -64,13 +64,12 @@ const PRECOPY_POLL_MIN_NS: u64 = 100_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Connect {
-        accepted: u16,
-    },
+    Connect,
     Active,
     /// The target may run; its word is awaited.
     Handover,
-    /// The target runs: whatever happens now, the session is complete.
+    /// The devices are being let go: the target runs, and the session is complete whatever happens
+    /// now, or nobody knows, and there is a fault that says why.
     Leaving {
         until_ns: u64,
     },
@@ -86,6 +85,8 @@ pub struct Sender {
     config: SenderConfig,
     offer: Offer,
     stage: Stage,
+    /// What the target has accepted on which stream.
+    accepts: Vec<Option<Accept>>,
     links: Links,
     devices: Vec<Device>,
     slots: SlotBudget,
@@ -118,7 +119,8 @@ impl Sender {
         let streams = usize::from(config.links.streams);
         Sender {
             offer: Offer::new(streams, devices.len(), config.chunk_bytes as usize),
-            stage: Stage::Connect { accepted: 0 },
+            stage: Stage::Connect,
+            accepts: vec![None; streams],
             links: Links::new(config.links, 0),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
@@ -223,7 +225,9 @@ impl Machine for Sender {
                 if header.body_bytes > 0 {
                     actions.push(Action::SkipBody { stream });
                 }
-                self.misbehaved(now_ns, "data", actions);
+                let what = "state goes from the source to the target";
+                let breach = Breach::Unexpected { kind: Kind::DATA, what };
+                self.misbehaved(now_ns, breach, actions);
             }
             Event::Body { .. } | Event::Decoded { .. } | Event::Written { .. } => {
                 debug_assert!(false, "a sender receives, decodes and writes nothing");

@@ -21,10 +21,10 @@ impl Sender {
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
             Stage::Handover => {
-                self.unconfirmed(fault, actions);
+                self.unconfirmed(now_ns, fault);
                 return;
             }
-            Stage::Connect { .. } | Stage::Active => {}
+            Stage::Connect | Stage::Active => {}
         }
         self.stage = Stage::Aborting { until_ns: now_ns + self.config.abort_bound_ns };
         if fault.cause != Cause::PeerAbort {
@@ -43,15 +43,6 @@ impl Sender {
             }
         }
         self.fault = Some(fault);
-    }
-
-    fn unconfirmed(&mut self, fault: Fault, actions: &mut Vec<Action>) {
-        for device in &mut self.devices {
-            device.report.ending = Some(Ending::Unconfirmed);
-            let completion = device.completion(Ending::Unconfirmed, Some(fault.clone()));
-            actions.push(Action::Notify(Notice::Completion(completion)));
-        }
-        self.end(Finish { ending: Ending::Unconfirmed, fault: Some(fault) }, actions);
     }
 
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {

@@ -1,8 +1,8 @@
 //! What a machine wants is done, as the drive does it.
 
-use vfio_ferry::ids::{DeviceId, SlotId, StreamId};
+use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
 use vfio_ferry::machine::{Action, ChunkKey, EncodeResult, Event, Notice};
-use vfio_ferry::outcome::{Breach, Ending, Fault};
+use vfio_ferry::outcome::{Breach, Cause, Ending, Fault, Observation};
 use vfio_ferry::wire::{DataHeader, chunk_hash};
 
 use super::check::{Check, ensure};
@@ -82,7 +82,7 @@ impl World {
         Ok(())
     }
 
-    fn attach(&mut self, h: HostId, id: DeviceId, epoch: vfio_ferry::ids::Epoch) -> Check {
+    fn attach(&mut self, h: HostId, id: DeviceId, epoch: Epoch) -> Check {
         let device = self.sides[h].device(id);
         let fresh = device.fresh.take();
         ensure!(fresh.is_some(), "only an fd that is there is attached", "{h} {id}");
@@ -92,6 +92,14 @@ impl World {
             let other = device.epochs.insert(epoch, session);
             ensure!(other.is_none(), "an epoch is one session", "{id} {epoch}");
         }
+        if std::mem::take(&mut self.attach_fails[h]) {
+            self.allowed.local[h] = true;
+            let message = "no thread or ring for a data fd";
+            let fault = Fault::session(Cause::Local, Observation::Engine, message);
+            self.caused(h, Event::Local(fault));
+            return Ok(());
+        }
+        let device = self.sides[h].device(id);
         device.fds.push(DataFd::new(epoch, session));
         device.active = Some(device.fds.len() - 1);
         Ok(())

@@ -45,6 +45,8 @@ impl World {
                 );
             }
         }
+        self.check_p2p(h, id, request)?;
+        let device = self.sides[h].device(id);
         if request == Request::Reset {
             ensure!(quiet, "a data fd is closed before a reset", "{h} {id}");
         }
@@ -82,6 +84,10 @@ impl World {
                     device.failed += 1;
                 }
                 Wrong::Slow(times) => duration_ns = self.plan.control_ns * times,
+                // Of the calls only this one may simply be made again.
+                Wrong::Harmless(errno) if request == Request::PrecopyInfo => {
+                    self.sides[h].device(id).fails = Some(errno);
+                }
                 Wrong::Stuck(_) | Wrong::Harmless(_) => {}
             }
         }

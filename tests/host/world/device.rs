@@ -25,7 +25,7 @@ pub(crate) struct Session {
     pub(crate) read: usize,
     /// Bytes that the driver has already got from the device.
     there: usize,
-    initial_end: usize,
+    pub(crate) initial_end: usize,
     rounds: u64,
     alive: bool,
     /// STOP_COPY was reached: `bytes` is the whole state.

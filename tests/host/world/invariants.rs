@@ -1,6 +1,7 @@
 //! What must hold after every step, when a session finishes, and when nothing is left to happen.
 
-use vfio_ferry::ids::DeviceId;
+use vfio_ferry::ids::{DeviceId, Epoch};
+use vfio_ferry::machine::Request;
 use vfio_ferry::outcome::{Cause, Ending, Fault, OnReset};
 use vfio_ferry::vfio::state::DeviceState;
 
@@ -66,9 +67,64 @@ impl World {
         Ok(())
     }
 
+    /// The target says that it has loaded a device's initial data. How much that is at the moment
+    /// only a device that never has more of it tells.
+    pub(crate) fn check_initial(&self, id: DeviceId, epoch: Epoch) -> Check {
+        if self.is_tampered() || self.plan.devices[id.index()].reinit {
+            return Ok(());
+        }
+        let source = &self.sides[SOURCE].devices[id.index()];
+        let session = source.epochs.get(&epoch).map(|session| &source.sim.sessions[*session]);
+        let resume = self.sides[TARGET].devices[id.index()].sim.resumes.last();
+        let (Some(session), Some(resume)) = (session, resume) else { return Ok(()) };
+        if resume.epoch.is_some_and(|of| of != epoch) {
+            return Ok(());
+        }
+        let (loaded, initial) = (resume.bytes.len(), session.initial_end);
+        ensure!(
+            loaded >= initial,
+            "initial data is loaded when it is said to be",
+            "{id}: {loaded} of {initial} bytes"
+        );
+        Ok(())
+    }
+
+    /// No device with the P2P states stops, or runs fully, before the others are in them. One that
+    /// was reset or has failed may be anywhere.
+    pub(crate) fn check_p2p(&self, h: HostId, id: DeviceId, request: Request) -> Check {
+        let side = &self.sides[h];
+        let p2p = |index: usize| {
+            let plan = &self.plan.devices[index];
+            if h == SOURCE { plan.source.p2p } else { plan.target.p2p }
+        };
+        let waits = match request {
+            Request::SetState(DeviceState::StopCopy) => h == SOURCE,
+            Request::SetState(DeviceState::Running) => h == TARGET && side.handed_over,
+            _ => false,
+        };
+        if !waits || !p2p(id.index()) || side.devices.len() < 2 || self.is_tampered() {
+            return Ok(());
+        }
+        for (index, other) in side.devices.iter().enumerate().filter(|(index, _)| p2p(*index)) {
+            let sim = &other.sim;
+            let astray = sim.resets > 0 || other.errored || other.failed > 0;
+            let there = match h {
+                SOURCE => !matches!(sim.state, DeviceState::Running | DeviceState::PreCopy),
+                _ => !matches!(sim.state, DeviceState::Stop),
+            };
+            ensure!(
+                there || astray,
+                "devices with P2P states wait for each other",
+                "host {h}: {id} is asked for {request:?}, and device {index} is in {}",
+                sim.state
+            );
+        }
+        Ok(())
+    }
+
     /// Whether these bytes are all that the source's session of this epoch had at STOP_COPY. A
     /// device without state has had nothing written.
-    fn is_whole(&self, id: DeviceId, epoch: Option<vfio_ferry::ids::Epoch>, bytes: &[u8]) -> bool {
+    fn is_whole(&self, id: DeviceId, epoch: Option<Epoch>, bytes: &[u8]) -> bool {
         let source = &self.sides[SOURCE].devices[id.index()];
         let epoch = epoch.or(source.epochs.last_key_value().map(|(epoch, _)| *epoch));
         epoch
@@ -81,6 +137,12 @@ impl World {
     pub(crate) fn check_finished(&mut self, h: HostId) -> Check {
         let side = &self.sides[h];
         let Some(finish) = &side.finish else { return Ok(()) };
+        ensure!(
+            side.ends_by_ns.is_none_or(|ends_by_ns| side.finished_ns <= ends_by_ns),
+            "a cancel ends within its bound",
+            "host {h}: {} ns too late",
+            side.finished_ns - side.ends_by_ns.unwrap_or(0)
+        );
         for index in 0..side.devices.len() {
             let finals = side.completions.iter().filter(|completion| {
                 completion.device.index() == index && completion.ending != Ending::Restarted

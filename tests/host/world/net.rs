@@ -82,6 +82,9 @@ impl World {
             self.schedule.after(self.plan.network_ns, Occurrence::LostSeen(h, id));
             return Ok(());
         }
+        if let Outgoing::Frame(Frame::InitialDataLoaded { device, epoch }) = &what {
+            self.check_initial(*device, *epoch)?;
+        }
         let packet = match what {
             Outgoing::Frame(frame) => Packet::Frame(frame),
             Outgoing::Data { header, .. } => {

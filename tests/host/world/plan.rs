@@ -138,6 +138,7 @@ pub(crate) enum Happening {
     Message(HostId),
     /// Thread or ring could not be had.
     Local(HostId),
+    AttachFails(HostId),
     /// The clock is looked at before anything is due.
     EarlyTick(HostId),
 }
@@ -193,7 +194,7 @@ impl Plan {
         }
         if hostile {
             let host = rng.pick(&[SOURCE, TARGET]);
-            plan.hostile = Some(Hostile { host, one_in: rng.pick(&[3, 10, 40]) });
+            plan.hostile = Some(Hostile { host, one_in: rng.pick(&[5, 20, 60, 200, 600]) });
         }
         for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5, 9]) {
             plan.faults.push(DeviceFault::draw(rng, devices));
@@ -297,6 +298,7 @@ impl DeviceFault {
             (11, Trigger::Data(_)) if host == SOURCE => {
                 Wrong::Harmless(rng.pick(&[EAGAIN, EINTR, ERESTARTSYS]))
             }
+            (11, Trigger::Control(_)) => Wrong::Harmless(rng.pick(&[EAGAIN, EINTR])),
             (12, Trigger::Control(_)) => Wrong::Slow(rng.pick(&[10, 100, 1000])),
             (_, Trigger::At(_)) => rng.pick(&[Wrong::Reset, Wrong::Error]),
             (_, Trigger::Data(_)) if host == TARGET => {
@@ -314,7 +316,7 @@ impl Happening {
         let host = rng.pick(&[SOURCE, TARGET]);
         let stream = rng.below(u64::from(streams)) as u16;
         let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
-        match rng.below(17) {
+        match rng.below(18) {
             0 | 1 => Happening::Cut(stream),
             2 => Happening::CutAll,
             3 => Happening::Stall(stream, stall_ns),
@@ -324,6 +326,7 @@ impl Happening {
             8..=10 => Happening::Discard(rng.below(devices) as u32),
             11 | 12 => Happening::Message(host),
             13 => Happening::Local(host),
+            17 => Happening::AttachFails(host),
             _ => Happening::EarlyTick(host),
         }
     }

@@ -105,6 +105,8 @@ pub(crate) struct Side {
     pub(crate) handed_over: bool,
     pub(crate) finish: Option<Finish>,
     pub(crate) finished_ns: u64,
+    /// It was cancelled, and has until then.
+    pub(crate) ends_by_ns: Option<u64>,
     pub(crate) completions: Vec<Completion>,
     pub(crate) messages: u64,
     /// When a tick is on its way.
@@ -169,6 +171,7 @@ impl Side {
             handed_over: false,
             finish: None,
             finished_ns: 0,
+            ends_by_ns: None,
             completions: Vec::new(),
             messages: 0,
             tick_at_ns: None,

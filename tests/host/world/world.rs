@@ -19,6 +19,8 @@ use super::trace::{is_on, trace};
 
 /// Ticks in a row, with nothing between them, that make a livelock.
 const TICKS_MAX: u32 = 200;
+/// How late a deadline may be looked at, in nanoseconds.
+const TICK_LATE_NS: u64 = 20_000;
 
 /// What was done to a run, and may therefore be seen in how it ends.
 #[derive(Debug, Default)]
@@ -50,6 +52,8 @@ pub(crate) struct World {
     pub(crate) bodies: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) caused: VecDeque<(HostId, Event)>,
     pub(crate) damage: [Option<bool>; 2],
+    /// No thread for the next data fd.
+    pub(crate) attach_fails: [bool; 2],
     pub(crate) allowed: Allowed,
     pub(crate) coverage: Coverage,
     pub(crate) steps: u64,
@@ -106,6 +110,7 @@ impl World {
             bodies: BTreeMap::new(),
             caused: VecDeque::new(),
             damage: [None; 2],
+            attach_fails: [false; 2],
             allowed: Allowed::default(),
             coverage: Coverage::default(),
             steps: 0,
@@ -235,13 +240,23 @@ impl World {
                 let fault = Fault::session(Cause::Local, Observation::Engine, "simulated");
                 self.feed(host, Event::Local(fault))?;
             }
+            Happening::AttachFails(host) => self.attach_fails[host] = true,
             Happening::EarlyTick(host) => self.feed(host, Event::Tick)?,
         }
         Ok(())
     }
 
     fn command(&mut self, h: HostId, command: Command) -> Check {
-        self.allowed.cancel[h] |= matches!(command, Command::Cancel);
+        if matches!(command, Command::Cancel) {
+            self.allowed.cancel[h] = true;
+            let bound_ns = self.schedule.now_ns + self.plan.bound_ns + TICK_LATE_NS;
+            let side = &mut self.sides[h];
+            let early =
+                !side.handed_over && side.devices.iter().all(|d| d.phase != Phase::Handover);
+            if early && side.finish.is_none() {
+                side.ends_by_ns.get_or_insert(bound_ns);
+            }
+        }
         self.feed(h, Event::Command(command))
     }
 
@@ -367,7 +382,7 @@ impl World {
         let side = &mut self.sides[h];
         let Some(at_ns) = side.real.deadline_ns() else { return };
         if side.tick_at_ns.is_none_or(|tick_ns| at_ns < tick_ns) {
-            let late_ns = self.schedule.delay(20_000);
+            let late_ns = self.schedule.delay(TICK_LATE_NS);
             let at_ns = at_ns.max(self.schedule.now_ns) + late_ns;
             side.tick_at_ns = Some(at_ns);
             self.schedule.at(at_ns, Occurrence::Tick(h));
