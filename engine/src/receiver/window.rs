@@ -78,11 +78,12 @@ impl Window {
     }
 
     /// How far the source may go now, if that is worth a frame: when half of the window is free
-    /// again, or when it would otherwise stand still.
+    /// again, or when everything that has arrived is done with. For the source a credit is also
+    /// the only word of how fast its frames are taken.
     pub(super) fn grant(&mut self) -> Option<Sequence> {
         let up_to = Sequence(self.done.0 + self.size);
         let gained = up_to.0.saturating_sub(self.granted.0);
-        let idle = self.granted == self.done;
+        let idle = self.next == self.done && self.entries.is_empty();
         if gained == 0 || (gained < self.size.div_ceil(2) && !idle) {
             return None;
         }
