@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sending::Weight;
+use super::sending::UnderWay;
 use crate::abort::Recovery;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
 use crate::machine::{Action, Outgoing, Request};
@@ -88,6 +88,9 @@ pub(super) enum Stage {
     Recovering,
 }
 
+/// A frame that waits for less has met a stream that was busy with copying, not a full path.
+const WAIT_NS_MIN: u64 = 100_000;
+
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) id: DeviceId,
@@ -117,7 +120,9 @@ pub(super) struct Device {
     pub(super) encoding: BTreeMap<Sequence, (DataHeader, i32)>,
 
     /// Data frames that were sent and that the target has not said to be done with.
-    pub(super) under_way: BTreeMap<Sequence, Weight>,
+    pub(super) under_way: BTreeMap<Sequence, UnderWay>,
+    /// Since when there has always been a frame that waits: for credit or a stream.
+    pub(super) waits_since_ns: Option<u64>,
     /// How many sequences the target takes at once: its credit goes this far beyond what is done.
     pub(super) window: Option<u64>,
 
@@ -171,6 +176,7 @@ impl Device {
             ready: BTreeMap::new(),
             encoding: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            waits_since_ns: None,
             window: None,
             held: 0,
             reads: 0,
@@ -252,6 +258,11 @@ impl Device {
     pub(super) fn sendable(&self) -> Option<Sequence> {
         let first = *self.ready.keys().next()?;
         (first < self.credit).then_some(first)
+    }
+
+    /// Whether frames have had to wait for longer than a send takes that only copies.
+    pub(super) fn waited(&self, now_ns: u64) -> bool {
+        self.waits_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= WAIT_NS_MIN)
     }
 
     /// Notes an error to be looked into; the first one counts.
