@@ -11,15 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use vfio_ferry::limits;
-pub(crate) use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
-pub(crate) use vfio_ferry::vfio::state::{Capabilities, DeviceState};
+pub(crate) use vfio_ferry::session::{
+    Capabilities, DeviceState, MigrationDevice, PrecopyInfo, limits,
+};
 
-use vfio_ferry::compress;
-use vfio_ferry::outcome::{DeviceOptions, OnReset, Phase};
-use vfio_ferry::ring::{self, Backend};
-use vfio_ferry::session::{Options, Report, Session, SessionEvent, SourceDevice, TargetDevice};
-use vfio_ferry::vfio::real::VfioDevice;
+use vfio_ferry::session::{
+    self, Backend, DeviceOptions, OnReset, Options, Phase, Report, Session, SessionEvent,
+    SourceDevice, TargetDevice, VfioDevice,
+};
 
 use crate::cli::{BackendChoice, OnResetChoice, Policy};
 use crate::switchover::{Sight, Switchover};
@@ -122,14 +121,14 @@ fn session_options(options: &EngineOptions) -> Options {
     Options {
         chunk_bytes: options.chunk_bytes,
         policy: match options.policy {
-            Policy::Adaptive => compress::policy::Policy::Adaptive,
-            Policy::Raw => compress::policy::Policy::Raw,
-            Policy::Zstd(level) => compress::policy::Policy::Zstd(level),
+            Policy::Adaptive => session::Policy::Adaptive,
+            Policy::Raw => session::Policy::Raw,
+            Policy::Zstd(level) => session::Policy::Zstd(level),
         },
         backend: match options.backend {
-            BackendChoice::Auto => ring::BackendChoice::Auto,
-            BackendChoice::IoUring => ring::BackendChoice::IoUring,
-            BackendChoice::Syscalls => ring::BackendChoice::Syscalls,
+            BackendChoice::Auto => session::BackendChoice::Auto,
+            BackendChoice::IoUring => session::BackendChoice::IoUring,
+            BackendChoice::Syscalls => session::BackendChoice::Syscalls,
         },
         ..Options::default()
     }

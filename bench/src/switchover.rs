@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::machine::{Estimate, Notice};
-use vfio_ferry::outcome::{Completion, Ending};
+use vfio_ferry::session::{Completion, Ending, Estimate, Notice};
 
 /// What the source's session showed.
 pub(crate) enum Sight {
