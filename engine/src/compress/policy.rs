@@ -190,7 +190,13 @@ impl Controller {
         self.sent_raw_bytes += raw_bytes;
         self.sent_wire_bytes += departure.wire_bytes();
         let link = self.link.bytes_per_ns(now_ns);
-        self.arms.sent(now_ns, raw_bytes as f64, link, self.shrunk, self.workers / self.levels.expect(0).0);
+        self.arms.sent(
+            now_ns,
+            raw_bytes as f64,
+            link,
+            self.shrunk,
+            self.workers / self.levels.expect(0).0,
+        );
     }
 
     /// Of a chunk that was submitted nobody will hear again: its epoch was discarded.

@@ -149,7 +149,14 @@ impl Arms {
     }
 
     /// A chunk leaves the pipeline.
-    pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64, link: f64, ratio: f64, compressing: f64) {
+    pub(super) fn sent(
+        &mut self,
+        now_ns: u64,
+        raw_bytes: f64,
+        link: f64,
+        ratio: f64,
+        compressing: f64,
+    ) {
         self.link = link;
         self.ratio = ratio;
         self.compressing = compressing;

@@ -180,8 +180,7 @@ impl Path {
             return;
         }
         let raw_bytes = (self.delivered_raw_bytes - departure.delivered_raw_bytes) as f64;
-        let bytes =
-            (self.delivered_bytes - departure.delivered_bytes.max(self.from.0)) as f64;
+        let bytes = (self.delivered_bytes - departure.delivered_bytes.max(self.from.0)) as f64;
         // Acknowledgements can come in a heap, and so can departures: the longer of both is true.
         let acknowledging_ns = now_ns.saturating_sub(departure.delivered_ns.max(self.from.1));
         let departing_ns = departure.now_ns.saturating_sub(departure.departed_ns.max(self.from.1));
