@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::machine::{Estimate, Notice};
-use vfio_ferry::outcome::{Completion, Ending};
+use vfio_ferry::session::{Completion, Ending, Estimate, Notice};
 
 /// What the source's session showed.
 pub(crate) enum Sight {
@@ -56,8 +55,12 @@ impl Switchover {
     }
 
     fn weigh(&mut self, estimate: &Estimate) {
-        let Some(downtime_ns) = estimate.downtime_ns.filter(|_| estimate.initial_data_loaded)
-        else {
+        if !estimate.initial_data_loaded {
+            return;
+        }
+        let Some(downtime_ns) = estimate.downtime_ns else {
+            // Too few bytes to measure a rate by: it is enough that none are left.
+            self.decided |= estimate.pending_bytes == 0;
             return;
         };
         if self.least_ns.is_none_or(|least| downtime_ns < least) {
@@ -103,6 +106,18 @@ mod tests {
     fn short_enough_and_loaded() {
         let sights = [estimate(false, 1), estimate(true, 900), estimate(true, 90)];
         assert_eq!(decided_after(true, sights), Some(2));
+    }
+
+    #[test]
+    fn a_device_too_small_to_measure_is_ready_once_it_is_drained() {
+        let unmeasured = |pending_bytes| {
+            let Sight::Notice(Notice::Estimate(estimate)) = estimate(true, 0) else {
+                unreachable!("what it makes")
+            };
+            let estimate = Estimate { pending_bytes, downtime_ns: None, ..estimate };
+            Sight::Notice(Notice::Estimate(estimate))
+        };
+        assert_eq!(decided_after(true, [unmeasured(9), unmeasured(0)]), Some(1));
     }
 
     #[test]

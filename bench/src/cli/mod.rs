@@ -89,42 +89,41 @@ pub(crate) struct CompareArgs {
 /// Options of `send`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SendArgs {
-    /// The device's sysfs path, e.g. /sys/bus/mdev/devices/UUID; may be given several times.
+    /// The device's path in sysfs, e.g. /sys/bus/pci/devices/0000:5e:00.1 or
+    /// /sys/bus/mdev/devices/UUID; several times for several devices
     #[arg(long = "device", value_name = "PATH", required = true)]
     pub(crate) devices: Vec<PathBuf>,
-    /// Where `ferry-bench receive` listens.
+    /// Where `ferry-bench receive` listens, as HOST:PORT
     #[arg(long, value_name = "ADDR")]
-    pub(crate) connect: SocketAddr,
-    #[command(flatten)]
-    pub(crate) real: RealArgs,
-}
-
-/// Options of `receive`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ReceiveArgs {
-    /// The device's sysfs path; as many, and in the same order, as on the sending side.
-    #[arg(long = "device", value_name = "PATH", required = true)]
-    pub(crate) devices: Vec<PathBuf>,
-    /// The address to listen on.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: SocketAddr,
-    #[command(flatten)]
-    pub(crate) real: RealArgs,
-}
-
-/// Options of `send` and `receive`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct RealArgs {
+    pub(crate) connect: String,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) saving: SavingArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
-    /// TCP connections of the session; the same number on both sides.
+    /// TCP connections of the session
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
     pub(crate) streams: u16,
-    /// Write the report to this file as JSON too.
+    /// Write the report to this file as JSON too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `receive`. Everything else is the sender's choice.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReceiveArgs {
+    /// The device's path in sysfs; as many, and in the same order, as on the sending side
+    #[arg(long = "device", value_name = "PATH", required = true)]
+    pub(crate) devices: Vec<PathBuf>,
+    /// The address and port to listen on, e.g. 0.0.0.0:7000
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    #[command(flatten)]
+    pub(crate) link: LinkArgs,
+    /// Write the report to this file as JSON too
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
@@ -146,16 +145,23 @@ pub(crate) struct TestDeviceArgs {
     pub(crate) device_rate: Option<Rate>,
 }
 
-/// How the engine works.
+/// How the engine works on the source.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EngineArgs {
-    /// adaptive, raw or zstd=LEVEL.
+    /// adaptive: raw or compressed, decided for each chunk; raw; or zstd=LEVEL
     #[arg(long, value_name = "POLICY", default_value = "adaptive")]
     pub(crate) policy: Policy,
-    /// The system calls that the engine uses.
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// How the engine works on either host.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HostArgs {
+    /// The system calls that the engine uses
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: BackendChoice,
-    /// Most bytes of one read, and of one frame.
+    /// Most bytes of one read, and of one frame
     #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = chunk)]
     pub(crate) chunk: Size,
 }
@@ -163,12 +169,12 @@ pub(crate) struct EngineArgs {
 /// How the device is saved.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SavingArgs {
-    /// Save in PRE_COPY while the device runs, before it is stopped.
+    /// Save in PRE_COPY while the device runs, before it is stopped
     #[arg(long)]
     pub(crate) precopy: bool,
-    /// What follows a reset of the device while it is saved.
-    #[arg(long, value_name = "WHAT", default_value = "abort")]
-    pub(crate) on_reset: OnResetChoice,
+    /// What follows when a device is reset while it is saved
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_reset: Option<OnResetChoice>,
 }
 
 /// The connection.

@@ -127,8 +127,8 @@ fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
         reset_at: None,
         link: link(&args.link)?,
         policy: args.engine.policy,
-        backend: args.engine.backend,
-        chunk: args.engine.chunk,
+        backend: args.engine.host.backend,
+        chunk: args.engine.host.chunk,
         precopy: false,
         on_reset: OnResetChoice::Abort,
     })

@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod downtime;
 pub(crate) mod real;
+mod rounds;
 
 use crate::cli::{DataKind, LinkArgs};
 use crate::data::Content;

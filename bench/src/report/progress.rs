@@ -25,6 +25,19 @@ impl Progress {
         Progress { bar, done_bytes: 0 }
     }
 
+    /// A spinner, for a migration whose size nobody knows beforehand.
+    pub(crate) fn of_unknown(what: &'static str) -> Progress {
+        let bar = match io::stderr().is_terminal() {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
+        };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {binary_bytes}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Progress { bar, done_bytes: 0 }
+    }
+
     /// Names what begins.
     pub(crate) fn begin(&mut self, what: String) {
         self.bar.set_message(what);

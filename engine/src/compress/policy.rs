@@ -38,15 +38,18 @@ mod estimate;
 mod simulator;
 
 use arms::Arms;
-use estimate::{Busy, Levels, PRIORS};
+pub use estimate::Departure;
+use estimate::{Levels, PRIORS, Path};
 
 /// The zstd levels that the adaptive policy chooses among. Above 6 zstd gains little on device
 /// state and costs a multiple.
 pub const LEVELS: [i32; 4] = [-5, 1, 3, 6];
 
-/// What a link is taken for before anything was sent: 1 GB/s, as sure as of a few sends.
-const LINK_PRIOR_BYTES: f64 = 2e6;
-const LINK_PRIOR_NS: f64 = 2e6;
+/// What a link is taken for before anything was sent: 1 GB/s.
+const LINK_PRIOR_BYTES_PER_NS: f64 = 1.0;
+
+/// Chunks that go raw at the start, to feel how fast the path is.
+const FEELERS: u64 = 8;
 
 /// How many chunks in a row must fail to shrink before probing them becomes seldom.
 const STREAK_FREE: u32 = 4;
@@ -102,8 +105,8 @@ pub struct Controller {
     policy: Policy,
     workers: f64,
     chunk_bytes: f64,
-    /// Wire bytes per nanosecond in which something was being sent.
-    link: Busy,
+    /// Wire bytes per nanosecond that the target takes.
+    link: Path,
     /// What the levels cost and give.
     levels: Levels,
     /// Raw bytes per wire byte of what shrank lately, at whatever level.
@@ -124,7 +127,7 @@ impl Controller {
             policy,
             workers: f64::from(workers.max(1)),
             chunk_bytes: f64::from(chunk_bytes.max(1)),
-            link: Busy::prior(LINK_PRIOR_BYTES, LINK_PRIOR_NS),
+            link: Path::prior(LINK_PRIOR_BYTES_PER_NS),
             levels: Levels::default(),
             shrunk: PRIORS[1].1,
             sent_raw_bytes: 0,
@@ -142,6 +145,7 @@ impl Controller {
         let level = match self.policy {
             Policy::Raw => None,
             Policy::Zstd(level) => Some(level),
+            Policy::Adaptive if self.choices <= FEELERS => None,
             Policy::Adaptive => self.queue_rule(now_ns, view),
         };
         self.arms.at_cap(level.is_some() && level == self.arms.cap());
@@ -173,24 +177,31 @@ impl Controller {
         self.shrunk += (raw_bytes / wire_bytes - self.shrunk) / 16.0;
     }
 
-    /// A chunk is being submitted to a stream. Every one ends in [`sent`](Self::sent) or
+    /// A chunk of so many wire bytes is submitted to a stream; `waited` if it was ready before the
+    /// path had room for it. What this returns goes to [`sent`](Self::sent) or
     /// [`dropped`](Self::dropped).
-    pub fn sending(&mut self, now_ns: u64) {
-        self.link.start(now_ns);
+    pub fn sending(&mut self, now_ns: u64, wire_bytes: u64, raw: bool, waited: bool) -> Departure {
+        self.link.depart(now_ns, wire_bytes, raw, waited)
     }
 
-    /// A chunk is known to have reached the target, or at least to have left this host: one chunk, `raw_bytes` of state in `wire_bytes`.
-    pub fn sent(&mut self, now_ns: u64, wire_bytes: u64, raw_bytes: u64) {
-        self.link.end(now_ns, wire_bytes as f64);
+    /// The target is done with a chunk of `raw_bytes` of state.
+    pub fn sent(&mut self, now_ns: u64, departure: &Departure, raw_bytes: u64) {
+        self.link.arrive(now_ns, departure);
         self.sent_raw_bytes += raw_bytes;
-        self.sent_wire_bytes += wire_bytes;
+        self.sent_wire_bytes += departure.wire_bytes();
         let link = self.link.bytes_per_ns(now_ns);
-        self.arms.sent(now_ns, raw_bytes as f64, link);
+        self.arms.sent(
+            now_ns,
+            raw_bytes as f64,
+            link,
+            self.shrunk,
+            self.workers / self.levels.expect(0).0,
+        );
     }
 
-    /// A chunk that was submitted will never be known to be sent: its epoch was discarded.
-    pub fn dropped(&mut self) {
-        self.link.forget();
+    /// Of a chunk that was submitted nobody will hear again: its epoch was discarded.
+    pub fn dropped(&mut self, departure: &Departure) {
+        self.link.forget(departure);
     }
 
     /// Raw bytes per wire byte over everything sent; 1 before the first.
@@ -258,10 +269,11 @@ mod tests {
     fn with_link(gb_s: f64) -> Controller {
         let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
         let mut now_ns = 0;
+        controller.choices = FEELERS;
         for _ in 0..100 {
-            controller.sending(now_ns);
+            let departure = controller.sending(now_ns, u64::from(CHUNK), true, true);
             now_ns += (f64::from(CHUNK) / gb_s) as u64;
-            controller.sent(now_ns, u64::from(CHUNK), u64::from(CHUNK));
+            controller.sent(now_ns, &departure, u64::from(CHUNK));
         }
         controller
     }
@@ -324,8 +336,8 @@ mod tests {
         let link = with_link(2.0).link_bytes_per_s().expect("measured");
         assert!((1.9e9..2.1e9).contains(&link), "{link}");
         let mut controller = fresh;
-        controller.sending(0);
-        controller.sent(10, 100, 400);
+        let departure = controller.sending(0, 100, false, false);
+        controller.sent(10, &departure, 400);
         assert_eq!(controller.ratio(), 4.0);
     }
 
@@ -334,8 +346,8 @@ mod tests {
         let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
         for second in 0..200 {
             let now_ns = second * 1_000_000_000;
-            controller.sending(now_ns);
-            controller.sent(now_ns + 100_000, 100_000, 100_000);
+            let departure = controller.sending(now_ns, 100_000, true, true);
+            controller.sent(now_ns + 100_000, &departure, 100_000);
         }
         let link = controller.link_bytes_per_s().expect("measured");
         assert!((0.99e9..1.01e9).contains(&link), "{link}");

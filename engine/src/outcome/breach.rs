@@ -112,6 +112,12 @@ pub enum Breach {
         /// Why not.
         what: &'static str,
     },
+    /// More answers than a peer that reads what it asks for ever leaves waiting.
+    #[error("more than {max} answers wait to be taken in by the peer")]
+    Answers {
+        /// The bound.
+        max: usize,
+    },
     /// More messages for the embedder than it may leave waiting.
     #[error("more than {max} messages wait for the embedder")]
     Messages {

@@ -99,6 +99,19 @@ impl Receiver {
         device.attached = false;
         device.detaching = false;
         device.report.stuck |= stuck;
+        if stuck && device.stage == DeviceStage::Discarding {
+            // Its slots do not come back, and without them no byte of the new epoch may be taken.
+            let fault = Fault::device(
+                id,
+                Cause::DeviceFailure,
+                Observation::Write,
+                None,
+                "the driver did not give back a write of the discarded epoch within the bound, so \
+                 that the device could not be loaded anew",
+            );
+            self.lost(now_ns, fault, actions);
+        }
+        let device = &mut self.devices[id.index()];
         device.recovery_goes_on(actions);
         self.recovery_done(now_ns, id, actions);
     }

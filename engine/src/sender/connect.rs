@@ -3,10 +3,15 @@
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::compress::policy::{Controller, Policy};
-use crate::ids::StreamId;
-use crate::machine::{Action, Links, Notice, Outgoing};
-use crate::outcome::Phase;
+use crate::ids::{DeviceId, StreamId};
+use crate::machine::{Action, Links, Notice};
+use crate::outcome::{Breach, Phase};
 use crate::wire::{Accept, Begin, Features, Frame, Kind};
+
+/// The stream of the frames that open an epoch, begin and discard. They are the only frames of a
+/// device that need no credit, so only the stream's own order keeps the discard of one epoch from
+/// overtaking the opener of the epoch before.
+pub(super) const OPENERS: StreamId = StreamId(0);
 
 impl Sender {
     pub(super) fn start(&mut self, now_ns: u64, _actions: &mut Vec<Action>) {
@@ -29,26 +34,25 @@ impl Sender {
             self.abort(now_ns, fault.into(), actions);
             return;
         }
-        if std::mem::replace(&mut self.accepted[stream.index()], true) {
-            self.unexpected(now_ns, Kind::ACCEPT, "this stream was accepted before", actions);
+        let same = self.accepts.iter().flatten().all(|other| *other == accept);
+        if !same || self.accepts[stream.index()].replace(accept).is_some() {
+            let what = "one accept is expected on each stream, the same on all";
+            let breach = Breach::Unexpected { kind: Kind::ACCEPT, what };
+            self.misbehaved(now_ns, breach, actions);
             return;
         }
-        if *self.accept.get_or_insert(accept) != accept {
-            let what = "another stream was accepted on other terms";
-            self.unexpected(now_ns, Kind::ACCEPT, what, actions);
+        if self.accepts.iter().any(Option::is_none) {
             return;
         }
         self.chunk_bytes = accept.chunk_bytes;
         if !accept.features.contains(Features::ZSTD) {
             self.controller = Controller::new(Policy::Raw, 0, self.chunk_bytes);
         }
-        if self.accepted.iter().all(|accepted| *accepted) {
-            self.stage = Stage::Active;
-            let chunk_bytes = self.chunk_bytes;
-            actions
-                .push(Action::Notify(Notice::Connected { version: accept.version, chunk_bytes }));
-            self.begin_devices(actions);
-        }
+        self.stage = Stage::Active;
+        self.links.open();
+        let chunk_bytes = self.chunk_bytes;
+        actions.push(Action::Notify(Notice::Connected { version: accept.version, chunk_bytes }));
+        self.begin_devices(actions);
     }
 
     fn begin_devices(&mut self, actions: &mut Vec<Action>) {
@@ -61,9 +65,10 @@ impl Sender {
                 opaque: device.config.options.opaque.clone(),
             };
             let place = device.place();
-            device.enqueue(place.sequence, Outgoing::Frame(Frame::Begin(place, begin)));
-            let id = device.id;
-            self.enter_phase(id, Phase::Start, actions);
+            self.links.queue_on(OPENERS, Frame::Begin(place, begin));
+            let id = DeviceId(index as u32);
+            let phase = if self.switchover { Phase::Stop } else { Phase::Start };
+            self.enter_phase(id, phase, actions);
             self.devices[index].stage = DeviceStage::Held;
         }
     }

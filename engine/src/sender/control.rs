@@ -23,7 +23,7 @@ impl Sender {
     }
 
     fn advance_device(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
-        if !matches!(self.stage, Stage::Active | Stage::Handover) {
+        if !matches!(self.stage, Stage::Active | Stage::Handover | Stage::Leaving { .. }) {
             return;
         }
         let barrier = self.p2p_barrier_open();
@@ -129,8 +129,8 @@ impl Sender {
                 self.precopy_info(now_ns, id, info, actions);
             }
             (Request::PrecopyInfo, Err(errno)) => {
-                if matches!(device.stage, DeviceStage::PreCopy) {
-                    device.suspect(Operation::PrecopyInfo, Some(errno));
+                if device.stage == DeviceStage::PreCopy {
+                    device.info_failed(errno, now_ns + self.config.precopy_poll_ns);
                 }
             }
             (Request::StopCopyLength, answer) => {
@@ -198,6 +198,7 @@ impl Sender {
 
     fn attach(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
+        device.fresh = false;
         device.attached = true;
         device.fd_bytes = 0;
         actions.push(Action::Attach { device: id, epoch: device.epoch });
@@ -263,7 +264,7 @@ impl Sender {
         }
         if info.initial_bytes == 0 && !device.initial_sent {
             device.initial_sent = true;
-            device.initial_unconfirmed += 1;
+            device.initial_unanswered += 1;
             let place = device.place();
             let frame = Frame::InitialDataSent(place);
             device.enqueue(place.sequence, Outgoing::Frame(frame));

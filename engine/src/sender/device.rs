@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::sending::Weight;
+use super::sending::UnderWay;
 use crate::abort::Recovery;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
 use crate::machine::{Action, Outgoing, Request};
-use crate::outcome::{Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase};
+use crate::outcome::{
+    Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
+};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DevicePlace, Digest, StateDigest, Total};
+
+/// Failed calls from one chunk to the next, without anything wrong, that are put up with.
+const HARMLESS_MAX: u32 = 1000;
 
 /// A device as the embedder gave it to the source.
 #[derive(Debug, Clone)]
@@ -83,6 +88,9 @@ pub(super) enum Stage {
     Recovering,
 }
 
+/// A frame that waits for less has met a stream that was busy with copying, not a full path.
+const WAIT_NS_MIN: u64 = 100_000;
+
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) id: DeviceId,
@@ -96,6 +104,8 @@ pub(super) struct Device {
     /// What went wrong and has not been classified.
     pub(super) suspicion: Option<DeviceAnswer>,
     pub(super) recovery: Option<Recovery>,
+    /// There is a new session's fd, which waits for the old one to be closed.
+    pub(super) fresh: bool,
     /// A data fd's thread runs.
     pub(super) attached: bool,
     /// It was asked to end.
@@ -110,7 +120,9 @@ pub(super) struct Device {
     pub(super) encoding: BTreeMap<Sequence, (DataHeader, i32)>,
 
     /// Data frames that were sent and that the target has not said to be done with.
-    pub(super) under_way: BTreeMap<Sequence, Weight>,
+    pub(super) under_way: BTreeMap<Sequence, UnderWay>,
+    /// Since when there has always been a frame that waits: for credit or a stream.
+    pub(super) waits_since_ns: Option<u64>,
     /// How many sequences the target takes at once: its credit goes this far beyond what is done.
     pub(super) window: Option<u64>,
 
@@ -119,16 +131,18 @@ pub(super) struct Device {
     pub(super) reads: usize,
     /// Nothing to read for now.
     pub(super) drained: bool,
+    /// Calls that failed although nothing was wrong, since the last chunk.
+    pub(super) harmless: u32,
     /// The last PRECOPY_INFO promised bytes and none has come since.
     pub(super) promised: bool,
     pub(super) ended: bool,
     /// Bytes that came out of this fd.
     pub(super) fd_bytes: u64,
     pub(super) ask_at_ns: Option<u64>,
-    /// All initial data of this epoch, and of its last REINIT, is sent and marked so.
     pub(super) initial_sent: bool,
-    /// Marks of sent initial data that the target has not answered.
-    pub(super) initial_unconfirmed: u32,
+    /// Times that the initial data was sent and the target has not said that it is loaded: a
+    /// device may have initial data more than once.
+    pub(super) initial_unanswered: u32,
     pub(super) initial_loaded: bool,
     pub(super) pending_bytes: u64,
     pub(super) stop_copy_bytes: Option<u64>,
@@ -153,6 +167,7 @@ impl Device {
             asked: None,
             suspicion: None,
             recovery: None,
+            fresh: false,
             attached: false,
             detaching: false,
             epoch: Epoch(0),
@@ -161,16 +176,18 @@ impl Device {
             ready: BTreeMap::new(),
             encoding: BTreeMap::new(),
             under_way: BTreeMap::new(),
+            waits_since_ns: None,
             window: None,
             held: 0,
             reads: 0,
             drained: false,
+            harmless: 0,
             promised: false,
             ended: false,
             fd_bytes: 0,
             ask_at_ns: None,
             initial_sent: false,
-            initial_unconfirmed: 0,
+            initial_unanswered: 0,
             initial_loaded: false,
             pending_bytes: 0,
             stop_copy_bytes: None,
@@ -243,6 +260,11 @@ impl Device {
         (first < self.credit).then_some(first)
     }
 
+    /// Whether frames have had to wait for longer than a send takes that only copies.
+    pub(super) fn waited(&self, now_ns: u64) -> bool {
+        self.waits_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= WAIT_NS_MIN)
+    }
+
     /// Notes an error to be looked into; the first one counts.
     pub(super) fn suspect(&mut self, operation: Operation, errno: Option<i32>) {
         if self.suspicion.is_none() {
@@ -256,34 +278,68 @@ impl Device {
         }
     }
 
-    /// Starts an epoch's books afresh and returns the slots that waited to be sent.
-    pub(super) fn drop_epoch(&mut self) -> Vec<SlotId> {
-        let waiting = std::mem::take(&mut self.ready);
+    /// Forgets what waits to be sent or is being compressed, and returns the slots that waited.
+    pub(super) fn drop_waiting(&mut self) -> Vec<SlotId> {
         self.encoding.clear();
-        self.report.discarded_bytes += self.digest.bytes();
-        self.epoch = self.epoch.next();
-        self.next = Sequence(0);
-        self.credit = Sequence(1);
-        self.window = None;
-        self.digest = StateDigest::new();
-        self.drained = false;
-        self.promised = false;
-        self.ended = false;
-        self.ask_at_ns = None;
-        self.initial_sent = false;
-        self.initial_unconfirmed = 0;
-        self.initial_loaded = false;
-        self.pending_bytes = 0;
-        // Asked again, and the embedder told again what the downtime would be.
-        self.length_known = false;
-        self.stop_copy_bytes = None;
-        waiting
+        std::mem::take(&mut self.ready)
             .into_values()
             .filter_map(|what| match what {
                 Outgoing::Data { slot, .. } => slot,
                 Outgoing::Frame(_) => None,
             })
             .collect()
+    }
+
+    /// A read failed. An interrupted one, or one that found nothing, has lost nothing and is made
+    /// again; a driver that never has another answer is looked into.
+    pub(super) fn read_failed(&mut self, errno: i32) {
+        let operation = Operation::Read { first: self.fd_bytes == 0 };
+        if !self.is_harmless(operation, errno) {
+            self.suspect(operation, Some(errno));
+        }
+    }
+
+    /// PRECOPY_INFO failed: asked again at `again_ns`, unless something is wrong.
+    pub(super) fn info_failed(&mut self, errno: i32, again_ns: u64) {
+        if self.is_harmless(Operation::PrecopyInfo, errno) {
+            self.ask_at_ns = Some(again_ns);
+        } else {
+            self.suspect(Operation::PrecopyInfo, Some(errno));
+        }
+    }
+
+    fn is_harmless(&mut self, operation: Operation, errno: i32) -> bool {
+        let answer = DeviceAnswer {
+            operation,
+            errno: Some(errno),
+            cancelled: false,
+            expected: self.expected,
+            found: None,
+        };
+        self.harmless += 1;
+        self.harmless <= HARMLESS_MAX && classify(answer).verdict != Verdict::Fault
+    }
+
+    /// Starts an epoch's books afresh. What waited to be sent was dropped before.
+    pub(super) fn drop_epoch(&mut self) {
+        self.report.discarded_bytes += self.digest.bytes();
+        self.epoch = self.epoch.next();
+        self.next = Sequence(0);
+        self.credit = Sequence(1);
+        self.digest = StateDigest::new();
+        self.drained = false;
+        self.harmless = 0;
+        self.promised = false;
+        self.ended = false;
+        self.ask_at_ns = None;
+        self.initial_sent = false;
+        self.initial_unanswered = 0;
+        self.initial_loaded = false;
+        self.pending_bytes = 0;
+        self.window = None;
+        // Asked again, and the embedder told again what the downtime would be.
+        self.length_known = false;
+        self.stop_copy_bytes = None;
     }
 
     pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {

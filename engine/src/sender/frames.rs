@@ -1,6 +1,6 @@
 //! What the receiver says to the sender.
 
-use super::device::{Device, Stage as DeviceStage};
+use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use crate::machine::{Action, Notice};
@@ -16,9 +16,11 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.heard(now_ns);
-        if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
-            || self.let_go_until_ns.is_some()
-        {
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
+            return;
+        }
+        if let Some(breach) = self.links.flooded() {
+            self.misbehaved(now_ns, breach, actions);
             return;
         }
         let kind = frame.kind();
@@ -32,26 +34,30 @@ impl Sender {
                 };
                 self.abort(now_ns, fault, actions);
             }
-            (_, Frame::Ping(number)) => self.links.answer(number),
+            (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Accept(accept)) => {
                 self.accepted(now_ns, stream, accept, actions);
             }
-            // Streams have no order among each other: a message may overtake another's accept.
-            (_, Frame::Message(bytes)) => actions.push(Action::Notify(Notice::Message(bytes))),
+            (Stage::Active | Stage::Handover | Stage::Leaving { .. }, Frame::Message(bytes)) => {
+                actions.push(Action::Notify(Notice::Message(bytes)));
+            }
+            (Stage::Leaving { .. }, _) => {}
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 self.credit(now_ns, device, epoch, up_to, actions);
             }
-            (Stage::Active, Frame::InitialDataLoaded { device, epoch }) => {
+            // Also those that another stream has held up until the handover.
+            (Stage::Active | Stage::Handover, Frame::InitialDataLoaded { device, epoch }) => {
                 self.initial_data_loaded(now_ns, device, epoch, actions);
             }
-            // Overtaken by the last device's loaded.
-            (Stage::Handover, Frame::InitialDataLoaded { .. }) => {}
-            (Stage::Active, Frame::Loaded { device, epoch, total }) => {
+            (Stage::Active | Stage::Handover, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
             (Stage::Handover, Frame::Running) => self.target_runs(now_ns),
-            _ => self.unexpected(now_ns, kind, "the session is not at that point", actions),
+            _ => {
+                let what = "the session is not at that point";
+                self.misbehaved(now_ns, Breach::Unexpected { kind, what }, actions);
+            }
         }
     }
 
@@ -63,8 +69,16 @@ impl Sender {
         up_to: Sequence,
         actions: &mut Vec<Action>,
     ) {
-        let Some(entry) = self.named(now_ns, Kind::CREDIT, device, epoch, actions) else { return };
-        if epoch == entry.epoch {
+        let Some(entry) = self.devices.get_mut(device.index()) else {
+            let breach = Breach::UnknownDevice { kind: Kind::CREDIT, device };
+            self.misbehaved(now_ns, breach, actions);
+            return;
+        };
+        if epoch > entry.epoch {
+            let current = entry.epoch;
+            let breach = Breach::Epoch { kind: Kind::CREDIT, device, found: epoch, current };
+            self.misbehaved(now_ns, breach, actions);
+        } else if epoch == entry.epoch {
             // The first credit of an epoch comes when only its first frame is done.
             let window = *entry.window.get_or_insert(up_to.0.saturating_sub(1));
             entry.credit = entry.credit.max(up_to);
@@ -79,21 +93,21 @@ impl Sender {
         epoch: Epoch,
         actions: &mut Vec<Action>,
     ) {
-        let kind = Kind::INITIAL_DATA_LOADED;
-        let Some(entry) = self.named(now_ns, kind, device, epoch, actions) else { return };
-        if epoch < entry.epoch {
-            return;
-        }
-        if entry.initial_unconfirmed == 0 {
-            self.unexpected(now_ns, kind, "no initial data was marked as sent", actions);
-            return;
-        }
-        entry.initial_unconfirmed -= 1;
-        // After a REINIT only the answer to the newest mark counts.
-        if entry.initial_sent && entry.initial_unconfirmed == 0 {
-            entry.initial_loaded = true;
-            actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
-            self.estimate(actions);
+        match self.devices.get_mut(device.index()) {
+            Some(entry) if epoch < entry.epoch => {}
+            Some(entry) if epoch == entry.epoch && entry.initial_unanswered > 0 => {
+                entry.initial_unanswered -= 1;
+                if entry.initial_sent && entry.initial_unanswered == 0 {
+                    entry.initial_loaded = true;
+                    actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
+                    self.estimate(actions);
+                }
+            }
+            _ => {
+                let what = "no initial data of this epoch waits to be loaded";
+                let breach = Breach::Unexpected { kind: Kind::INITIAL_DATA_LOADED, what };
+                self.misbehaved(now_ns, breach, actions);
+            }
         }
     }
 
@@ -105,20 +119,23 @@ impl Sender {
         total: Total,
         actions: &mut Vec<Action>,
     ) {
-        let Some(entry) = self.named(now_ns, Kind::LOADED, device, epoch, actions) else { return };
-        if epoch < entry.epoch {
-            return;
-        }
-        let expected = entry.total();
-        if entry.stage != DeviceStage::Sent {
-            let what = "the device's end was not sent, or it was loaded before";
-            self.unexpected(now_ns, Kind::LOADED, what, actions);
-        } else if total != expected {
-            let breach = Breach::Total { device, found: total, expected };
-            self.abort(now_ns, Fault::breach(breach), actions);
-        } else {
-            entry.stage = DeviceStage::Loaded;
-            self.hand_over_if_all_loaded(actions);
+        match self.devices.get_mut(device.index()) {
+            Some(entry) if epoch < entry.epoch => {}
+            Some(entry) if epoch == entry.epoch && entry.stage == DeviceStage::Sent => {
+                let expected = entry.total();
+                if total == expected {
+                    entry.stage = DeviceStage::Loaded;
+                    self.hand_over_if_all_loaded(actions);
+                } else {
+                    let breach = Breach::Total { device, found: total, expected };
+                    self.misbehaved(now_ns, breach, actions);
+                }
+            }
+            _ => {
+                let what = "the device's end was not sent";
+                let breach = Breach::Unexpected { kind: Kind::LOADED, what };
+                self.misbehaved(now_ns, breach, actions);
+            }
         }
     }
 
@@ -138,34 +155,8 @@ impl Sender {
         }
     }
 
-    /// The device that a frame of the target is about, unless it or its epoch does not exist.
-    fn named(
-        &mut self,
-        now_ns: u64,
-        kind: Kind,
-        device: DeviceId,
-        epoch: Epoch,
-        actions: &mut Vec<Action>,
-    ) -> Option<&mut Device> {
-        let breach = match self.devices.get(device.index()) {
-            None => Breach::UnknownDevice { kind, device },
-            Some(entry) if epoch > entry.epoch => {
-                Breach::Epoch { kind, device, found: epoch, current: entry.epoch }
-            }
-            Some(_) => return self.devices.get_mut(device.index()),
-        };
+    pub(super) fn misbehaved(&mut self, now_ns: u64, breach: Breach, actions: &mut Vec<Action>) {
         self.abort(now_ns, Fault::breach(breach), actions);
-        None
-    }
-
-    pub(super) fn unexpected(
-        &mut self,
-        now_ns: u64,
-        kind: Kind,
-        what: &'static str,
-        actions: &mut Vec<Action>,
-    ) {
-        self.abort(now_ns, Fault::breach(Breach::Unexpected { kind, what }), actions);
     }
 
     pub(super) fn stream_lost(
@@ -177,15 +168,15 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.lost(stream);
+        // The target's last word may still come on another stream.
+        let waits = self.stage == Stage::Handover && !self.links.all_lost();
         if let Some(owner) = self.stream_owner[stream.index()].take() {
             for slot in slots {
                 self.devices[owner.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        // After the handover the target closes its streams one after another; that it runs may
-        // still be said on one that is open.
-        if self.stage != Stage::Handover || self.links.all_lost() {
+        if !waits {
             self.abort(now_ns, fault, actions);
         }
     }

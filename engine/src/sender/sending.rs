@@ -7,6 +7,7 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
+use crate::compress::policy::Departure;
 use crate::ids::{DeviceId, Sequence, SlotId, StreamId};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{Action, Outgoing};
@@ -23,9 +24,10 @@ pub(super) fn wire_bytes(what: &Outgoing) -> u64 {
     }
 }
 
-/// What a data frame weighs until the target has said that it is done with it.
+/// A data frame until the target has said that it is done with it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Weight {
+pub(super) struct UnderWay {
+    departure: Departure,
     wire_bytes: u64,
     raw_bytes: u64,
 }
@@ -36,10 +38,18 @@ impl Sender {
         self.advance(now_ns, actions);
         self.ask_for_reads(actions);
         self.links.pump(actions);
-        if self.stage == Stage::Active && self.links.control_is_out() {
+        // What is still idle now has no other frame to send.
+        if self.stage == Stage::Active {
             while let Some(stream) = self.links.idle() {
                 let Some(next) = self.next_device() else { break };
                 self.send_from(now_ns, next, stream, actions);
+            }
+            for device in &mut self.devices {
+                if device.ready.is_empty() {
+                    device.waits_since_ns = None;
+                } else {
+                    device.waits_since_ns.get_or_insert(now_ns);
+                }
             }
         }
         self.finish_if_done(actions);
@@ -74,10 +84,16 @@ impl Sender {
                 Encoding::Zstd => 2,
             };
             device.report.chunks[kind] += 1;
-            let weight = Weight { wire_bytes, raw_bytes: u64::from(header.raw_bytes) };
-            device.under_way.insert(header.place.sequence, weight);
+            let departure = self.controller.sending(
+                now_ns,
+                wire_bytes,
+                header.encoding == Encoding::Raw,
+                device.waited(now_ns),
+            );
+            let raw_bytes = u64::from(header.raw_bytes);
+            let under_way = UnderWay { departure, wire_bytes, raw_bytes };
+            device.under_way.insert(header.place.sequence, under_way);
             self.under_way_wire_bytes += wire_bytes;
-            self.controller.sending(now_ns);
         }
         device.report.wire_bytes += wire_bytes;
         let weight = u64::from(device.config.options.weight.max(1));
@@ -102,17 +118,17 @@ impl Sender {
     pub(super) fn acknowledged(&mut self, now_ns: u64, id: DeviceId, done: Sequence) {
         let device = &mut self.devices[id.index()];
         let later = device.under_way.split_off(&done);
-        for weight in std::mem::replace(&mut device.under_way, later).into_values() {
-            self.under_way_wire_bytes -= weight.wire_bytes;
-            self.controller.sent(now_ns, weight.wire_bytes, weight.raw_bytes);
+        for frame in std::mem::replace(&mut device.under_way, later).into_values() {
+            self.under_way_wire_bytes -= frame.wire_bytes;
+            self.controller.sent(now_ns, &frame.departure, frame.raw_bytes);
         }
     }
 
     /// Nobody will say that these frames are done: their epoch is discarded.
     pub(super) fn forget_under_way(&mut self, id: DeviceId) {
-        for weight in std::mem::take(&mut self.devices[id.index()].under_way).into_values() {
-            self.under_way_wire_bytes -= weight.wire_bytes;
-            self.controller.dropped();
+        for frame in std::mem::take(&mut self.devices[id.index()].under_way).into_values() {
+            self.under_way_wire_bytes -= frame.wire_bytes;
+            self.controller.dropped(&frame.departure);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
+use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice};
 use crate::outcome::{Cause, Ending, Fault, Observation};
 use crate::wire::Frame;
@@ -11,17 +12,16 @@ impl Sender {
     /// fault is the one that counts.
     pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
         match self.stage {
-            Stage::Aborting { .. } | Stage::Finished => return,
-            // What ends it is known already; only the devices are waited for.
-            Stage::Handover if self.let_go_until_ns.is_some() => return,
+            Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Finished => return,
+            // The target was not told yet: it cannot run.
+            Stage::Handover if self.links.take_back(&Frame::Handover) => {}
             // After the handover only the target's own word that it does not run lets the source
             // run again; a cancel comes too late.
             Stage::Handover
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
             Stage::Handover => {
-                self.fault = Some(fault);
-                self.wait_to_let_go(now_ns);
+                self.unconfirmed(now_ns, fault);
                 return;
             }
             Stage::Connect | Stage::Active => {}
@@ -32,6 +32,7 @@ impl Sender {
         }
         self.drop_unencoded();
         for index in 0..self.devices.len() {
+            self.drop_waiting(DeviceId(index as u32));
             let device = &mut self.devices[index];
             if device.stage == DeviceStage::Idle {
                 device.stage = DeviceStage::Gone;
@@ -46,7 +47,7 @@ impl Sender {
 
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
         match self.stage {
-            Stage::Handover => self.handed_over_if_done(actions),
+            Stage::Leaving { .. } => self.complete_if_gone(actions),
             Stage::Aborting { .. } => {
                 let back = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
                 let told = self.links.all_lost()
@@ -59,16 +60,9 @@ impl Sender {
         }
     }
 
-    /// The bound is over: whoever still holds an operation is left with it.
-    pub(super) fn give_up_waiting(&mut self, actions: &mut Vec<Action>) {
-        if self.stage == Stage::Handover {
-            self.handed_over(actions);
-        } else {
-            self.aborted(actions);
-        }
-    }
-
-    fn aborted(&mut self, actions: &mut Vec<Action>) {
+    /// All devices are back, or the bound is over: whoever still holds an operation is left with
+    /// it.
+    pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
         for device in &mut self.devices {
             if device.report.ending.is_none() {

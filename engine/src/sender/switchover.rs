@@ -7,7 +7,7 @@ use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice};
-use crate::outcome::{Ending, Phase};
+use crate::outcome::{Ending, Fault, Phase};
 
 impl Sender {
     pub(super) fn switchover(&mut self, _now_ns: u64, actions: &mut Vec<Action>) {
@@ -28,32 +28,31 @@ impl Sender {
         device.detach(actions);
     }
 
+    /// The target's word: nothing can undo the migration any more, neither the streams, which the
+    /// target now closes, nor a driver that is slow to let go.
     pub(super) fn target_runs(&mut self, now_ns: u64) {
-        self.target_runs = true;
-        self.wait_to_let_go(now_ns);
+        self.stage = Stage::Leaving { until_ns: now_ns + self.config.abort_bound_ns };
     }
 
-    /// How the session ends is known; the devices may take until then to stop here.
-    pub(super) fn wait_to_let_go(&mut self, now_ns: u64) {
-        self.let_go_until_ns = Some(now_ns + self.config.abort_bound_ns);
+    /// The target's word will not come. The devices are still let go of: they do not run here.
+    pub(super) fn unconfirmed(&mut self, now_ns: u64, fault: Fault) {
+        self.stage = Stage::Leaving { until_ns: now_ns + self.config.abort_bound_ns };
+        self.fault = Some(fault);
     }
 
-    pub(super) fn handed_over_if_done(&mut self, actions: &mut Vec<Action>) {
-        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
-        if self.let_go_until_ns.is_some() && gone {
-            self.handed_over(actions);
+    pub(super) fn complete_if_gone(&mut self, actions: &mut Vec<Action>) {
+        if self.devices.iter().all(|device| device.stage == DeviceStage::Gone) {
+            self.complete(actions);
         }
     }
 
-    /// The end after a handover, confirmed or not.
-    pub(super) fn handed_over(&mut self, actions: &mut Vec<Action>) {
-        let ending = if self.target_runs { Ending::Complete } else { Ending::Unconfirmed };
+    /// The devices are let go, or the bound is over: whoever is in a driver is left there.
+    pub(super) fn complete(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
+        let ending = if fault.is_none() { Ending::Complete } else { Ending::Unconfirmed };
         for device in &mut self.devices {
-            let gone = device.stage == DeviceStage::Gone;
             device.report.ending = Some(ending);
-            device.report.state_after = gone.then_some(device.expected);
-            device.report.stuck |= !gone;
+            device.report.state_after = Some(device.expected);
             let completion = device.completion(ending, fault.clone());
             actions.push(Action::Notify(Notice::Completion(completion)));
         }

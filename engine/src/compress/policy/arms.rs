@@ -13,9 +13,9 @@
 use super::LEVELS;
 
 /// Chunks in a slice.
-const SLICE: u32 = 32;
+const SLICE: u32 = 24;
 /// Chunks before the first slice: the socket's buffer fills and the link's speed shows.
-const WARM_UP: u64 = 16;
+const WARM_UP: u64 = 8;
 /// A slice may take this many times what the best rung would have needed; then it ends early.
 const PATIENCE: f64 = 1.5;
 /// How much better a tried rung must be to be taken, as a factor: above the noise of a slice.
@@ -25,17 +25,22 @@ const BETTER: f64 = 1.04;
 const CHANGED: f64 = 1.35;
 /// Slices of the best rung between two trials: at first, and at most. Every trial that changes
 /// nothing doubles it.
-const REST: u32 = 8;
+const REST: u32 = 4;
 const REST_MAX: u32 = 64;
 /// The share of time that trials may waste.
 const WASTE: f64 = 0.03;
 /// Slices that scatter by more than this share are made longer in proportion, up to this factor.
 const QUIET: f64 = 0.05;
-const LONGER: f64 = 4.0;
+const LONGER: f64 = 2.0;
+/// Raw is tried first if the path takes more than this part of what the workers make of it.
+const HEAD_START: f64 = 2.0;
+/// Raw is left again, however little came of it before, if the workers and the link together
+/// promise so many times as much.
+const PROMISING: f64 = 1.5;
 /// By how much compression may slow down the threads that feed the link.
-const CROWDED: f64 = 3.0;
-/// The rung to start on: level 1.
-const START: usize = 2;
+const CROWDED: f64 = 2.0;
+/// The rung to start on: level -5, from which raw is one step, and the higher levels are.
+const START: usize = 1;
 const RUNGS: usize = LEVELS.len() + 1;
 
 /// The ladder.
@@ -44,6 +49,8 @@ pub(super) struct Arms {
     /// Raw bytes per nanosecond by rung, where known.
     value: [Option<f64>; RUNGS],
     best: usize,
+    /// The first slice's rung is decided.
+    started: bool,
     trial: Option<usize>,
     slice: Slice,
     /// Chunks chosen and sent. They drift apart when chunks are dropped, which lengthens a drain,
@@ -61,6 +68,10 @@ pub(super) struct Arms {
     credit_ns: f64,
     /// What the link takes, in wire bytes per nanosecond.
     link: f64,
+    /// Raw bytes per wire byte of what is compressed.
+    ratio: f64,
+    /// What the workers take at the lowest level, in raw bytes per nanosecond, cores permitting.
+    compressing: f64,
     /// The last slice of the best rung was far from its value.
     doubted: bool,
     /// How far a slice of the best rung is from its value, as a share, on average; none before
@@ -88,6 +99,7 @@ impl Arms {
         Arms {
             value: [None; RUNGS],
             best: START,
+            started: false,
             trial: None,
             slice: Slice { after_sent: WARM_UP, ..Slice::default() },
             chosen: 0,
@@ -98,6 +110,8 @@ impl Arms {
             rest: REST,
             credit_ns: 0.0,
             link: 0.0,
+            ratio: 1.0,
+            compressing: 0.0,
             doubted: false,
             noise: None,
             last: None,
@@ -135,8 +149,17 @@ impl Arms {
     }
 
     /// A chunk leaves the pipeline.
-    pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64, link: f64) {
+    pub(super) fn sent(
+        &mut self,
+        now_ns: u64,
+        raw_bytes: f64,
+        link: f64,
+        ratio: f64,
+        compressing: f64,
+    ) {
         self.link = link;
+        self.ratio = ratio;
+        self.compressing = compressing;
         self.sent += 1;
         self.sent_ns = now_ns;
         if self.sent >= self.chosen {
@@ -146,6 +169,9 @@ impl Arms {
         let Some(start_ns) = self.slice.start_ns else {
             if self.sent >= self.slice.after_sent {
                 self.slice.start_ns = Some(now_ns);
+                if !self.started {
+                    self.start_on(usize::from(link * HEAD_START < compressing));
+                }
             }
             return;
         };
@@ -164,9 +190,17 @@ impl Arms {
         }
     }
 
+    /// The first slice's rung: raw or the lowest level. It begins when what was chosen before is
+    /// sent: until then both hosts touch their buffers for the first time.
+    fn start_on(&mut self, rung: usize) {
+        self.best = rung;
+        self.slice = Slice { after_sent: self.chosen, ..Slice::default() };
+        self.started = true;
+    }
+
     fn end_slice(&mut self, value: f64, ns: f64) {
         let before = self.rung();
-        let up_first = self.slice.at_cap * 10 >= self.slice.choices * 9;
+        let up_first = self.slice.at_cap * 2 >= self.slice.choices;
         self.last = Some(value);
         match self.trial.take() {
             None => self.measured_best(value, ns),
@@ -214,12 +248,14 @@ impl Arms {
     /// one after a rest and for as little as the credit allows.
     fn next_trial(&mut self, up_first: bool, slice_ns: f64) -> Option<usize> {
         let best = self.value[self.best]?;
-        self.noise?;
+        // A higher level helps where the link is full in spite of this one.
+        let full = self.link * self.ratio < best * CROWDED;
         let up = Some(self.best + 1).filter(|&rung| rung < RUNGS);
+        let up = up.filter(|&rung| rung == 1 || (up_first && full));
         // Raw cannot pass the link, even if compression next to it slowed that down.
         let down = self.best.checked_sub(1);
         let down = down.filter(|&rung| rung > 0 || self.link * CROWDED > best);
-        let order = if up_first { [up, down] } else { [down, up] };
+        let order = if self.link > best { [down, up] } else { [up, down] };
         if let Some(rung) = order.into_iter().flatten().find(|&rung| self.value[rung].is_none()) {
             return Some(rung);
         }
@@ -228,7 +264,11 @@ impl Arms {
         }
         self.up_next = !self.up_next;
         let order = if self.up_next { [up, down] } else { [down, up] };
+        let promise = self.compressing.min(self.link * self.ratio);
         order.into_iter().flatten().find(|&rung| {
+            if self.best == 0 && promise > best * PROMISING {
+                return true;
+            }
             let value = self.value[rung].unwrap_or(best);
             self.credit_ns >= slice_ns * (best / value - 1.0).clamp(0.0, PATIENCE)
         })
@@ -249,7 +289,7 @@ mod tests {
             arms.chosen(*now_ns, false);
             arms.at_cap(true);
             *now_ns += (262_144.0 / speed[arms.rung()]) as u64;
-            arms.sent(*now_ns, 262_144.0, 1.0);
+            arms.sent(*now_ns, 262_144.0, speed[0], 1.0, 1.0);
         }
     }
 
@@ -313,7 +353,7 @@ mod tests {
             now_ns += 1_000_000_000;
             arms.chosen(now_ns, true);
             now_ns += 262_144;
-            arms.sent(now_ns, 262_144.0, 1.0);
+            arms.sent(now_ns, 262_144.0, 1.0, 1.0, 1.0);
         }
         let speed = arms.bytes_per_ns().expect("slices have ended");
         assert!((speed - 1.0).abs() < 0.01, "{speed}");

@@ -64,57 +64,155 @@ impl Levels {
     }
 }
 
-/// Bytes per nanosecond of a link, over the time in which it had something to do.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Busy {
-    bytes: f64,
-    ns: f64,
-    in_flight: u32,
-    since_ns: u64,
+/// Bytes per nanosecond that the path to the target takes, from what was delivered between a
+/// chunk's departure and its acknowledgement.
+///
+/// The time to an acknowledgement is not only the path's. It is a latency, too: with little on the
+/// way the quotient says how little there was to send. And the target acknowledges what it has
+/// written: with compressed chunks the quotient can be the speed of its workers. So only chunks
+/// that had to wait before they left, which means that the path was full, and that went raw, as
+/// those around them, move the estimate either way. The others can only raise it.
+#[derive(Debug)]
+pub(super) struct Path {
+    bytes_per_ns: f64,
     measured: bool,
+    delivered_bytes: u64,
+    /// Of these, what went raw.
+    delivered_raw_bytes: u64,
+    /// When the last acknowledgement came.
+    delivered_ns: u64,
+    /// When the chunk that was acknowledged last had departed.
+    departed_ns: u64,
+    in_flight: u32,
+    in_flight_bytes: u64,
+    arrived: u64,
+    /// What was delivered in the first burst, and when that ended.
+    from: (u64, u64),
 }
 
-impl Busy {
-    /// Of the old sums, what is left after a new term: the last sixteen or so decide.
-    const KEEP: f64 = 15.0 / 16.0;
+/// What is known of a chunk when it departs, to be given back when it is acknowledged.
+#[derive(Debug, Clone, Copy)]
+pub struct Departure {
+    now_ns: u64,
+    wire_bytes: u64,
+    raw: bool,
+    /// It had to wait: the path was full.
+    waited: bool,
+    delivered_bytes: u64,
+    delivered_raw_bytes: u64,
+    delivered_ns: u64,
+    departed_ns: u64,
+}
 
-    /// As if this had been measured already. It keeps the first sends, which only fill the
-    /// socket's buffer, from making any link look as fast as memory.
-    pub(super) fn prior(bytes: f64, ns: f64) -> Busy {
-        Busy { bytes, ns, in_flight: 0, since_ns: 0, measured: false }
+impl Departure {
+    /// What the chunk takes on the wire.
+    pub(super) fn wire_bytes(&self) -> u64 {
+        self.wire_bytes
+    }
+}
+
+impl Path {
+    /// How far a sample moves the estimate, up or down: what disturbs a measurement makes the
+    /// path look slow, hardly ever fast.
+    const RISE: f64 = 1.0 / 4.0;
+    const FALL: f64 = 1.0 / 8.0;
+    /// The share of raw chunks in what is taken for the path's own speed.
+    const RAW: f64 = 0.8;
+    /// The first chunks say little: both hosts touch their buffers for the first time, and a link
+    /// that is shaped lets a burst pass.
+    const BURST: u64 = 3;
+    /// Shorter samples are the clock's noise.
+    const SAMPLE_NS_MIN: u64 = 50_000;
+
+    /// Before anything is measured the path is taken for this fast.
+    pub(super) fn prior(bytes_per_ns: f64) -> Path {
+        Path {
+            bytes_per_ns,
+            measured: false,
+            delivered_bytes: 0,
+            delivered_raw_bytes: 0,
+            delivered_ns: 0,
+            departed_ns: 0,
+            in_flight: 0,
+            in_flight_bytes: 0,
+            arrived: 0,
+            from: (0, 0),
+        }
     }
 
-    /// A transfer starts.
-    pub(super) fn start(&mut self, now_ns: u64) {
+    /// A chunk departs.
+    pub(super) fn depart(
+        &mut self,
+        now_ns: u64,
+        wire_bytes: u64,
+        raw: bool,
+        waited: bool,
+    ) -> Departure {
         if self.in_flight == 0 {
-            self.since_ns = now_ns;
+            self.delivered_ns = now_ns;
+            self.departed_ns = now_ns;
         }
         self.in_flight += 1;
+        self.in_flight_bytes += wire_bytes;
+        let Path { delivered_bytes, delivered_raw_bytes, delivered_ns, departed_ns, .. } = *self;
+        Departure {
+            now_ns,
+            wire_bytes,
+            raw,
+            waited,
+            delivered_bytes,
+            delivered_raw_bytes,
+            delivered_ns,
+            departed_ns,
+        }
     }
 
-    /// A transfer ends.
-    pub(super) fn end(&mut self, now_ns: u64, bytes: f64) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.bytes = self.bytes * Busy::KEEP + bytes;
-        self.ns = self.ns * Busy::KEEP + now_ns.saturating_sub(self.since_ns) as f64;
-        self.since_ns = now_ns;
+    /// A chunk is acknowledged.
+    pub(super) fn arrive(&mut self, now_ns: u64, departure: &Departure) {
+        self.forget(departure);
+        self.delivered_bytes += departure.wire_bytes;
+        self.delivered_raw_bytes += if departure.raw { departure.wire_bytes } else { 0 };
+        self.delivered_ns = now_ns;
+        self.departed_ns = departure.now_ns;
+        self.arrived += 1;
+        if self.arrived <= Path::BURST || now_ns == self.from.1 {
+            self.from = (self.delivered_bytes, now_ns);
+            return;
+        }
+        let raw_bytes = (self.delivered_raw_bytes - departure.delivered_raw_bytes) as f64;
+        let bytes = (self.delivered_bytes - departure.delivered_bytes.max(self.from.0)) as f64;
+        // Acknowledgements can come in a heap, and so can departures: the longer of both is true.
+        let acknowledging_ns = now_ns.saturating_sub(departure.delivered_ns.max(self.from.1));
+        let departing_ns = departure.now_ns.saturating_sub(departure.departed_ns.max(self.from.1));
+        let ns = acknowledging_ns.max(departing_ns).max(Path::SAMPLE_NS_MIN) as f64;
+        let sample = bytes / ns;
+        if !self.measured {
+            self.bytes_per_ns = sample;
+        } else if sample > self.bytes_per_ns {
+            self.bytes_per_ns += (sample - self.bytes_per_ns) * Path::RISE;
+        } else if departure.waited && raw_bytes >= bytes * Path::RAW {
+            self.bytes_per_ns += (sample - self.bytes_per_ns) * Path::FALL;
+        }
         self.measured = true;
     }
 
-    /// A transfer of which nobody will know when it ended.
-    pub(super) fn forget(&mut self) {
+    /// A chunk will never be acknowledged.
+    pub(super) fn forget(&mut self, departure: &Departure) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(departure.wire_bytes);
     }
 
-    /// Whether a transfer has ended yet.
+    /// Whether anything has been acknowledged yet.
     pub(super) fn is_measured(&self) -> bool {
         self.measured
     }
 
-    /// The estimate. A transfer that already takes longer than usual counts before it ends: a send
-    /// that blocks is the first to know how slow the link is.
+    /// The estimate. Before the first acknowledgement, that it is not there yet says something.
     pub(super) fn bytes_per_ns(&self, now_ns: u64) -> f64 {
-        let under_way = if self.in_flight == 0 { 0 } else { now_ns.saturating_sub(self.since_ns) };
-        self.bytes / self.ns.max(self.ns * Busy::KEEP + under_way as f64).max(1.0)
+        if self.measured || self.in_flight == 0 {
+            return self.bytes_per_ns;
+        }
+        let ns = now_ns.saturating_sub(self.delivered_ns).max(1) as f64;
+        self.bytes_per_ns.min(self.in_flight_bytes as f64 / ns)
     }
 }

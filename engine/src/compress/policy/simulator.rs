@@ -2,15 +2,16 @@
 //! the noise of a real machine (and with some of its own, from a seed).
 //!
 //! ```text
-//! reader -> [choose] -> workers -> in order -> sender thread -> socket buffer -> link
+//! reader -> [choose] -> workers -> lowest first -> sender thread -> socket buffer -> link
 //!        -> socket buffer -> receiver thread -> workers -> in order -> writer
+//!        -> credit: half a window, or whatever is done when nothing else is there -> sender
 //! ```
 //! A host's runnable threads share its cores evenly. Costs are PERF's on one core, in nanoseconds
 //! per byte: read 4.6 GB/s, write 6.5, TCP send 0.15 s/GB and receive 0.08, zstd as measured.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use super::{Choice, Controller, LEVELS, Policy, QueueView};
+use super::{Choice, Controller, Departure, LEVELS, Policy, QueueView};
 
 const CHUNK: u64 = 256 << 10;
 const READ_NS: f64 = 1.0 / 4.6;
@@ -18,7 +19,11 @@ const WRITE_NS: f64 = 1.0 / 6.5;
 const SEND_NS: f64 = 0.15;
 const RECEIVE_NS: f64 = 0.08;
 const PROBE_NS: f64 = 10_000.0;
-const SOCKET_BYTES: f64 = 2e6;
+const SOCKET_BYTES: f64 = 4e6;
+/// From the end of a write to the source's machine: two wake-ups and a small frame.
+const CREDIT_NS: f64 = 60_000.0;
+/// `sender`'s own bound for what counts as waiting.
+const WAIT_NS_MIN: f64 = 100_000.0;
 
 /// What a kind of data does at each of LEVELS: compression and decompression in GB/s, and ratio.
 #[derive(Clone, Copy)]
@@ -63,7 +68,7 @@ struct World {
     /// Both ends on the same cores, as a benchmark over loopback has it.
     shared: bool,
     chunks: u64,
-    /// Slots of the sender, and of the receiver.
+    /// Slots of the sender, and the receiver's window.
     pool: usize,
     contents: Contents,
     seed: u64,
@@ -74,9 +79,9 @@ struct Chunk {
     choice: Choice,
     level: Option<usize>,
     wire: f64,
-    encoded: bool,
     decoded: bool,
     started_ns: f64,
+    departure: Option<Departure>,
 }
 
 /// A thread or the link: what it works on, and the work left in nanoseconds.
@@ -94,7 +99,14 @@ struct Simulation {
     servers: Vec<Server>,
     to_encode: VecDeque<usize>,
     to_decode: VecDeque<usize>,
-    next_send: usize,
+    /// Chunks that can be sent.
+    to_send: BTreeSet<usize>,
+    /// The first chunk that may not be sent; what the target has granted; credits on their way.
+    credit: usize,
+    granted: usize,
+    credits: VecDeque<(f64, usize)>,
+    acknowledged: usize,
+    waits_since_ns: Option<f64>,
     next_write: usize,
     on_link: VecDeque<usize>,
     to_receive: VecDeque<usize>,
@@ -103,8 +115,8 @@ struct Simulation {
     sender_socket: f64,
     receiver_socket: f64,
     sent: usize,
-    /// A send is in flight, be it blocked by a full socket.
-    submitted: bool,
+    /// The send in flight, be it blocked by a full socket.
+    submitted: Option<usize>,
     queued: f64,
     streak: u32,
     random: u64,
@@ -134,7 +146,12 @@ impl Simulation {
             servers,
             to_encode: VecDeque::new(),
             to_decode: VecDeque::new(),
-            next_send: 0,
+            to_send: BTreeSet::new(),
+            credit: world.pool,
+            granted: world.pool,
+            credits: VecDeque::new(),
+            acknowledged: 0,
+            waits_since_ns: None,
             next_write: 0,
             on_link: VecDeque::new(),
             to_receive: VecDeque::new(),
@@ -143,7 +160,7 @@ impl Simulation {
             sender_socket: 0.0,
             receiver_socket: 0.0,
             sent: 0,
-            submitted: false,
+            submitted: None,
             queued: 0.0,
             streak: 0,
             random: world.seed | 1,
@@ -184,9 +201,9 @@ impl Simulation {
                 choice: Choice::Raw,
                 level: None,
                 wire: raw,
-                encoded: false,
                 decoded: false,
                 started_ns: 0.0,
+                departure: None,
             });
             self.give(READER, index as usize, raw * READ_NS);
         }
@@ -210,18 +227,30 @@ impl Simulation {
             self.chunks[chunk].started_ns = self.now;
             self.give(server, chunk, work);
         }
-        if self.idle(SENDER)
-            && let Some(chunk) = self.chunks.get(self.next_send).filter(|chunk| chunk.encoded)
+        if self.submitted.is_none()
+            && let Some(&chunk) = self.to_send.first()
+            && chunk < self.credit
         {
-            let wire = chunk.wire;
-            if !self.submitted {
-                self.submitted = true;
-                self.controller.sending(self.now as u64);
-            }
-            if self.sender_socket + wire <= SOCKET_BYTES {
-                self.sender_socket += wire;
-                self.give(SENDER, self.next_send, wire * SEND_NS);
-            }
+            self.to_send.pop_first();
+            self.submitted = Some(chunk);
+            let raw = self.chunks[chunk].level.is_none();
+            let waited = self.waits_since_ns.is_some_and(|at| self.now - at >= WAIT_NS_MIN);
+            let wire = self.chunks[chunk].wire as u64;
+            let departure = self.controller.sending(self.now as u64, wire, raw, waited);
+            self.chunks[chunk].departure = Some(departure);
+        }
+        if self.idle(SENDER)
+            && let Some(chunk) = self.submitted
+            && self.sender_socket + self.chunks[chunk].wire <= SOCKET_BYTES
+        {
+            let wire = self.chunks[chunk].wire;
+            self.sender_socket += wire;
+            self.give(SENDER, chunk, wire * SEND_NS);
+        }
+        if self.to_send.is_empty() {
+            self.waits_since_ns = None;
+        } else {
+            self.waits_since_ns.get_or_insert(self.now);
         }
         if self.idle(LINK)
             && let Some(&chunk) = self.on_link.front()
@@ -233,7 +262,6 @@ impl Simulation {
             self.give(LINK, chunk, work);
         }
         if self.idle(RECEIVER)
-            && self.arrived - self.written < self.world.pool
             && let Some(chunk) = self.to_receive.pop_front()
         {
             self.arrived += 1;
@@ -261,7 +289,7 @@ impl Simulation {
         let busy = encoders.filter(|&server| !self.idle(server)).count();
         let view = QueueView {
             queued_wire_bytes: self.queued as u64,
-            streams_idle: !self.submitted,
+            streams_idle: self.submitted.is_none(),
             encoding_now: (busy + self.to_encode.len()) as u32,
             incompressible_streak: self.streak,
         };
@@ -274,7 +302,7 @@ impl Simulation {
     }
 
     fn ready(&mut self, chunk: usize) {
-        self.chunks[chunk].encoded = true;
+        self.to_send.insert(chunk);
         self.queued += self.chunks[chunk].wire;
     }
 
@@ -283,12 +311,8 @@ impl Simulation {
             READER => self.choose(chunk),
             SENDER => {
                 self.on_link.push_back(chunk);
-                self.next_send += 1;
                 self.sent += 1;
-                let wire = self.chunks[chunk].wire as u64;
-                self.controller.sent(self.now as u64, wire, CHUNK);
-                self.queued -= self.chunks[chunk].wire;
-                self.submitted = false;
+                self.submitted = None;
             }
             LINK => {
                 self.sender_socket -= self.chunks[chunk].wire;
@@ -302,7 +326,10 @@ impl Simulation {
                     self.chunks[chunk].decoded = true;
                 }
             }
-            WRITER => self.written += 1,
+            WRITER => {
+                self.written += 1;
+                self.grant();
+            }
             _ if server < WORKERS + self.world.cores as usize => {
                 let Choice::Zstd { level, .. } = self.chunks[chunk].choice else { unreachable!() };
                 self.ready(chunk);
@@ -312,6 +339,27 @@ impl Simulation {
                 self.controller.encoded(self.now as u64, level, CHUNK, wire, worker_ns);
             }
             _ => self.chunks[chunk].decoded = true,
+        }
+    }
+
+    /// What `receiver::window` does.
+    fn grant(&mut self) {
+        let up_to = self.written + self.world.pool;
+        let idle = self.written == self.arrived;
+        if idle || up_to - self.granted >= self.world.pool.div_ceil(2) {
+            self.granted = up_to;
+            self.credits.push_back((self.now + CREDIT_NS, up_to));
+        }
+    }
+
+    fn credited(&mut self, up_to: usize) {
+        self.credit = up_to;
+        while self.acknowledged < up_to - self.world.pool {
+            let chunk = &self.chunks[self.acknowledged];
+            let departure = chunk.departure.expect("it was sent");
+            self.controller.sent(self.now as u64, &departure, CHUNK);
+            self.queued -= chunk.wire;
+            self.acknowledged += 1;
         }
     }
 
@@ -334,6 +382,7 @@ impl Simulation {
             .iter()
             .zip(&rates)
             .filter_map(|(server, rate)| server.job.map(|(_, left)| left / rate))
+            .chain(self.credits.front().map(|(at, _)| (at - self.now).max(0.0)))
             .fold(f64::INFINITY, f64::min);
         assert!(wait.is_finite(), "stuck with {} of {} written", self.written, self.world.chunks);
         self.now += wait;
@@ -346,6 +395,12 @@ impl Simulation {
                     server.job = None;
                 }
             }
+        }
+        while let Some(&(at, up_to)) = self.credits.front()
+            && at <= self.now + 1e-6
+        {
+            self.credits.pop_front();
+            self.credited(up_to);
         }
         for (server, chunk) in over {
             self.done(server, chunk);
