@@ -83,7 +83,6 @@ impl Coverage {
             "device_failure",
             "device_error",
             "peer_abort",
-            "peer_misbehaviour",
             "network",
             "cancelled",
             "local",
