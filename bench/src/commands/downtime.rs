@@ -130,6 +130,9 @@ fn title(spec: &RunSpec, runs: u32) -> String {
     if let Some(rate) = spec.link.rate {
         parts.push(format!("link {rate}"));
     }
+    if let Some(rate) = spec.dirty_rate {
+        parts.push(format!("dirty {rate}"));
+    }
     if let Some(rate) = spec.device_rate {
         parts.push(format!("device {rate}"));
     }
