@@ -9,6 +9,10 @@ use crate::machine::{Action, WriteResult};
 use crate::outcome::{Breach, Fault, Operation, Phase};
 use crate::wire::{DataHeader, DataPhase, Encoding, Frame, Kind};
 
+/// Nothing of an epoch comes after its end.
+const AFTER_END: Breach =
+    Breach::Unexpected { kind: Kind::DATA, what: "the device's end was sent before it" };
+
 /// A body that waits for a slot to be decompressed into.
 pub(super) type Undecoded = (DataHeader, SlotId);
 
@@ -38,6 +42,9 @@ impl Receiver {
         }
         let admitted = self.admit(header.place, Kind::DATA).and_then(|age| {
             if age == Age::Current {
+                if self.devices[header.place.device.index()].ended.is_some() {
+                    return Err(AFTER_END);
+                }
                 let entry = if header.encoding == Encoding::Zero {
                     Entry::Chunk(header, None)
                 } else {
@@ -246,6 +253,10 @@ impl Receiver {
                 if total != expected {
                     let breach = Breach::Total { device: id, found: total, expected };
                     self.abort(now_ns, Fault::breach(breach), actions);
+                    return;
+                }
+                if !device.window.is_empty() {
+                    self.abort(now_ns, Fault::breach(AFTER_END), actions);
                     return;
                 }
                 device.ended = Some(total);

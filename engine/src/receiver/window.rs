@@ -65,6 +65,11 @@ impl Window {
         self.entries.get(&self.next)
     }
 
+    /// Whether nothing has arrived, or is arriving, beyond what was taken out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes the next entry out.
     pub(super) fn take(&mut self) -> Option<Entry> {
         let entry = self.entries.remove(&self.next)?;
