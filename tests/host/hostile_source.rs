@@ -23,8 +23,9 @@ use vfio_ferry_tests::process::peak_bytes;
 use vfio_ferry_tests::script::{Case, Step, after, before, find, instead, lead, mutations, step};
 
 const CHUNK: usize = 4096;
-/// More than all the sessions of this process may need at any time.
-const PEAK_BYTES_MAX: u64 = 160 << 20;
+/// More than the sessions of all tests of this file need, which run side by side; far less than
+/// any length that the frames announce.
+const PEAK_BYTES_MAX: u64 = 256 << 20;
 const DEVICE: DeviceId = DeviceId(0);
 const EPOCH: Epoch = Epoch(0);
 
@@ -134,6 +135,8 @@ fn play(conversation: &Conversation<'_>) {
         if let Some(fault) = &finish.fault
             && ending == Ending::Aborted
             && (fault.cause, fault.observed) == (Cause::PeerMisbehaviour, Observation::Peer)
+            // One that does not read is not told either.
+            && case.as_ref().is_some_and(|case| case.times == 1)
         {
             assert!(aborted, "{what}: the target was not told");
         }
@@ -244,8 +247,8 @@ fn frames_out_of_turn_are_refused() {
                 &credit(DeviceId(1), EPOCH, 9),
                 wrong("DeviceNumber"),
             ),
-            case("credit", "a mark before it was sent", &mark(DEVICE, EPOCH), wrong("Unexpected")),
-            case("initial", "a mark of a later epoch", &mark(DEVICE, later), wrong("Epoch")),
+            case("accept", "a mark before the session", &mark(DEVICE, EPOCH), wrong("Unexpected")),
+            case("initial", "a mark of a later epoch", &mark(DEVICE, later), wrong("Unexpected")),
             case(
                 "initial",
                 "another device's mark",
@@ -255,7 +258,7 @@ fn frames_out_of_turn_are_refused() {
             case("initial", "two marks", &mark(DEVICE, EPOCH).repeat(2), wrong("Unexpected")),
             case("credit", "loaded before data", &loaded(EPOCH, total()), wrong("Unexpected")),
             case("initial", "loaded before the end", &loaded(EPOCH, total()), wrong("Unexpected")),
-            case("loaded", "loaded in a later epoch", &loaded(later, total()), wrong("Epoch")),
+            case("loaded", "loaded in a later epoch", &loaded(later, total()), wrong("Unexpected")),
             case("loaded", "loaded with other bytes", &loaded(EPOCH, bad), wrong("Total")),
             case("loaded", "loaded twice", &loaded(EPOCH, total()).repeat(2), wrong("Unexpected")),
             case("loaded", "running before loaded", &running, wrong("Unexpected")),
@@ -284,10 +287,12 @@ fn frames_out_of_turn_are_refused() {
 }
 
 #[test]
-fn a_flood_of_pings_takes_no_memory() {
-    // Nobody reads the answers to these before the migration goes on.
-    let pings: Vec<u8> = (0..100_000).flat_map(|ping| bytes(&Frame::Ping(ping))).collect();
+fn questions_whose_answers_nobody_reads_are_bounded() {
+    // 64 MiB, far more than both sockets hold.
+    let pings = bytes(&Frame::Ping(1)).repeat(1024);
     play_all(|_, script| {
-        vec![before(script, "credit", "many pings", pings.clone(), Expected::Nothing)]
+        let expected = wrong("Answers");
+        let case = instead(script, "credit", "many pings", pings.clone(), expected);
+        vec![Case { times: 1024, ..case }]
     });
 }

@@ -34,8 +34,10 @@ pub struct Case {
     pub what: String,
     /// The step that it happens at.
     pub at: usize,
-    /// What is sent there.
+    /// What is sent there, and how often.
     pub bytes: Vec<u8>,
+    /// See `bytes`.
+    pub times: usize,
     /// The step's own frame follows.
     pub goes_on: bool,
     /// The stream ends with it.
@@ -53,6 +55,7 @@ pub fn mutations(script: &[Step]) -> Vec<Case> {
                 what: format!("{mutation:?} of {} ({label})", kind(frame)),
                 at,
                 bytes: mutation.apply(frame),
+                times: 1,
                 goes_on: false,
                 cuts: mutation.ends_the_stream(),
                 expected: mutation.expected(frame),
@@ -71,7 +74,7 @@ pub fn instead(
     expected: Expected,
 ) -> Case {
     let at = find(script, label);
-    Case { what: what.to_owned(), at, bytes, goes_on: false, cuts: false, expected }
+    Case { what: what.to_owned(), at, bytes, times: 1, goes_on: false, cuts: false, expected }
 }
 
 /// Before the step called `label`, which is sent, too.
@@ -104,7 +107,9 @@ pub fn lead(peer: &mut Peer, script: &[Step], case: Option<&Case>) -> bool {
         }
         match case {
             Some(case) if case.at == at => {
-                peer.send(&case.bytes);
+                for _ in 0..case.times {
+                    peer.send(&case.bytes);
+                }
                 if case.cuts {
                     peer.stop_sending();
                 }

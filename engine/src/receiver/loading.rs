@@ -7,7 +7,7 @@ use super::{Receiver, Stage};
 use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
 use crate::machine::{Action, WriteResult};
 use crate::outcome::{Breach, Fault, Operation, Phase};
-use crate::wire::{DataHeader, DataPhase, Encoding, Frame, Kind};
+use crate::wire::{DataHeader, DataPhase, Encoding, Features, Frame, Kind, WireFault};
 
 /// Nothing of an epoch comes after its end.
 const AFTER_END: Breach =
@@ -40,7 +40,8 @@ impl Receiver {
             }
             return;
         }
-        let admitted = self.admit(header.place, Kind::DATA).and_then(|age| {
+        let admitted = self.agreed(&header).and_then(|()| self.admit(header.place, Kind::DATA));
+        let admitted = admitted.and_then(|age| {
             if age == Age::Current {
                 if self.devices[header.place.device.index()].ended.is_some() {
                     return Err(AFTER_END);
@@ -80,6 +81,20 @@ impl Receiver {
                 skip(actions);
             }
         }
+    }
+
+    /// Whether a data frame is within what was agreed on in the handshake, which may be less than
+    /// this side could take.
+    fn agreed(&self, header: &DataHeader) -> Result<(), Breach> {
+        let Some(accept) = &self.accept else { return Ok(()) };
+        let (found, max) = (header.raw_bytes, accept.chunk_bytes);
+        if found > max {
+            return Err(WireFault::RawLength { found, max }.into());
+        }
+        if header.encoding == Encoding::Zstd && !accept.features.contains(Features::ZSTD) {
+            return Err(WireFault::EncodingNotAgreed.into());
+        }
+        Ok(())
     }
 
     /// A body is in its slot.
@@ -147,10 +162,14 @@ impl Receiver {
         while self.stage == Stage::Active {
             let device = &mut self.devices[id.index()];
             let ready = match device.window.peek() {
+                Some(Entry::Chunk(..)) if device.ended.is_some() => {
+                    let what = "the device has ended";
+                    let breach = Breach::Unexpected { kind: Kind::DATA, what };
+                    self.abort(now_ns, Fault::breach(breach), actions);
+                    return;
+                }
                 Some(Entry::Chunk(..)) => {
-                    device.stage == DeviceStage::Loading
-                        && device.ended.is_none()
-                        && device.suspicion.is_none()
+                    device.stage == DeviceStage::Loading && device.suspicion.is_none()
                 }
                 // A frame speaks of all data before it.
                 Some(Entry::Frame(_)) => device.writes == 0 && device.suspicion.is_none(),

@@ -34,7 +34,7 @@ use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
 use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::{Frame, Hello, Offer};
+use crate::wire::{Accept, Frame, Hello, Offer};
 use device::Device;
 
 /// What a receiver is made from.
@@ -77,6 +77,7 @@ pub struct Receiver {
     offer: Offer,
     stage: Stage,
     hello: Option<Hello>,
+    accept: Option<Accept>,
     greeted: Vec<bool>,
     links: Links,
     devices: Vec<Device>,
@@ -100,6 +101,7 @@ impl Receiver {
             offer: Offer::new(streams, config.devices.len(), config.chunk_bytes as usize),
             stage: Stage::Connect,
             hello: None,
+            accept: None,
             greeted: vec![false; streams],
             links: Links::new(config.links, 0),
             slots: SlotBudget::new(config.devices.len(), config.slots_per_device, config.workers),
