@@ -199,12 +199,16 @@ impl Receiver {
     ) {
         let id = header.place.device;
         let device = &mut self.devices[id.index()];
-        if header.offset != device.offset {
-            let breach = Breach::Offset {
-                place: header.place,
-                found: header.offset,
-                expected: device.offset,
-            };
+        let (found, expected) = (header.offset, device.offset);
+        let refused = if found != expected {
+            Some(Breach::Offset { place: header.place, found, expected })
+        } else if device.data_phase.is_none() {
+            let what = "nobody said which phase it comes from";
+            Some(Breach::Unexpected { kind: Kind::DATA, what })
+        } else {
+            None
+        };
+        if let Some(breach) = refused {
             if let Some(slot) = slot {
                 self.give_back(id, slot, actions);
             }
@@ -256,7 +260,13 @@ impl Receiver {
         let loading = device.stage == DeviceStage::Loading && device.ended.is_none();
         match frame {
             Frame::Begin(place, begin) => self.begin(now_ns, place, begin, actions),
-            Frame::Phase(_, phase) if loading => {
+            // Once each, and never back: a device that was stopped does not start to run again.
+            Frame::Phase(_, phase)
+                if loading
+                    && device.data_phase != Some(DataPhase::StopCopy)
+                    && device.data_phase != Some(phase) =>
+            {
+                device.data_phase = Some(phase);
                 let phase = match phase {
                     DataPhase::PreCopy => Phase::PreCopy,
                     DataPhase::StopCopy => Phase::StopCopy,
@@ -282,7 +292,7 @@ impl Receiver {
                 self.enter_phase(id, Phase::Load, actions);
             }
             _ => {
-                let what = "the device is not loading";
+                let what = "the device is not at that point";
                 let breach = Breach::Unexpected { kind, what };
                 self.abort(now_ns, Fault::breach(breach), actions);
             }

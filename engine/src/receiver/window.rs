@@ -165,6 +165,7 @@ mod tests {
         window.finish_one();
         assert_eq!(window.grant(), Some(Sequence(5)));
         for sequence in [3, 1, 2] {
+            assert!(window.peek().is_none(), "the next one is not there");
             assert!(window.insert(place(sequence), frame(sequence)).is_ok());
             if sequence == 1 {
                 assert_eq!(window.take(), Some(frame(1)));
