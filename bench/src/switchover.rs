@@ -13,8 +13,8 @@ pub(crate) enum Sight {
 }
 
 /// The decision. Without PRE_COPY: as soon as the streams are agreed on. With it: when the initial
-/// data is loaded on the target and the downtime that the engine expects is short, or no longer
-/// gets shorter.
+/// data is loaded on the target and nothing is left to be moved before the stop, or the downtime
+/// that the engine expects is short, or no longer gets shorter.
 pub(crate) struct Switchover {
     precopy: bool,
     least_ns: Option<u64>,
@@ -58,11 +58,10 @@ impl Switchover {
         if !estimate.initial_data_loaded {
             return;
         }
-        let Some(downtime_ns) = estimate.downtime_ns else {
-            // Too few bytes to measure a rate by: it is enough that none are left.
-            self.decided |= estimate.pending_bytes == 0;
-            return;
-        };
+        // The rest can only go once the device is stopped: waiting makes it no less. A device that
+        // saves nothing in PRE_COPY, or not any more, is so from the start.
+        self.decided |= estimate.pending_bytes == 0;
+        let Some(downtime_ns) = estimate.downtime_ns else { return };
         if self.least_ns.is_none_or(|least| downtime_ns < least) {
             (self.least_ns, self.no_better) = (Some(downtime_ns), 0);
         } else {
@@ -79,7 +78,7 @@ mod tests {
     fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
         Sight::Notice(Notice::Estimate(Estimate {
             initial_data_loaded,
-            pending_bytes: 0,
+            pending_bytes: 1,
             stop_copy_bytes: Some(0),
             state_bytes_per_s: 1,
             ratio: 1.0,
@@ -109,15 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn a_device_too_small_to_measure_is_ready_once_it_is_drained() {
-        let unmeasured = |pending_bytes| {
+    fn a_drained_device_is_waited_for_no_longer() {
+        let pending = |pending_bytes, downtime_ns| {
             let Sight::Notice(Notice::Estimate(estimate)) = estimate(true, 0) else {
                 unreachable!("what it makes")
             };
-            let estimate = Estimate { pending_bytes, downtime_ns: None, ..estimate };
-            Sight::Notice(Notice::Estimate(estimate))
+            Sight::Notice(Notice::Estimate(Estimate { pending_bytes, downtime_ns, ..estimate }))
         };
-        assert_eq!(decided_after(true, [unmeasured(9), unmeasured(0)]), Some(1));
+        let slow = Some(900_000_000);
+        assert_eq!(decided_after(true, [pending(9, slow), pending(0, slow)]), Some(1));
+        // Too small for a rate to be measured by.
+        assert_eq!(decided_after(true, [pending(9, None), pending(0, None)]), Some(1));
     }
 
     #[test]

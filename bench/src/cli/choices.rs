@@ -39,12 +39,12 @@ pub(crate) enum Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BackendChoice {
-    /// io_uring where the kernel allows it, else plain system calls
+    /// io_uring where the kernel allows it, else plain system calls.
     Auto,
-    /// io_uring or nothing
+    /// io_uring or nothing.
     #[value(name = "io_uring", alias = "io-uring")]
     IoUring,
-    /// Plain system calls
+    /// Plain system calls.
     Syscalls,
 }
 
@@ -52,12 +52,12 @@ pub(crate) enum BackendChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OnResetChoice {
-    /// Abort the migration; the source's devices run again [default]
+    /// Abort the migration; the source's devices run again (default).
     #[default]
     Abort,
-    /// Discard what was sent of that device, and start its saving again in PRE_COPY
+    /// Discard what was sent of that device, and start its saving again in PRE_COPY.
     Restart,
-    /// Discard what was sent of that device, and send its whole state once it is stopped
+    /// Discard what was sent of that device, and send its whole state once it is stopped.
     StopCopy,
 }
 

@@ -1,6 +1,6 @@
 //! `downtime`: migrate test devices between two processes, several times, and report.
 
-use super::{Failure, check_data, input, link, rounds};
+use super::{Failure, check_data, input, link, many, rounds};
 use crate::cli::{DowntimeArgs, ResetAt};
 use crate::contender::Contender;
 use crate::process::message::RunSpec;
@@ -37,8 +37,10 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     json.write(&report).map_err(|error| input("--json", error))?;
     if runs.verified {
         println!(
-            "  {:<12} {} of {} runs: source and target digests are equal",
-            "verified", runs.runs, args.runs
+            "  {:<12} {} of {}: source and target digests are equal",
+            "verified",
+            runs.runs,
+            many(args.runs as usize, "run")
         );
     }
     if let Some((reset, fault)) = &reset {
@@ -116,10 +118,6 @@ fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
 }
 
 fn title(spec: &RunSpec, runs: u32) -> String {
-    let many = |count: u32, what: &str| match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    };
     let mut parts = vec![
         format!("{} of {} state", spec.state, spec.data),
         many(spec.devices.into(), "device"),
@@ -130,9 +128,12 @@ fn title(spec: &RunSpec, runs: u32) -> String {
     if let Some(rate) = spec.link.rate {
         parts.push(format!("link {rate}"));
     }
+    if let Some(rate) = spec.dirty_rate {
+        parts.push(format!("dirty {rate}"));
+    }
     if let Some(rate) = spec.device_rate {
         parts.push(format!("device {rate}"));
     }
-    parts.push(many(runs, "run"));
+    parts.push(many(runs as usize, "run"));
     format!("ferry-bench downtime: {}", parts.join(", "))
 }

@@ -35,6 +35,14 @@ fn input(option: &str, error: impl std::fmt::Display) -> Failure {
     Failure::Input(format!("{option}: {error}"))
 }
 
+/// So many of something, in words.
+fn many(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 fn link(args: &LinkArgs) -> Result<Link, Failure> {
     net::check_congestion(&args.congestion)
         .map_err(|error| input(&format!("--congestion {}", args.congestion), error))?;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Failure, input, link};
+use super::{Failure, input, link, many};
 use crate::cli::{HostArgs, Policy, ReceiveArgs, SendArgs};
 use crate::contender::{Contender, Side};
 use crate::device::{Watch, Watched};
@@ -24,11 +24,11 @@ use crate::report::table;
 
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
-    let devices = RealDevices::open(&args.devices)?;
     let link = link(&args.link)?;
     let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
+    let devices = RealDevices::open(&args.devices)?;
     let streams =
         net::connect(&addresses, args.streams, &link).map_err(|error| input(&connecting, error))?;
     let options = EngineOptions {
@@ -43,11 +43,11 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
 
 /// Runs `receive`.
 pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
-    let devices = RealDevices::open(&args.devices)?;
     let link = link(&args.link)?;
     let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
     let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
+    let devices = RealDevices::open(&args.devices)?;
     eprintln!("ferry-bench: listening on {}", args.listen);
     net::wait_for_peer(&listener).map_err(|error| input(&listening, error))?;
     let streams = engine::accept(&listener).map_err(Failure::Migration)?;
@@ -88,10 +88,7 @@ impl RealDevices {
     }
 
     fn words(&self) -> String {
-        match self.devices.len() {
-            1 => "1 device".to_owned(),
-            count => format!("{count} devices"),
-        }
+        many(self.devices.len(), "device")
     }
 }
 
@@ -105,7 +102,7 @@ fn migrate(
 ) -> Result<(), Failure> {
     let failed = |error: String| Failure::Migration(error);
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|e| failed(e.to_string()))?;
-    let streams_used = streams.len();
+    let streams_used = many(streams.len(), "stream");
     let cpu_before = usage::process_cpu_ns();
     let RealDevices { devices, watches } = devices;
     let inputs = Inputs { devices, streams, options };
@@ -117,7 +114,7 @@ fn migrate(
     run.tcp_congestion = tcp_congestion;
     run.cpu_ns = usage::process_cpu_ns() - cpu_before;
     let runs = Runs::new(&[run]);
-    println!("{title}, {streams_used} stream{}\n", if streams_used == 1 { "" } else { "s" });
+    println!("{title}, {streams_used}\n");
     if runs.runs > 0 {
         print!("{}", table::runs(&runs));
         println!("  {:<12} the target's digest of the loaded state is the source's", "verified");

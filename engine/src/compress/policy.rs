@@ -37,7 +37,7 @@ mod estimate;
 #[cfg(test)]
 mod simulator;
 
-use arms::Arms;
+use arms::{Arms, Model};
 pub use estimate::Departure;
 use estimate::{Levels, PRIORS, Path};
 
@@ -184,19 +184,26 @@ impl Controller {
         self.link.depart(now_ns, wire_bytes, raw, waited)
     }
 
-    /// The target is done with a chunk of `raw_bytes` of state.
-    pub fn sent(&mut self, now_ns: u64, departure: &Departure, raw_bytes: u64) {
-        self.link.arrive(now_ns, departure);
-        self.sent_raw_bytes += raw_bytes;
-        self.sent_wire_bytes += departure.wire_bytes();
-        let link = self.link.bytes_per_ns(now_ns);
-        self.arms.sent(
-            now_ns,
-            raw_bytes as f64,
-            link,
-            self.shrunk,
-            self.workers / self.levels.expect(0).0,
-        );
+    /// The target says at once that it is done with these chunks: as they departed, and their
+    /// bytes of state.
+    pub fn sent(&mut self, now_ns: u64, chunks: impl IntoIterator<Item = (Departure, u64)>) {
+        let mut last = None;
+        for (departure, raw_bytes) in chunks {
+            self.link.arrive(&departure);
+            self.sent_raw_bytes += raw_bytes;
+            self.sent_wire_bytes += departure.wire_bytes();
+            self.arms.sent(now_ns, raw_bytes as f64);
+            last = Some(departure);
+        }
+        if let Some(departure) = last {
+            self.link.arrived(now_ns, &departure);
+            let model = Model {
+                link: self.link.bytes_per_ns(now_ns),
+                ratio: self.shrunk,
+                compressing: self.workers / self.levels.expect(0).0,
+            };
+            self.arms.sent_all(now_ns, model);
+        }
     }
 
     /// Of a chunk that was submitted nobody will hear again: its epoch was discarded.
@@ -218,12 +225,10 @@ impl Controller {
         self.link.is_measured().then(|| self.link.bytes_per_ns(0) * 1e9)
     }
 
-    /// State bytes per second end to end while there was something to do, over the last slice.
-    /// Before the first slice ended, and for a state too small to fill one, what the link and the
-    /// ratio suggest; none before the target was done with the first chunk.
+    /// State bytes per second end to end while there was something to do, over the last slice;
+    /// none before the first slice ended.
     pub fn raw_bytes_per_s(&self) -> Option<f64> {
-        let measured = self.arms.bytes_per_ns().map(|rate| rate * 1e9);
-        measured.or_else(|| self.link_bytes_per_s().map(|rate| rate * self.ratio()))
+        self.arms.bytes_per_ns().map(|rate| rate * 1e9)
     }
 
     /// Of raw and the levels up to the cap, the choice with which this chunk is on the link's far
@@ -273,7 +278,7 @@ mod tests {
         for _ in 0..100 {
             let departure = controller.sending(now_ns, u64::from(CHUNK), true, true);
             now_ns += (f64::from(CHUNK) / gb_s) as u64;
-            controller.sent(now_ns, &departure, u64::from(CHUNK));
+            controller.sent(now_ns, [(departure, u64::from(CHUNK))]);
         }
         controller
     }
@@ -337,7 +342,7 @@ mod tests {
         assert!((1.9e9..2.1e9).contains(&link), "{link}");
         let mut controller = fresh;
         let departure = controller.sending(0, 100, false, false);
-        controller.sent(10, &departure, 400);
+        controller.sent(10, [(departure, 400)]);
         assert_eq!(controller.ratio(), 4.0);
     }
 
@@ -347,7 +352,7 @@ mod tests {
         for second in 0..200 {
             let now_ns = second * 1_000_000_000;
             let departure = controller.sending(now_ns, 100_000, true, true);
-            controller.sent(now_ns + 100_000, &departure, 100_000);
+            controller.sent(now_ns + 100_000, [(departure, 100_000)]);
         }
         let link = controller.link_bytes_per_s().expect("measured");
         assert!((0.99e9..1.01e9).contains(&link), "{link}");

@@ -9,6 +9,10 @@ use crate::machine::{Action, WriteResult};
 use crate::outcome::{Breach, Fault, Operation, Phase};
 use crate::wire::{DataHeader, DataPhase, Encoding, Features, Frame, Kind, WireFault};
 
+/// Nothing of an epoch comes after its end.
+const AFTER_END: Breach =
+    Breach::Unexpected { kind: Kind::DATA, what: "the device's end was sent before it" };
+
 /// A body that waits for a slot to be decompressed into.
 pub(super) type Undecoded = (DataHeader, SlotId);
 
@@ -39,6 +43,9 @@ impl Receiver {
         let admitted = self.agreed(&header).and_then(|()| self.admit(header.place, Kind::DATA));
         let admitted = admitted.and_then(|age| {
             if age == Age::Current {
+                if self.devices[header.place.device.index()].ended.is_some() {
+                    return Err(AFTER_END);
+                }
                 let entry = if header.encoding == Encoding::Zero {
                     Entry::Chunk(header, None)
                 } else {
@@ -192,12 +199,16 @@ impl Receiver {
     ) {
         let id = header.place.device;
         let device = &mut self.devices[id.index()];
-        if header.offset != device.offset {
-            let breach = Breach::Offset {
-                place: header.place,
-                found: header.offset,
-                expected: device.offset,
-            };
+        let (found, expected) = (header.offset, device.offset);
+        let refused = if found != expected {
+            Some(Breach::Offset { place: header.place, found, expected })
+        } else if device.data_phase.is_none() {
+            let what = "nobody said which phase it comes from";
+            Some(Breach::Unexpected { kind: Kind::DATA, what })
+        } else {
+            None
+        };
+        if let Some(breach) = refused {
             if let Some(slot) = slot {
                 self.give_back(id, slot, actions);
             }
@@ -249,7 +260,13 @@ impl Receiver {
         let loading = device.stage == DeviceStage::Loading && device.ended.is_none();
         match frame {
             Frame::Begin(place, begin) => self.begin(now_ns, place, begin, actions),
-            Frame::Phase(_, phase) if loading => {
+            // Once each, and never back: a device that was stopped does not start to run again.
+            Frame::Phase(_, phase)
+                if loading
+                    && device.data_phase != Some(DataPhase::StopCopy)
+                    && device.data_phase != Some(phase) =>
+            {
+                device.data_phase = Some(phase);
                 let phase = match phase {
                     DataPhase::PreCopy => Phase::PreCopy,
                     DataPhase::StopCopy => Phase::StopCopy,
@@ -267,11 +284,15 @@ impl Receiver {
                     self.abort(now_ns, Fault::breach(breach), actions);
                     return;
                 }
+                if !device.window.is_empty() {
+                    self.abort(now_ns, Fault::breach(AFTER_END), actions);
+                    return;
+                }
                 device.ended = Some(total);
                 self.enter_phase(id, Phase::Load, actions);
             }
             _ => {
-                let what = "the device is not loading";
+                let what = "the device is not at that point";
                 let breach = Breach::Unexpected { kind, what };
                 self.abort(now_ns, Fault::breach(breach), actions);
             }

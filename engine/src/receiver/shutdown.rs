@@ -1,11 +1,10 @@
 //! The end of a session that does not complete.
 
-use super::device::{Device, Stage as DeviceStage};
+use super::device::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice};
 use crate::outcome::{Cause, Ending, Fault};
-use crate::vfio::state::DeviceState;
 use crate::wire::Frame;
 
 impl Receiver {
@@ -71,9 +70,8 @@ impl Receiver {
     /// All devices are blank: the source may run again. If one could not be reset the source is
     /// told nothing, and will see that the session is over without a word.
     fn give_word(&mut self, actions: &mut Vec<Action>) {
-        let blank = |device: &Device| device.report.state_after == Some(DeviceState::Running);
         if let Some(fault) = self.word.take()
-            && self.devices.iter().all(blank)
+            && self.devices.iter().all(|device| device.blank)
         {
             self.links.queue_last(Frame::Abort(fault));
             self.links.pump(actions);

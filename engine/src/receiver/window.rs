@@ -65,6 +65,11 @@ impl Window {
         self.entries.get(&self.next)
     }
 
+    /// Whether nothing has arrived, or is arriving, beyond what was taken out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes the next entry out.
     pub(super) fn take(&mut self) -> Option<Entry> {
         let entry = self.entries.remove(&self.next)?;
@@ -160,6 +165,7 @@ mod tests {
         window.finish_one();
         assert_eq!(window.grant(), Some(Sequence(5)));
         for sequence in [3, 1, 2] {
+            assert!(window.peek().is_none(), "the next one is not there");
             assert!(window.insert(place(sequence), frame(sequence)).is_ok());
             if sequence == 1 {
                 assert_eq!(window.take(), Some(frame(1)));

@@ -214,11 +214,10 @@ impl Sender {
         {
             device.ask(request, actions);
         }
-        let Some(state) = device.recovery.as_ref().and_then(Recovery::done) else { return };
-        let succeeded = state == Some(DeviceState::Running);
-        device.report.state_after = state;
+        let Some(arrival) = device.recovery.as_ref().and_then(Recovery::done) else { return };
+        device.report.state_after = arrival.state;
         device.recovery = None;
-        if device.stage == DeviceStage::Restarting && succeeded {
+        if device.stage == DeviceStage::Restarting && arrival.reached {
             device.expected = DeviceState::Running;
             device.stage = DeviceStage::Held;
             let phase = if self.switchover { Phase::Stop } else { Phase::Start };

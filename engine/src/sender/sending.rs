@@ -118,10 +118,10 @@ impl Sender {
     pub(super) fn acknowledged(&mut self, now_ns: u64, id: DeviceId, done: Sequence) {
         let device = &mut self.devices[id.index()];
         let later = device.under_way.split_off(&done);
-        for frame in std::mem::replace(&mut device.under_way, later).into_values() {
-            self.under_way_wire_bytes -= frame.wire_bytes;
-            self.controller.sent(now_ns, &frame.departure, frame.raw_bytes);
-        }
+        let done = std::mem::replace(&mut device.under_way, later);
+        self.under_way_wire_bytes -= done.values().map(|frame| frame.wire_bytes).sum::<u64>();
+        let chunks = done.into_values().map(|frame| (frame.departure, frame.raw_bytes));
+        self.controller.sent(now_ns, chunks);
     }
 
     /// Nobody will say that these frames are done: their epoch is discarded.

@@ -327,7 +327,7 @@ impl World {
 
     /// A result on its way from the thread to the machine.
     fn report(&mut self, h: HostId, id: DeviceId, index: usize, event: Event) {
-        let high_ns = self.plan.data_ns / 8;
+        let high_ns = self.plan.data_ns / 2;
         let lane = &mut self.sides[h].devices[id.index()].fds[index].results;
         self.schedule.through(lane, high_ns, Occurrence::Feed(h, Box::new(event)));
     }

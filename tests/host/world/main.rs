@@ -170,8 +170,13 @@ fn every_invariant_holds() {
 
 #[test]
 fn a_hostile_peer_breaks_nothing() {
-    let sum = batch(0..seeds() / 2, true);
+    let count = seeds() / 2;
+    let sum = batch(0..count, true);
     println!("{sum}");
+    for h in [schedule::SOURCE, schedule::TARGET] {
+        let found_out = sum.causes.contains_key(&(h, "peer_misbehaviour"));
+        assert!(found_out || count < SEEDS_DEFAULT / 2, "host {h} was never lied to");
+    }
 }
 
 #[test]

@@ -12,8 +12,12 @@ pub(crate) fn text(reset: &Reset, devices: u16) -> String {
         OnResetChoice::StopCopy | OnResetChoice::Abort => "stop-copy",
     };
     let mut text = format!(
-        "reset of device 0 at {}, then {chosen}: {} rounds of each, in turns\n\n",
-        reset.at, reset.rounds
+        "reset of device 0 at {}, then {chosen}: {} of each, in turns\n\n",
+        reset.at,
+        match reset.rounds {
+            1 => "1 round".to_owned(),
+            rounds => format!("{rounds} rounds"),
+        }
     );
     text += &table(reset, chosen);
     text.push('\n');
@@ -25,7 +29,7 @@ pub(crate) fn text(reset: &Reset, devices: u16) -> String {
 
 fn table(reset: &Reset, chosen: &str) -> String {
     let mut table = Table::default();
-    table.row(["", "downtime", "max", "total", "max", "on the wire"]);
+    table.row(["", "downtime p50", "max", "total p50", "max", "on the wire"]);
     table.row(way("no reset", &reset.without_reset));
     if let Some(with_reset) = &reset.with_reset {
         table.row(way(&format!("reset, {chosen}"), with_reset));

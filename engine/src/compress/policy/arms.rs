@@ -66,12 +66,7 @@ pub(super) struct Arms {
     rest: u32,
     /// Time that trials may still waste, in nanoseconds.
     credit_ns: f64,
-    /// What the link takes, in wire bytes per nanosecond.
-    link: f64,
-    /// Raw bytes per wire byte of what is compressed.
-    ratio: f64,
-    /// What the workers take at the lowest level, in raw bytes per nanosecond, cores permitting.
-    compressing: f64,
+    model: Model,
     /// The last slice of the best rung was far from its value.
     doubted: bool,
     /// How far a slice of the best rung is from its value, as a share, on average; none before
@@ -79,6 +74,17 @@ pub(super) struct Arms {
     noise: Option<f64>,
     last: Option<f64>,
     up_next: bool,
+}
+
+/// What is known besides the rungs' values, in bytes per nanosecond.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Model {
+    /// What the path takes, in wire bytes.
+    pub(super) link: f64,
+    /// Raw bytes per wire byte of what is compressed.
+    pub(super) ratio: f64,
+    /// What the workers take at the lowest level, in raw bytes, if each has a core.
+    pub(super) compressing: f64,
 }
 
 /// What is being measured.
@@ -109,9 +115,7 @@ impl Arms {
             until_trial: 0,
             rest: REST,
             credit_ns: 0.0,
-            link: 0.0,
-            ratio: 1.0,
-            compressing: 0.0,
+            model: Model::default(),
             doubted: false,
             noise: None,
             last: None,
@@ -148,20 +152,20 @@ impl Arms {
         self.slice.at_cap += u32::from(is);
     }
 
-    /// A chunk leaves the pipeline.
-    pub(super) fn sent(
-        &mut self,
-        now_ns: u64,
-        raw_bytes: f64,
-        link: f64,
-        ratio: f64,
-        compressing: f64,
-    ) {
-        self.link = link;
-        self.ratio = ratio;
-        self.compressing = compressing;
+    /// A chunk leaves the pipeline, one of those that do at once.
+    pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64) {
         self.sent += 1;
         self.sent_ns = now_ns;
+        if self.slice.start_ns.is_some() {
+            self.slice.chunks += 1;
+            self.slice.bytes += raw_bytes;
+        }
+    }
+
+    /// That was all that leaves it at once. Slices begin and end only here: what is acknowledged
+    /// together took the time since the last acknowledgement, all of it.
+    pub(super) fn sent_all(&mut self, now_ns: u64, model: Model) {
+        self.model = model;
         if self.sent >= self.chosen {
             self.sent = self.chosen;
             self.empty_since_ns = Some(now_ns);
@@ -170,13 +174,11 @@ impl Arms {
             if self.sent >= self.slice.after_sent {
                 self.slice.start_ns = Some(now_ns);
                 if !self.started {
-                    self.start_on(usize::from(link * HEAD_START < compressing));
+                    self.start_on(usize::from(model.link * HEAD_START < model.compressing));
                 }
             }
             return;
         };
-        self.slice.chunks += 1;
-        self.slice.bytes += raw_bytes;
         let ns = now_ns.saturating_sub(start_ns).max(1) as f64;
         let length = f64::from(SLICE) * (self.noise.unwrap_or(0.0) / QUIET).clamp(1.0, LONGER);
         let full = f64::from(self.slice.chunks) >= length;
@@ -249,13 +251,13 @@ impl Arms {
     fn next_trial(&mut self, up_first: bool, slice_ns: f64) -> Option<usize> {
         let best = self.value[self.best]?;
         // A higher level helps where the link is full in spite of this one.
-        let full = self.link * self.ratio < best * CROWDED;
+        let full = self.model.link * self.model.ratio < best * CROWDED;
         let up = Some(self.best + 1).filter(|&rung| rung < RUNGS);
         let up = up.filter(|&rung| rung == 1 || (up_first && full));
         // Raw cannot pass the link, even if compression next to it slowed that down.
         let down = self.best.checked_sub(1);
-        let down = down.filter(|&rung| rung > 0 || self.link * CROWDED > best);
-        let order = if self.link > best { [down, up] } else { [up, down] };
+        let down = down.filter(|&rung| rung > 0 || self.model.link * CROWDED > best);
+        let order = if self.model.link > best { [down, up] } else { [up, down] };
         if let Some(rung) = order.into_iter().flatten().find(|&rung| self.value[rung].is_none()) {
             return Some(rung);
         }
@@ -264,7 +266,7 @@ impl Arms {
         }
         self.up_next = !self.up_next;
         let order = if self.up_next { [up, down] } else { [down, up] };
-        let promise = self.compressing.min(self.link * self.ratio);
+        let promise = self.model.compressing.min(self.model.link * self.model.ratio);
         order.into_iter().flatten().find(|&rung| {
             if self.best == 0 && promise > best * PROMISING {
                 return true;
@@ -289,7 +291,8 @@ mod tests {
             arms.chosen(*now_ns, false);
             arms.at_cap(true);
             *now_ns += (262_144.0 / speed[arms.rung()]) as u64;
-            arms.sent(*now_ns, 262_144.0, speed[0], 1.0, 1.0);
+            arms.sent(*now_ns, 262_144.0);
+            arms.sent_all(*now_ns, Model { link: speed[0], ratio: 1.0, compressing: 1.0 });
         }
     }
 
@@ -353,7 +356,8 @@ mod tests {
             now_ns += 1_000_000_000;
             arms.chosen(now_ns, true);
             now_ns += 262_144;
-            arms.sent(now_ns, 262_144.0, 1.0, 1.0, 1.0);
+            arms.sent(now_ns, 262_144.0);
+            arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0 });
         }
         let speed = arms.bytes_per_ns().expect("slices have ended");
         assert!((speed - 1.0).abs() < 0.01, "{speed}");

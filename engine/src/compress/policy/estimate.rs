@@ -87,7 +87,7 @@ pub(super) struct Path {
     in_flight_bytes: u64,
     arrived: u64,
     /// What was delivered in the first burst, and when that ended.
-    from: (u64, u64),
+    from: Option<(u64, u64)>,
 }
 
 /// What is known of a chunk when it departs, to be given back when it is acknowledged.
@@ -136,7 +136,7 @@ impl Path {
             in_flight: 0,
             in_flight_bytes: 0,
             arrived: 0,
-            from: (0, 0),
+            from: None,
         }
     }
 
@@ -167,23 +167,28 @@ impl Path {
         }
     }
 
-    /// A chunk is acknowledged.
-    pub(super) fn arrive(&mut self, now_ns: u64, departure: &Departure) {
+    /// A chunk is acknowledged, one of those that are at once.
+    pub(super) fn arrive(&mut self, departure: &Departure) {
         self.forget(departure);
+        self.arrived += 1;
         self.delivered_bytes += departure.wire_bytes;
         self.delivered_raw_bytes += if departure.raw { departure.wire_bytes } else { 0 };
+    }
+
+    /// That was all that is acknowledged at once, `departure` the last of it.
+    pub(super) fn arrived(&mut self, now_ns: u64, departure: &Departure) {
         self.delivered_ns = now_ns;
         self.departed_ns = departure.now_ns;
-        self.arrived += 1;
-        if self.arrived <= Path::BURST || now_ns == self.from.1 {
-            self.from = (self.delivered_bytes, now_ns);
+        if self.from.is_none() && self.arrived >= Path::BURST {
+            self.from = Some((self.delivered_bytes, now_ns));
             return;
         }
+        let Some((from_bytes, from_ns)) = self.from else { return };
         let raw_bytes = (self.delivered_raw_bytes - departure.delivered_raw_bytes) as f64;
-        let bytes = (self.delivered_bytes - departure.delivered_bytes.max(self.from.0)) as f64;
-        // Acknowledgements can come in a heap, and so can departures: the longer of both is true.
-        let acknowledging_ns = now_ns.saturating_sub(departure.delivered_ns.max(self.from.1));
-        let departing_ns = departure.now_ns.saturating_sub(departure.departed_ns.max(self.from.1));
+        let bytes = (self.delivered_bytes - departure.delivered_bytes.max(from_bytes)) as f64;
+        // Departures can come in a heap as well: the longer of both times is true.
+        let acknowledging_ns = now_ns.saturating_sub(departure.delivered_ns.max(from_ns));
+        let departing_ns = departure.now_ns.saturating_sub(departure.departed_ns.max(from_ns));
         let ns = acknowledging_ns.max(departing_ns).max(Path::SAMPLE_NS_MIN) as f64;
         let sample = bytes / ns;
         if !self.measured {

@@ -354,13 +354,12 @@ impl Simulation {
 
     fn credited(&mut self, up_to: usize) {
         self.credit = up_to;
-        while self.acknowledged < up_to - self.world.pool {
-            let chunk = &self.chunks[self.acknowledged];
-            let departure = chunk.departure.expect("it was sent");
-            self.controller.sent(self.now as u64, &departure, CHUNK);
-            self.queued -= chunk.wire;
-            self.acknowledged += 1;
-        }
+        let done = self.acknowledged..up_to - self.world.pool;
+        self.acknowledged = done.end;
+        let chunks = &self.chunks[done];
+        self.queued -= chunks.iter().map(|chunk| chunk.wire).sum::<f64>();
+        let chunks = chunks.iter().map(|chunk| (chunk.departure.expect("it was sent"), CHUNK));
+        self.controller.sent(self.now as u64, chunks);
     }
 
     /// Goes on to the next thing that is done.
@@ -469,7 +468,7 @@ fn adaptive_keeps_up_with_the_best_fixed_choice() {
             let _ = write!(text, "{name:>9} {cores} {hosts:6}");
             for link_gb_s in LINKS_GB_S {
                 let pool = 4 * cores as usize + 8;
-                let chunks = 4096;
+                let chunks = std::env::var("CH").map_or(4096, |c| c.parse().unwrap());
                 let seed = 0x5eed;
                 let cell = cell(World { link_gb_s, cores, shared, chunks, pool, contents, seed });
                 let Cell { whole, best, speed, .. } = &cell;
