@@ -15,11 +15,13 @@ mod control;
 mod data;
 mod inbox;
 mod outbox;
+mod report;
 mod run;
 mod streams;
 mod watch;
 
 pub(crate) use inbox::{Inbox, Input};
 pub use outbox::{Outbox, SessionEvent};
+pub use report::{Report, Sides};
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
 pub use watch::Timeline;

@@ -52,7 +52,6 @@ mod embedded;
 mod handle;
 mod options;
 mod ready;
-mod report;
 mod tcp;
 
 // Everything that an embedder names, in one place: it needs no other module of this crate.
@@ -74,12 +73,11 @@ pub use crate::vfio::state::{Capabilities, DeviceState};
 pub use crate::vfio::{Container, OpenError, VfioDevice};
 pub use crate::wire::Begin;
 
-pub use crate::drive::SessionEvent;
+pub use crate::drive::{Report, SessionEvent, Sides, Timeline};
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
 pub use embedded::EmbeddedDevice;
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::Readiness;
-pub use report::{Report, Sides, Timeline};
 pub use tcp::{accept, connect};
