@@ -63,6 +63,8 @@ pub(crate) struct SideOutcome {
     pub(crate) fault: Option<String>,
     /// What the engine told of epochs and migrations that ended early, in order.
     pub(crate) told: Vec<Told>,
+    /// Bytes of state that were handed over, all devices together, by the engine's own count.
+    pub(crate) state_bytes: u64,
     /// Bytes of state that were sent in discarded epochs, all devices together (source).
     pub(crate) discarded_bytes: u64,
     /// When this side knew that it was over, on CLOCK_MONOTONIC.
@@ -186,6 +188,13 @@ fn outcome(report: Report) -> SideOutcome {
         let times = report.metrics.phase(phase);
         (!times.is_empty()).then(|| (phase.name(), Duration::from_nanos(times.max())))
     };
+    let (state_bytes, discarded_bytes) = match &report.sides {
+        Sides::Source(devices) => {
+            let bytes = devices.iter().map(|device| (device.total.bytes, device.discarded_bytes));
+            bytes.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+        }
+        Sides::Target(devices) => (devices.iter().map(|device| device.total.bytes).sum(), 0),
+    };
     SideOutcome {
         phases: Phase::ALL.into_iter().filter_map(phase).collect(),
         wire_bytes: report.metrics.wire_bytes(),
@@ -197,10 +206,8 @@ fn outcome(report: Report) -> SideOutcome {
             Some(fault) => format!("{}: {fault}", report.finish.ending),
             None => report.finish.ending.to_string(),
         }),
-        discarded_bytes: match &report.sides {
-            Sides::Source(devices) => devices.iter().map(|device| device.discarded_bytes).sum(),
-            Sides::Target(_) => 0,
-        },
+        state_bytes,
+        discarded_bytes,
         ..SideOutcome::default()
     }
 }

@@ -198,6 +198,8 @@ pub(crate) struct Runs {
     pub(crate) tcp_congestion: String,
     /// Resets in all runs.
     pub(crate) resets: u32,
+    /// State that was sent in vain because of them, median.
+    pub(crate) discarded_bytes: u64,
 }
 
 impl Runs {
@@ -235,6 +237,7 @@ impl Runs {
             backend: name(|run| &run.backend),
             tcp_congestion: name(|run| &run.tcp_congestion),
             resets: runs.iter().map(|run| run.resets).sum(),
+            discarded_bytes: exact(|run| run.discarded_bytes),
         }
     }
 }
