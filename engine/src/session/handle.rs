@@ -30,6 +30,7 @@ pub struct Session {
     running: Running,
     host: Host,
     devices: usize,
+    streams: usize,
 }
 
 impl Session {
@@ -125,8 +126,8 @@ impl Session {
         if let Some(rate) = options.rate_bytes_per_s {
             super::pacing::limit(&sockets, rate)?;
         }
-        let count = devices.len();
-        let offer = Offer::new(sockets.len(), count, options.chunk_bytes);
+        let (count, streams) = (devices.len(), sockets.len());
+        let offer = Offer::new(streams, count, options.chunk_bytes);
         let running = Drive::start(DriveConfig {
             machines,
             devices,
@@ -140,12 +141,17 @@ impl Session {
             wire_limits: WireLimits::from(&offer),
         })
         .map_err(Error::System)?;
-        Ok(Session { running, host, devices: count })
+        Ok(Session { running, host, devices: count, streams })
     }
 
     /// Which host this is.
     pub fn host(&self) -> Host {
         self.host
+    }
+
+    /// How many streams it was made with.
+    pub fn streams(&self) -> usize {
+        self.streams
     }
 
     /// The next event, if one waits. Never blocks.
