@@ -46,6 +46,22 @@
 #include <stdint.h>
 
 /**
+ * Version of this interface: larger where something was added. What was there stays as it is
+ * for as long as the library's soname.
+ */
+#define VFERRY_ABI_VERSION 1
+
+/**
+ * Oldest version of the wire that this library speaks.
+ */
+#define VFERRY_WIRE_VERSION_MIN 1
+
+/**
+ * Newest version of the wire that this library speaks. Two hosts use the newest that both do.
+ */
+#define VFERRY_WIRE_VERSION_MAX 1
+
+/**
  * For `vferry_device_embedded`: the device can save in PRE_COPY.
  */
 #define VFERRY_EMBEDDED_PRECOPY 1
@@ -59,6 +75,21 @@
  * For `vferry_device_precopy_info`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
  */
 #define VFERRY_PRECOPY_INFO_REINIT 1
+
+/**
+ * Most streams of one session, and the room that `vferry_listener_accept` may need.
+ */
+#define VFERRY_STREAMS_MAX 64
+
+/**
+ * Most devices of one session.
+ */
+#define VFERRY_DEVICES_MAX 64
+
+/**
+ * Most bytes of one message, and of a device's opaque part.
+ */
+#define VFERRY_MESSAGE_BYTES_MAX 32768
 
 /**
  * In a field for a device's number: no device, the whole session.
@@ -89,37 +120,6 @@
  * In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
  */
 #define VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED 4
-
-/**
- * Most streams of one session, and the room that `vferry_listener_accept` may need.
- */
-#define VFERRY_STREAMS_MAX 64
-
-/**
- * Most devices of one session.
- */
-#define VFERRY_DEVICES_MAX 64
-
-/**
- * Most bytes of one message, and of a device's opaque part.
- */
-#define VFERRY_MESSAGE_BYTES_MAX 32768
-
-/**
- * Version of this interface: larger where something was added. What was there stays as it is
- * for as long as the library's soname.
- */
-#define VFERRY_ABI_VERSION 1
-
-/**
- * Oldest version of the wire that this library speaks.
- */
-#define VFERRY_WIRE_VERSION_MIN 1
-
-/**
- * Newest version of the wire that this library speaks. Two hosts use the newest that both do.
- */
-#define VFERRY_WIRE_VERSION_MAX 1
 
 /**
  * What a call answers with: 0 for success, otherwise why not. Families, by who can do something
@@ -280,6 +280,580 @@ typedef int32_t vferry_status;
 #endif // __cplusplus
 
 /**
+ * Which host of a migration this is.
+ */
+enum vferry_host
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The host that the device leaves.
+     */
+    VFERRY_SOURCE = 1,
+    /**
+     * The host that the device goes to.
+     */
+    VFERRY_TARGET = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_host vferry_host;
+#else
+typedef uint32_t vferry_host;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A device's migration state: the numbers of `enum vfio_device_mig_state` in linux/vfio.h.
+ */
+enum vferry_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Not known: it could not be read, or was not asked for.
+     */
+    VFERRY_STATE_UNKNOWN = -1,
+    /**
+     * The device has failed and must be reset.
+     */
+    VFERRY_STATE_ERROR = 0,
+    /**
+     * Stopped.
+     */
+    VFERRY_STATE_STOP = 1,
+    /**
+     * Running normally.
+     */
+    VFERRY_STATE_RUNNING = 2,
+    /**
+     * Stopped, and its state can be read from the data fd.
+     */
+    VFERRY_STATE_STOP_COPY = 3,
+    /**
+     * Stopped, and its state can be written to the data fd.
+     */
+    VFERRY_STATE_RESUMING = 4,
+    /**
+     * Running without DMA to other devices.
+     */
+    VFERRY_STATE_RUNNING_P2P = 5,
+    /**
+     * Running, and its state can be read while it changes.
+     */
+    VFERRY_STATE_PRE_COPY = 6,
+    /**
+     * PRE_COPY without DMA to other devices.
+     */
+    VFERRY_STATE_PRE_COPY_P2P = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_state vferry_state;
+#else
+typedef int32_t vferry_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Where in its migration a device is.
+ */
+enum vferry_phase
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * None.
+     */
+    VFERRY_PHASE_NONE = 0,
+    /**
+     * Streams are being agreed on; the device has not been touched.
+     */
+    VFERRY_PHASE_CONNECT = 1,
+    /**
+     * The device is entering its first saving state (source) or RESUMING (target).
+     */
+    VFERRY_PHASE_START = 2,
+    /**
+     * The guest runs and the device saves in PRE_COPY (source) or loads (target).
+     */
+    VFERRY_PHASE_PRE_COPY = 3,
+    /**
+     * From the call that stops the device until it is in STOP_COPY.
+     */
+    VFERRY_PHASE_STOP = 4,
+    /**
+     * The stopped device's last state is read and sent (source), or received and written (target).
+     */
+    VFERRY_PHASE_STOP_COPY = 5,
+    /**
+     * The source has sent everything; the target verifies and leaves RESUMING.
+     */
+    VFERRY_PHASE_LOAD = 6,
+    /**
+     * The target has confirmed; the source lets go.
+     */
+    VFERRY_PHASE_HANDOVER = 7,
+    /**
+     * The target's device goes to RUNNING.
+     */
+    VFERRY_PHASE_RESUME = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_phase vferry_phase;
+#else
+typedef uint32_t vferry_phase;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a device's epoch, or a migration, ended on this host.
+ */
+enum vferry_ending
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It has not.
+     */
+    VFERRY_ENDING_NONE = 0,
+    /**
+     * The target's device holds the whole state and runs; the source has let go.
+     */
+    VFERRY_ENDING_COMPLETE = 1,
+    /**
+     * The source let go after the target had confirmed the loaded state, and then lost the target
+     * before it heard of RUNNING. The device stays stopped here. It may be resumed only once it is
+     * certain that the target does not run it.
+     */
+    VFERRY_ENDING_UNCONFIRMED = 2,
+    /**
+     * The device's epoch was discarded, and its saving started again.
+     */
+    VFERRY_ENDING_RESTARTED = 3,
+    /**
+     * The device was not handed over.
+     */
+    VFERRY_ENDING_ABORTED = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_ending vferry_ending;
+#else
+typedef uint32_t vferry_ending;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Who or what ended an epoch or a migration.
+ */
+enum vferry_cause
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing: it completed.
+     */
+    VFERRY_CAUSE_NONE = 0,
+    /**
+     * The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET): it is in RUNNING again, and
+     * the state saved or loaded so far is worthless.
+     */
+    VFERRY_CAUSE_DEVICE_RESET = 1,
+    /**
+     * The device or its firmware failed to save or load; its state did not change.
+     */
+    VFERRY_CAUSE_DEVICE_FAILURE = 2,
+    /**
+     * The device is in ERROR and needs a reset.
+     */
+    VFERRY_CAUSE_DEVICE_ERROR = 3,
+    /**
+     * The peer aborted, and said why.
+     */
+    VFERRY_CAUSE_PEER_ABORT = 4,
+    /**
+     * The peer sent what the protocol does not allow.
+     */
+    VFERRY_CAUSE_PEER_MISBEHAVIOUR = 5,
+    /**
+     * A stream broke, ended early or stayed silent too long.
+     */
+    VFERRY_CAUSE_NETWORK = 6,
+    /**
+     * The embedder cancelled.
+     */
+    VFERRY_CAUSE_CANCELLED = 7,
+    /**
+     * This host could not go on: memory, threads, ring.
+     */
+    VFERRY_CAUSE_LOCAL = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_cause vferry_cause;
+#else
+typedef uint32_t vferry_cause;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How the cause came to be known.
+ */
+enum vferry_observed
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * There is no cause.
+     */
+    VFERRY_OBSERVED_NONE = 0,
+    /**
+     * A read of the data fd failed.
+     */
+    VFERRY_OBSERVED_READ = 1,
+    /**
+     * A poll of the data fd reported RDHUP or an error.
+     */
+    VFERRY_OBSERVED_POLL = 2,
+    /**
+     * VFIO_MIG_GET_PRECOPY_INFO failed.
+     */
+    VFERRY_OBSERVED_PRECOPY_INFO = 3,
+    /**
+     * PRE_COPY to STOP_COPY gave a new data fd: the session that it belonged to had died.
+     */
+    VFERRY_OBSERVED_UNEXPECTED_FD = 4,
+    /**
+     * SET_STATE succeeded, but the fd that it gave was already dead.
+     */
+    VFERRY_OBSERVED_DEAD_ON_ARRIVAL = 5,
+    /**
+     * The device's state was not what the migration had left it in.
+     */
+    VFERRY_OBSERVED_STATE_CHECK = 6,
+    /**
+     * A write to the resume fd failed.
+     */
+    VFERRY_OBSERVED_WRITE = 7,
+    /**
+     * SET_STATE failed.
+     */
+    VFERRY_OBSERVED_SET_STATE = 8,
+    /**
+     * The peer said so.
+     */
+    VFERRY_OBSERVED_PEER = 9,
+    /**
+     * A stream of the session showed it.
+     */
+    VFERRY_OBSERVED_STREAM = 10,
+    /**
+     * The embedder said or asked for it.
+     */
+    VFERRY_OBSERVED_EMBEDDER = 11,
+    /**
+     * This host's own mechanism reported it.
+     */
+    VFERRY_OBSERVED_ENGINE = 12,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_observed vferry_observed;
+#else
+typedef uint32_t vferry_observed;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A step that a chunk of state, or a request to a device, goes through.
+ */
+enum vferry_step
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * A chunk was read from the data fd, waiting for the device included.
+     */
+    VFERRY_STEP_READ = 1,
+    /**
+     * A chunk waited for a worker and was compressed.
+     */
+    VFERRY_STEP_ENCODE = 2,
+    /**
+     * A frame was sent: until the kernel had all of it.
+     */
+    VFERRY_STEP_SEND = 3,
+    /**
+     * A body was received: from its header until its last byte.
+     */
+    VFERRY_STEP_RECEIVE = 4,
+    /**
+     * A body waited for a worker and was decompressed.
+     */
+    VFERRY_STEP_DECODE = 5,
+    /**
+     * A chunk was written to the resume fd, waiting for the device included.
+     */
+    VFERRY_STEP_WRITE = 6,
+    /**
+     * A request to the device: SET_STATE, GET_STATE, GET_PRECOPY_INFO, RESET.
+     */
+    VFERRY_STEP_CONTROL = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_step vferry_step;
+#else
+typedef uint32_t vferry_step;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Whether to compress (source).
+ */
+enum vferry_policy
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Decided for each chunk by what is faster at that moment. The default.
+     */
+    VFERRY_POLICY_ADAPTIVE = 0,
+    /**
+     * Never.
+     */
+    VFERRY_POLICY_RAW = 1,
+    /**
+     * Whatever shrinks, with zstd at a level of your choice.
+     */
+    VFERRY_POLICY_ZSTD = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_policy vferry_policy;
+#else
+typedef uint32_t vferry_policy;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How the engine does its I/O.
+ */
+enum vferry_backend
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * io_uring where it is granted, plain system calls otherwise. The default.
+     */
+    VFERRY_BACKEND_AUTO = 0,
+    /**
+     * io_uring, or no session.
+     */
+    VFERRY_BACKEND_IO_URING = 1,
+    /**
+     * Plain system calls.
+     */
+    VFERRY_BACKEND_SYSCALLS = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_backend vferry_backend;
+#else
+typedef uint32_t vferry_backend;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What follows when a device is reset while its state is being saved.
+ */
+enum vferry_on_reset
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The whole migration is aborted: the devices are back in RUNNING, the target is told. The
+     * default.
+     */
+    VFERRY_ON_RESET_ABORT = 0,
+    /**
+     * The device's epoch is discarded on both hosts, and its saving starts again in PRE_COPY; other
+     * devices go on.
+     */
+    VFERRY_ON_RESET_RESTART = 1,
+    /**
+     * The device's epoch is discarded, and its whole state is sent from STOP_COPY at the switchover.
+     */
+    VFERRY_ON_RESET_STOP_COPY = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_on_reset vferry_on_reset;
+#else
+typedef uint32_t vferry_on_reset;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What the engine waits for the VMM to do with an embedded device. The states have the kernel's
+ * numbers.
+ */
+enum vferry_want
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing.
+     */
+    VFERRY_WANT_NOTHING = 0,
+    /**
+     * SET_STATE(STOP), on the target: the driver takes the loaded state in. Answer with
+     * `vferry_device_moved` and no fd.
+     */
+    VFERRY_WANT_STOP = 1,
+    /**
+     * SET_STATE(RUNNING), on the target: the device is handed over. Answer with
+     * `vferry_device_moved` and no fd.
+     */
+    VFERRY_WANT_RUNNING = 2,
+    /**
+     * SET_STATE(STOP_COPY), on the source, after the switchover. Answer with `vferry_device_moved`
+     * and the fd if the kernel gave one. From PRE_COPY it must not: one that comes all the same
+     * tells the engine that the device had been reset.
+     */
+    VFERRY_WANT_STOP_COPY = 3,
+    /**
+     * SET_STATE(RESUMING), on the target. Answer with `vferry_device_moved` and the fd.
+     */
+    VFERRY_WANT_RESUMING = 4,
+    /**
+     * SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_moved` and the fd.
+     */
+    VFERRY_WANT_PRE_COPY = 6,
+    /**
+     * VFIO_MIG_GET_PRECOPY_INFO on the data fd, where the VMM makes that call. Make it now: with
+     * some drivers it is what starts the next save. Answer with `vferry_device_precopy_info`.
+     */
+    VFERRY_WANT_PRECOPY_INFO = 100,
+    /**
+     * VFIO_DEVICE_RESET, on the target, where the engine has no device fd: what was loaded so far
+     * is worthless. Answer with `vferry_device_reset_done`.
+     */
+    VFERRY_WANT_RESET = 101,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_want vferry_want;
+#else
+typedef uint32_t vferry_want;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What an event is about, and which of `vferry_event`'s fields it fills in besides `size` and
+ * `type`.
+ */
+enum vferry_event_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The streams are agreed on: `wire_version`; `bytes` in a frame at most.
+     */
+    VFERRY_EVENT_CONNECTED = 1,
+    /**
+     * A device entered a phase: `device`, `phase`.
+     */
+    VFERRY_EVENT_PHASE = 2,
+    /**
+     * A device was announced, and its name checked (target): `device`, `flags`, its name in `text`,
+     * its opaque part as the payload.
+     */
+    VFERRY_EVENT_BEGIN = 3,
+    /**
+     * The target has written a device's initial PRE_COPY data: `device`.
+     */
+    VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
+    /**
+     * What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
+     * `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. Only the newest one waits.
+     */
+    VFERRY_EVENT_ESTIMATE = 5,
+    /**
+     * A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
+     * `observed`, `os_error`, `state_after`, `bytes`, `text`.
+     */
+    VFERRY_EVENT_COMPLETION = 6,
+    /**
+     * The source has let go, and RUNNING follows (target).
+     */
+    VFERRY_EVENT_HANDED_OVER = 7,
+    /**
+     * Bytes of the peer's embedder, as the payload.
+     */
+    VFERRY_EVENT_MESSAGE = 8,
+    /**
+     * The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
+     * `text`. `vferry_session_report` has all of it.
+     */
+    VFERRY_EVENT_FINISHED = 9,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_event_type vferry_event_type;
+#else
+typedef uint32_t vferry_event_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How much a log line matters.
+ */
+enum vferry_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Something failed that should not.
+     */
+    VFERRY_LOG_ERROR = 1,
+    /**
+     * Something that an administrator should look at.
+     */
+    VFERRY_LOG_WARN = 2,
+    /**
+     * What a migration came to, and fallbacks.
+     */
+    VFERRY_LOG_INFO = 3,
+    /**
+     * For those who look for a fault.
+     */
+    VFERRY_LOG_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_log_level vferry_log_level;
+#else
+typedef uint32_t vferry_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A stream whose bytes the VMM carries on a channel of its own: it pulls what the session would
  * send, and pushes what came from the peer's VMM.
  *
@@ -417,32 +991,6 @@ typedef struct vferry_event {
      */
     char text[VFERRY_TEXT_BYTES];
 } vferry_event;
-
-/**
- * A log line. Set `size` to sizeof(vferry_log_line) before the call.
- */
-typedef struct vferry_log_line {
-    /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
-     */
-    uint32_t size;
-    /**
-     * A `vferry_log_level`.
-     */
-    uint32_t level;
-    /**
-     * When it was written, in nanoseconds since 1970.
-     */
-    uint64_t time_ns;
-    /**
-     * Lines that were lost just before this one, because the queue was full.
-     */
-    uint64_t lost;
-    /**
-     * The line.
-     */
-    char text[VFERRY_TEXT_BYTES];
-} vferry_log_line;
 
 /**
  * A session that has ended. Set `size` to sizeof(vferry_report) before the call.
@@ -703,59 +1251,184 @@ typedef struct vferry_duration_stats {
     uint64_t max_ns;
 } vferry_duration_stats;
 
+/**
+ * A log line. Set `size` to sizeof(vferry_log_line) before the call.
+ */
+typedef struct vferry_log_line {
+    /**
+     * In: bytes that there is room for. Out: bytes that were filled in.
+     */
+    uint32_t size;
+    /**
+     * A `vferry_log_level`.
+     */
+    uint32_t level;
+    /**
+     * When it was written, in nanoseconds since 1970.
+     */
+    uint64_t time_ns;
+    /**
+     * Lines that were lost just before this one, because the queue was full.
+     */
+    uint64_t lost;
+    /**
+     * The line.
+     */
+    char text[VFERRY_TEXT_BYTES];
+} vferry_log_line;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
 /**
- * Makes a channel. On success `*channel` is the caller's, to be freed by `vferry_channel_free`, and
- * `*stream_fd` is the session's end of it, to be given to `vferry_session_source` or
- * `vferry_session_target` as one of its streams, or closed.
+ * What a status means, in a few words. Static, never NULL; for numbers of later versions too.
+ * `vferry_last_error` says more.
  */
-vferry_status vferry_channel_new(struct vferry_channel **channel, int *stream_fd);
+const char *vferry_status_text(int32_t status);
 
 /**
- * Frees a channel and sets the variable to NULL. Where it, or `channel` itself, is NULL there is
- * nothing to do. To a session that still runs it is a stream that broke.
+ * `VFERRY_ABI_VERSION` of the library that runs, to be compared with the header's: one that is
+ * larger or equal has everything that the header has.
  */
-void vferry_channel_free(struct vferry_channel **channel);
+uint32_t vferry_abi_version(void);
 
 /**
- * Takes up to `capacity` bytes that are to be carried to the peer. On success `*pulled` says how
- * many there are in `buffer`, at least one.
+ * `VFERRY_WIRE_VERSION_MIN` of the library that runs.
+ */
+uint32_t vferry_wire_version_min(void);
+
+/**
+ * `VFERRY_WIRE_VERSION_MAX` of the library that runs.
+ */
+uint32_t vferry_wire_version_max(void);
+
+/**
+ * The library's release, such as "0.1.0". Static, never NULL.
+ */
+const char *vferry_version_text(void);
+
+/**
+ * Says what the last call that failed on this thread failed of, in one sentence: more than its
+ * status does. Calls that succeed, and statuses below 100, leave it as it was.
  *
- * VFERRY_EMPTY when there are none at this moment; VFERRY_OVER when the session has closed the
- * stream and all of it was pulled: tell the peer's VMM, which calls `vferry_channel_close`.
+ * Up to `capacity - 1` bytes and a NUL are written to `buffer`; with a `capacity` of 0 it may be
+ * NULL. Returns the length of the whole sentence without the NUL, 0 if no call has failed.
  */
-vferry_status vferry_channel_pull(struct vferry_channel *channel,
-                                  uint8_t *buffer,
-                                  size_t capacity,
-                                  size_t *pulled);
+size_t vferry_last_error(char *buffer, size_t capacity);
 
 /**
- * Gives up to `count` bytes that were pulled at the peer. On success `*pushed` says how many were
- * taken, at least one unless `count` is 0; push the rest again.
- *
- * VFERRY_FULL when there is no room at this moment; VFERRY_OVER when the session has closed the
- * stream, and takes no more.
+ * The errno that belongs to `vferry_last_error`: the kernel's own answer, or 0 where it gave none.
  */
-vferry_status vferry_channel_push(struct vferry_channel *channel,
-                                  const uint8_t *bytes,
-                                  size_t count,
-                                  size_t *pushed);
+int32_t vferry_last_errno(void);
 
 /**
- * Nothing more will be pushed: the peer's stream is over, or the VMM's channel broke. What waits to
- * be pulled still can be. A session that had not ended takes it as a stream that broke.
+ * The name of a `vferry_phase`. Static, never NULL.
  */
-vferry_status vferry_channel_close(struct vferry_channel *channel);
+const char *vferry_phase_text(uint32_t phase);
 
 /**
- * An fd that is readable while there is something to pull, or to be told; and writable while a push
- * finds room. For poll, epoll or an event loop. It belongs to the channel: do not read, write or
- * close it.
+ * The name of a `vferry_ending`. Static, never NULL.
  */
-vferry_status vferry_channel_fd(const struct vferry_channel *channel, int *fd);
+const char *vferry_ending_text(uint32_t ending);
+
+/**
+ * The name of a `vferry_cause`. Static, never NULL.
+ */
+const char *vferry_cause_text(uint32_t cause);
+
+/**
+ * The name of a `vferry_observed`. Static, never NULL.
+ */
+const char *vferry_observed_text(uint32_t observed);
+
+/**
+ * The name of a `vferry_step`. Static, never NULL.
+ */
+const char *vferry_step_text(uint32_t step);
+
+/**
+ * The name of a `vferry_state`, as the kernel writes it. Static, never NULL.
+ */
+const char *vferry_state_text(int32_t state);
+
+/**
+ * Makes options, all at their defaults.
+ */
+vferry_status vferry_options_new(struct vferry_options **options);
+
+/**
+ * Frees options and sets the variable to NULL. Where it, or `options` itself, is NULL there is
+ * nothing to do.
+ */
+void vferry_options_free(struct vferry_options **options);
+
+/**
+ * Bytes of state that one frame carries at most: 4096 to 4194304, by default 262144. The smaller
+ * of both hosts' counts holds. Whether a count can be used is said when a session is made.
+ */
+vferry_status vferry_options_set_chunk_bytes(struct vferry_options *options, size_t bytes);
+
+/**
+ * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, 8
+ * at most.
+ */
+vferry_status vferry_options_set_workers(struct vferry_options *options, size_t workers);
+
+/**
+ * Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and counts for
+ * `VFERRY_POLICY_ZSTD` only.
+ */
+vferry_status vferry_options_set_policy(struct vferry_options *options,
+                                        uint32_t policy,
+                                        int32_t level);
+
+/**
+ * How the engine does its I/O: a `vferry_backend`.
+ */
+vferry_status vferry_options_set_backend(struct vferry_options *options, uint32_t backend);
+
+/**
+ * Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel proves to copy
+ * nothing. On by default.
+ */
+vferry_status vferry_options_set_zero_copy(struct vferry_options *options, bool zero_copy);
+
+/**
+ * Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session takes what it can
+ * use of it at its start and never more, whatever the state's size, the link or the peer.
+ */
+vferry_status vferry_options_set_memory_bytes(struct vferry_options *options, size_t bytes);
+
+/**
+ * Most bytes per second that all streams together send; 0 for no limit, which is the default. The
+ * kernel keeps it, with SO_MAX_PACING_RATE and an equal share for each stream, so streams must be
+ * TCP: for others `vferry_session_source` answers VFERRY_PACING. What a `vferry_channel` carries is
+ * limited by how fast it is pulled.
+ */
+vferry_status vferry_options_set_rate(struct vferry_options *options, uint64_t bytes_per_s);
+
+/**
+ * How long the peer may be silent before it counts as lost, in milliseconds; by default 10000. An
+ * engine that has nothing to say sends pings.
+ */
+vferry_status vferry_options_set_peer_silence_ms(struct vferry_options *options,
+                                                 uint32_t milliseconds);
+
+/**
+ * How long a cancel waits for an operation that a driver holds, and an abort for the devices' way
+ * back, in milliseconds; by default 2000. What is still held then is left to a thread of its own,
+ * and the report says so.
+ */
+vferry_status vferry_options_set_cancel_bound_ms(struct vferry_options *options,
+                                                 uint32_t milliseconds);
+
+/**
+ * How long to wait before a device that had no PRE_COPY data is asked again, in milliseconds; by
+ * default 20.
+ */
+vferry_status vferry_options_set_precopy_poll_ms(struct vferry_options *options,
+                                                 uint32_t milliseconds);
 
 /**
  * Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
@@ -889,150 +1562,101 @@ vferry_status vferry_device_reset_done(struct vferry_device *device, int32_t os_
 vferry_status vferry_device_set_stop_copy_length(struct vferry_device *device, uint64_t bytes);
 
 /**
- * Fetches the next event. Never blocks. VFERRY_EMPTY when none waits at this moment, VFERRY_OVER
- * when VFERRY_EVENT_FINISHED was fetched.
+ * Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks for as long as
+ * the network takes.
+ *
+ * `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
+ * sockets, which are the caller's, to be given to `vferry_session_source` or closed.
  */
-vferry_status vferry_session_poll(struct vferry_session *session, struct vferry_event *event);
+vferry_status vferry_connect(const char *address, int *fds, size_t count);
 
 /**
- * Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
- * VFERRY_TIMEOUT when the time is over, VFERRY_OVER when VFERRY_EVENT_FINISHED was fetched.
+ * Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
+ * is the caller's, to be freed by `vferry_listener_free`.
  */
-vferry_status vferry_session_wait(struct vferry_session *session,
-                                  int32_t timeout_ms,
-                                  struct vferry_event *event);
+vferry_status vferry_listener_new(const char *address, struct vferry_listener **listener);
 
 /**
- * Whether an event says that stopping the VM now would mean a downtime of `downtime_ns_max` at
- * most, with all initial data loaded at the target. Where too little has moved to reckon a downtime
- * from, it is enough that nothing more can be moved while the guest runs. False for events other
- * than VFERRY_EVENT_ESTIMATE, and for NULL.
- */
-bool vferry_event_is_ready(const struct vferry_event *event, uint64_t downtime_ns_max);
-
-/**
- * Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
- * `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
- * `vferry_session_wait`. VFERRY_TIMEOUT when the patience is over, and that is no reason against
- * stopping; VFERRY_OVER when the session ended. Without a device that saves in PRE_COPY there is
- * nothing to wait for, and no estimate comes.
- */
-vferry_status vferry_session_wait_ready(struct vferry_session *session,
-                                        uint32_t downtime_ms_max,
-                                        uint32_t patience_ms);
-
-/**
- * Begins to keep log lines up to `level`, a `vferry_log_level`, of all sessions of the process:
- * the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_LOG_TAKEN
- * after that, and where the process is a Rust program that has a `tracing` subscriber of its own.
- * Without this call nothing is logged anywhere.
- */
-vferry_status vferry_log_start(uint32_t level, size_t lines_max);
-
-/**
- * Fetches the oldest log line. Never blocks. VFERRY_EMPTY when there is none.
- */
-vferry_status vferry_log_next(struct vferry_log_line *line);
-
-/**
- * Makes options, all at their defaults.
- */
-vferry_status vferry_options_new(struct vferry_options **options);
-
-/**
- * Frees options and sets the variable to NULL. Where it, or `options` itself, is NULL there is
+ * Frees a listener and sets the variable to NULL. Where it, or `listener` itself, is NULL there is
  * nothing to do.
  */
-void vferry_options_free(struct vferry_options **options);
+void vferry_listener_free(struct vferry_listener **listener);
 
 /**
- * Bytes of state that one frame carries at most: 4096 to 4194304, by default 262144. The smaller
- * of both hosts' counts holds. Whether a count can be used is said when a session is made.
+ * The port that is listened on.
  */
-vferry_status vferry_options_set_chunk_bytes(struct vferry_options *options, size_t bytes);
+vferry_status vferry_listener_port(const struct vferry_listener *listener, uint16_t *port);
 
 /**
- * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, 8
- * at most.
+ * The listening socket, readable when a source connects; for poll, epoll or an event loop. It
+ * belongs to the listener: do not close it.
  */
-vferry_status vferry_options_set_workers(struct vferry_options *options, size_t workers);
+vferry_status vferry_listener_fd(const struct vferry_listener *listener, int *fd);
 
 /**
- * Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and counts for
- * `VFERRY_POLICY_ZSTD` only.
+ * Accepts all streams of one session, as many as its source has: blocks until they are there, for
+ * `timeout_ms` at most. VFERRY_TIMEOUT when that is over, VFERRY_PEER where something else than a
+ * source connects.
+ *
+ * `fds` has room for `capacity` fds, VFERRY_STREAMS_MAX always being enough. On success the first
+ * `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
+ * or closed.
  */
-vferry_status vferry_options_set_policy(struct vferry_options *options,
-                                        uint32_t policy,
-                                        int32_t level);
+vferry_status vferry_listener_accept(struct vferry_listener *listener,
+                                     uint32_t timeout_ms,
+                                     int *fds,
+                                     size_t capacity,
+                                     size_t *count);
 
 /**
- * How the engine does its I/O: a `vferry_backend`.
+ * Makes a channel. On success `*channel` is the caller's, to be freed by `vferry_channel_free`, and
+ * `*stream_fd` is the session's end of it, to be given to `vferry_session_source` or
+ * `vferry_session_target` as one of its streams, or closed.
  */
-vferry_status vferry_options_set_backend(struct vferry_options *options, uint32_t backend);
+vferry_status vferry_channel_new(struct vferry_channel **channel, int *stream_fd);
 
 /**
- * Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel proves to copy
- * nothing. On by default.
+ * Frees a channel and sets the variable to NULL. Where it, or `channel` itself, is NULL there is
+ * nothing to do. To a session that still runs it is a stream that broke.
  */
-vferry_status vferry_options_set_zero_copy(struct vferry_options *options, bool zero_copy);
+void vferry_channel_free(struct vferry_channel **channel);
 
 /**
- * Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session takes what it can
- * use of it at its start and never more, whatever the state's size, the link or the peer.
+ * Takes up to `capacity` bytes that are to be carried to the peer. On success `*pulled` says how
+ * many there are in `buffer`, at least one.
+ *
+ * VFERRY_EMPTY when there are none at this moment; VFERRY_OVER when the session has closed the
+ * stream and all of it was pulled: tell the peer's VMM, which calls `vferry_channel_close`.
  */
-vferry_status vferry_options_set_memory_bytes(struct vferry_options *options, size_t bytes);
+vferry_status vferry_channel_pull(struct vferry_channel *channel,
+                                  uint8_t *buffer,
+                                  size_t capacity,
+                                  size_t *pulled);
 
 /**
- * Most bytes per second that all streams together send; 0 for no limit, which is the default. The
- * kernel keeps it, with SO_MAX_PACING_RATE and an equal share for each stream, so streams must be
- * TCP: for others `vferry_session_source` answers VFERRY_PACING. What a `vferry_channel` carries is
- * limited by how fast it is pulled.
+ * Gives up to `count` bytes that were pulled at the peer. On success `*pushed` says how many were
+ * taken, at least one unless `count` is 0; push the rest again.
+ *
+ * VFERRY_FULL when there is no room at this moment; VFERRY_OVER when the session has closed the
+ * stream, and takes no more.
  */
-vferry_status vferry_options_set_rate(struct vferry_options *options, uint64_t bytes_per_s);
+vferry_status vferry_channel_push(struct vferry_channel *channel,
+                                  const uint8_t *bytes,
+                                  size_t count,
+                                  size_t *pushed);
 
 /**
- * How long the peer may be silent before it counts as lost, in milliseconds; by default 10000. An
- * engine that has nothing to say sends pings.
+ * Nothing more will be pushed: the peer's stream is over, or the VMM's channel broke. What waits to
+ * be pulled still can be. A session that had not ended takes it as a stream that broke.
  */
-vferry_status vferry_options_set_peer_silence_ms(struct vferry_options *options,
-                                                 uint32_t milliseconds);
+vferry_status vferry_channel_close(struct vferry_channel *channel);
 
 /**
- * How long a cancel waits for an operation that a driver holds, and an abort for the devices' way
- * back, in milliseconds; by default 2000. What is still held then is left to a thread of its own,
- * and the report says so.
+ * An fd that is readable while there is something to pull, or to be told; and writable while a push
+ * finds room. For poll, epoll or an event loop. It belongs to the channel: do not read, write or
+ * close it.
  */
-vferry_status vferry_options_set_cancel_bound_ms(struct vferry_options *options,
-                                                 uint32_t milliseconds);
-
-/**
- * How long to wait before a device that had no PRE_COPY data is asked again, in milliseconds; by
- * default 20.
- */
-vferry_status vferry_options_set_precopy_poll_ms(struct vferry_options *options,
-                                                 uint32_t milliseconds);
-
-/**
- * Says what a session came to, once VFERRY_EVENT_FINISHED waits or was fetched. Never blocks.
- * VFERRY_NOT_ENDED before.
- */
-vferry_status vferry_session_report(const struct vferry_session *session,
-                                    struct vferry_report *report);
-
-/**
- * Says what became of one device. As `vferry_session_report` otherwise.
- */
-vferry_status vferry_session_device_report(const struct vferry_session *session,
-                                           uint32_t device,
-                                           struct vferry_device_report *report);
-
-/**
- * Waits for the session's end, for `timeout_ms` at most, or for ever if that is negative, and says
- * what it came to. Events that come meanwhile are dropped. VFERRY_TIMEOUT when the time is over.
- */
-vferry_status vferry_session_finish(struct vferry_session *session,
-                                    int32_t timeout_ms,
-                                    struct vferry_report *report);
+vferry_status vferry_channel_fd(const struct vferry_channel *channel, int *fd);
 
 /**
  * Starts to migrate devices away, to the target at the other end of the streams.
@@ -1121,6 +1745,61 @@ vferry_status vferry_session_payload(const struct vferry_session *session,
                                      size_t *count);
 
 /**
+ * Fetches the next event. Never blocks. VFERRY_EMPTY when none waits at this moment, VFERRY_OVER
+ * when VFERRY_EVENT_FINISHED was fetched.
+ */
+vferry_status vferry_session_poll(struct vferry_session *session, struct vferry_event *event);
+
+/**
+ * Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
+ * VFERRY_TIMEOUT when the time is over, VFERRY_OVER when VFERRY_EVENT_FINISHED was fetched.
+ */
+vferry_status vferry_session_wait(struct vferry_session *session,
+                                  int32_t timeout_ms,
+                                  struct vferry_event *event);
+
+/**
+ * Whether an event says that stopping the VM now would mean a downtime of `downtime_ns_max` at
+ * most, with all initial data loaded at the target. Where too little has moved to reckon a downtime
+ * from, it is enough that nothing more can be moved while the guest runs. False for events other
+ * than VFERRY_EVENT_ESTIMATE, and for NULL.
+ */
+bool vferry_event_is_ready(const struct vferry_event *event, uint64_t downtime_ns_max);
+
+/**
+ * Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
+ * `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
+ * `vferry_session_wait`. VFERRY_TIMEOUT when the patience is over, and that is no reason against
+ * stopping; VFERRY_OVER when the session ended. Without a device that saves in PRE_COPY there is
+ * nothing to wait for, and no estimate comes.
+ */
+vferry_status vferry_session_wait_ready(struct vferry_session *session,
+                                        uint32_t downtime_ms_max,
+                                        uint32_t patience_ms);
+
+/**
+ * Says what a session came to, once VFERRY_EVENT_FINISHED waits or was fetched. Never blocks.
+ * VFERRY_NOT_ENDED before.
+ */
+vferry_status vferry_session_report(const struct vferry_session *session,
+                                    struct vferry_report *report);
+
+/**
+ * Says what became of one device. As `vferry_session_report` otherwise.
+ */
+vferry_status vferry_session_device_report(const struct vferry_session *session,
+                                           uint32_t device,
+                                           struct vferry_device_report *report);
+
+/**
+ * Waits for the session's end, for `timeout_ms` at most, or for ever if that is negative, and says
+ * what it came to. Events that come meanwhile are dropped. VFERRY_TIMEOUT when the time is over.
+ */
+vferry_status vferry_session_finish(struct vferry_session *session,
+                                    int32_t timeout_ms,
+                                    struct vferry_report *report);
+
+/**
  * What was measured of one device so far. Never blocks. While the session runs it may be a tenth of
  * a second old.
  */
@@ -1152,122 +1831,17 @@ vferry_status vferry_session_phase_stats(const struct vferry_session *session,
                                          struct vferry_duration_stats *stats);
 
 /**
- * What a status means, in a few words. Static, never NULL; for numbers of later versions too.
- * `vferry_last_error` says more.
+ * Begins to keep log lines up to `level`, a `vferry_log_level`, of all sessions of the process:
+ * the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_LOG_TAKEN
+ * after that, and where the process is a Rust program that has a `tracing` subscriber of its own.
+ * Without this call nothing is logged anywhere.
  */
-const char *vferry_status_text(int32_t status);
+vferry_status vferry_log_start(uint32_t level, size_t lines_max);
 
 /**
- * Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks for as long as
- * the network takes.
- *
- * `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
- * sockets, which are the caller's, to be given to `vferry_session_source` or closed.
+ * Fetches the oldest log line. Never blocks. VFERRY_EMPTY when there is none.
  */
-vferry_status vferry_connect(const char *address, int *fds, size_t count);
-
-/**
- * Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
- * is the caller's, to be freed by `vferry_listener_free`.
- */
-vferry_status vferry_listener_new(const char *address, struct vferry_listener **listener);
-
-/**
- * Frees a listener and sets the variable to NULL. Where it, or `listener` itself, is NULL there is
- * nothing to do.
- */
-void vferry_listener_free(struct vferry_listener **listener);
-
-/**
- * The port that is listened on.
- */
-vferry_status vferry_listener_port(const struct vferry_listener *listener, uint16_t *port);
-
-/**
- * The listening socket, readable when a source connects; for poll, epoll or an event loop. It
- * belongs to the listener: do not close it.
- */
-vferry_status vferry_listener_fd(const struct vferry_listener *listener, int *fd);
-
-/**
- * Accepts all streams of one session, as many as its source has: blocks until they are there, for
- * `timeout_ms` at most. VFERRY_TIMEOUT when that is over, VFERRY_PEER where something else than a
- * source connects.
- *
- * `fds` has room for `capacity` fds, VFERRY_STREAMS_MAX always being enough. On success the first
- * `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
- * or closed.
- */
-vferry_status vferry_listener_accept(struct vferry_listener *listener,
-                                     uint32_t timeout_ms,
-                                     int *fds,
-                                     size_t capacity,
-                                     size_t *count);
-
-/**
- * The name of a `vferry_phase`. Static, never NULL.
- */
-const char *vferry_phase_text(uint32_t phase);
-
-/**
- * The name of a `vferry_ending`. Static, never NULL.
- */
-const char *vferry_ending_text(uint32_t ending);
-
-/**
- * The name of a `vferry_cause`. Static, never NULL.
- */
-const char *vferry_cause_text(uint32_t cause);
-
-/**
- * The name of a `vferry_observed`. Static, never NULL.
- */
-const char *vferry_observed_text(uint32_t observed);
-
-/**
- * The name of a `vferry_step`. Static, never NULL.
- */
-const char *vferry_step_text(uint32_t step);
-
-/**
- * The name of a `vferry_state`, as the kernel writes it. Static, never NULL.
- */
-const char *vferry_state_text(int32_t state);
-
-/**
- * `VFERRY_ABI_VERSION` of the library that runs, to be compared with the header's: one that is
- * larger or equal has everything that the header has.
- */
-uint32_t vferry_abi_version(void);
-
-/**
- * `VFERRY_WIRE_VERSION_MIN` of the library that runs.
- */
-uint32_t vferry_wire_version_min(void);
-
-/**
- * `VFERRY_WIRE_VERSION_MAX` of the library that runs.
- */
-uint32_t vferry_wire_version_max(void);
-
-/**
- * The library's release, such as "0.1.0". Static, never NULL.
- */
-const char *vferry_version_text(void);
-
-/**
- * Says what the last call that failed on this thread failed of, in one sentence: more than its
- * status does. Calls that succeed, and statuses below 100, leave it as it was.
- *
- * Up to `capacity - 1` bytes and a NUL are written to `buffer`; with a `capacity` of 0 it may be
- * NULL. Returns the length of the whole sentence without the NUL, 0 if no call has failed.
- */
-size_t vferry_last_error(char *buffer, size_t capacity);
-
-/**
- * The errno that belongs to `vferry_last_error`: the kernel's own answer, or 0 where it gave none.
- */
-int32_t vferry_last_errno(void);
+vferry_status vferry_log_next(struct vferry_log_line *line);
 
 #ifdef __cplusplus
 }  // extern "C"

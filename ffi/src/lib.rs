@@ -22,21 +22,36 @@
 // Their contract is the header's text, which is their documentation.
 #![allow(clippy::missing_safety_doc)]
 
-mod channel;
-mod device;
-mod embedded;
-mod event;
-mod failure;
-mod log;
-mod options;
-mod raw;
-mod report;
-mod session;
-mod stats;
+// In the order of the header; the empty lines keep rustfmt from sorting them.
 mod status;
-mod streams;
-mod values;
+
+mod failure;
+
+mod raw;
+
 mod version;
+
+mod values;
+
+mod options;
+
+mod device;
+
+mod embedded;
+
+mod streams;
+
+mod channel;
+
+mod session;
+
+mod event;
+
+mod report;
+
+mod stats;
+
+mod log;
 
 pub use channel::*;
 pub use device::*;
