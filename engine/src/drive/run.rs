@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver as Channel;
 use super::control::Control;
 use super::data::{DataHandle, DataThread, Job};
 use super::inbox::{Chunk, Inbox, Input, WorkTag};
+use super::live::Live;
 use super::outbox::{Outbox, SessionEvent};
 use super::streams::{StreamEvent, Streams};
 use super::watch::Watch;
@@ -23,7 +24,7 @@ use crate::machine::{
     Action, Command, EncodeResult, Event, Finish, Machine, Notice, Outgoing, ReadResult, Request,
     WriteResult,
 };
-use crate::metrics::Step;
+use crate::metrics::{Metrics, Step};
 use crate::outcome::{Breach, Cause, Ending, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice, RingConfig, open};
@@ -87,6 +88,7 @@ pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) report: Arc<Mutex<Option<Report>>>,
+    pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
 }
 
@@ -112,6 +114,7 @@ pub(crate) struct Drive {
     outbox: Arc<Outbox>,
     report: Arc<Mutex<Option<Report>>>,
     watch: Watch,
+    live: Live,
     backend: Backend,
     fallback: Option<String>,
     backend_choice: BackendChoice,
@@ -138,11 +141,14 @@ impl Drive {
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let outbox = Arc::new(Outbox::new()?);
         let report = Arc::new(Mutex::new(None));
+        let metrics = Metrics::new(config.devices.len(), config.sockets.len());
+        let metrics = Arc::new(Mutex::new(metrics));
+        let live = Live::new(Arc::clone(&metrics));
         let (opened, ready) = crossbeam_channel::bounded(1);
         let shared = (Arc::clone(&outbox), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
             // The ring belongs to the thread that opens it.
-            match Drive::open(config, shared.0, shared.1) {
+            match Drive::open(config, shared.0, shared.1, live) {
                 Ok(drive) => {
                     let _ = opened.send(Ok(drive.inbox.clone()));
                     Guarded(drive).run();
@@ -153,13 +159,14 @@ impl Drive {
             }
         })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, report, thread: Some(thread) })
+        Ok(Running { inbox, outbox, report, metrics, thread: Some(thread) })
     }
 
     fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
         report: Arc<Mutex<Option<Report>>>,
+        live: Live,
     ) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
         let streams = config.sockets.len();
@@ -189,6 +196,7 @@ impl Drive {
         Ok(Drive {
             machines: config.machines,
             watch: Watch::new(devices.len(), streams, now_ns()),
+            live,
             devices,
             streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
             workers,
@@ -242,7 +250,11 @@ impl Drive {
     fn timeout(&self) -> Option<Duration> {
         let now_ns = now_ns();
         let endings = self.devices.iter().filter_map(|d| d.ending.map(|(_, until)| until));
-        let next = endings.chain(self.machines.deadline_ns()).chain(self.linger_until_ns).min()?;
+        let next = endings
+            .chain(self.machines.deadline_ns())
+            .chain(self.linger_until_ns)
+            .chain(self.live.deadline_ns())
+            .min()?;
         Some(Duration::from_nanos(next.saturating_sub(now_ns)))
     }
 
@@ -258,6 +270,7 @@ impl Drive {
         if self.machines.deadline_ns().is_some_and(|at| at <= now_ns) {
             self.feed(Event::Tick);
         }
+        self.live.look(now_ns, &self.watch.metrics, self.streams.metrics());
     }
 
     /// Hands on what streams and actions have caused, until there is nothing more.
@@ -278,6 +291,7 @@ impl Drive {
     fn feed(&mut self, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let now_ns = now_ns();
+        self.live.touch();
         self.machines.machine().handle(now_ns, event, &mut actions);
         if !self.interrupted && self.machines.machine().is_ending() {
             self.interrupted = true;
