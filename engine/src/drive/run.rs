@@ -78,7 +78,8 @@ pub(crate) struct DriveConfig {
     pub(crate) workers: usize,
     pub(crate) backend: BackendChoice,
     pub(crate) zero_copy: bool,
-    pub(crate) cancel_bound: Duration,
+    /// How long an operation that a driver holds is waited for.
+    pub(crate) detach_bound: Duration,
     pub(crate) wire_limits: WireLimits,
 }
 
@@ -119,7 +120,7 @@ pub(crate) struct Drive {
     fallback: Option<String>,
     backend_choice: BackendChoice,
     chunk_bytes: usize,
-    cancel_bound: Duration,
+    detach_bound: Duration,
     switchover: bool,
     /// The devices were told that the session is ending.
     interrupted: bool,
@@ -209,7 +210,7 @@ impl Drive {
             fallback: opened.fallback,
             backend_choice: config.backend,
             chunk_bytes: config.chunk_bytes,
-            cancel_bound: config.cancel_bound,
+            detach_bound: config.detach_bound,
             switchover: false,
             interrupted: false,
             caused: VecDeque::new(),
@@ -505,7 +506,7 @@ impl Drive {
         let entry = &mut self.devices[device.index()];
         match entry.data.take() {
             Some((handle, fd, epoch)) => {
-                entry.ending = Some((epoch, now_ns + self.cancel_bound.as_nanos() as u64));
+                entry.ending = Some((epoch, now_ns + self.detach_bound.as_nanos() as u64));
                 drop(fd);
                 handle.stop();
             }

@@ -137,7 +137,8 @@ impl Session {
             workers: options.workers,
             backend: options.backend,
             zero_copy: options.zero_copy && host == Host::Source,
-            cancel_bound: options.cancel_bound,
+            // The other half is left for the devices' way back.
+            detach_bound: options.cancel_bound / 2,
             wire_limits: WireLimits::from(&offer),
         })
         .map_err(Error::System)?;

@@ -33,8 +33,8 @@ pub struct Options {
     pub rate_bytes_per_s: Option<u64>,
     /// How long the peer may be silent before it counts as lost.
     pub peer_silence: Duration,
-    /// How long a cancel waits for an operation that a driver holds, and an abort for the devices'
-    /// way back.
+    /// How long a session that is given up may take to its end: half of it for operations that
+    /// drivers hold, the rest for the devices' way back.
     pub cancel_bound: Duration,
     /// How long to wait before a drained PRE_COPY device is asked again.
     pub precopy_poll: Duration,
