@@ -63,6 +63,7 @@ impl Sender {
                 device.promised = false;
                 device.harmless = 0;
                 self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
+                self.devices[id.index()].initial_read_back();
                 return;
             }
             ReadResult::Empty if !dead => {
@@ -83,6 +84,9 @@ impl Sender {
                 device.read_failed(errno);
             }
             _ => {}
+        }
+        if epoch == device.epoch {
+            device.initial_read_back();
         }
         device.held -= 1;
         self.slots.put(slot);
