@@ -73,6 +73,7 @@ impl Sender {
                 device.promised = false;
                 device.harmless = 0;
                 self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
+                self.devices[id.index()].initial_read_back();
                 return;
             }
             ReadResult::Empty if !dead => {
@@ -93,6 +94,9 @@ impl Sender {
                 device.read_failed(errno);
             }
             _ => {}
+        }
+        if epoch == device.epoch {
+            device.initial_read_back();
         }
         device.held -= 1;
         self.slots.put(slot);

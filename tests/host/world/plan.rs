@@ -63,6 +63,8 @@ pub(crate) struct DevicePlan {
     /// New PRE_COPY data comes only after PRECOPY_INFO.
     pub(crate) wants_info: bool,
     pub(crate) reinit: bool,
+    /// A read of a dead fd gives 0 where the drivers that are known give ENODEV.
+    pub(crate) false_end: bool,
     pub(crate) sized: bool,
     /// Longest piece of state in bytes, and how many pieces there are at most: at the start, each
     /// time that the guest dirties the device, how often it does, and at the end.
@@ -103,6 +105,8 @@ pub(crate) enum Trigger {
     Control(u64),
     /// The n-th read or write.
     Data(u64),
+    /// The n-th VFIO_DEVICE_RESET that the machine asks for.
+    Resetting(u64),
 }
 
 /// What.
@@ -270,6 +274,7 @@ impl DevicePlan {
             drained: rng.pick(&[Drained::NoMessage, Drained::Zero, Drained::Parks]),
             wants_info: rng.one_in(2),
             reinit: rng.one_in(3),
+            false_end: rng.one_in(6),
             sized: !rng.one_in(4),
             piece,
             // A few hundred reads an epoch at most.
@@ -286,12 +291,14 @@ impl DeviceFault {
     fn draw(rng: &mut Rng, devices: u64) -> DeviceFault {
         let host = rng.pick(&[SOURCE, SOURCE, TARGET]);
         let device = rng.below(devices) as u32;
-        let when = match rng.below(4) {
-            0 => Trigger::At(When::draw(rng)),
-            1 | 2 => Trigger::Control(rng.log(14)),
+        let when = match rng.below(12) {
+            0..=2 => Trigger::At(When::draw(rng)),
+            3..=7 => Trigger::Control(rng.log(14)),
+            8 => Trigger::Resetting(rng.below(3)),
             _ => Trigger::Data(rng.log(120)),
         };
         let what = match (rng.below(16), when) {
+            (_, Trigger::Resetting(_)) => Wrong::Fails(EAGAIN),
             (0..=8, _) => Wrong::Reset,
             (9, _) => Wrong::Error,
             (10, Trigger::Data(_)) => Wrong::Stuck(rng.pick(&[None, Some(1), Some(3)])),
@@ -316,7 +323,7 @@ impl Happening {
         let host = rng.pick(&[SOURCE, TARGET]);
         let stream = rng.below(u64::from(streams)) as u16;
         let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
-        match rng.below(18) {
+        match rng.below(19) {
             0 | 1 => Happening::Cut(stream),
             2 => Happening::CutAll,
             3 => Happening::Stall(stream, stall_ns),
@@ -324,7 +331,7 @@ impl Happening {
             5 => Happening::Damage(host, rng.one_in(2)),
             6 | 7 => Happening::Cancel(host),
             8..=10 => Happening::Discard(rng.below(devices) as u32),
-            11 | 12 => Happening::Message(host),
+            11 | 12 | 18 => Happening::Message(host),
             13 => Happening::Local(host),
             17 => Happening::AttachFails(host),
             _ => Happening::EarlyTick(host),
