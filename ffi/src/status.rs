@@ -143,3 +143,19 @@ pub extern "C" fn vferry_status_text(status: i32) -> *const c_char {
     let known = vferry_status::TEXTS.iter().find(|(known, _)| *known as i32 == status);
     known.map_or(c"unknown status", |(_, text)| text).as_ptr()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_text() {
+        let ledger = include_str!("../status.txt").lines();
+        let live = ledger.filter(|line| !line.starts_with('#') && !line.ends_with(" retired"));
+        let numbers: Vec<i32> = live
+            .map(|line| line.split(' ').next().unwrap_or("").parse().expect("a number"))
+            .collect();
+        let known: Vec<i32> = vferry_status::TEXTS.iter().map(|(known, _)| *known as i32).collect();
+        assert_eq!(numbers, known);
+    }
+}

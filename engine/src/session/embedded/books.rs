@@ -21,6 +21,17 @@ pub(super) enum Answer {
     Reset(Result<(), i32>),
 }
 
+impl Answer {
+    /// What it answers.
+    fn question(&self) -> Wanted {
+        match self {
+            Answer::State(state, _) => Wanted::State(*state),
+            Answer::PrecopyInfo(_) => Wanted::PrecopyInfo,
+            Answer::Reset(_) => Wanted::Reset,
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Books {
@@ -93,6 +104,10 @@ impl Books {
             Answer::Reset(Ok(())) => pages.state = DeviceState::Running,
             _ => {}
         }
+        // At once, and not when the engine wakes up: a VMM that looks again is not to do it twice.
+        if pages.wanted == Some(answer.question()) {
+            self.unask(&mut pages);
+        }
         pages.answer = Some(answer);
         self.changed.notify_all();
     }
@@ -119,9 +134,14 @@ impl Books {
             }
             pages = self.changed.wait(pages).unwrap_or_else(PoisonError::into_inner);
         };
-        pages.wanted = None;
-        let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
+        self.unask(&mut pages);
         result.map_err(io::Error::from_raw_os_error)
+    }
+
+    fn unask(&self, pages: &mut Pages) {
+        pages.wanted = None;
+        // EAGAIN: it was read before.
+        let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Pages> {

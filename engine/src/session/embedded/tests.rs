@@ -90,6 +90,8 @@ fn the_eventfd_is_readable_while_a_question_waits() {
         |device| {
             assert!(readable(device));
             device.moved(DeviceState::Stop, None);
+            assert_eq!(device.wanted(), None, "it was answered");
+            assert!(!readable(device));
         },
     );
     assert!(answered.is_ok());
