@@ -81,12 +81,13 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     };
     let device_options =
         DeviceOptions { precopy: options.precopy, on_reset, ..DeviceOptions::default() };
+    let session_options = session_options(options, inputs.devices.len());
     let devices = named(inputs.devices)
         .map(|(name, device)| SourceDevice { name, device, options: device_options.clone() })
         .collect();
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
-    let session = Session::source(devices, fds(inputs.streams), session_options(options))
+    let session = Session::source(devices, fds(inputs.streams), session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
@@ -106,9 +107,9 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
 
 /// Takes the devices over: every device ends in RUNNING if all went well.
 pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
+    let options = session_options(&inputs.options, inputs.devices.len());
     let devices =
         named(inputs.devices).map(|(name, device)| TargetDevice { name, device }).collect();
-    let options = session_options(&inputs.options);
     let session = Session::target(devices, fds(inputs.streams), options)
         .map_err(|error| error.to_string())?;
     Ok(to_the_end(session, Vec::new()))
@@ -128,6 +129,16 @@ pub(crate) fn open_device(path: &Path) -> Result<Arc<dyn MigrationDevice>, Strin
     Ok(Arc::new(device))
 }
 
+/// Memory for buffers: the engine's default, or what so many devices take at the least, up to what
+/// leaves the whole process under 96 MiB.
+fn memory_bytes(options: &EngineOptions, devices: usize) -> usize {
+    const MOST_BYTES: usize = 64 << 20;
+    let workers = 2 * Options::default().workers;
+    let slots = devices * limits::SLOTS_PER_DEVICE_MIN + workers;
+    let least = slots * (options.chunk_bytes + limits::SLOT_HEAD_BYTES);
+    least.clamp(limits::ARENA_BYTES_DEFAULT, MOST_BYTES)
+}
+
 /// Both hosts know a device by its place.
 fn named(
     devices: Vec<Arc<dyn MigrationDevice>>,
@@ -139,8 +150,9 @@ fn fds(streams: Vec<TcpStream>) -> Vec<OwnedFd> {
     streams.into_iter().map(OwnedFd::from).collect()
 }
 
-fn session_options(options: &EngineOptions) -> Options {
+fn session_options(options: &EngineOptions, devices: usize) -> Options {
     Options {
+        memory_bytes: memory_bytes(options, devices),
         chunk_bytes: options.chunk_bytes,
         policy: match options.policy {
             Policy::Adaptive => session::Policy::Adaptive,
