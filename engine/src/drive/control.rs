@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, unbounded};
@@ -34,6 +35,7 @@ struct Asked {
 #[derive(Debug)]
 pub(super) struct Control {
     requests: Sender<Asked>,
+    thread: JoinHandle<()>,
 }
 
 impl Control {
@@ -43,7 +45,8 @@ impl Control {
         inbox: Inbox,
     ) -> io::Result<Control> {
         let (requests, queue) = unbounded::<Asked>();
-        std::thread::Builder::new().name(format!("ferry-ctl-{}", id.0)).spawn(move || {
+        let thread = std::thread::Builder::new().name(format!("ferry-ctl-{}", id.0));
+        let thread = thread.spawn(move || {
             let span = tracing::info_span!("control", device = id.0);
             let _entered = span.enter();
             // Every session begins with devices that run.
@@ -56,7 +59,16 @@ impl Control {
                 inbox.send(Input::Control { device: id, request: asked.request, result, fd, ns });
             }
         })?;
-        Ok(Control { requests })
+        Ok(Control { requests, thread })
+    }
+
+    /// Ends the thread and waits for it, so that nothing holds the device afterwards. Only for one
+    /// that has answered everything.
+    pub(super) fn finish(self) {
+        drop(self.requests);
+        if self.thread.join().is_err() {
+            tracing::warn!("a control thread panicked");
+        }
     }
 
     /// Asks; the answer comes as [`Input::Control`].

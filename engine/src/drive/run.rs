@@ -97,6 +97,8 @@ pub(crate) struct Running {
 struct Attached {
     behind: Arc<dyn MigrationDevice>,
     control: Control,
+    /// The control thread is with the driver.
+    asked: bool,
     /// What the last SET_STATE gave and nobody has taken.
     fresh: Option<OwnedFd>,
     data: Option<(DataHandle, Arc<OwnedFd>, Epoch)>,
@@ -191,7 +193,14 @@ impl Drive {
             .map(|(index, behind)| {
                 let id = DeviceId(index as u32);
                 let control = Control::spawn(id, Arc::clone(&behind), inbox.clone())?;
-                Ok(Attached { behind, control, fresh: None, data: None, ending: None })
+                Ok(Attached {
+                    behind,
+                    control,
+                    asked: false,
+                    fresh: None,
+                    data: None,
+                    ending: None,
+                })
             })
             .collect::<io::Result<Vec<Attached>>>()?;
         Ok(Drive {
@@ -316,6 +325,7 @@ impl Drive {
                     self.watch.running(now_ns());
                 }
                 self.devices[device.index()].fresh = fd;
+                self.devices[device.index()].asked = false;
                 self.feed(Event::Control { device, request, result });
             }
             Input::Read { device, epoch, slot, result, ns } => {
@@ -338,6 +348,7 @@ impl Drive {
                 let slot = slot.map(|slot| self.put(slot));
                 self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
             }
+            Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
             Input::Detached { device, epoch } => {
                 let entry = &mut self.devices[device.index()];
                 if entry.ending.is_some_and(|(ending, _)| ending == epoch) {
@@ -419,9 +430,10 @@ impl Drive {
         match action {
             Action::Control { device, request } => {
                 self.watch.asking(request, self.switchover, now_ns);
-                let entry = &self.devices[device.index()];
+                let entry = &mut self.devices[device.index()];
                 let data_fd = entry.data.as_ref().map(|(_, fd, _)| Arc::clone(fd));
                 entry.control.ask(request, data_fd);
+                entry.asked = true;
             }
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
@@ -658,9 +670,14 @@ impl Drop for Guarded {
             let fault = Fault::session(Cause::Local, Observation::Engine, message);
             self.0.finish(Finish { ending: Ending::Aborted, fault: Some(fault) }, now_ns());
         }
-        for device in &mut self.0.devices {
-            if let Some((handle, ..)) = device.data.take() {
+        for device in self.0.devices.drain(..) {
+            if let Some((handle, ..)) = device.data {
                 handle.stop();
+            }
+            // The embedder may take the device away once the session is over. Only a driver that
+            // has not answered keeps it.
+            if !device.asked {
+                device.control.finish();
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use vfio_ferry::limits::CHUNK_BYTES_DEFAULT;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fallback, Observation, OnReset};
+use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fallback, Fault, Observation, OnReset};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{Options, Sides};
 
@@ -77,8 +77,11 @@ fn began_anew(sent: &End, loaded: &End) -> Outcome {
         sent.completions.iter().filter(|c| c.ending == Ending::Restarted).collect();
     let [restart] = restarts[..] else { crate::checks::fail!("restarts: {restarts:?}") };
     let fault = restart.fault.as_ref();
-    let seen = fault.map(|fault| (fault.cause, fault.observed));
-    ensure!(seen == Some((Cause::DeviceReset, Observation::Read)), "restarted because {fault:?}");
+    let reset = |fault: &Fault| {
+        fault.cause == Cause::DeviceReset
+            && [Observation::Read, Observation::PrecopyInfo].contains(&fault.observed)
+    };
+    ensure!(fault.is_some_and(reset), "restarted because {fault:?}");
     ensure!(restart.device.0 == 0 && restart.epoch.0 == 0, "restarted: {restart:?}");
     ensure!(FAULT_BYTES.contains(&restart.bytes), "{} bytes were read before it", restart.bytes);
 
