@@ -153,6 +153,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Command(_) => "command",
         Event::Control { .. } => "control",
         Event::Read { .. } => "read",
+        Event::HungUp { .. } => "hung up",
         Event::Written { .. } => "written",
         Event::Detached { .. } => "detached",
         Event::Encoded { .. } => "encoded",
