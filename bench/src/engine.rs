@@ -5,23 +5,24 @@
 //! the byte counts that the report is made of are taken at the device (`device::watch`), the
 //! durations of the phases come from here.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use vfio_ferry::limits;
-pub(crate) use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
-pub(crate) use vfio_ferry::vfio::state::{Capabilities, DeviceState};
+pub(crate) use vfio_ferry::session::{
+    Capabilities, DeviceState, MigrationDevice, PrecopyInfo, limits,
+};
 
-use vfio_ferry::compress;
-use vfio_ferry::outcome::{DeviceOptions, OnReset, Phase};
-use vfio_ferry::ring::{self, Backend};
-use vfio_ferry::session::{Options, Report, Session, SessionEvent, SourceDevice, TargetDevice};
-use vfio_ferry::vfio::real::VfioDevice;
+use vfio_ferry::session::{
+    self, Backend, DeviceOptions, Notice, OnReset, Options, Phase, Report, Session, SessionEvent,
+    Sides, SourceDevice, TargetDevice, VfioDevice,
+};
 
 use crate::cli::{BackendChoice, OnResetChoice, Policy};
+use crate::process::message::Told;
+use crate::process::usage::monotonic_ns;
 use crate::switchover::{Sight, Switchover};
 
 /// What the embedder chooses for a session.
@@ -60,6 +61,14 @@ pub(crate) struct SideOutcome {
     pub(crate) backend: &'static str,
     /// Why the migration did not complete; none if it did.
     pub(crate) fault: Option<String>,
+    /// What the engine told of epochs and migrations that ended early, in order.
+    pub(crate) told: Vec<Told>,
+    /// Bytes of state that were handed over, all devices together, by the engine's own count.
+    pub(crate) state_bytes: u64,
+    /// Bytes of state that were sent in discarded epochs, all devices together (source).
+    pub(crate) discarded_bytes: u64,
+    /// When this side knew that it was over, on CLOCK_MONOTONIC.
+    pub(crate) ended_ns: u64,
 }
 
 /// Migrates away: every device ends stopped if all went well, else in RUNNING.
@@ -76,11 +85,15 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
         .map(|(name, device)| SourceDevice { name, device, options: device_options.clone() })
         .collect();
     let mut switchover = Switchover::new(options.precopy);
+    let mut told = Vec::new();
     let session = Session::source(devices, fds(inputs.streams), session_options(options))
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
-            Some(SessionEvent::Notice(notice)) => switchover.saw(Sight::Notice(notice)),
+            Some(SessionEvent::Notice(notice)) => {
+                told.extend(early_end(&notice));
+                switchover.saw(Sight::Notice(notice));
+            }
             Some(SessionEvent::Finished(_)) => break,
             Some(_) => {}
             None => switchover.saw(Sight::Nothing),
@@ -88,7 +101,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     }
     // On a session that has finished this changes nothing.
     session.switchover().map_err(|error| error.to_string())?;
-    Ok(outcome(session.finish()))
+    Ok(to_the_end(session, told))
 }
 
 /// Takes the devices over: every device ends in RUNNING if all went well.
@@ -98,7 +111,15 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
     let options = session_options(&inputs.options);
     let session = Session::target(devices, fds(inputs.streams), options)
         .map_err(|error| error.to_string())?;
-    Ok(outcome(session.finish()))
+    Ok(to_the_end(session, Vec::new()))
+}
+
+/// How long a sender may take from its first connection to its last.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Accepts all streams of one sender, as many as it has.
+pub(crate) fn accept(listener: &TcpListener) -> Result<Vec<OwnedFd>, String> {
+    session::accept(listener, CONNECT_MAX).map_err(|error| error.to_string())
 }
 
 /// Opens a real device by its sysfs path. The error names the path.
@@ -122,23 +143,57 @@ fn session_options(options: &EngineOptions) -> Options {
     Options {
         chunk_bytes: options.chunk_bytes,
         policy: match options.policy {
-            Policy::Adaptive => compress::policy::Policy::Adaptive,
-            Policy::Raw => compress::policy::Policy::Raw,
-            Policy::Zstd(level) => compress::policy::Policy::Zstd(level),
+            Policy::Adaptive => session::Policy::Adaptive,
+            Policy::Raw => session::Policy::Raw,
+            Policy::Zstd(level) => session::Policy::Zstd(level),
         },
         backend: match options.backend {
-            BackendChoice::Auto => ring::BackendChoice::Auto,
-            BackendChoice::IoUring => ring::BackendChoice::IoUring,
-            BackendChoice::Syscalls => ring::BackendChoice::Syscalls,
+            BackendChoice::Auto => session::BackendChoice::Auto,
+            BackendChoice::IoUring => session::BackendChoice::IoUring,
+            BackendChoice::Syscalls => session::BackendChoice::Syscalls,
         },
         ..Options::default()
     }
+}
+
+/// Listens to a session until it is over.
+fn to_the_end(session: Session, mut told: Vec<Told>) -> SideOutcome {
+    while let Some(event) = session.wait_event(None) {
+        if let SessionEvent::Notice(notice) = event {
+            told.extend(early_end(&notice));
+        }
+    }
+    let ended_ns = monotonic_ns();
+    SideOutcome { told, ended_ns, ..outcome(session.finish()) }
+}
+
+/// What a completion says that is not one of success.
+fn early_end(notice: &Notice) -> Option<Told> {
+    let Notice::Completion(completion) = notice else { return None };
+    let fault = completion.fault.as_ref()?;
+    Some(Told {
+        at_ns: monotonic_ns(),
+        device: completion.device.0,
+        ending: completion.ending.name().to_owned(),
+        phase: completion.phase.name().to_owned(),
+        cause: fault.cause.name().to_owned(),
+        observed: fault.observed.name().to_owned(),
+        errno: fault.errno,
+        message: fault.message.clone(),
+    })
 }
 
 fn outcome(report: Report) -> SideOutcome {
     let phase = |phase: Phase| {
         let times = report.metrics.phase(phase);
         (!times.is_empty()).then(|| (phase.name(), Duration::from_nanos(times.max())))
+    };
+    let (state_bytes, discarded_bytes) = match &report.sides {
+        Sides::Source(devices) => {
+            let bytes = devices.iter().map(|device| (device.total.bytes, device.discarded_bytes));
+            bytes.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+        }
+        Sides::Target(devices) => (devices.iter().map(|device| device.total.bytes).sum(), 0),
     };
     SideOutcome {
         phases: Phase::ALL.into_iter().filter_map(phase).collect(),
@@ -151,5 +206,8 @@ fn outcome(report: Report) -> SideOutcome {
             Some(fault) => format!("{}: {fault}", report.finish.ending),
             None => report.finish.ending.to_string(),
         }),
+        state_bytes,
+        discarded_bytes,
+        ..SideOutcome::default()
     }
 }

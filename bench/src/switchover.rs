@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::machine::{Estimate, Notice};
-use vfio_ferry::outcome::{Completion, Ending};
+use vfio_ferry::session::{Completion, Ending, Estimate, Notice};
 
 /// What the source's session showed.
 pub(crate) enum Sight {
@@ -14,8 +13,8 @@ pub(crate) enum Sight {
 }
 
 /// The decision. Without PRE_COPY: as soon as the streams are agreed on. With it: when the initial
-/// data is loaded on the target and the downtime that the engine expects is short, or no longer
-/// gets shorter.
+/// data is loaded on the target and nothing is left to be moved before the stop, or the downtime
+/// that the engine expects is short, or no longer gets shorter.
 pub(crate) struct Switchover {
     precopy: bool,
     least_ns: Option<u64>,
@@ -56,10 +55,13 @@ impl Switchover {
     }
 
     fn weigh(&mut self, estimate: &Estimate) {
-        let Some(downtime_ns) = estimate.downtime_ns.filter(|_| estimate.initial_data_loaded)
-        else {
+        if !estimate.initial_data_loaded {
             return;
-        };
+        }
+        // The rest can only go once the device is stopped: waiting makes it no less. A device that
+        // saves nothing in PRE_COPY, or not any more, is so from the start.
+        self.decided |= estimate.pending_bytes == 0;
+        let Some(downtime_ns) = estimate.downtime_ns else { return };
         if self.least_ns.is_none_or(|least| downtime_ns < least) {
             (self.least_ns, self.no_better) = (Some(downtime_ns), 0);
         } else {
@@ -76,7 +78,7 @@ mod tests {
     fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
         Sight::Notice(Notice::Estimate(Estimate {
             initial_data_loaded,
-            pending_bytes: 0,
+            pending_bytes: 1,
             stop_copy_bytes: Some(0),
             state_bytes_per_s: 1,
             ratio: 1.0,
@@ -103,6 +105,20 @@ mod tests {
     fn short_enough_and_loaded() {
         let sights = [estimate(false, 1), estimate(true, 900), estimate(true, 90)];
         assert_eq!(decided_after(true, sights), Some(2));
+    }
+
+    #[test]
+    fn a_drained_device_is_waited_for_no_longer() {
+        let pending = |pending_bytes, downtime_ns| {
+            let Sight::Notice(Notice::Estimate(estimate)) = estimate(true, 0) else {
+                unreachable!("what it makes")
+            };
+            Sight::Notice(Notice::Estimate(Estimate { pending_bytes, downtime_ns, ..estimate }))
+        };
+        let slow = Some(900_000_000);
+        assert_eq!(decided_after(true, [pending(9, slow), pending(0, slow)]), Some(1));
+        // Too small for a rate to be measured by.
+        assert_eq!(decided_after(true, [pending(9, None), pending(0, None)]), Some(1));
     }
 
     #[test]

@@ -12,15 +12,19 @@ use std::time::Duration;
 
 use vfio_ferry::outcome::{DeviceOptions, OnReset};
 use vfio_ferry::session::{Options, Session, SourceDevice, connect};
+use vfio_ferry::vfio::VfioDevice;
 use vfio_ferry::vfio::device::MigrationDevice;
-use vfio_ferry::vfio::real::VfioDevice;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().ok_or("usage: source ADDRESS [SYSFS-PATH]")?;
     let device: Arc<dyn MigrationDevice> = match arguments.next() {
         Some(path) => Arc::new(VfioDevice::open(path)?),
-        None => demo::Demo::new(&vec![7; 64 << 20])?,
+        None => {
+            let demo = demo::Demo::new(&vec![7; 64 << 20])?;
+            println!("{} bytes of state are to leave", demo.content()?.len());
+            demo
+        }
     };
     let options = DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() };
     let device = SourceDevice { name: "net0".to_owned(), device, options };

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfio_ferry::session::{Options, Session, SessionEvent, TargetDevice, accept};
+use vfio_ferry::vfio::VfioDevice;
 use vfio_ferry::vfio::device::MigrationDevice;
-use vfio_ferry::vfio::real::VfioDevice;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);

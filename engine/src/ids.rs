@@ -18,7 +18,7 @@ macro_rules! id {
 
 id! {
     /// A device of a session, as both hosts number it: the embedder's own number, below
-    /// [`Limits::devices_max`](crate::limits::Limits::devices_max).
+    /// [`DEVICES_MAX`](crate::limits::DEVICES_MAX).
     DeviceId(u32), "device"
 }
 id! {

@@ -33,6 +33,10 @@ pub const MESSAGES_WAITING_MAX: usize = 64;
 /// Most completions and events that wait for the embedder before stats updates are merged.
 pub const EVENTS_WAITING_MAX: usize = 1024;
 
+/// Most frames, messages aside, that may wait for an idle stream: beyond it the peer asks for more
+/// than it takes in. Ahead of what the credits, pings and devices of a session can ever need.
+pub const ANSWERS_WAITING_MAX: usize = 16 * DEVICES_MAX;
+
 /// How many slots of a session's arena each device owns at least: one under the kernel's hand
 /// (being read or written), one in or behind the compressor, one on the wire.
 pub const SLOTS_PER_DEVICE_MIN: usize = 3;

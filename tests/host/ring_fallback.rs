@@ -6,28 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use vfio_ferry::buffers::Buffer;
 use vfio_ferry::ring::{Backend, BackendChoice, Op, OpenError, RingConfig, Token, class, open};
+use vfio_ferry_tests::refuse::where_refused;
 
 const CONFIG: RingConfig =
     RingConfig { backend: BackendChoice::Auto, depth: 4, files: 2, zero_copy: None };
-
-/// Runs `test` on a thread where `call` answers `errno`. A filter cannot be taken off again.
-fn where_refused(call: libc::c_long, errno: i32, test: impl FnOnce() + Send + 'static) {
-    let filtered = move || {
-        let filter = SeccompFilter::new(
-            [(call, Vec::new())].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(errno.unsigned_abs()),
-            std::env::consts::ARCH.try_into().expect("a known architecture"),
-        );
-        let program: BpfProgram = filter.expect("filter").try_into().expect("a filter of one rule");
-        apply_filter(&program).expect("seccomp");
-        test();
-    };
-    std::thread::spawn(filtered).join().expect("the filtered thread");
-}
 
 fn falls_back_and_says(call: libc::c_long, errno: i32, word: &'static str) {
     where_refused(call, errno, move || {

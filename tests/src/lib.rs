@@ -1,1 +1,10 @@
-//! Test devices and harnesses.
+//! Test devices and harnesses of vfio-ferry: what the tests under `host/` share.
+
+pub mod device;
+pub mod mutate;
+pub mod pair;
+pub mod peer;
+pub mod process;
+pub mod refuse;
+pub mod runs;
+pub mod script;

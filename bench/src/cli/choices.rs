@@ -49,14 +49,15 @@ pub(crate) enum BackendChoice {
 }
 
 /// What follows when the device is reset while it is being saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OnResetChoice {
-    /// The migration is aborted.
+    /// Abort the migration; the source's devices run again (default).
+    #[default]
     Abort,
-    /// What was sent of the device is discarded and its saving starts again in PRE_COPY.
+    /// Discard what was sent of that device, and start its saving again in PRE_COPY.
     Restart,
-    /// What was sent is discarded and the whole state is sent from STOP_COPY.
+    /// Discard what was sent of that device, and send its whole state once it is stopped.
     StopCopy,
 }
 
@@ -139,6 +140,18 @@ impl fmt::Display for DataKind {
             DataKind::Random => f.write_str("random"),
             DataKind::File(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+impl fmt::Display for ResetAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ResetAt::PreCopy => "pre_copy",
+            ResetAt::Stop => "stop",
+            ResetAt::StopCopy => "stop_copy",
+            ResetAt::Load => "load",
+            ResetAt::Bytes(size) => return size.fmt(f),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Failure, check_data, input, link};
+use super::{Failure, check_data, input, link, many};
 use crate::cli::{CompareArgs, OnResetChoice, Rate, Size};
 use crate::contender::Contender;
 use crate::process::message::RunSpec;
@@ -20,11 +20,11 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
     let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let contenders = rounds(&spec, args.runs);
     println!(
-        "ferry-bench compare: {} of {} state, {} device(s), 1 stream, STOP_COPY, {} rounds, {}{}\n",
+        "ferry-bench compare: {} of {} state, {}, 1 stream, STOP_COPY, {}, {}{}\n",
         spec.state,
         spec.data,
-        spec.devices,
-        args.runs,
+        many(spec.devices.into(), "device"),
+        many(args.runs as usize, "round"),
         spec.link.congestion,
         spec.link.rate.map_or_else(String::new, |rate| format!(", link {rate}")),
     );
@@ -108,7 +108,7 @@ fn table(contenders: &[(Contender, Runs)]) -> String {
             duration(runs.cpu_ns),
             duration(runs.device_cpu_ns),
             Size(runs.peak_rss_bytes).to_string(),
-            if runs.verified { format!("{} runs", runs.runs) } else { "no".to_owned() },
+            if runs.verified { many(runs.runs, "run") } else { "no".to_owned() },
         ]);
     }
     table.text()
@@ -127,8 +127,8 @@ fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
         reset_at: None,
         link: link(&args.link)?,
         policy: args.engine.policy,
-        backend: args.engine.backend,
-        chunk: args.engine.chunk,
+        backend: args.engine.host.backend,
+        chunk: args.engine.host.chunk,
         precopy: false,
         on_reset: OnResetChoice::Abort,
     })

@@ -1,46 +1,54 @@
 //! `downtime`: migrate test devices between two processes, several times, and report.
 
-use super::{Failure, check_data, input, link};
-use crate::cli::DowntimeArgs;
+use super::{Failure, check_data, input, link, many, rounds};
+use crate::cli::{DowntimeArgs, ResetAt};
 use crate::contender::Contender;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::json::{DowntimeReport, JsonFile};
 use crate::report::progress::Progress;
+use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
 
 /// Runs the command.
 pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     check_data(&args.device.data)?;
+    check_reset(args)?;
     let spec = spec(args)?;
     let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
-    let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
-    let mut progress = Progress::new(expected_bytes.saturating_mul(u64::from(args.runs)));
-    let mut runs = Vec::new();
-    for number in 1..=args.runs {
-        progress.begin(format!("run {number} of {}", args.runs));
-        let run = Run::new(&pair::run(&spec, &mut |bytes| progress.at(bytes)));
-        progress.end(expected_bytes);
-        let complete = run.outcome == Outcome::Complete;
-        runs.push(run);
-        if !complete {
-            break;
+    let (runs, reset) = match spec.reset_at {
+        None => (migrate(&spec, args.runs), None),
+        Some(at) => {
+            let rounds = rounds::go(&spec, args.runs);
+            let reset = Reset::new(at, spec.on_reset, &rounds);
+            let fault = rounds.iter().find_map(Round::fault);
+            let runs: Vec<Run> = rounds.into_iter().map(|round| round.chosen).collect();
+            (runs, Some((reset, fault)))
         }
-    }
-    drop(progress);
+    };
     let runs = Runs::new(&runs);
     println!("{}\n", title(&spec, args.runs));
     if runs.runs > 0 {
         print!("{}", table::runs(&runs));
     }
-    let report = DowntimeReport { runs: &runs, spec: &spec };
+    let section = reset.as_ref().map(|(reset, _)| reset);
+    let report = DowntimeReport { runs: &runs, reset: section, spec: &spec };
     json.write(&report).map_err(|error| input("--json", error))?;
     if runs.verified {
         println!(
-            "  {:<12} {} of {} runs: source and target digests are equal",
-            "verified", runs.runs, args.runs
+            "  {:<12} {} of {}: source and target digests are equal",
+            "verified",
+            runs.runs,
+            many(args.runs as usize, "run")
         );
+    }
+    if let Some((reset, fault)) = &reset {
+        let gap = if runs.runs > 0 { "\n" } else { "" };
+        print!("{gap}{}", reset::text(reset, spec.devices));
+        return fault.clone().map_or(Ok(()), |fault| Err(Failure::Migration(fault)));
+    }
+    if runs.verified {
         return Ok(());
     }
     let reason = runs.message.unwrap_or_else(|| "no reason was given".to_owned());
@@ -48,6 +56,46 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
         Outcome::Mismatch => format!("the loaded state differs: {reason}"),
         _ => format!("the migration did not complete: {reason}"),
     }))
+}
+
+/// Migrates so often; stops after the first migration that does not complete.
+fn migrate(spec: &RunSpec, count: u32) -> Vec<Run> {
+    let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
+    let mut progress = Progress::new(expected_bytes.saturating_mul(u64::from(count)));
+    let mut runs = Vec::new();
+    for number in 1..=count {
+        progress.begin(format!("run {number} of {count}"));
+        let run = Run::new(&pair::run(spec, &mut |bytes| progress.at(bytes)));
+        progress.end(expected_bytes);
+        let complete = run.outcome == Outcome::Complete;
+        runs.push(run);
+        if !complete {
+            break;
+        }
+    }
+    runs
+}
+
+/// A reset that cannot come is bad input.
+fn check_reset(args: &DowntimeArgs) -> Result<(), Failure> {
+    let Some(at) = args.reset_at else {
+        return match args.saving.on_reset {
+            Some(_) => {
+                Err(input("--on-reset", "says what follows a reset; --reset-at says when it is"))
+            }
+            None => Ok(()),
+        };
+    };
+    let option = format!("--reset-at {at}");
+    match at {
+        ResetAt::PreCopy | ResetAt::Stop if !args.saving.precopy => {
+            Err(input(&option, "there is no PRE_COPY to be left without --precopy"))
+        }
+        ResetAt::Bytes(size) if !args.saving.precopy && size > args.device.state => {
+            Err(input(&option, format!("the state has only {}", args.device.state)))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
@@ -62,18 +110,14 @@ fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
         reset_at: args.reset_at,
         link: link(&args.link)?,
         policy: args.engine.policy,
-        backend: args.engine.backend,
-        chunk: args.engine.chunk,
+        backend: args.engine.host.backend,
+        chunk: args.engine.host.chunk,
         precopy: args.saving.precopy,
-        on_reset: args.saving.on_reset,
+        on_reset: args.saving.on_reset.unwrap_or_default(),
     })
 }
 
 fn title(spec: &RunSpec, runs: u32) -> String {
-    let many = |count: u32, what: &str| match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    };
     let mut parts = vec![
         format!("{} of {} state", spec.state, spec.data),
         many(spec.devices.into(), "device"),
@@ -84,9 +128,12 @@ fn title(spec: &RunSpec, runs: u32) -> String {
     if let Some(rate) = spec.link.rate {
         parts.push(format!("link {rate}"));
     }
+    if let Some(rate) = spec.dirty_rate {
+        parts.push(format!("dirty {rate}"));
+    }
     if let Some(rate) = spec.device_rate {
         parts.push(format!("device {rate}"));
     }
-    parts.push(many(runs, "run"));
+    parts.push(many(runs as usize, "run"));
     format!("ferry-bench downtime: {}", parts.join(", "))
 }

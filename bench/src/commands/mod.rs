@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod downtime;
 pub(crate) mod real;
+mod rounds;
 
 use crate::cli::{DataKind, LinkArgs};
 use crate::data::Content;
@@ -32,6 +33,14 @@ impl Failure {
 /// Bad input, with the option that it came from.
 fn input(option: &str, error: impl std::fmt::Display) -> Failure {
     Failure::Input(format!("{option}: {error}"))
+}
+
+/// So many of something, in words.
+fn many(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 fn link(args: &LinkArgs) -> Result<Link, Failure> {

@@ -4,126 +4,165 @@
 //! RUNNING: longer than the true one by the way back. The state is verified by the engine's own
 //! digest, which the target has checked before it lets the device run.
 
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Failure, input, link};
-use crate::cli::{RealArgs, ReceiveArgs, SendArgs};
+use super::{Failure, input, link, many};
+use crate::cli::{HostArgs, Policy, ReceiveArgs, SendArgs};
 use crate::contender::{Contender, Side};
 use crate::device::{Watch, Watched};
-use crate::engine::{self, EngineOptions, Inputs, MigrationDevice};
+use crate::engine::{self, EngineOptions, Inputs, MigrationDevice, SideOutcome};
 use crate::net;
+use crate::process::pulse::with_pulse;
 use crate::process::usage;
 use crate::report::json::JsonFile;
+use crate::report::progress::Progress;
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
 
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
-    let side = RealSide::open(Side::Source, &args.devices, &args.real)?;
-    let link = link(&args.real.link)?;
-    let streams = net::connect(args.connect, args.real.streams, &link)
-        .map_err(|error| input(&format!("--connect {}", args.connect), error))?;
-    side.run(streams, &args.real)
+    let link = link(&args.link)?;
+    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let connecting = format!("--connect {}", args.connect);
+    let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
+    let devices = RealDevices::open(&args.devices)?;
+    let streams =
+        net::connect(&addresses, args.streams, &link).map_err(|error| input(&connecting, error))?;
+    let options = EngineOptions {
+        policy: args.engine.policy,
+        precopy: args.saving.precopy,
+        on_reset: args.saving.on_reset.unwrap_or_default(),
+        ..options(&args.engine.host)
+    };
+    let title = format!("ferry-bench send: {} to {}", devices.words(), args.connect);
+    migrate(Side::Source, devices, streams, options, &title, json)
 }
 
 /// Runs `receive`.
 pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
-    let side = RealSide::open(Side::Target, &args.devices, &args.real)?;
-    let link = link(&args.real.link)?;
+    let link = link(&args.link)?;
+    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
     let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
-    eprintln!("listening on {}", args.listen);
-    let streams = net::accept(&listener, args.real.streams, &link)
-        .map_err(|error| input(&listening, error))?;
-    side.run(streams, &args.real)
+    let devices = RealDevices::open(&args.devices)?;
+    eprintln!("ferry-bench: listening on {}", args.listen);
+    net::wait_for_peer(&listener).map_err(|error| input(&listening, error))?;
+    let streams = engine::accept(&listener).map_err(Failure::Migration)?;
+    let streams =
+        net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
+    let title = format!("ferry-bench receive: {} on {}", devices.words(), args.listen);
+    migrate(Side::Target, devices, streams, options(&args.host), &title, json)
+}
+
+/// What either side chooses; the rest means nothing on a target.
+fn options(args: &HostArgs) -> EngineOptions {
+    EngineOptions {
+        policy: Policy::Adaptive,
+        backend: args.backend,
+        chunk_bytes: args.chunk.0 as usize,
+        precopy: false,
+        on_reset: Default::default(),
+    }
 }
 
 /// The devices of this side.
-struct RealSide {
-    side: Side,
+struct RealDevices {
     devices: Vec<Arc<dyn MigrationDevice>>,
     watches: Vec<Arc<Watch>>,
-    json: JsonFile,
 }
 
-impl RealSide {
-    /// Opens everything that can be wrong before anything is connected or stopped.
-    fn open(side: Side, paths: &[PathBuf], args: &RealArgs) -> Result<RealSide, Failure> {
-        let mut devices: Vec<Arc<dyn MigrationDevice>> = Vec::new();
-        let mut watches = Vec::new();
+impl RealDevices {
+    /// Opens what can be wrong before anything is connected or stopped.
+    fn open(paths: &[PathBuf]) -> Result<RealDevices, Failure> {
+        let mut all = RealDevices { devices: Vec::new(), watches: Vec::new() };
         for path in paths {
             let device = engine::open_device(path).map_err(|error| input("--device", error))?;
             let watch = Arc::<Watch>::default();
-            devices.push(Arc::new(Watched::new(device, Arc::clone(&watch))));
-            watches.push(watch);
+            all.devices.push(Arc::new(Watched::new(device, Arc::clone(&watch))));
+            all.watches.push(watch);
         }
-        let json =
-            JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
-        Ok(RealSide { side, devices, watches, json })
+        Ok(all)
     }
 
-    fn run(self, streams: Vec<std::net::TcpStream>, args: &RealArgs) -> Result<(), Failure> {
-        let failed = |error: String| Failure::Migration(error);
-        let tcp_congestion = net::congestion_in_use(&streams).map_err(|e| failed(e.to_string()))?;
-        let options = EngineOptions {
-            policy: args.engine.policy,
-            backend: args.engine.backend,
-            chunk_bytes: args.engine.chunk.0 as usize,
-            precopy: args.saving.precopy,
-            on_reset: args.saving.on_reset,
-        };
-        let began_ns = usage::monotonic_ns();
-        let cpu_before = usage::process_cpu_ns();
-        let inputs = Inputs { devices: self.devices, streams, options };
-        let outcome = Contender::Engine.run(self.side, inputs).map_err(failed)?;
-        let ended_ns = usage::monotonic_ns();
-        let stop_ns = self
-            .watches
-            .iter()
-            .map(|watch| watch.stop_called_ns.load(Ordering::Relaxed))
-            .filter(|&ns| ns > 0)
-            .min();
-        let rss = usage::peak_rss_bytes();
-        let (rss_source_bytes, rss_target_bytes) = match self.side {
-            Side::Source => (rss, 0),
-            Side::Target => (0, rss),
-        };
-        let run = Run {
-            outcome: if outcome.fault.is_none() { Outcome::Complete } else { Outcome::Aborted },
-            message: outcome.fault,
-            state_bytes: self.watches.iter().map(|it| it.bytes.load(Ordering::Relaxed)).sum(),
-            wire_bytes: outcome.wire_bytes,
-            // The target's own device stops long before the source's does.
-            downtime_ns: match self.side {
-                Side::Source => stop_ns.map_or(0, |stop_ns| ended_ns - stop_ns),
-                Side::Target => 0,
-            },
-            total_ns: ended_ns - began_ns,
-            transfer_ns: 0,
-            phases_ns: outcome
-                .phases
-                .iter()
-                .map(|(name, time)| ((*name).to_owned(), time.as_nanos() as u64))
-                .collect(),
-            cpu_ns: usage::process_cpu_ns() - cpu_before,
-            device_cpu_ns: 0,
-            rss_source_bytes,
-            rss_target_bytes,
-            backend: outcome.backend.to_owned(),
-            tcp_congestion,
-            resets: 0,
-        };
-        let runs = Runs::new(&[run]);
-        println!("ferry-bench {}: {} device(s)\n", self.side.name(), self.watches.len());
+    fn words(&self) -> String {
+        many(self.devices.len(), "device")
+    }
+}
+
+fn migrate(
+    side: Side,
+    devices: RealDevices,
+    streams: Vec<TcpStream>,
+    options: EngineOptions,
+    title: &str,
+    json: JsonFile,
+) -> Result<(), Failure> {
+    let failed = |error: String| Failure::Migration(error);
+    let tcp_congestion = net::congestion_in_use(&streams).map_err(|e| failed(e.to_string()))?;
+    let streams_used = many(streams.len(), "stream");
+    let cpu_before = usage::process_cpu_ns();
+    let RealDevices { devices, watches } = devices;
+    let inputs = Inputs { devices, streams, options };
+    let mut progress = Progress::of_unknown(side.name());
+    let bytes = || watches.iter().map(|watch| watch.bytes.load(Ordering::Relaxed)).sum();
+    let outcome = with_pulse(|| progress.at(bytes()), || Contender::Engine.run(side, inputs));
+    drop(progress);
+    let mut run = run(side, &watches, outcome.map_err(failed)?);
+    run.tcp_congestion = tcp_congestion;
+    run.cpu_ns = usage::process_cpu_ns() - cpu_before;
+    let runs = Runs::new(&[run]);
+    println!("{title}, {streams_used}\n");
+    if runs.runs > 0 {
         print!("{}", table::runs(&runs));
-        self.json.write(&runs).map_err(|error| input("--json", error))?;
-        match runs.message {
-            None => Ok(()),
-            Some(fault) => {
-                Err(Failure::Migration(format!("the migration did not complete: {fault}")))
-            }
-        }
+        println!("  {:<12} the target's digest of the loaded state is the source's", "verified");
+    }
+    json.write(&runs).map_err(|error| input("--json", error))?;
+    match runs.message {
+        None => Ok(()),
+        Some(fault) => Err(failed(format!("the migration did not complete: {fault}"))),
+    }
+}
+
+/// What the devices' own clocks and counts, and the engine's, come to.
+fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
+    let first = |time: fn(&Watch) -> u64| {
+        watches.iter().map(|watch| time(watch)).filter(|&ns| ns > 0).min().unwrap_or(0)
+    };
+    let since = |ns: u64| if ns > 0 { outcome.ended_ns.saturating_sub(ns) } else { 0 };
+    let rss = usage::peak_rss_bytes();
+    let (rss_source_bytes, rss_target_bytes, downtime_ns) = match side {
+        Side::Source => (rss, 0, since(first(|it| it.stop_called_ns.load(Ordering::Relaxed)))),
+        // The target's own device stops long before the source's does.
+        Side::Target => (0, rss, 0),
+    };
+    let read_bytes: Vec<u64> = watches.iter().map(|it| it.bytes.load(Ordering::Relaxed)).collect();
+    let restarts = outcome.told.iter().filter(|told| told.ending == "restarted").count();
+    Run {
+        outcome: if outcome.fault.is_none() { Outcome::Complete } else { Outcome::Aborted },
+        message: outcome.fault,
+        state_bytes: outcome.state_bytes,
+        wire_bytes: outcome.wire_bytes,
+        downtime_ns,
+        total_ns: since(first(|it| it.started_ns.load(Ordering::Relaxed))),
+        transfer_ns: 0,
+        phases_ns: outcome
+            .phases
+            .iter()
+            .map(|(name, time)| ((*name).to_owned(), time.as_nanos() as u64))
+            .collect(),
+        cpu_ns: 0,
+        device_cpu_ns: 0,
+        rss_source_bytes,
+        rss_target_bytes,
+        backend: outcome.backend.to_owned(),
+        tcp_congestion: String::new(),
+        resets: restarts as u32,
+        read_bytes,
+        discarded_bytes: outcome.discarded_bytes,
+        reset: None,
+        source_runs: false,
     }
 }

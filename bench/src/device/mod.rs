@@ -33,6 +33,7 @@ use rustix::io::Errno;
 use crate::cli::Rate;
 use crate::data::{Content, Origin};
 use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
+use crate::process::usage::monotonic_ns;
 use loading::Loading;
 use saving::Saving;
 
@@ -72,6 +73,8 @@ struct Inner {
     generation: u8,
     resets: u32,
     plan: Option<ResetPlan>,
+    /// When the plan came true, on CLOCK_MONOTONIC; 0 before.
+    planned_reset_ns: u64,
 }
 
 /// The session that runs, or the last one: its digest is asked for after it ended.
@@ -101,6 +104,7 @@ impl TestDevice {
             generation: 0,
             resets: 0,
             plan,
+            planned_reset_ns: 0,
         };
         TestDevice { config, inner: Mutex::new(inner) }
     }
@@ -120,6 +124,11 @@ impl TestDevice {
     /// How often the device was reset.
     pub(crate) fn resets(&self) -> u32 {
         self.lock().resets
+    }
+
+    /// When the device reset itself as planned, on CLOCK_MONOTONIC; 0 if it did not.
+    pub(crate) fn planned_reset_ns(&self) -> u64 {
+        self.lock().planned_reset_ns
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -184,6 +193,7 @@ impl Inner {
     fn reset_if_due(&mut self, moment: reset::Moment) {
         if self.plan.is_some_and(|plan| plan.is_due(moment)) {
             self.plan = None;
+            self.planned_reset_ns = monotonic_ns();
             self.reset();
         }
     }

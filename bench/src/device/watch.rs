@@ -17,7 +17,8 @@ use crate::process::usage::monotonic_ns;
 pub(crate) struct Watch {
     /// The first call that changed the state.
     pub(crate) started_ns: AtomicU64,
-    /// The last call that stopped a running device.
+    /// The first call that stopped a running device. A device that is reset in STOP_COPY is stopped
+    /// twice; its guest stands still from the first time on.
     pub(crate) stop_called_ns: AtomicU64,
     /// The return of the last call that put the device into STOP_COPY: from here on the stopped
     /// device's data can be read.
@@ -48,6 +49,11 @@ fn runs(state: DeviceState) -> bool {
     matches!(state, DeviceState::Running | DeviceState::PreCopy)
 }
 
+/// Keeps the first time.
+fn first(time: &AtomicU64, now_ns: u64) {
+    let _ = time.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed);
+}
+
 impl MigrationDevice for Watched {
     fn capabilities(&self) -> io::Result<Capabilities> {
         self.device.capabilities()
@@ -60,11 +66,10 @@ impl MigrationDevice for Watched {
     fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
         let watch = &self.watch;
         let called = monotonic_ns();
-        let first = Ordering::Relaxed;
-        let _ = watch.started_ns.compare_exchange(0, called, first, first);
+        first(&watch.started_ns, called);
         let stops = !runs(state) && self.device.state().is_ok_and(runs);
         if stops {
-            watch.stop_called_ns.store(called, Ordering::Relaxed);
+            first(&watch.stop_called_ns, called);
         }
         let result = self.device.set_state(state);
         if result.is_ok() {

@@ -7,10 +7,12 @@
 mod pacing;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 
@@ -48,13 +50,47 @@ pub(crate) fn accept(
         .collect()
 }
 
-/// Opens `count` connections, which share the link's rate.
-pub(crate) fn connect(address: SocketAddr, count: u16, link: &Link) -> io::Result<Vec<TcpStream>> {
+/// The addresses of a `HOST:PORT`.
+pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
+    let addresses: Vec<SocketAddr> = text.to_socket_addrs()?.collect();
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    }
+    Ok(addresses)
+}
+
+/// Waits for as long as it takes until somebody connects, and leaves it to be accepted.
+pub(crate) fn wait_for_peer(listener: &TcpListener) -> io::Result<()> {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    while poll(&mut fds, None).map_err(io::Error::from)? == 0 {}
+    Ok(())
+}
+
+/// Makes connections of a session what those of [`connect`] are.
+pub(crate) fn adopt(streams: Vec<OwnedFd>, link: &Link) -> io::Result<Vec<TcpStream>> {
+    let count = streams.len() as u64;
+    streams
+        .into_iter()
+        .map(|stream| {
+            let stream = TcpStream::from(stream);
+            prepare(&stream, link)?;
+            pace(&stream, link, count)?;
+            Ok(stream)
+        })
+        .collect()
+}
+
+/// Opens `count` connections to the first address that answers, which share the link's rate.
+pub(crate) fn connect(
+    addresses: &[SocketAddr],
+    count: u16,
+    link: &Link,
+) -> io::Result<Vec<TcpStream>> {
     let started = Instant::now();
     (0..count)
         .map(|_| {
             let stream = loop {
-                match TcpStream::connect(address) {
+                match TcpStream::connect(addresses) {
                     Err(error)
                         if error.kind() == io::ErrorKind::ConnectionRefused
                             && started.elapsed() < CONNECT_PATIENCE =>
@@ -65,12 +101,18 @@ pub(crate) fn connect(address: SocketAddr, count: u16, link: &Link) -> io::Resul
                 }
             };
             prepare(&stream, link)?;
-            if let Some(rate) = link.rate {
-                pacing::limit(&stream, (rate.0 / u64::from(count)).max(1))?;
-            }
+            pace(&stream, link, count.into())?;
             Ok(stream)
         })
         .collect()
+}
+
+/// Gives a connection its share of the link.
+fn pace(stream: &TcpStream, link: &Link, count: u64) -> io::Result<()> {
+    match link.rate {
+        Some(rate) => pacing::limit(stream, (rate.0 / count).max(1)),
+        None => Ok(()),
+    }
 }
 
 fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
@@ -108,7 +150,7 @@ mod tests {
     fn pair(link: &Link) -> (TcpStream, TcpStream) {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap_or_else(|e| panic!("{e}"));
         let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
-        let mut source = connect(address, 1, link).unwrap_or_else(|e| panic!("{e}"));
+        let mut source = connect(&[address], 1, link).unwrap_or_else(|e| panic!("{e}"));
         let mut target = accept(&listener, 1, link).unwrap_or_else(|e| panic!("{e}"));
         (source.remove(0), target.remove(0))
     }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::contender::Side;
 use crate::engine::{DeviceState, Inputs, MigrationDevice, SideOutcome};
+use crate::process::usage::monotonic_ns;
 use file::DataFd;
 
 /// A way to carry devices' states. The numbers returned are bytes on the stream.
@@ -49,7 +50,9 @@ pub(crate) fn run(peer: &dyn Peer, side: Side, inputs: Inputs) -> Result<SideOut
         Ok(bytes) => (bytes, None),
         Err(error) => (0, Some(error.to_string())),
     };
-    Ok(SideOutcome { phases, wire_bytes, backend: "syscalls", fault })
+    let ended_ns = monotonic_ns();
+    let backend = "syscalls";
+    Ok(SideOutcome { phases, wire_bytes, backend, fault, ended_ns, ..SideOutcome::default() })
 }
 
 type Phases = Vec<(&'static str, Duration)>;

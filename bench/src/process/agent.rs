@@ -3,20 +3,17 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
+use super::pulse::with_pulse;
 use super::usage;
 use crate::contender::Side;
 use crate::data::Content;
 use crate::device::{DeviceConfig, ResetPlan, TestDevice, Watch, Watched};
 use crate::engine::{EngineOptions, Inputs, MigrationDevice};
 use crate::net;
-
-/// How often progress is told.
-const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
 /// Reads a task, does it, and reports. An error is the parent's having gone.
 pub(crate) fn run() -> io::Result<()> {
@@ -68,7 +65,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         .collect();
     let cpu_before = usage::process_cpu_ns();
     let streams = match connect {
-        Some(address) => net::connect(address, spec.streams, &spec.link)
+        Some(address) => net::connect(&[address], spec.streams, &spec.link)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,
         None => accept(&spec).map_err(|error| format!("cannot listen: {error}"))?,
     };
@@ -78,10 +75,22 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         streams,
         options: engine_options(&spec),
     };
-    let outcome = with_progress(&benches, || spec.contender.run(side, inputs))?;
+    let mut told = 0;
+    let tell_progress = || {
+        let bytes = benches.iter().map(|bench| bench.watch.bytes.load(Ordering::Relaxed)).sum();
+        if bytes != told {
+            told = bytes;
+            // If the parent has gone, `end_with_parent` ends this process.
+            let _ = tell(&Event::Progress(bytes));
+        }
+    };
+    let outcome = with_pulse(tell_progress, || spec.contender.run(side, inputs))?;
     Ok(SideReport {
         devices: benches.iter().map(Bench::report).collect(),
         fault: outcome.fault,
+        told: outcome.told,
+        discarded_bytes: outcome.discarded_bytes,
+        ended_ns: outcome.ended_ns,
         phases_ns: outcome
             .phases
             .iter()
@@ -128,30 +137,6 @@ fn engine_options(spec: &RunSpec) -> EngineOptions {
     }
 }
 
-/// Runs `work` while another thread tells how far the devices are.
-fn with_progress<T>(benches: &[Bench], work: impl FnOnce() -> T) -> T {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let teller = scope.spawn(|| {
-            let mut told = 0;
-            while !done.load(Ordering::Acquire) {
-                thread::park_timeout(PROGRESS_PERIOD);
-                let bytes = benches.iter().map(|bench| bench.watch.bytes.load(Ordering::Relaxed));
-                let bytes = bytes.sum();
-                if bytes != told {
-                    told = bytes;
-                    // If the parent has gone, `end_with_parent` ends this process.
-                    let _ = tell(&Event::Progress(bytes));
-                }
-            }
-        });
-        let result = work();
-        done.store(true, Ordering::Release);
-        teller.thread().unpark();
-        result
-    })
-}
-
 impl Bench {
     fn watched(&self) -> Arc<dyn MigrationDevice> {
         let device: Arc<dyn MigrationDevice> = self.device.clone();
@@ -169,7 +154,9 @@ impl Bench {
             running_ns: read(&self.watch.running_ns),
             bytes: passed.bytes,
             digest: passed.digest.map(|digest| format!("{digest:032x}")),
+            all_bytes: read(&self.watch.bytes),
             resets: self.device.resets(),
+            reset_ns: self.device.planned_reset_ns(),
             state: self.device.state().map_or_else(|e| e.to_string(), |state| state.to_string()),
         }
     }

@@ -69,6 +69,12 @@ pub(crate) enum Event {
 pub(crate) struct SideReport {
     /// Why the migration did not complete; none if it did.
     pub(crate) fault: Option<String>,
+    /// What the engine told of devices whose epoch or migration ended early, in order.
+    pub(crate) told: Vec<Told>,
+    /// Bytes of state that were sent in vain, in epochs that were discarded.
+    pub(crate) discarded_bytes: u64,
+    /// When the side knew that it was over.
+    pub(crate) ended_ns: u64,
     /// The engine's phases on this side.
     pub(crate) phases_ns: Vec<(String, u64)>,
     /// Bytes on the wire.
@@ -85,6 +91,28 @@ pub(crate) struct SideReport {
     pub(crate) peak_rss_bytes: u64,
     /// The devices, in order.
     pub(crate) devices: Vec<DeviceReport>,
+}
+
+/// A completion that is not one of success, as the engine's embedder got it. The words are the
+/// engine's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// When it was fetched, on CLOCK_MONOTONIC.
+    pub(crate) at_ns: u64,
+    /// The device's number.
+    pub(crate) device: u32,
+    /// `restarted` or `aborted`.
+    pub(crate) ending: String,
+    /// Where the device was.
+    pub(crate) phase: String,
+    /// Why.
+    pub(crate) cause: String,
+    /// How it was seen.
+    pub(crate) observed: String,
+    /// The kernel's answer, if it gave one.
+    pub(crate) errno: Option<i32>,
+    /// The sentence for a person.
+    pub(crate) message: String,
 }
 
 /// What an agent reports about one device; times are CLOCK_MONOTONIC, 0 if they never came.
@@ -104,8 +132,12 @@ pub(crate) struct DeviceReport {
     pub(crate) bytes: u64,
     /// XXH3-128 over them in hexadecimal; none if the session did not reach its end.
     pub(crate) digest: Option<String>,
+    /// Bytes read or written, all sessions together.
+    pub(crate) all_bytes: u64,
     /// How often it was reset.
     pub(crate) resets: u32,
+    /// When it reset itself as planned.
+    pub(crate) reset_ns: u64,
     /// The state that it ended in.
     pub(crate) state: String,
 }

@@ -5,4 +5,5 @@
 pub(crate) mod agent;
 pub(crate) mod message;
 pub(crate) mod pair;
+pub(crate) mod pulse;
 pub(crate) mod usage;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
+use super::reset::Reset;
 use super::run::Runs;
 use super::spread::Spread;
 use crate::process::message::RunSpec;
@@ -36,6 +37,10 @@ pub(crate) struct DowntimeReport<'a> {
     /// The numbers.
     #[serde(flatten)]
     pub(crate) runs: &'a Runs,
+    /// What the reset cost, if there was one; the numbers above are then those of the migrations
+    /// with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reset: Option<&'a Reset>,
     /// What was run.
     pub(crate) spec: &'a RunSpec,
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod reset;
 pub(crate) mod run;
 pub(crate) mod spread;
 pub(crate) mod table;

@@ -18,10 +18,23 @@ impl Progress {
         } else {
             ProgressBar::hidden()
         };
-        let template = "{msg} [{bar:40}] {binary_bytes}/{binary_total_bytes} {eta}";
+        let template = "[{bar:30}] {binary_bytes}/{binary_total_bytes}, {eta} left; {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
+        Progress { bar, done_bytes: 0 }
+    }
+
+    /// A spinner, for a migration whose size nobody knows beforehand.
+    pub(crate) fn of_unknown(what: &'static str) -> Progress {
+        let bar = match io::stderr().is_terminal() {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
+        };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {binary_bytes}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
         Progress { bar, done_bytes: 0 }
     }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::reset::SeenReset;
 use super::spread::Spread;
 use crate::process::message::{DeviceReport, SideReport};
 use crate::process::pair::PairReport;
@@ -35,7 +36,8 @@ pub(crate) struct Run {
     pub(crate) state_bytes: u64,
     /// Bytes that the source put on the wire.
     pub(crate) wire_bytes: u64,
-    /// From the call that stopped the first device to the last device's RUNNING.
+    /// From the call that stopped the first device to the last device's RUNNING: the target's, or
+    /// the source's again after an abort.
     pub(crate) downtime_ns: u64,
     /// From the first call to any device to the last device's RUNNING.
     pub(crate) total_ns: u64,
@@ -57,6 +59,14 @@ pub(crate) struct Run {
     pub(crate) tcp_congestion: String,
     /// Resets of the source's devices.
     pub(crate) resets: u32,
+    /// Bytes read from each of the source's devices, all sessions together.
+    pub(crate) read_bytes: Vec<u64>,
+    /// Bytes of state that were sent in vain.
+    pub(crate) discarded_bytes: u64,
+    /// The reset that was planned, if it came.
+    pub(crate) reset: Option<SeenReset>,
+    /// Whether all of the source's devices ended in RUNNING.
+    pub(crate) source_runs: bool,
 }
 
 impl Run {
@@ -71,7 +81,15 @@ impl Run {
         };
         let last =
             |time: fn(&DeviceReport) -> u64| target.devices.iter().map(time).max().unwrap_or(0);
-        let running = last(|device| device.running_ns);
+        let begun = first(|device| device.started_ns);
+        let stopped = first(|device| device.stop_called_ns);
+        // After an abort it is on the source that the guest goes on, once that is known there.
+        let running = match outcome {
+            Outcome::Complete => last(|device| device.running_ns),
+            _ => source.ended_ns,
+        };
+        // A device that was never stopped has no downtime.
+        let since = |ns: u64| if ns > 0 { running.saturating_sub(ns) } else { 0 };
         let mut phases_ns = source.phases_ns.clone();
         phases_ns.extend(target.phases_ns.iter().filter(|(name, _)| name == LAST_PHASE).cloned());
         let join = |one: &str, two: &str| {
@@ -82,8 +100,8 @@ impl Run {
             message,
             state_bytes: target.devices.iter().map(|device| device.bytes).sum(),
             wire_bytes: source.wire_bytes,
-            downtime_ns: running.saturating_sub(first(|device| device.stop_called_ns)),
-            total_ns: running.saturating_sub(first(|device| device.started_ns)),
+            downtime_ns: since(stopped),
+            total_ns: since(begun),
             transfer_ns: last(|device| device.last_transfer_ns)
                 .saturating_sub(first(|device| device.stop_copy_ns)),
             phases_ns,
@@ -95,6 +113,10 @@ impl Run {
             tcp_congestion: join(&source.tcp_congestion, &target.tcp_congestion),
             // The target's device is reset by the engine, too, to discard an epoch.
             resets: source.devices.iter().map(|device| device.resets).sum(),
+            read_bytes: source.devices.iter().map(|device| device.all_bytes).collect(),
+            discarded_bytes: source.discarded_bytes,
+            reset: SeenReset::of(source, target),
+            source_runs: source.devices.iter().all(|device| device.state == "RUNNING"),
         }
     }
 }
@@ -176,6 +198,8 @@ pub(crate) struct Runs {
     pub(crate) tcp_congestion: String,
     /// Resets in all runs.
     pub(crate) resets: u32,
+    /// State that was sent in vain because of them, median.
+    pub(crate) discarded_bytes: u64,
 }
 
 impl Runs {
@@ -213,6 +237,7 @@ impl Runs {
             backend: name(|run| &run.backend),
             tcp_congestion: name(|run| &run.tcp_congestion),
             resets: runs.iter().map(|run| run.resets).sum(),
+            discarded_bytes: exact(|run| run.discarded_bytes),
         }
     }
 }

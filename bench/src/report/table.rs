@@ -14,6 +14,11 @@ impl Table {
         self.0.push(cells.into_iter().map(Into::into).collect());
     }
 
+    /// Adds a row in front of all others.
+    pub(crate) fn head<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.0.insert(0, cells.into_iter().map(Into::into).collect());
+    }
+
     /// The text, indented, a line each row.
     pub(crate) fn text(&self) -> String {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
@@ -38,50 +43,81 @@ impl Table {
     }
 }
 
-/// The report of several runs of one kind.
+/// The phases in which the guest still runs.
+const GUEST_RUNS: [&str; 3] = ["connect", "start", "pre_copy"];
+
+/// The report of several runs of one kind. What a side does not know is left out.
 pub(crate) fn runs(runs: &Runs) -> String {
+    let one = runs.runs == 1;
     let mut times = Table::default();
-    times.row(["", "p50", "p99", "max"]);
-    times.row(spread("downtime", &runs.downtime_ns));
-    for (name, time) in &runs.phases_ns {
-        times.row(spread(&format!("  {name}"), time));
+    let mut time = |name: &str, spread: &Spread| match (one, spread.max) {
+        (_, 0) => {}
+        (true, _) => times.row([name.to_owned(), duration(spread.p50)]),
+        (false, _) => times.row([
+            name.to_owned(),
+            duration(spread.p50),
+            duration(spread.p99),
+            duration(spread.max),
+        ]),
+    };
+    // A target that has no clock in common with its source knows no downtime.
+    let knows_downtime = runs.downtime_ns.max > 0;
+    let (before, stopped): (Vec<_>, Vec<_>) =
+        runs.phases_ns.iter().partition(|(name, _)| GUEST_RUNS.contains(&name.as_str()));
+    for (name, spread) in before {
+        time(name, spread);
     }
-    times.row(spread("total", &runs.total_ns));
+    time("downtime", &runs.downtime_ns);
+    for (name, spread) in stopped {
+        let indent = if knows_downtime { "  " } else { "" };
+        time(&format!("{indent}{name}"), spread);
+    }
+    time("total", &runs.total_ns);
+    if !one {
+        times.head(["", "p50", "p99", "max"]);
+    }
     let mut text = times.text();
     text.push('\n');
-    for (name, value) in [
-        ("state", Size(runs.state_bytes).to_string()),
-        ("on the wire", format!("{}, {}", Size(runs.wire_bytes), ratio(runs))),
-        ("throughput", Rate(runs.throughput_bytes_per_s).to_string()),
-        (
-            "cpu",
-            format!(
-                "{} in both processes, of which the test device {}",
-                duration(runs.cpu_ns),
-                duration(runs.device_cpu_ns)
-            ),
-        ),
-        (
-            "peak memory",
-            format!(
-                "source {}, target {}",
-                Size(runs.peak_rss_source_bytes),
-                Size(runs.peak_rss_target_bytes)
-            ),
-        ),
-        ("backend", runs.backend.clone()),
-        ("congestion", runs.tcp_congestion.clone()),
-    ] {
+    for (name, value) in lines(runs) {
         text += &format!("  {name:<12} {value}\n");
-    }
-    if runs.resets > 0 {
-        text += &format!("  {:<12} {}\n", "resets", runs.resets);
     }
     text
 }
 
-fn spread(name: &str, spread: &Spread) -> [String; 4] {
-    [name.to_owned(), duration(spread.p50), duration(spread.p99), duration(spread.max)]
+fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
+    let mut lines = vec![
+        ("state", Size(runs.state_bytes).to_string()),
+        ("on the wire", format!("{}, {}", Size(runs.wire_bytes), ratio(runs))),
+        ("throughput", Rate(runs.throughput_bytes_per_s).to_string()),
+    ];
+    lines.push((
+        "cpu",
+        match runs.device_cpu_ns {
+            0 => duration(runs.cpu_ns),
+            device => format!(
+                "{} in both processes, of which the test device {}",
+                duration(runs.cpu_ns),
+                duration(device)
+            ),
+        },
+    ));
+    let sides = [("source", runs.peak_rss_source_bytes), ("target", runs.peak_rss_target_bytes)];
+    let memory: Vec<String> = sides
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(side, bytes)| format!("{side} {}", Size(*bytes)))
+        .collect();
+    lines.push(("peak memory", memory.join(", ")));
+    lines.push(("backend", runs.backend.clone()));
+    lines.push(("congestion", runs.tcp_congestion.clone()));
+    if runs.resets > 0 {
+        let discarded = match runs.discarded_bytes {
+            0 => String::new(),
+            bytes => format!("; {} of state sent in vain", Size(bytes)),
+        };
+        lines.push(("resets", format!("{}{discarded}", runs.resets)));
+    }
+    lines
 }
 
 fn ratio(runs: &Runs) -> String {

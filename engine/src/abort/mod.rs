@@ -30,7 +30,16 @@ enum Step {
     Leaving,
     Resetting,
     Checking,
-    Done(Option<DeviceState>),
+    Done(Arrival),
+}
+
+/// Where a way back has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The device is as the goal says.
+    pub reached: bool,
+    /// Its state; none if it could not be read.
+    pub state: Option<DeviceState>,
 }
 
 /// Resets, and calls of SET_STATE, that are tried before a device is left as it is. One reset may
@@ -44,12 +53,14 @@ pub struct Recovery {
     step: Step,
     leaves: u32,
     resets: u32,
+    /// The last reset succeeded: RUNNING alone does not tell a blank device from a loaded one.
+    blank: bool,
 }
 
 impl Recovery {
     /// A way back that waits for [`quiet`](Self::quiet).
     pub fn new(goal: Goal) -> Recovery {
-        Recovery { goal, step: Step::Waiting, leaves: 0, resets: 0 }
+        Recovery { goal, step: Step::Waiting, leaves: 0, resets: 0, blank: false }
     }
 
     /// The data fd is closed and no request is in flight. Returns the first request.
@@ -67,6 +78,7 @@ impl Recovery {
     pub fn answered(&mut self, result: Result<Reply, i32>) -> Option<Request> {
         match self.step {
             Step::Leaving | Step::Resetting => {
+                self.blank = self.step == Step::Resetting && result.is_ok();
                 self.step = Step::Checking;
                 Some(Request::GetState)
             }
@@ -78,23 +90,21 @@ impl Recovery {
         }
     }
 
-    /// The device's state at the end, once there: none if it could not be read.
-    pub fn done(&self) -> Option<Option<DeviceState>> {
+    /// How it ended, once it has.
+    pub fn done(&self) -> Option<Arrival> {
         match self.step {
-            Step::Done(state) => Some(state),
+            Step::Done(arrival) => Some(arrival),
             _ => None,
         }
     }
 
     fn judge(&mut self, state: Option<DeviceState>) -> Option<Request> {
-        let arrived = match self.goal {
-            Goal::KeepState => state == Some(DeviceState::Running),
-            Goal::Blank => state == Some(DeviceState::Running) && self.resets > 0,
-        };
+        let runs = state == Some(DeviceState::Running);
+        let reached = runs && (self.goal == Goal::KeepState || self.blank);
         let must_reset = self.goal == Goal::Blank || state == Some(DeviceState::Error);
         let tries = if must_reset { self.resets } else { self.leaves };
-        if arrived || tries >= TRIES_MAX {
-            self.step = Step::Done(state);
+        if reached || tries >= TRIES_MAX {
+            self.step = Step::Done(Arrival { reached, state });
             None
         } else if must_reset {
             Some(self.reset())
@@ -135,7 +145,7 @@ mod tests {
                 _ => Ok(Reply::Set { fd: false }),
             });
         }
-        (asked, recovery.done().expect("it ends"))
+        (asked, recovery.done().expect("it ends").state)
     }
 
     const LEAVE: Request = Request::SetState(Running);
@@ -174,5 +184,18 @@ mod tests {
         let (asked, state) = run(Goal::Blank, &[]);
         assert_eq!(state, None);
         assert_eq!(asked.len(), 6);
+    }
+
+    #[test]
+    fn a_device_whose_reset_failed_is_not_blank_though_it_runs() {
+        let mut recovery = Recovery::new(Goal::Blank);
+        assert_eq!(recovery.quiet(), Some(Request::Reset));
+        for tries in 1..=TRIES_MAX {
+            assert_eq!(recovery.answered(Err(11)), Some(Request::GetState));
+            let next = recovery.answered(Ok(Reply::State(Running)));
+            assert_eq!(next, (tries < TRIES_MAX).then_some(Request::Reset));
+        }
+        let arrival = Arrival { reached: false, state: Some(Running) };
+        assert_eq!(recovery.done(), Some(arrival));
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -30,6 +30,12 @@ use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 const ENOMSG: i32 = 42;
 /// EINTR, ECANCELED, and the ERESTARTSYS that io-wq leaks: interrupted, in one way or another.
 const INTERRUPTED: [i32; 3] = [4, 125, 512];
+/// EAGAIN: nothing now.
+const EAGAIN: i32 = 11;
+/// A resume fd has no poll that would tell when it takes more: how often it is asked, and how long
+/// it is left alone in between.
+const AGAIN_MAX: u32 = 1000;
+const AGAIN_PAUSE: Duration = Duration::from_millis(1);
 /// EIO, for what can only be a broken driver.
 const EIO: i32 = 5;
 
@@ -250,6 +256,7 @@ impl Channel {
             result = WriteResult::Corrupt(Fault::breach(breach));
         } else {
             let mut written = 0;
+            let mut patience = AGAIN_MAX;
             while written < bytes {
                 let range = start + written..start + bytes;
                 let file = self.file;
@@ -262,7 +269,14 @@ impl Channel {
                         result = WriteResult::Failed(EIO);
                         break;
                     }
-                    Ok(more) => written += more,
+                    Ok(more) => {
+                        written += more;
+                        patience = AGAIN_MAX;
+                    }
+                    Err(EAGAIN) if patience > 0 && !self.stopped() => {
+                        patience -= 1;
+                        std::thread::sleep(AGAIN_PAUSE);
+                    }
                     Err(errno) if INTERRUPTED.contains(&errno) && self.stopped() => {
                         result = WriteResult::Cancelled;
                         break;
@@ -340,5 +354,5 @@ impl Channel {
 
 /// EAGAIN and ENOMSG after bytes only end the chunk; the next read meets them again.
 fn passes(errno: i32) -> bool {
-    errno == 11 || errno == ENOMSG
+    errno == EAGAIN || errno == ENOMSG
 }

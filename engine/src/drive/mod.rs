@@ -14,6 +14,7 @@
 mod control;
 mod data;
 mod inbox;
+mod live;
 mod outbox;
 mod run;
 mod streams;

@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver as Channel;
 use super::control::Control;
 use super::data::{DataHandle, DataThread, Job};
 use super::inbox::{Chunk, Inbox, Input, WorkTag};
+use super::live::Live;
 use super::outbox::{Outbox, SessionEvent};
 use super::streams::{StreamEvent, Streams};
 use super::watch::Watch;
@@ -23,7 +24,7 @@ use crate::machine::{
     Action, Command, EncodeResult, Event, Finish, Machine, Notice, Outgoing, ReadResult, Request,
     WriteResult,
 };
-use crate::metrics::Step;
+use crate::metrics::{Metrics, Step};
 use crate::outcome::{Breach, Cause, Ending, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice, RingConfig, open};
@@ -77,7 +78,8 @@ pub(crate) struct DriveConfig {
     pub(crate) workers: usize,
     pub(crate) backend: BackendChoice,
     pub(crate) zero_copy: bool,
-    pub(crate) cancel_bound: Duration,
+    /// How long an operation that a driver holds is waited for.
+    pub(crate) detach_bound: Duration,
     pub(crate) wire_limits: WireLimits,
 }
 
@@ -87,6 +89,7 @@ pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) report: Arc<Mutex<Option<Report>>>,
+    pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
 }
 
@@ -112,12 +115,15 @@ pub(crate) struct Drive {
     outbox: Arc<Outbox>,
     report: Arc<Mutex<Option<Report>>>,
     watch: Watch,
+    live: Live,
     backend: Backend,
     fallback: Option<String>,
     backend_choice: BackendChoice,
     chunk_bytes: usize,
-    cancel_bound: Duration,
+    detach_bound: Duration,
     switchover: bool,
+    /// The devices were told that the session is ending.
+    interrupted: bool,
     /// Events that an action caused by itself.
     caused: VecDeque<Event>,
     stream_events: Vec<StreamEvent>,
@@ -136,11 +142,14 @@ impl Drive {
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let outbox = Arc::new(Outbox::new()?);
         let report = Arc::new(Mutex::new(None));
+        let metrics = Metrics::new(config.devices.len(), config.sockets.len());
+        let metrics = Arc::new(Mutex::new(metrics));
+        let live = Live::new(Arc::clone(&metrics));
         let (opened, ready) = crossbeam_channel::bounded(1);
         let shared = (Arc::clone(&outbox), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
             // The ring belongs to the thread that opens it.
-            match Drive::open(config, shared.0, shared.1) {
+            match Drive::open(config, shared.0, shared.1, live) {
                 Ok(drive) => {
                     let _ = opened.send(Ok(drive.inbox.clone()));
                     Guarded(drive).run();
@@ -151,13 +160,14 @@ impl Drive {
             }
         })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, report, thread: Some(thread) })
+        Ok(Running { inbox, outbox, report, metrics, thread: Some(thread) })
     }
 
     fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
         report: Arc<Mutex<Option<Report>>>,
+        live: Live,
     ) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
         let streams = config.sockets.len();
@@ -187,6 +197,7 @@ impl Drive {
         Ok(Drive {
             machines: config.machines,
             watch: Watch::new(devices.len(), streams, now_ns()),
+            live,
             devices,
             streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
             workers,
@@ -199,8 +210,9 @@ impl Drive {
             fallback: opened.fallback,
             backend_choice: config.backend,
             chunk_bytes: config.chunk_bytes,
-            cancel_bound: config.cancel_bound,
+            detach_bound: config.detach_bound,
             switchover: false,
+            interrupted: false,
             caused: VecDeque::new(),
             stream_events: Vec::new(),
             actions: Vec::new(),
@@ -239,7 +251,11 @@ impl Drive {
     fn timeout(&self) -> Option<Duration> {
         let now_ns = now_ns();
         let endings = self.devices.iter().filter_map(|d| d.ending.map(|(_, until)| until));
-        let next = endings.chain(self.machines.deadline_ns()).chain(self.linger_until_ns).min()?;
+        let next = endings
+            .chain(self.machines.deadline_ns())
+            .chain(self.linger_until_ns)
+            .chain(self.live.deadline_ns())
+            .min()?;
         Some(Duration::from_nanos(next.saturating_sub(now_ns)))
     }
 
@@ -255,6 +271,7 @@ impl Drive {
         if self.machines.deadline_ns().is_some_and(|at| at <= now_ns) {
             self.feed(Event::Tick);
         }
+        self.live.look(now_ns, &self.watch.metrics, self.streams.metrics());
     }
 
     /// Hands on what streams and actions have caused, until there is nothing more.
@@ -275,7 +292,12 @@ impl Drive {
     fn feed(&mut self, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let now_ns = now_ns();
+        self.live.touch();
         self.machines.machine().handle(now_ns, event, &mut actions);
+        if !self.interrupted && self.machines.machine().is_ending() {
+            self.interrupted = true;
+            self.devices.iter().for_each(|device| device.behind.interrupt());
+        }
         for action in actions.drain(..) {
             self.act(now_ns, action);
         }
@@ -484,7 +506,7 @@ impl Drive {
         let entry = &mut self.devices[device.index()];
         match entry.data.take() {
             Some((handle, fd, epoch)) => {
-                entry.ending = Some((epoch, now_ns + self.cancel_bound.as_nanos() as u64));
+                entry.ending = Some((epoch, now_ns + self.detach_bound.as_nanos() as u64));
                 drop(fd);
                 handle.stop();
             }
@@ -559,6 +581,13 @@ impl Drive {
 
     fn notify(&mut self, notice: Notice, now_ns: u64) {
         self.watch.noticed(&notice, now_ns);
+        if let Notice::Connected { chunk_bytes, .. } = &notice {
+            // No data fd is attached yet: all reads will be of the agreed size.
+            self.chunk_bytes = self.chunk_bytes.min(*chunk_bytes as usize);
+        }
+        if let Notice::Phase { device, phase } = &notice {
+            tracing::debug!(device = device.0, phase = phase.name(), "phase");
+        }
         if let Notice::Completion(completion) = &notice {
             tracing::info!(
                 device = completion.device.0,
@@ -608,6 +637,16 @@ struct Guarded(Drive);
 
 impl Guarded {
     fn run(&mut self) {
+        let host = match self.0.machines {
+            Machines::Source(_) => "source",
+            Machines::Target(_) => "target",
+        };
+        let devices = self.0.devices.len();
+        let span = tracing::info_span!("session", host, devices, backend = ?self.0.backend);
+        let _entered = span.enter();
+        if let Some(why) = &self.0.fallback {
+            tracing::warn!(why, "plain system calls in place of io_uring");
+        }
         self.0.run();
     }
 }

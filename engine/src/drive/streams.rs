@@ -509,9 +509,5 @@ fn ended(stream: StreamId, at_boundary: bool, bytes: usize, wanted: usize) -> Fa
         let message = format!("the peer closed {stream} before the migration was over");
         return Fault::session(Cause::Network, Observation::Stream, message);
     }
-    Fault {
-        cause: Cause::Network,
-        observed: Observation::Stream,
-        ..Fault::breach(Breach::Cut { stream, found: bytes, expected: wanted })
-    }
+    Fault::breach(Breach::Cut { stream, found: bytes, expected: wanted })
 }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use super::{Action, Outgoing};
 use crate::ids::StreamId;
-use crate::outcome::{Cause, Fault, Observation};
-use crate::wire::Frame;
+use crate::limits;
+use crate::outcome::{Breach, Cause, Fault, Observation};
+use crate::wire::{Frame, Kind};
 
 /// How a session watches its peer.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +29,13 @@ enum Stream {
 #[derive(Debug)]
 pub struct Links {
     streams: Vec<Stream>,
-    first: VecDeque<(StreamId, Frame)>,
+    /// Frames that go out on one certain stream.
+    fixed: VecDeque<(StreamId, Frame)>,
     control: VecDeque<Frame>,
+    /// The peer understands more than the handshake.
+    open: bool,
+    /// The last frame was given.
+    last: bool,
     silence_ns: u64,
     heard_ns: u64,
     pinged_ns: u64,
@@ -41,8 +47,10 @@ impl Links {
     pub fn new(config: LinksConfig, now_ns: u64) -> Links {
         Links {
             streams: vec![Stream::Idle; usize::from(config.streams)],
-            first: VecDeque::new(),
+            fixed: VecDeque::new(),
             control: VecDeque::new(),
+            open: false,
+            last: false,
             silence_ns: config.silence_ns,
             heard_ns: now_ns,
             pinged_ns: now_ns,
@@ -55,26 +63,55 @@ impl Links {
         self.streams.len()
     }
 
-    /// A frame that must be the next one on just this stream (the handshake).
+    /// A frame that goes out on just this stream, before others and in order with those given
+    /// here: the handshake, and what must not overtake or be overtaken.
     pub fn queue_on(&mut self, stream: StreamId, frame: Frame) {
-        self.first.push_back((stream, frame));
+        if !self.last {
+            self.fixed.push_back((stream, frame));
+        }
     }
 
-    /// A frame for whichever stream is idle first.
+    /// The handshake is over as far as this side can tell: other frames may go out.
+    pub fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// A frame for whichever stream is idle first, once the handshake is over.
     pub fn queue(&mut self, frame: Frame) {
-        self.control.push_back(frame);
+        if !self.last {
+            self.control.push_back(frame);
+        }
     }
 
-    /// Drops the waiting frames and puts this one in their place.
+    /// Drops the waiting frames and puts this one in their place, on every stream: whichever of
+    /// them the peer sees end first, it has read there why. Nothing is sent after it.
     pub fn queue_last(&mut self, frame: Frame) {
-        self.first.clear();
         self.control.clear();
-        self.control.push_back(frame);
+        self.fixed = (0..self.streams.len())
+            .filter(|&index| self.streams[index] != Stream::Lost)
+            .map(|index| (StreamId(index as u16), frame.clone()))
+            .collect();
+        self.open = true;
+        self.last = true;
+    }
+
+    /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.
+    pub fn take_back(&mut self, frame: &Frame) -> bool {
+        let waiting = self.control.len();
+        self.control.retain(|each| each != frame);
+        self.control.len() < waiting
+    }
+
+    /// A peer that makes this side answer without reading the answers: there is a bound to that.
+    pub fn flooded(&self) -> Option<Breach> {
+        let max = limits::ANSWERS_WAITING_MAX;
+        let answers = || self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count();
+        (self.control.len() > max && answers() > max).then_some(Breach::Answers { max })
     }
 
     /// Whether no control frame waits.
     pub fn control_is_out(&self) -> bool {
-        self.first.is_empty() && self.control.is_empty()
+        self.fixed.is_empty() && self.control.is_empty()
     }
 
     /// Whether some stream is still in use.
@@ -106,15 +143,15 @@ impl Links {
 
     /// Gives waiting control frames to idle streams.
     pub fn pump(&mut self, actions: &mut Vec<Action>) {
-        let mut waiting = std::mem::take(&mut self.first);
+        let mut waiting = std::mem::take(&mut self.fixed);
         while let Some((stream, frame)) = waiting.pop_front() {
             match self.streams[stream.index()] {
                 Stream::Idle => self.send(stream, Outgoing::Frame(frame), actions),
-                Stream::Sending => self.first.push_back((stream, frame)),
+                Stream::Sending => self.fixed.push_back((stream, frame)),
                 Stream::Lost => {}
             }
         }
-        while !self.control.is_empty() {
+        while self.open && !self.control.is_empty() {
             let Some(stream) = self.idle() else { return };
             if let Some(frame) = self.control.pop_front() {
                 self.send(stream, Outgoing::Frame(frame), actions);
@@ -141,8 +178,12 @@ impl Links {
 
     /// When to look at the peer again.
     pub fn deadline_ns(&self) -> u64 {
-        (self.heard_ns + self.silence_ns)
-            .min(self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4)
+        let silent_ns = self.heard_ns + self.silence_ns;
+        if self.open { silent_ns.min(self.ping_at_ns()) } else { silent_ns }
+    }
+
+    fn ping_at_ns(&self) -> u64 {
+        self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4
     }
 
     /// Pings a quiet peer; a fault if it has been silent for too long.
@@ -155,11 +196,73 @@ impl Links {
                 format!("the peer was silent for {silence_ms} ms; it may have died or be cut off"),
             ));
         }
-        if now_ns >= self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4 {
+        if self.open && now_ns >= self.ping_at_ns() {
             self.pinged_ns = now_ns;
             self.pings += 1;
             self.queue(Frame::Ping(self.pings));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn links(streams: u16) -> Links {
+        Links::new(LinksConfig { streams, silence_ns: 1000 }, 0)
+    }
+
+    fn sent(links: &mut Links) -> Vec<Frame> {
+        let mut actions = Vec::new();
+        links.pump(&mut actions);
+        let frames = actions.into_iter().map(|action| match action {
+            Action::Send { stream, what: Outgoing::Frame(frame) } => {
+                links.sent(stream);
+                frame
+            }
+            action => panic!("{action:?}"),
+        });
+        frames.collect()
+    }
+
+    #[test]
+    fn only_the_handshake_goes_out_before_the_session_is_open() {
+        let mut links = links(2);
+        links.queue(Frame::Ping(1));
+        links.queue_on(StreamId(1), Frame::Handover);
+        assert_eq!(links.tick(500), Ok(()));
+        assert_eq!(links.deadline_ns(), 1000);
+        assert_eq!(sent(&mut links), [Frame::Handover]);
+        links.open();
+        assert_eq!(sent(&mut links), [Frame::Ping(1)]);
+        assert_eq!(links.tick(500), Ok(()));
+        assert_eq!(sent(&mut links), [Frame::Ping(1)]);
+    }
+
+    #[test]
+    fn nothing_follows_the_last_frame() {
+        let mut links = links(1);
+        links.queue(Frame::Ping(1));
+        links.queue_last(Frame::Running);
+        links.queue(Frame::Ping(2));
+        links.queue_on(StreamId(0), Frame::Ping(3));
+        assert_eq!(sent(&mut links), [Frame::Running]);
+        assert_eq!(sent(&mut links), []);
+    }
+
+    #[test]
+    fn a_peer_that_asks_and_never_reads_is_found_out_and_an_embedders_messages_are_not() {
+        let mut links = links(1);
+        for _ in 0..2 * limits::ANSWERS_WAITING_MAX {
+            links.queue(Frame::Message(Bytes::new()));
+        }
+        for number in 0..limits::ANSWERS_WAITING_MAX as u64 {
+            links.queue(Frame::Pong(number));
+            assert_eq!(links.flooded(), None);
+        }
+        links.queue(Frame::Pong(0));
+        assert!(matches!(links.flooded(), Some(Breach::Answers { .. })));
     }
 }

@@ -433,6 +433,9 @@ pub trait Machine {
     /// Takes one event at time `now_ns` and appends what is to be done.
     fn handle(&mut self, now_ns: u64, event: Event, actions: &mut Vec<Action>);
 
+    /// Whether the session is given up or over: nobody waits for a device's answer any more.
+    fn is_ending(&self) -> bool;
+
     /// When [`Event::Tick`] is due, on the same clock.
     fn deadline_ns(&self) -> Option<u64>;
 }

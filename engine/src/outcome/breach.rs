@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::{Cause, Observation};
 use crate::ids::{DeviceId, Epoch, Sequence, StreamId};
 use crate::wire::{DevicePlace, Kind, Total, WireFault};
 
@@ -111,10 +112,36 @@ pub enum Breach {
         /// Why not.
         what: &'static str,
     },
+    /// More answers than a peer that reads what it asks for ever leaves waiting.
+    #[error("more than {max} answers wait to be taken in by the peer")]
+    Answers {
+        /// The bound.
+        max: usize,
+    },
     /// More messages for the embedder than it may leave waiting.
     #[error("more than {max} messages wait for the embedder")]
     Messages {
         /// The bound.
         max: usize,
     },
+}
+
+impl Breach {
+    /// Who is at fault: the network where a stream was cut or a checksum shows damage, the peer
+    /// otherwise.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Breach::Wire(fault) => fault.cause(),
+            Breach::Cut { .. } | Breach::BodyHash { .. } => Cause::Network,
+            _ => Cause::PeerMisbehaviour,
+        }
+    }
+
+    /// Whether the stream's bytes show it, or only what the frames say.
+    pub fn observation(&self) -> Observation {
+        match self {
+            Breach::Wire(_) | Breach::Cut { .. } | Breach::BodyHash { .. } => Observation::Stream,
+            _ => Observation::Peer,
+        }
+    }
 }

@@ -245,12 +245,12 @@ impl Fault {
         Fault { cause, observed, errno, device, message: message.into(), breach: None }
     }
 
-    /// The peer broke the protocol.
+    /// The peer broke the protocol, or the network what the peer said.
     pub fn breach(breach: impl Into<Breach>) -> Fault {
         let breach = breach.into();
         Fault {
-            cause: Cause::PeerMisbehaviour,
-            observed: Observation::Peer,
+            cause: breach.cause(),
+            observed: breach.observation(),
             errno: None,
             device: None,
             message: breach.to_string(),

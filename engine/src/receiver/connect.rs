@@ -38,6 +38,7 @@ impl Receiver {
             return Err(unexpected("two streams with one number"));
         }
         self.hello.get_or_insert(hello);
+        self.accept = Some(accept);
         self.links.queue_on(stream, Frame::Accept(accept));
         if self.greeted.iter().all(|greeted| *greeted) {
             self.stage = Stage::Active;

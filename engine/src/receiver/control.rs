@@ -112,7 +112,7 @@ impl Receiver {
             (DeviceStage::ToP2p, false) => device.stage = DeviceStage::AtP2p,
             (DeviceStage::ToRunning, false) => {
                 device.stage = DeviceStage::Running;
-                self.running(actions);
+                self.running(now_ns, actions);
             }
             (_, fd) => {
                 if fd {

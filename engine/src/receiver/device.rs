@@ -6,7 +6,7 @@ use crate::ids::{DeviceId, Epoch};
 use crate::machine::{Action, Request};
 use crate::outcome::{Completion, DeviceAnswer, Ending, Fault, Operation, Phase};
 use crate::vfio::state::{Capabilities, DeviceState};
-use crate::wire::{Digest, StateDigest, Total};
+use crate::wire::{DataPhase, Digest, StateDigest, Total};
 
 /// A device as the embedder gave it to the target.
 #[derive(Debug, Clone)]
@@ -86,12 +86,16 @@ pub(super) struct Device {
     pub(super) asked: Option<Request>,
     pub(super) suspicion: Option<DeviceAnswer>,
     pub(super) recovery: Option<Recovery>,
+    /// The last recovery has left it so.
+    pub(super) blank: bool,
     pub(super) attached: bool,
     pub(super) detaching: bool,
 
     pub(super) epoch: Epoch,
     window_size: u64,
     pub(super) window: Window,
+    /// The last phase frame.
+    pub(super) data_phase: Option<DataPhase>,
     /// The end's sums, once it was reached.
     pub(super) ended: Option<Total>,
     /// Bytes handed to the writer.
@@ -114,11 +118,13 @@ impl Device {
             asked: None,
             suspicion: None,
             recovery: None,
+            blank: false,
             attached: false,
             detaching: false,
             epoch: Epoch(0),
             window_size,
             window: Window::new(window_size),
+            data_phase: None,
             ended: None,
             offset: 0,
             digest: StateDigest::new(),
@@ -197,6 +203,7 @@ impl Device {
         self.report.discarded_bytes += self.digest.bytes();
         self.epoch = epoch;
         self.window = Window::new(self.window_size);
+        self.data_phase = None;
         self.ended = None;
         self.offset = 0;
         self.digest = StateDigest::new();

@@ -68,12 +68,13 @@ impl Receiver {
     /// Does what was to follow once a device's way back is at its end.
     pub(super) fn recovery_done(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
-        let Some(state) = device.recovery.as_ref().and_then(Recovery::done) else { return };
+        let Some(arrival) = device.recovery.as_ref().and_then(Recovery::done) else { return };
         device.recovery = None;
-        device.report.state_after = state;
+        device.blank = arrival.reached;
+        device.report.state_after = arrival.state;
         if device.stage != DeviceStage::Discarding {
             device.stage = DeviceStage::Gone;
-        } else if state == Some(DeviceState::Running) {
+        } else if arrival.reached {
             device.expected = DeviceState::Running;
             self.discard_goes_on(id, actions);
         } else {
@@ -82,7 +83,7 @@ impl Receiver {
                 Cause::DeviceError,
                 Observation::StateCheck,
                 None,
-                "the target's device did not come back to RUNNING after the reset of a discard",
+                "the target's device could not be reset after a discard",
             );
             self.abort(now_ns, fault, actions);
         }
@@ -99,6 +100,19 @@ impl Receiver {
         device.attached = false;
         device.detaching = false;
         device.report.stuck |= stuck;
+        if stuck && device.stage == DeviceStage::Discarding {
+            // Its slots do not come back, and without them no byte of the new epoch may be taken.
+            let fault = Fault::device(
+                id,
+                Cause::DeviceFailure,
+                Observation::Write,
+                None,
+                "the driver did not give back a write of the discarded epoch within the bound, so \
+                 that the device could not be loaded anew",
+            );
+            self.lost(now_ns, fault, actions);
+        }
+        let device = &mut self.devices[id.index()];
         device.recovery_goes_on(actions);
         self.recovery_done(now_ns, id, actions);
     }

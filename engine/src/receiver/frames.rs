@@ -20,6 +20,11 @@ impl Receiver {
         if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
             return;
         }
+        self.open_links(frame.kind());
+        if let Some(breach) = self.links.flooded() {
+            self.abort(now_ns, Fault::breach(breach), actions);
+            return;
+        }
         match (self.stage, frame) {
             (_, Frame::Abort(fault)) => {
                 let fault = Fault {
@@ -33,7 +38,7 @@ impl Receiver {
             (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Hello(hello)) => self.hello(now_ns, stream, hello, actions),
-            (Stage::Active, Frame::Message(bytes)) => {
+            (Stage::Active | Stage::Resuming | Stage::Telling { .. }, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
             (Stage::Active, Frame::Handover) => self.handover(now_ns, actions),
@@ -42,6 +47,14 @@ impl Receiver {
                 None => self.unexpected(now_ns, frame.kind(), actions),
             },
             (_, frame) => self.unexpected(now_ns, frame.kind(), actions),
+        }
+    }
+
+    /// The source speaks of more than the handshake only once every accept has reached it. Before
+    /// that, a frame on one stream could overtake the accept on another.
+    pub(super) fn open_links(&mut self, kind: Kind) {
+        if self.stage != Stage::Connect && kind != Kind::HELLO {
+            self.links.open();
         }
     }
 
@@ -83,9 +96,12 @@ impl Receiver {
             return Err(Breach::UnknownDevice { kind, device: place.device });
         };
         let age = age(place.epoch, device.epoch);
+        if device.stage == DeviceStage::Expected && kind != Kind::BEGIN {
+            return Err(Breach::Unexpected { kind, what: "the device has not begun" });
+        }
         let opens = kind == Kind::DISCARD && place.sequence.0 == 0;
         match age {
-            Age::Next if opens && device.stage != DeviceStage::Expected => Ok(age),
+            Age::Next if opens => Ok(age),
             Age::Next | Age::TooNew => Err(Breach::Epoch {
                 kind,
                 device: place.device,

@@ -7,7 +7,11 @@ use super::{Receiver, Stage};
 use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
 use crate::machine::{Action, WriteResult};
 use crate::outcome::{Breach, Fault, Operation, Phase};
-use crate::wire::{DataHeader, DataPhase, Encoding, Frame, Kind};
+use crate::wire::{DataHeader, DataPhase, Encoding, Features, Frame, Kind, WireFault};
+
+/// Nothing of an epoch comes after its end.
+const AFTER_END: Breach =
+    Breach::Unexpected { kind: Kind::DATA, what: "the device's end was sent before it" };
 
 /// A body that waits for a slot to be decompressed into.
 pub(super) type Undecoded = (DataHeader, SlotId);
@@ -29,15 +33,19 @@ impl Receiver {
         };
         if self.stage != Stage::Active {
             skip(actions);
-            if matches!(self.stage, Stage::Connect | Stage::Resuming | Stage::Telling) {
+            if matches!(self.stage, Stage::Connect | Stage::Resuming | Stage::Telling { .. }) {
                 let what = "the session is not at that point";
                 let breach = Breach::Unexpected { kind: Kind::DATA, what };
                 self.abort(now_ns, Fault::breach(breach), actions);
             }
             return;
         }
-        let admitted = self.admit(header.place, Kind::DATA).and_then(|age| {
+        let admitted = self.agreed(&header).and_then(|()| self.admit(header.place, Kind::DATA));
+        let admitted = admitted.and_then(|age| {
             if age == Age::Current {
+                if self.devices[header.place.device.index()].ended.is_some() {
+                    return Err(AFTER_END);
+                }
                 let entry = if header.encoding == Encoding::Zero {
                     Entry::Chunk(header, None)
                 } else {
@@ -73,6 +81,20 @@ impl Receiver {
                 skip(actions);
             }
         }
+    }
+
+    /// Whether a data frame is within what was agreed on in the handshake, which may be less than
+    /// this side could take.
+    fn agreed(&self, header: &DataHeader) -> Result<(), Breach> {
+        let Some(accept) = &self.accept else { return Ok(()) };
+        let (found, max) = (header.raw_bytes, accept.chunk_bytes);
+        if found > max {
+            return Err(WireFault::RawLength { found, max }.into());
+        }
+        if header.encoding == Encoding::Zstd && !accept.features.contains(Features::ZSTD) {
+            return Err(WireFault::EncodingNotAgreed.into());
+        }
+        Ok(())
     }
 
     /// A body is in its slot.
@@ -140,10 +162,14 @@ impl Receiver {
         while self.stage == Stage::Active {
             let device = &mut self.devices[id.index()];
             let ready = match device.window.peek() {
+                Some(Entry::Chunk(..)) if device.ended.is_some() => {
+                    let what = "the device has ended";
+                    let breach = Breach::Unexpected { kind: Kind::DATA, what };
+                    self.abort(now_ns, Fault::breach(breach), actions);
+                    return;
+                }
                 Some(Entry::Chunk(..)) => {
-                    device.stage == DeviceStage::Loading
-                        && device.ended.is_none()
-                        && device.suspicion.is_none()
+                    device.stage == DeviceStage::Loading && device.suspicion.is_none()
                 }
                 // A frame speaks of all data before it.
                 Some(Entry::Frame(_)) => device.writes == 0 && device.suspicion.is_none(),
@@ -173,12 +199,16 @@ impl Receiver {
     ) {
         let id = header.place.device;
         let device = &mut self.devices[id.index()];
-        if header.offset != device.offset {
-            let breach = Breach::Offset {
-                place: header.place,
-                found: header.offset,
-                expected: device.offset,
-            };
+        let (found, expected) = (header.offset, device.offset);
+        let refused = if found != expected {
+            Some(Breach::Offset { place: header.place, found, expected })
+        } else if device.data_phase.is_none() {
+            let what = "nobody said which phase it comes from";
+            Some(Breach::Unexpected { kind: Kind::DATA, what })
+        } else {
+            None
+        };
+        if let Some(breach) = refused {
             if let Some(slot) = slot {
                 self.give_back(id, slot, actions);
             }
@@ -230,7 +260,13 @@ impl Receiver {
         let loading = device.stage == DeviceStage::Loading && device.ended.is_none();
         match frame {
             Frame::Begin(place, begin) => self.begin(now_ns, place, begin, actions),
-            Frame::Phase(_, phase) if loading => {
+            // Once each, and never back: a device that was stopped does not start to run again.
+            Frame::Phase(_, phase)
+                if loading
+                    && device.data_phase != Some(DataPhase::StopCopy)
+                    && device.data_phase != Some(phase) =>
+            {
+                device.data_phase = Some(phase);
                 let phase = match phase {
                     DataPhase::PreCopy => Phase::PreCopy,
                     DataPhase::StopCopy => Phase::StopCopy,
@@ -248,11 +284,15 @@ impl Receiver {
                     self.abort(now_ns, Fault::breach(breach), actions);
                     return;
                 }
+                if !device.window.is_empty() {
+                    self.abort(now_ns, Fault::breach(AFTER_END), actions);
+                    return;
+                }
                 device.ended = Some(total);
                 self.enter_phase(id, Phase::Load, actions);
             }
             _ => {
-                let what = "the device is not loading";
+                let what = "the device is not at that point";
                 let breach = Breach::Unexpected { kind, what };
                 self.abort(now_ns, Fault::breach(breach), actions);
             }

@@ -34,7 +34,7 @@ use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
 use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::{Frame, Hello, Offer};
+use crate::wire::{Accept, Frame, Hello, Offer};
 use device::Device;
 
 /// What a receiver is made from.
@@ -61,7 +61,9 @@ enum Stage {
     Active,
     Resuming,
     /// All devices run; the source is being told.
-    Telling,
+    Telling {
+        until_ns: u64,
+    },
     Aborting {
         until_ns: u64,
     },
@@ -75,6 +77,7 @@ pub struct Receiver {
     offer: Offer,
     stage: Stage,
     hello: Option<Hello>,
+    accept: Option<Accept>,
     greeted: Vec<bool>,
     links: Links,
     devices: Vec<Device>,
@@ -84,6 +87,8 @@ pub struct Receiver {
     /// Whose body each stream is receiving.
     receiving: Vec<Option<DeviceId>>,
     fault: Option<Fault>,
+    /// The source is told that this side does not run only when that is so.
+    word: Option<Fault>,
     finish: Option<Finish>,
 }
 
@@ -96,6 +101,7 @@ impl Receiver {
             offer: Offer::new(streams, config.devices.len(), config.chunk_bytes as usize),
             stage: Stage::Connect,
             hello: None,
+            accept: None,
             greeted: vec![false; streams],
             links: Links::new(config.links, 0),
             slots: SlotBudget::new(config.devices.len(), config.slots_per_device, config.workers),
@@ -108,6 +114,7 @@ impl Receiver {
             undecoded: VecDeque::new(),
             receiving: vec![None; streams],
             fault: None,
+            word: None,
             finish: None,
             config,
         }
@@ -147,8 +154,10 @@ impl Receiver {
     fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         match self.stage {
             Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
-            Stage::Aborting { .. } | Stage::Finished => {}
-            _ => {
+            Stage::Telling { until_ns } if now_ns >= until_ns => self.complete(actions),
+            // Since the handover nothing depends on the source any more.
+            Stage::Resuming | Stage::Telling { .. } | Stage::Aborting { .. } | Stage::Finished => {}
+            Stage::Connect | Stage::Active => {
                 if let Err(fault) = self.links.tick(now_ns) {
                     self.abort(now_ns, fault, actions);
                 }
@@ -204,11 +213,15 @@ impl Machine for Receiver {
         self.pump(now_ns, actions);
     }
 
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+    }
+
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
-            Stage::Finished => None,
-            Stage::Aborting { until_ns } => Some(until_ns),
-            _ => Some(self.links.deadline_ns()),
+            Stage::Resuming | Stage::Finished => None,
+            Stage::Telling { until_ns } | Stage::Aborting { until_ns } => Some(until_ns),
+            Stage::Connect | Stage::Active => Some(self.links.deadline_ns()),
         }
     }
 }

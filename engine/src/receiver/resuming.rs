@@ -48,11 +48,11 @@ impl Receiver {
         })
     }
 
-    pub(super) fn running(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn running(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         if self.devices.iter().any(|device| device.stage != DeviceStage::Running) {
             return;
         }
-        self.stage = Stage::Telling;
+        self.stage = Stage::Telling { until_ns: now_ns + self.config.abort_bound_ns };
         self.links.queue(Frame::Running);
         for device in &mut self.devices {
             device.report.ending = Some(Ending::Complete);

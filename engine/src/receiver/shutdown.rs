@@ -13,7 +13,7 @@ impl Receiver {
     pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
         match self.stage {
             Stage::Connect | Stage::Active => self.lost(now_ns, fault, actions),
-            Stage::Resuming | Stage::Telling => {
+            Stage::Resuming | Stage::Telling { .. } => {
                 tracing::warn!(%fault, "after the handover; the devices go on to RUNNING");
             }
             Stage::Aborting { .. } | Stage::Finished => {}
@@ -22,11 +22,16 @@ impl Receiver {
 
     /// The session cannot go on, whatever the stage: a device has lost its state, or worse.
     pub(super) fn lost(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
-        if matches!(self.stage, Stage::Aborting { .. } | Stage::Telling | Stage::Finished) {
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Telling { .. } | Stage::Finished) {
             return;
         }
+        let handed_over = self.stage == Stage::Resuming;
         self.stage = Stage::Aborting { until_ns: now_ns + self.config.abort_bound_ns };
-        if fault.cause != Cause::PeerAbort {
+        if handed_over {
+            // The source runs again as soon as it hears of the abort: not while a device here may
+            // be running with its state.
+            self.word = Some(fault.clone());
+        } else if fault.cause != Cause::PeerAbort {
             self.links.queue_last(Frame::Abort(fault.clone()));
         }
         self.fault = Some(fault);
@@ -49,13 +54,27 @@ impl Receiver {
     }
 
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
+        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
+        if gone {
+            self.give_word(actions);
+        }
         let told =
             self.links.all_lost() || (self.links.control_is_out() && !self.links.any_sending());
-        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
         match self.stage {
-            Stage::Telling if told => self.complete(actions),
+            Stage::Telling { .. } if told => self.complete(actions),
             Stage::Aborting { .. } if told && gone => self.aborted(actions),
             _ => {}
+        }
+    }
+
+    /// All devices are blank: the source may run again. If one could not be reset the source is
+    /// told nothing, and will see that the session is over without a word.
+    fn give_word(&mut self, actions: &mut Vec<Action>) {
+        if let Some(fault) = self.word.take()
+            && self.devices.iter().all(|device| device.blank)
+        {
+            self.links.queue_last(Frame::Abort(fault));
+            self.links.pump(actions);
         }
     }
 

@@ -63,14 +63,18 @@ impl Window {
 
     /// A chunk that was coming can be written now.
     pub(super) fn arrived(&mut self, header: DataHeader, slot: Option<SlotId>) {
-        self.prompt =
-            header.encoding == Encoding::Zstd || header.place.sequence < PROMPT_UP_TO;
+        self.prompt = header.encoding == Encoding::Zstd || header.place.sequence < PROMPT_UP_TO;
         self.entries.insert(header.place.sequence, Entry::Chunk(header, slot));
     }
 
     /// The entry that is next, if it is there.
     pub(super) fn peek(&self) -> Option<&Entry> {
         self.entries.get(&self.next)
+    }
+
+    /// Whether nothing has arrived, or is arriving, beyond what was taken out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Takes the next entry out.
@@ -171,7 +175,7 @@ mod tests {
         window.finish_one();
         assert_eq!(window.grant(), Some(Sequence(5)));
         for sequence in [3, 1, 2] {
-            assert_eq!(window.peek().is_some(), sequence == 2);
+            assert!(window.peek().is_none(), "the next one is not there");
             assert!(window.insert(place(sequence), frame(sequence)).is_ok());
             if sequence == 1 {
                 assert_eq!(window.take(), Some(frame(1)));
@@ -198,5 +202,19 @@ mod tests {
             grants.extend(window.grant());
         }
         assert_eq!(grants, [Sequence(12), Sequence(16)]);
+    }
+
+    #[test]
+    fn a_window_in_which_nothing_is_under_way_is_granted_at_once() {
+        let mut window = Window::new(8);
+        assert_eq!(window.grant(), Some(Sequence(8)));
+        assert!(window.insert(place(0), frame(0)).is_ok());
+        assert!(window.insert(place(1), frame(1)).is_ok());
+        assert!(window.take().is_some());
+        window.finish_one();
+        assert_eq!(window.grant(), None);
+        assert!(window.take().is_some());
+        window.finish_one();
+        assert_eq!(window.grant(), Some(Sequence(10)));
     }
 }

@@ -3,10 +3,15 @@
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::compress::policy::{Controller, Policy};
-use crate::ids::StreamId;
-use crate::machine::{Action, Links, Notice, Outgoing};
-use crate::outcome::Phase;
-use crate::wire::{Accept, Begin, Features, Frame};
+use crate::ids::{DeviceId, StreamId};
+use crate::machine::{Action, Links, Notice};
+use crate::outcome::{Breach, Phase};
+use crate::wire::{Accept, Begin, Features, Frame, Kind};
+
+/// The stream of the frames that open an epoch, begin and discard. They are the only frames of a
+/// device that need no credit, so only the stream's own order keeps the discard of one epoch from
+/// overtaking the opener of the epoch before.
+pub(super) const OPENERS: StreamId = StreamId(0);
 
 impl Sender {
     pub(super) fn start(&mut self, now_ns: u64, _actions: &mut Vec<Action>) {
@@ -17,33 +22,37 @@ impl Sender {
         }
     }
 
-    pub(super) fn accepted(&mut self, now_ns: u64, accept: Accept, actions: &mut Vec<Action>) {
-        let Stage::Connect { accepted } = self.stage else {
-            self.misbehaved(now_ns, "a second accept", actions);
-            return;
-        };
-        let hello = self.offer.hello(self.config.session, StreamId(0));
+    pub(super) fn accepted(
+        &mut self,
+        now_ns: u64,
+        stream: StreamId,
+        accept: Accept,
+        actions: &mut Vec<Action>,
+    ) {
+        let hello = self.offer.hello(self.config.session, stream);
         if let Err(fault) = hello.check(&accept) {
             self.abort(now_ns, fault.into(), actions);
             return;
         }
-        if accepted > 0 && accept.chunk_bytes != self.chunk_bytes {
-            self.misbehaved(now_ns, "different accepts on two streams", actions);
+        let same = self.accepts.iter().flatten().all(|other| *other == accept);
+        if !same || self.accepts[stream.index()].replace(accept).is_some() {
+            let what = "one accept is expected on each stream, the same on all";
+            let breach = Breach::Unexpected { kind: Kind::ACCEPT, what };
+            self.misbehaved(now_ns, breach, actions);
+            return;
+        }
+        if self.accepts.iter().any(Option::is_none) {
             return;
         }
         self.chunk_bytes = accept.chunk_bytes;
         if !accept.features.contains(Features::ZSTD) {
             self.controller = Controller::new(Policy::Raw, 0, self.chunk_bytes);
         }
-        let accepted = accepted + 1;
-        self.stage = Stage::Connect { accepted };
-        if accepted == self.config.links.streams {
-            self.stage = Stage::Active;
-            let chunk_bytes = self.chunk_bytes;
-            actions
-                .push(Action::Notify(Notice::Connected { version: accept.version, chunk_bytes }));
-            self.begin_devices(actions);
-        }
+        self.stage = Stage::Active;
+        self.links.open();
+        let chunk_bytes = self.chunk_bytes;
+        actions.push(Action::Notify(Notice::Connected { version: accept.version, chunk_bytes }));
+        self.begin_devices(actions);
     }
 
     fn begin_devices(&mut self, actions: &mut Vec<Action>) {
@@ -56,9 +65,10 @@ impl Sender {
                 opaque: device.config.options.opaque.clone(),
             };
             let place = device.place();
-            device.enqueue(place.sequence, Outgoing::Frame(Frame::Begin(place, begin)));
-            let id = device.id;
-            self.enter_phase(id, Phase::Start, actions);
+            self.links.queue_on(OPENERS, Frame::Begin(place, begin));
+            let id = DeviceId(index as u32);
+            let phase = if self.switchover { Phase::Stop } else { Phase::Start };
+            self.enter_phase(id, phase, actions);
             self.devices[index].stage = DeviceStage::Held;
         }
     }

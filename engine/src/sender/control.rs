@@ -7,7 +7,7 @@ use crate::machine::{Action, Estimate, Notice, Outgoing, Reply, Request};
 use crate::outcome::{Operation, Phase};
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::DeviceState;
-use crate::wire::Frame;
+use crate::wire::{DataPhase, Frame};
 
 /// How much sooner a device is asked again when it promised data that has not come, and later when
 /// data flows: in parts and multiples of the configured interval.
@@ -23,7 +23,7 @@ impl Sender {
     }
 
     fn advance_device(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
-        if !matches!(self.stage, Stage::Active | Stage::Handover) {
+        if !matches!(self.stage, Stage::Active | Stage::Handover | Stage::Leaving { .. }) {
             return;
         }
         let barrier = self.p2p_barrier_open();
@@ -129,8 +129,8 @@ impl Sender {
                 self.precopy_info(now_ns, id, info, actions);
             }
             (Request::PrecopyInfo, Err(errno)) => {
-                if matches!(device.stage, DeviceStage::PreCopy) {
-                    device.suspect(Operation::PrecopyInfo, Some(errno));
+                if device.stage == DeviceStage::PreCopy {
+                    device.info_failed(errno, now_ns + self.config.precopy_poll_ns);
                 }
             }
             (Request::StopCopyLength, answer) => {
@@ -165,6 +165,7 @@ impl Sender {
                 self.devices[id.index()].ask_at_ns =
                     Some(now_ns + self.config.precopy_poll_ns * FLOWING_TIMES);
                 self.enter_phase(id, Phase::PreCopy, actions);
+                self.mark_phase(id, DataPhase::PreCopy);
             }
             (DeviceStage::ToP2p, false) => device.stage = DeviceStage::AtP2p,
             (DeviceStage::Stopping, fd) if fd != saving => {
@@ -174,7 +175,7 @@ impl Sender {
                     self.attach(id, actions);
                 }
                 self.enter_phase(id, Phase::StopCopy, actions);
-                self.mark_phase(id);
+                self.mark_phase(id, DataPhase::StopCopy);
             }
             (DeviceStage::ToP2p | DeviceStage::Stopping, true) => {
                 self.unexpected_fd(now_ns, id, state, actions);
@@ -197,6 +198,7 @@ impl Sender {
 
     fn attach(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
+        device.fresh = false;
         device.attached = true;
         device.fd_bytes = 0;
         actions.push(Action::Attach { device: id, epoch: device.epoch });
@@ -206,13 +208,14 @@ impl Sender {
     pub(super) fn attach_stop_copy(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         self.devices[id.index()].stage = DeviceStage::StopCopy;
         self.attach(id, actions);
-        self.mark_phase(id);
+        self.mark_phase(id, DataPhase::StopCopy);
     }
 
-    fn mark_phase(&mut self, id: DeviceId) {
+    /// Tells the target where the data that follows comes from.
+    fn mark_phase(&mut self, id: DeviceId, phase: DataPhase) {
         let device = &mut self.devices[id.index()];
         let place = device.place();
-        let frame = Frame::Phase(place, crate::wire::DataPhase::StopCopy);
+        let frame = Frame::Phase(place, phase);
         device.enqueue(place.sequence, Outgoing::Frame(frame));
     }
 
@@ -261,6 +264,7 @@ impl Sender {
         }
         if info.initial_bytes == 0 && !device.initial_sent {
             device.initial_sent = true;
+            device.initial_unanswered += 1;
             let place = device.place();
             let frame = Frame::InitialDataSent(place);
             device.enqueue(place.sequence, Outgoing::Frame(frame));

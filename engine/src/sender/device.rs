@@ -6,9 +6,14 @@ use super::sending::UnderWay;
 use crate::abort::Recovery;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
 use crate::machine::{Action, Outgoing, Request};
-use crate::outcome::{Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase};
+use crate::outcome::{
+    Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
+};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DevicePlace, Digest, StateDigest, Total};
+
+/// Failed calls from one chunk to the next, without anything wrong, that are put up with.
+const HARMLESS_MAX: u32 = 1000;
 
 /// A device as the embedder gave it to the source.
 #[derive(Debug, Clone)]
@@ -99,6 +104,8 @@ pub(super) struct Device {
     /// What went wrong and has not been classified.
     pub(super) suspicion: Option<DeviceAnswer>,
     pub(super) recovery: Option<Recovery>,
+    /// There is a new session's fd, which waits for the old one to be closed.
+    pub(super) fresh: bool,
     /// A data fd's thread runs.
     pub(super) attached: bool,
     /// It was asked to end.
@@ -124,6 +131,8 @@ pub(super) struct Device {
     pub(super) reads: usize,
     /// Nothing to read for now.
     pub(super) drained: bool,
+    /// Calls that failed although nothing was wrong, since the last chunk.
+    pub(super) harmless: u32,
     /// The last PRECOPY_INFO promised bytes and none has come since.
     pub(super) promised: bool,
     pub(super) ended: bool,
@@ -131,6 +140,9 @@ pub(super) struct Device {
     pub(super) fd_bytes: u64,
     pub(super) ask_at_ns: Option<u64>,
     pub(super) initial_sent: bool,
+    /// Times that the initial data was sent and the target has not said that it is loaded: a
+    /// device may have initial data more than once.
+    pub(super) initial_unanswered: u32,
     pub(super) initial_loaded: bool,
     pub(super) pending_bytes: u64,
     pub(super) stop_copy_bytes: Option<u64>,
@@ -155,6 +167,7 @@ impl Device {
             asked: None,
             suspicion: None,
             recovery: None,
+            fresh: false,
             attached: false,
             detaching: false,
             epoch: Epoch(0),
@@ -168,11 +181,13 @@ impl Device {
             held: 0,
             reads: 0,
             drained: false,
+            harmless: 0,
             promised: false,
             ended: false,
             fd_bytes: 0,
             ask_at_ns: None,
             initial_sent: false,
+            initial_unanswered: 0,
             initial_loaded: false,
             pending_bytes: 0,
             stop_copy_bytes: None,
@@ -263,30 +278,68 @@ impl Device {
         }
     }
 
-    /// Starts an epoch's books afresh and returns the slots that waited to be sent.
-    pub(super) fn drop_epoch(&mut self) -> Vec<SlotId> {
-        let waiting = std::mem::take(&mut self.ready);
+    /// Forgets what waits to be sent or is being compressed, and returns the slots that waited.
+    pub(super) fn drop_waiting(&mut self) -> Vec<SlotId> {
         self.encoding.clear();
-        self.report.discarded_bytes += self.digest.bytes();
-        self.epoch = self.epoch.next();
-        self.next = Sequence(0);
-        self.credit = Sequence(1);
-        self.window = None;
-        self.digest = StateDigest::new();
-        self.drained = false;
-        self.promised = false;
-        self.ended = false;
-        self.ask_at_ns = None;
-        self.initial_sent = false;
-        self.initial_loaded = false;
-        self.pending_bytes = 0;
-        waiting
+        std::mem::take(&mut self.ready)
             .into_values()
             .filter_map(|what| match what {
                 Outgoing::Data { slot, .. } => slot,
                 Outgoing::Frame(_) => None,
             })
             .collect()
+    }
+
+    /// A read failed. An interrupted one, or one that found nothing, has lost nothing and is made
+    /// again; a driver that never has another answer is looked into.
+    pub(super) fn read_failed(&mut self, errno: i32) {
+        let operation = Operation::Read { first: self.fd_bytes == 0 };
+        if !self.is_harmless(operation, errno) {
+            self.suspect(operation, Some(errno));
+        }
+    }
+
+    /// PRECOPY_INFO failed: asked again at `again_ns`, unless something is wrong.
+    pub(super) fn info_failed(&mut self, errno: i32, again_ns: u64) {
+        if self.is_harmless(Operation::PrecopyInfo, errno) {
+            self.ask_at_ns = Some(again_ns);
+        } else {
+            self.suspect(Operation::PrecopyInfo, Some(errno));
+        }
+    }
+
+    fn is_harmless(&mut self, operation: Operation, errno: i32) -> bool {
+        let answer = DeviceAnswer {
+            operation,
+            errno: Some(errno),
+            cancelled: false,
+            expected: self.expected,
+            found: None,
+        };
+        self.harmless += 1;
+        self.harmless <= HARMLESS_MAX && classify(answer).verdict != Verdict::Fault
+    }
+
+    /// Starts an epoch's books afresh. What waited to be sent was dropped before.
+    pub(super) fn drop_epoch(&mut self) {
+        self.report.discarded_bytes += self.digest.bytes();
+        self.epoch = self.epoch.next();
+        self.next = Sequence(0);
+        self.credit = Sequence(1);
+        self.digest = StateDigest::new();
+        self.drained = false;
+        self.harmless = 0;
+        self.promised = false;
+        self.ended = false;
+        self.ask_at_ns = None;
+        self.initial_sent = false;
+        self.initial_unanswered = 0;
+        self.initial_loaded = false;
+        self.pending_bytes = 0;
+        self.window = None;
+        // Asked again, and the embedder told again what the downtime would be.
+        self.length_known = false;
+        self.stop_copy_bytes = None;
     }
 
     pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {

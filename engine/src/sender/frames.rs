@@ -4,14 +4,14 @@ use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use crate::machine::{Action, Notice};
-use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::{Frame, Total};
+use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::wire::{Frame, Kind, Total};
 
 impl Sender {
     pub(super) fn frame(
         &mut self,
         now_ns: u64,
-        _stream: StreamId,
+        stream: StreamId,
         frame: Frame,
         actions: &mut Vec<Action>,
     ) {
@@ -19,6 +19,11 @@ impl Sender {
         if matches!(self.stage, Stage::Aborting { .. } | Stage::Finished) {
             return;
         }
+        if let Some(breach) = self.links.flooded() {
+            self.misbehaved(now_ns, breach, actions);
+            return;
+        }
+        let kind = frame.kind();
         match (self.stage, frame) {
             (_, Frame::Abort(fault)) => {
                 let fault = Fault {
@@ -31,23 +36,28 @@ impl Sender {
             }
             (_, Frame::Ping(number)) => self.links.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
-            (Stage::Connect { .. }, Frame::Accept(accept)) => {
-                self.accepted(now_ns, accept, actions);
+            (Stage::Connect, Frame::Accept(accept)) => {
+                self.accepted(now_ns, stream, accept, actions);
             }
-            (Stage::Active | Stage::Handover, Frame::Message(bytes)) => {
+            (Stage::Active | Stage::Handover | Stage::Leaving { .. }, Frame::Message(bytes)) => {
                 actions.push(Action::Notify(Notice::Message(bytes)));
             }
+            (Stage::Leaving { .. }, _) => {}
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 self.credit(now_ns, device, epoch, up_to, actions);
             }
-            (Stage::Active, Frame::InitialDataLoaded { device, epoch }) => {
+            // Also those that another stream has held up until the handover.
+            (Stage::Active | Stage::Handover, Frame::InitialDataLoaded { device, epoch }) => {
                 self.initial_data_loaded(now_ns, device, epoch, actions);
             }
-            (Stage::Active, Frame::Loaded { device, epoch, total }) => {
+            (Stage::Active | Stage::Handover, Frame::Loaded { device, epoch, total }) => {
                 self.loaded(now_ns, device, epoch, total, actions);
             }
-            (Stage::Handover, Frame::Running) => self.target_runs(actions),
-            _ => self.misbehaved(now_ns, "a frame that has no place here", actions),
+            (Stage::Handover, Frame::Running) => self.target_runs(now_ns),
+            _ => {
+                let what = "the session is not at that point";
+                self.misbehaved(now_ns, Breach::Unexpected { kind, what }, actions);
+            }
         }
     }
 
@@ -60,11 +70,14 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let Some(entry) = self.devices.get_mut(device.index()) else {
-            self.misbehaved(now_ns, "credit for a device that does not exist", actions);
+            let breach = Breach::UnknownDevice { kind: Kind::CREDIT, device };
+            self.misbehaved(now_ns, breach, actions);
             return;
         };
         if epoch > entry.epoch {
-            self.misbehaved(now_ns, "credit for an epoch that has not begun", actions);
+            let current = entry.epoch;
+            let breach = Breach::Epoch { kind: Kind::CREDIT, device, found: epoch, current };
+            self.misbehaved(now_ns, breach, actions);
         } else if epoch == entry.epoch {
             // The first credit of an epoch comes when only its first frame is done.
             let window = *entry.window.get_or_insert(up_to.0.saturating_sub(1));
@@ -82,12 +95,19 @@ impl Sender {
     ) {
         match self.devices.get_mut(device.index()) {
             Some(entry) if epoch < entry.epoch => {}
-            Some(entry) if epoch == entry.epoch && entry.initial_sent => {
-                entry.initial_loaded = true;
-                actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
-                self.estimate(actions);
+            Some(entry) if epoch == entry.epoch && entry.initial_unanswered > 0 => {
+                entry.initial_unanswered -= 1;
+                if entry.initial_sent && entry.initial_unanswered == 0 {
+                    entry.initial_loaded = true;
+                    actions.push(Action::Notify(Notice::InitialDataLoaded { device }));
+                    self.estimate(actions);
+                }
             }
-            _ => self.misbehaved(now_ns, "initial data that was not sent as loaded", actions),
+            _ => {
+                let what = "no initial data of this epoch waits to be loaded";
+                let breach = Breach::Unexpected { kind: Kind::INITIAL_DATA_LOADED, what };
+                self.misbehaved(now_ns, breach, actions);
+            }
         }
     }
 
@@ -101,15 +121,21 @@ impl Sender {
     ) {
         match self.devices.get_mut(device.index()) {
             Some(entry) if epoch < entry.epoch => {}
-            Some(entry)
-                if epoch == entry.epoch
-                    && entry.stage == DeviceStage::Sent
-                    && total == entry.total() =>
-            {
-                entry.stage = DeviceStage::Loaded;
-                self.hand_over_if_all_loaded(actions);
+            Some(entry) if epoch == entry.epoch && entry.stage == DeviceStage::Sent => {
+                let expected = entry.total();
+                if total == expected {
+                    entry.stage = DeviceStage::Loaded;
+                    self.hand_over_if_all_loaded(actions);
+                } else {
+                    let breach = Breach::Total { device, found: total, expected };
+                    self.misbehaved(now_ns, breach, actions);
+                }
             }
-            _ => self.misbehaved(now_ns, "a device as loaded that was not sent so", actions),
+            _ => {
+                let what = "the device's end was not sent";
+                let breach = Breach::Unexpected { kind: Kind::LOADED, what };
+                self.misbehaved(now_ns, breach, actions);
+            }
         }
     }
 
@@ -129,13 +155,8 @@ impl Sender {
         }
     }
 
-    pub(super) fn misbehaved(&mut self, now_ns: u64, what: &str, actions: &mut Vec<Action>) {
-        let fault = Fault::session(
-            Cause::PeerMisbehaviour,
-            Observation::Peer,
-            format!("the target sent {what}"),
-        );
-        self.abort(now_ns, fault, actions);
+    pub(super) fn misbehaved(&mut self, now_ns: u64, breach: Breach, actions: &mut Vec<Action>) {
+        self.abort(now_ns, Fault::breach(breach), actions);
     }
 
     pub(super) fn stream_lost(
@@ -147,15 +168,15 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         self.links.lost(stream);
+        // The target's last word may still come on another stream.
+        let waits = self.stage == Stage::Handover && !self.links.all_lost();
         if let Some(owner) = self.stream_owner[stream.index()].take() {
             for slot in slots {
                 self.devices[owner.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        // After the handover the target closes its streams one after another; that it runs may
-        // still be said on one that is open.
-        if self.stage != Stage::Handover || self.links.all_lost() {
+        if !waits {
             self.abort(now_ns, fault, actions);
         }
     }

@@ -1,7 +1,7 @@
 //! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Handover -> Finished(complete | unconfirmed)
+//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete | unconfirmed)
 //!              \         |          |
 //!               +--------+----------+--> Aborting -> Finished(aborted)
 //!
@@ -31,8 +31,8 @@ use crate::ids::DeviceId;
 use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
-use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::Offer;
+use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::wire::{Accept, Kind, Offer};
 use device::Device;
 
 /// What a sender is made from.
@@ -59,12 +59,23 @@ pub struct SenderConfig {
     pub abort_bound_ns: u64,
 }
 
+/// However short the embedder wants it: each question is an ioctl under the driver's mutex.
+const PRECOPY_POLL_MIN_NS: u64 = 100_000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Connect { accepted: u16 },
+    Connect,
     Active,
+    /// The target may run; its word is awaited.
     Handover,
-    Aborting { until_ns: u64 },
+    /// The devices are being let go: the target runs, and the session is complete whatever happens
+    /// now, or nobody knows, and there is a fault that says why.
+    Leaving {
+        until_ns: u64,
+    },
+    Aborting {
+        until_ns: u64,
+    },
     Finished,
 }
 
@@ -74,13 +85,14 @@ pub struct Sender {
     config: SenderConfig,
     offer: Offer,
     stage: Stage,
+    /// What the target has accepted on which stream.
+    accepts: Vec<Option<Accept>>,
     links: Links,
     devices: Vec<Device>,
     slots: SlotBudget,
     controller: Controller,
     chunk_bytes: u32,
     switchover: bool,
-    target_runs: bool,
     encoding: u32,
     /// Chunks to be compressed that wait for a worker's slot.
     unencoded: VecDeque<saving::Unencoded>,
@@ -96,7 +108,8 @@ pub struct Sender {
 
 impl Sender {
     /// A sender at rest; [`Event::Start`] sets it going.
-    pub fn new(config: SenderConfig) -> Sender {
+    pub fn new(mut config: SenderConfig) -> Sender {
+        config.precopy_poll_ns = config.precopy_poll_ns.max(PRECOPY_POLL_MIN_NS);
         let devices: Vec<Device> = config
             .devices
             .iter()
@@ -106,13 +119,13 @@ impl Sender {
         let streams = usize::from(config.links.streams);
         Sender {
             offer: Offer::new(streams, devices.len(), config.chunk_bytes as usize),
-            stage: Stage::Connect { accepted: 0 },
+            stage: Stage::Connect,
+            accepts: vec![None; streams],
             links: Links::new(config.links, 0),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
             chunk_bytes: config.chunk_bytes,
             switchover: false,
-            target_runs: false,
             encoding: 0,
             unencoded: VecDeque::new(),
             queued_wire_bytes: 0,
@@ -162,10 +175,12 @@ impl Sender {
     }
 
     fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if let Stage::Aborting { until_ns } = self.stage {
-            if now_ns >= until_ns {
-                self.give_up_waiting(actions);
-            }
+        match self.stage {
+            Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
+            Stage::Leaving { until_ns } if now_ns >= until_ns => self.complete(actions),
+            _ => {}
+        }
+        if matches!(self.stage, Stage::Aborting { .. } | Stage::Leaving { .. } | Stage::Finished) {
             return;
         }
         if let Err(fault) = self.links.tick(now_ns) {
@@ -210,7 +225,9 @@ impl Machine for Sender {
                 if header.body_bytes > 0 {
                     actions.push(Action::SkipBody { stream });
                 }
-                self.misbehaved(now_ns, "data", actions);
+                let what = "state goes from the source to the target";
+                let breach = Breach::Unexpected { kind: Kind::DATA, what };
+                self.misbehaved(now_ns, breach, actions);
             }
             Event::Body { .. } | Event::Decoded { .. } | Event::Written { .. } => {
                 debug_assert!(false, "a sender receives, decodes and writes nothing");
@@ -219,10 +236,14 @@ impl Machine for Sender {
         self.pump(now_ns, actions);
     }
 
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+    }
+
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,
-            Stage::Aborting { until_ns } => Some(until_ns),
+            Stage::Aborting { until_ns } | Stage::Leaving { until_ns } => Some(until_ns),
             _ => {
                 let asks = self.devices.iter().filter_map(Device::ask_at_ns).min();
                 Some(self.links.deadline_ns().min(asks.unwrap_or(u64::MAX)))

@@ -1,11 +1,12 @@
 //! What follows when a device's epoch is lost: classification, then abort, or a discard and a new
 //! epoch of just that device, as its embedder chose.
 
+use super::connect::OPENERS;
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::abort::{Goal, Recovery};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Notice, Outgoing};
+use crate::machine::{Action, Notice};
 use crate::outcome::{
     Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase, classify,
 };
@@ -73,6 +74,7 @@ impl Sender {
             self.begin_again(id, fault, actions);
             let device = &mut self.devices[id.index()];
             device.stage = DeviceStage::Reusing;
+            device.fresh = true;
             device.detach(actions);
         } else {
             actions.push(Action::DropFd { device: id });
@@ -132,16 +134,24 @@ impl Sender {
         device.restarts += 1;
         device.suspicion = None;
         let discarded_bytes = device.digest.bytes();
-        let queued: u64 = device.ready.values().map(super::sending::wire_bytes).sum();
-        self.queued_wire_bytes -= queued;
-        for slot in device.drop_epoch() {
-            device.held -= 1;
-            self.slots.put(slot);
-        }
+        self.drop_waiting(id);
+        let device = &mut self.devices[id.index()];
+        device.drop_epoch();
         let stop_copy_only = switchover || device.stop_copy_only;
         let place = device.place();
         let frame = Frame::Discard(place, Discard { discarded_bytes, stop_copy_only });
-        device.enqueue(place.sequence, Outgoing::Frame(frame));
+        self.links.queue_on(OPENERS, frame);
+    }
+
+    /// What waits to be sent will not be: its slots are free again.
+    pub(super) fn drop_waiting(&mut self, id: DeviceId) {
+        let device = &mut self.devices[id.index()];
+        let queued: u64 = device.ready.values().map(super::sending::wire_bytes).sum();
+        self.queued_wire_bytes -= queued;
+        for slot in device.drop_waiting() {
+            device.held -= 1;
+            self.slots.put(slot);
+        }
     }
 
     pub(super) fn detached(
@@ -155,6 +165,19 @@ impl Sender {
         device.attached = false;
         device.detaching = false;
         device.report.stuck |= stuck;
+        if stuck && matches!(device.stage, DeviceStage::Restarting | DeviceStage::Reusing) {
+            // Its slots are not there for a new epoch, nor does its end in this one.
+            let fault = Fault::device(
+                id,
+                Cause::DeviceFailure,
+                Observation::Read,
+                None,
+                "the driver did not give back a read of the discarded epoch within the bound, so \
+                 that the device could not be saved anew",
+            );
+            self.abort(now_ns, fault, actions);
+        }
+        let device = &mut self.devices[id.index()];
         if device.recovery.is_some() {
             self.recovery_goes_on(now_ns, id, actions);
         } else if device.stage == DeviceStage::Reusing {
@@ -166,6 +189,9 @@ impl Sender {
     /// Sets a device on its way back to RUNNING.
     pub(super) fn recover(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
+        if std::mem::take(&mut device.fresh) {
+            actions.push(Action::DropFd { device: id });
+        }
         if device.recovery.is_none() {
             device.recovery = Some(Recovery::new(Goal::KeepState));
             device.detach(actions);
@@ -188,11 +214,10 @@ impl Sender {
         {
             device.ask(request, actions);
         }
-        let Some(state) = device.recovery.as_ref().and_then(Recovery::done) else { return };
-        let succeeded = state == Some(DeviceState::Running);
-        device.report.state_after = state;
+        let Some(arrival) = device.recovery.as_ref().and_then(Recovery::done) else { return };
+        device.report.state_after = arrival.state;
         device.recovery = None;
-        if device.stage == DeviceStage::Restarting && succeeded {
+        if device.stage == DeviceStage::Restarting && arrival.reached {
             device.expected = DeviceState::Running;
             device.stage = DeviceStage::Held;
             let phase = if self.switchover { Phase::Stop } else { Phase::Start };

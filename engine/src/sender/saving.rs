@@ -7,7 +7,6 @@ use crate::compress::policy::{Choice, QueueView};
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{Action, ChunkKey, EncodeResult, Outgoing, ReadResult};
-use crate::outcome::Operation;
 use crate::wire::{DataHeader, DataPhase, Encoding};
 
 /// Reads that wait in a device's thread, so that it never waits for the machine: the one in flight
@@ -72,6 +71,7 @@ impl Sender {
             ReadResult::Chunk { bytes, zero, hash } if !dead => {
                 device.fd_bytes += u64::from(bytes);
                 device.promised = false;
+                device.harmless = 0;
                 self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
                 return;
             }
@@ -90,7 +90,7 @@ impl Sender {
             }
             ReadResult::End if !dead => device.ended = true,
             ReadResult::Failed(errno) if !dead => {
-                device.suspect(Operation::Read { first: device.fd_bytes == 0 }, Some(errno));
+                device.read_failed(errno);
             }
             _ => {}
         }

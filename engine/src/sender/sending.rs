@@ -38,7 +38,8 @@ impl Sender {
         self.advance(now_ns, actions);
         self.ask_for_reads(actions);
         self.links.pump(actions);
-        if self.stage == Stage::Active && self.links.control_is_out() {
+        // What is still idle now has no other frame to send.
+        if self.stage == Stage::Active {
             while let Some(stream) = self.links.idle() {
                 let Some(next) = self.next_device() else { break };
                 self.send_from(now_ns, next, stream, actions);

@@ -2,6 +2,7 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
+use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice};
 use crate::outcome::{Cause, Ending, Fault, Observation};
 use crate::wire::Frame;
@@ -11,19 +12,19 @@ impl Sender {
     /// fault is the one that counts.
     pub(super) fn abort(&mut self, now_ns: u64, fault: Fault, actions: &mut Vec<Action>) {
         match self.stage {
-            Stage::Aborting { .. } | Stage::Finished => return,
+            Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Finished => return,
+            // The target was not told yet: it cannot run.
+            Stage::Handover if self.links.take_back(&Frame::Handover) => {}
             // After the handover only the target's own word that it does not run lets the source
             // run again; a cancel comes too late.
             Stage::Handover
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => return,
-            // The target has said that it runs, and may close its end.
-            Stage::Handover if self.target_runs => return,
             Stage::Handover => {
-                self.unconfirmed(fault, actions);
+                self.unconfirmed(now_ns, fault);
                 return;
             }
-            Stage::Connect { .. } | Stage::Active => {}
+            Stage::Connect | Stage::Active => {}
         }
         self.stage = Stage::Aborting { until_ns: now_ns + self.config.abort_bound_ns };
         if fault.cause != Cause::PeerAbort {
@@ -31,6 +32,7 @@ impl Sender {
         }
         self.drop_unencoded();
         for index in 0..self.devices.len() {
+            self.drop_waiting(DeviceId(index as u32));
             let device = &mut self.devices[index];
             if device.stage == DeviceStage::Idle {
                 device.stage = DeviceStage::Gone;
@@ -43,18 +45,9 @@ impl Sender {
         self.fault = Some(fault);
     }
 
-    fn unconfirmed(&mut self, fault: Fault, actions: &mut Vec<Action>) {
-        for device in &mut self.devices {
-            device.report.ending = Some(Ending::Unconfirmed);
-            let completion = device.completion(Ending::Unconfirmed, Some(fault.clone()));
-            actions.push(Action::Notify(Notice::Completion(completion)));
-        }
-        self.end(Finish { ending: Ending::Unconfirmed, fault: Some(fault) }, actions);
-    }
-
     pub(super) fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
         match self.stage {
-            Stage::Handover => self.complete_if_done(actions),
+            Stage::Leaving { .. } => self.complete_if_gone(actions),
             Stage::Aborting { .. } => {
                 let back = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
                 let told = self.links.all_lost()
@@ -67,12 +60,9 @@ impl Sender {
         }
     }
 
-    /// The bound is over: whoever still holds an operation is left with it.
-    pub(super) fn give_up_waiting(&mut self, actions: &mut Vec<Action>) {
-        self.aborted(actions);
-    }
-
-    fn aborted(&mut self, actions: &mut Vec<Action>) {
+    /// All devices are back, or the bound is over: whoever still holds an operation is left with
+    /// it.
+    pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
         for device in &mut self.devices {
             if device.report.ending.is_none() {

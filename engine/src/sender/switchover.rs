@@ -7,7 +7,7 @@ use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice};
-use crate::outcome::{Ending, Phase};
+use crate::outcome::{Ending, Fault, Phase};
 
 impl Sender {
     pub(super) fn switchover(&mut self, _now_ns: u64, actions: &mut Vec<Action>) {
@@ -28,22 +28,35 @@ impl Sender {
         device.detach(actions);
     }
 
-    pub(super) fn target_runs(&mut self, actions: &mut Vec<Action>) {
-        self.target_runs = true;
-        self.finish_if_done(actions);
+    /// The target's word: nothing can undo the migration any more, neither the streams, which the
+    /// target now closes, nor a driver that is slow to let go.
+    pub(super) fn target_runs(&mut self, now_ns: u64) {
+        self.stage = Stage::Leaving { until_ns: now_ns + self.config.abort_bound_ns };
     }
 
-    pub(super) fn complete_if_done(&mut self, actions: &mut Vec<Action>) {
-        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
-        if self.stage == Stage::Handover && self.target_runs && gone {
-            for device in &mut self.devices {
-                device.report.ending = Some(Ending::Complete);
-                device.report.state_after = Some(device.expected);
-                let completion = device.completion(Ending::Complete, None);
-                actions.push(Action::Notify(Notice::Completion(completion)));
-            }
-            self.end(Finish { ending: Ending::Complete, fault: None }, actions);
+    /// The target's word will not come. The devices are still let go of: they do not run here.
+    pub(super) fn unconfirmed(&mut self, now_ns: u64, fault: Fault) {
+        self.stage = Stage::Leaving { until_ns: now_ns + self.config.abort_bound_ns };
+        self.fault = Some(fault);
+    }
+
+    pub(super) fn complete_if_gone(&mut self, actions: &mut Vec<Action>) {
+        if self.devices.iter().all(|device| device.stage == DeviceStage::Gone) {
+            self.complete(actions);
         }
+    }
+
+    /// The devices are let go, or the bound is over: whoever is in a driver is left there.
+    pub(super) fn complete(&mut self, actions: &mut Vec<Action>) {
+        let fault = self.fault.clone();
+        let ending = if fault.is_none() { Ending::Complete } else { Ending::Unconfirmed };
+        for device in &mut self.devices {
+            device.report.ending = Some(ending);
+            device.report.state_after = Some(device.expected);
+            let completion = device.completion(ending, fault.clone());
+            actions.push(Action::Notify(Notice::Completion(completion)));
+        }
+        self.end(Finish { ending, fault }, actions);
     }
 
     pub(super) fn end(&mut self, finish: Finish, actions: &mut Vec<Action>) {

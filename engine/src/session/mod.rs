@@ -48,17 +48,41 @@
 
 #[cfg(feature = "tokio-uring")]
 mod aio;
+mod channel;
+mod embedded;
 mod handle;
 mod options;
+mod pacing;
 mod ready;
 mod report;
 mod tcp;
 
+// Everything that an embedder names, in one place: it needs no other module of this crate.
+pub use crate::compress::policy::Policy;
+pub use crate::error::{Error, UsageError};
+pub use crate::ids::{DeviceId, Epoch, StreamId};
+pub use crate::limits;
+pub use crate::machine::{Estimate, Finish, Notice};
+pub use crate::metrics::{DeviceMetrics, Metrics, Step, StreamMetrics};
+pub use crate::outcome::{
+    Breach, Cause, Completion, DeviceOptions, Ending, Fallback, Fault, Host, Observation, OnReset,
+    Phase,
+};
+pub use crate::receiver::DeviceReport as TargetReport;
+pub use crate::ring::{Backend, BackendChoice};
+pub use crate::sender::DeviceReport as SourceReport;
+pub use crate::vfio::device::{MigrationDevice, PrecopyInfo};
+pub use crate::vfio::state::{Capabilities, DeviceState};
+pub use crate::vfio::{Container, OpenError, VfioDevice};
+pub use crate::wire::Begin;
+
 pub use crate::drive::SessionEvent;
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
+pub use channel::{Channel, Moved};
+pub use embedded::{EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
-pub use ready::Readiness;
+pub use ready::{Readiness, is_ready};
 pub use report::{Report, Sides, Timeline};
 pub use tcp::{accept, connect};

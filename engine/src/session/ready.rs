@@ -18,8 +18,9 @@ pub enum Readiness {
 
 impl Session {
     /// Waits until all initial data is loaded at the target and the downtime would be at most
-    /// `downtime_max`, for `patience` at most. Other notices that come meanwhile are given to
-    /// `notice`. For a source; a target is never ready.
+    /// `downtime_max`, for `patience` at most. Where too little has moved to reckon a downtime
+    /// from, it is enough that nothing more can be moved while the guest runs. Other notices that
+    /// come meanwhile are given to `notice`. For a source; a target is never ready.
     pub fn wait_until_ready(
         &self,
         downtime_max: Duration,
@@ -34,11 +35,7 @@ impl Session {
                 Some(SessionEvent::Finished(finish)) => return Readiness::Ended(finish),
                 Some(SessionEvent::Notice(Notice::Estimate(estimate))) => {
                     last = Some(estimate);
-                    let short = estimate
-                        .downtime_ns
-                        .is_some_and(|ns| u128::from(ns) <= downtime_max.as_nanos());
-                    let nothing = estimate.pending_bytes == 0 && estimate.stop_copy_bytes.is_none();
-                    if estimate.initial_data_loaded && (short || nothing) {
+                    if is_ready(&estimate, downtime_max) {
                         return Readiness::Ready(estimate);
                     }
                 }
@@ -51,5 +48,47 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+/// Whether stopping the VM now would be short enough, and the target has all initial data.
+///
+/// A device of few bytes, or one that saves nothing in PRE_COPY, never shows a rate: then waiting
+/// longer would tell no more.
+pub fn is_ready(estimate: &Estimate, downtime_max: Duration) -> bool {
+    let short_enough = match estimate.downtime_ns {
+        Some(ns) => u128::from(ns) <= downtime_max.as_nanos(),
+        None => estimate.pending_bytes == 0,
+    };
+    estimate.initial_data_loaded && short_enough
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Duration = Duration::from_millis(10);
+    const DRAINED: Estimate = Estimate {
+        initial_data_loaded: true,
+        pending_bytes: 0,
+        stop_copy_bytes: Some(96),
+        state_bytes_per_s: 0,
+        ratio: 1.0,
+        downtime_ns: None,
+    };
+
+    #[test]
+    fn a_measured_downtime_decides() {
+        let measured = |ms: u64| Estimate { downtime_ns: Some(ms * 1_000_000), ..DRAINED };
+        assert!(is_ready(&measured(10), MAX));
+        assert!(!is_ready(&measured(11), MAX));
+        assert!(!is_ready(&Estimate { initial_data_loaded: false, ..measured(1) }, MAX));
+    }
+
+    #[test]
+    fn a_device_too_small_to_measure_is_ready_once_it_is_drained() {
+        assert!(is_ready(&DRAINED, MAX));
+        assert!(!is_ready(&Estimate { pending_bytes: 1, ..DRAINED }, MAX));
+        assert!(!is_ready(&Estimate { initial_data_loaded: false, ..DRAINED }, MAX));
     }
 }

@@ -56,6 +56,10 @@ pub trait MigrationDevice: Send + Sync {
     /// VFIO_DEVICE_RESET. May return before the data fds are dead (mlx5, virtio, xe, mtty).
     fn reset(&self) -> io::Result<()>;
 
+    /// The session gives up: a method that waits for anything but the driver returns ECANCELED
+    /// from now on. Real devices keep the default.
+    fn interrupt(&self) {}
+
     /// Last say over the result of a read or write of this device's data fd. Real devices keep
     /// the default. A test double on a pipe, which cannot answer ENODEV, puts it in here.
     fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {

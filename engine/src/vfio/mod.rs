@@ -8,3 +8,6 @@ pub mod open;
 pub mod real;
 pub mod state;
 pub mod uapi;
+
+pub use open::{Container, OpenError};
+pub use real::VfioDevice;

@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 use super::Kind;
-use crate::outcome::{Cause, Fault, Observation};
+use crate::outcome::{Cause, Fault};
 
 /// Why bytes were refused (or, from [`encode`](super::encode), why a frame cannot be written).
 ///
@@ -239,7 +239,6 @@ impl WireFault {
 impl From<WireFault> for Fault {
     /// The fault of a session whose stream gave these bytes.
     fn from(fault: WireFault) -> Fault {
-        let cause = fault.cause();
-        Fault { cause, observed: Observation::Stream, ..Fault::breach(fault) }
+        Fault::breach(fault)
     }
 }

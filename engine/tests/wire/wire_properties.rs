@@ -76,6 +76,7 @@ fn fault() -> impl Strategy<Value = Fault> {
             errno,
             device,
             message,
+            breach: None,
         })
 }
 

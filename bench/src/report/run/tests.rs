@@ -11,8 +11,8 @@ fn device(digest: &str, base_ns: u64) -> DeviceReport {
         running_ns: base_ns + 1100,
         bytes: 4096,
         digest: Some(digest.to_owned()),
-        resets: 0,
         state: "RUNNING".to_owned(),
+        ..DeviceReport::default()
     }
 }
 

@@ -1,0 +1,53 @@
+//! What the command line takes, and how it refuses.
+
+use super::*;
+use clap::CommandFactory;
+
+fn parse(line: &str) -> Result<Cli, String> {
+    let words = std::iter::once("ferry-bench").chain(line.split_whitespace());
+    Cli::try_parse_from(words).map_err(|error| one_line(&error))
+}
+
+#[test]
+fn definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn no_arguments_mean_downtime_with_defaults() {
+    let cli = parse("").unwrap_or_else(|error| panic!("{error}"));
+    assert!(cli.command.is_none());
+    assert_eq!(cli.downtime.device.state, Size(256 << 20));
+    assert_eq!(cli.downtime.device.data, DataKind::Structured);
+    assert_eq!(cli.downtime.link.congestion, "cubic");
+}
+
+#[test]
+fn options_need_no_command_name() {
+    let cli = parse("--state 1MiB --runs 3").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((cli.downtime.device.state, cli.downtime.runs), (Size(1 << 20), 3));
+}
+
+#[test]
+fn bad_input_is_one_line_that_names_the_option() {
+    for (line, word) in [
+        ("--state 0", "--state"),
+        ("downtime --state 12q", "12q"),
+        ("downtime --runs 0", "--runs"),
+        ("downtime --devices 65", "65"),
+        ("downtime --chunk 1KiB", "--chunk"),
+        ("downtime --dirty-rate 1GB/s", "--precopy"),
+        ("downtime --policy zstd=99", "zstd"),
+        ("compare --link 10", "--link"),
+        ("send --connect 127.0.0.1:1", "--device"),
+        ("send --device /x", "--connect"),
+        ("--reset-at handover", "handover"),
+        ("--on-reset shrug", "shrug"),
+        ("receive --device /x --listen nowhere", "--listen"),
+        ("fly", "fly"),
+    ] {
+        let error = parse(line).err().unwrap_or_else(|| panic!("accepted: {line}"));
+        assert!(error.contains(word), "{line}: {error}");
+        assert!(!error.contains('\n'), "{line}: {error}");
+    }
+}

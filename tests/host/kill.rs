@@ -1,0 +1,238 @@
+//! One host's process is killed at a random moment of a migration; the other one must end by
+//! itself, with the device where it belongs. One seed is one round: `FERRY_SEED=7` replays it.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use vfio_ferry::machine::Notice;
+use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Phase};
+use vfio_ferry::session::{Options, Session, SessionEvent, accept, connect};
+use vfio_ferry::vfio::state::DeviceState;
+use vfio_ferry_tests::device::{Content, Holding, Kind, Plan, TestDevice};
+use vfio_ferry_tests::pair::{Ended, PATIENCE, end, sources, targets};
+use vfio_ferry_tests::process::{Side, Spec};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ferry-side");
+const ROUNDS: u64 = 100;
+/// Longer than any pause of a busy machine, shorter than the test's patience.
+const SILENCE: Duration = Duration::from_secs(20);
+const STATE_BYTES: u64 = 4 << 20;
+
+/// Small random numbers from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// When to kill: so long after the survivor, or else the victim, enters a phase.
+#[derive(Debug)]
+struct Moment {
+    phase: Phase,
+    survivors: bool,
+    after: Duration,
+}
+
+impl Moment {
+    fn from_seed(seed: u64) -> Moment {
+        let mut dice = Dice(seed ^ 0x5eed);
+        let phases = [
+            Phase::Connect,
+            Phase::Start,
+            Phase::PreCopy,
+            Phase::Stop,
+            Phase::StopCopy,
+            Phase::Load,
+            Phase::Handover,
+            Phase::Resume,
+        ];
+        Moment {
+            phase: phases[dice.below(8) as usize],
+            survivors: dice.below(2) == 0,
+            after: Duration::from_micros(dice.below(4) * dice.below(1500)),
+        }
+    }
+
+    /// Waits for it; true if the session ended before it came.
+    fn wait(&self, survivor: &Session, victim: &Side, notices: &mut Vec<Notice>) -> bool {
+        let mut ended = false;
+        if self.phase == Phase::Connect {
+            // At once: the sessions have just been made.
+        } else if self.survivors {
+            ended = loop {
+                match survivor.wait_event(Some(PATIENCE)) {
+                    Some(SessionEvent::Notice(notice)) => {
+                        let is_it =
+                            matches!(&notice, Notice::Phase { phase, .. } if *phase == self.phase);
+                        notices.push(notice);
+                        if is_it {
+                            break false;
+                        }
+                    }
+                    Some(SessionEvent::Finished(_)) => break true,
+                    _ => panic!("the session does not go on: {notices:?}"),
+                }
+            };
+        } else {
+            let wanted = format!("phase {}", self.phase);
+            // Its output ends with it: then the phase was none of this role's.
+            while victim.line(PATIENCE).is_ok_and(|line| line != wanted) {}
+        }
+        std::thread::sleep(self.after);
+        ended
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        content: Content { kind: Kind::Structured, seed: 0 },
+        initial_bytes: STATE_BYTES / 2,
+        rest_bytes: STATE_BYTES / 2,
+        ..Plan::default()
+    }
+}
+
+fn spec(is_source: bool, port: u16) -> Spec {
+    let (initial_bytes, rest_bytes) = (STATE_BYTES / 2, STATE_BYTES / 2);
+    Spec { is_source, port, initial_bytes, rest_bytes, ..Spec::default() }
+}
+
+fn options() -> Options {
+    Options { peer_silence: SILENCE, precopy_poll: Duration::from_millis(1), ..Options::default() }
+}
+
+/// Kills the victim at the moment and waits for the survivor's end.
+fn kill(moment: &Moment, survivor: Session, victim: Side) -> Ended {
+    let mut notices = Vec::new();
+    let ended = moment.wait(&survivor, &victim, &mut notices);
+    victim.signal(Signal::KILL);
+    let killed = Instant::now();
+    if ended {
+        return Ended { report: survivor.finish(), notices };
+    }
+    let mut ended = end(survivor);
+    assert!(killed.elapsed() < SILENCE + Duration::from_secs(10), "it took {:?}", killed.elapsed());
+    ended.notices.splice(0..0, notices);
+    ended
+}
+
+fn has_phase(ended: &Ended, wanted: Phase) -> bool {
+    ended.notices.iter().any(|n| matches!(n, Notice::Phase { phase, .. } if *phase == wanted))
+}
+
+/// Every device gets exactly one last completion, of the session's ending.
+fn assert_completed(ended: &Ended) {
+    let endings: Vec<Ending> = ended
+        .notices
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Completion(completion) => Some(completion.ending),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(endings, [ended.report.finish.ending]);
+}
+
+fn a_source_survives(seed: u64) -> Ending {
+    let moment = Moment::from_seed(seed);
+    let victim = Side::spawn(PROGRAM, &spec(false, 0));
+    let streams = connect(("127.0.0.1", victim.port()), 2).expect("it listens");
+    let device = Arc::new(TestDevice::new(plan()));
+    let devices = sources(&[device.clone()], &DeviceOptions::default());
+    let session = Session::source(devices, streams, options()).expect("a session");
+    // A little PRE_COPY, sometimes none.
+    if seed % 3 != 0 {
+        std::thread::sleep(Duration::from_micros(seed % 7 * 700));
+    }
+    session.switchover().expect("this is the source");
+    let ended = kill(&moment, session, victim);
+    let finish = &ended.report.finish;
+    match finish.ending {
+        // The guest runs on here, with the device as it was.
+        Ending::Aborted => {
+            assert_eq!(device.state_now(), DeviceState::Running);
+            assert_eq!((device.holding(), device.resets()), (Holding::Own, 0));
+            assert!(!has_phase(&ended, Phase::Handover), "{finish:?}");
+        }
+        // The target may run: this device must not.
+        Ending::Unconfirmed => {
+            assert_eq!(device.state_now(), DeviceState::Stop);
+            assert!(has_phase(&ended, Phase::Handover));
+        }
+        Ending::Complete => assert_eq!(device.state_now(), DeviceState::Stop),
+        other => panic!("{other:?}"),
+    }
+    if let Some(fault) = &finish.fault {
+        assert_eq!(fault.cause, Cause::Network, "{fault}");
+    }
+    assert_completed(&ended);
+    finish.ending
+}
+
+fn a_target_survives(seed: u64) -> Ending {
+    let moment = Moment::from_seed(seed);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let victim = Side::spawn(PROGRAM, &spec(true, port));
+    let streams: Vec<OwnedFd> = accept(&listener, PATIENCE).expect("it connects");
+    let device = Arc::new(TestDevice::new(plan().target()));
+    let session = Session::target(targets(&[device.clone()]), streams, options());
+    let ended = kill(&moment, session.expect("a session"), victim);
+    let finish = &ended.report.finish;
+    let handed_over = ended.notices.contains(&Notice::HandedOver);
+    match finish.ending {
+        // Nothing of the source's device is left here.
+        Ending::Aborted => {
+            assert_eq!(device.state_now(), DeviceState::Running);
+            let begun = device.trail().contains(&DeviceState::Resuming);
+            let left = if begun { Holding::Blank } else { Holding::Own };
+            assert_eq!(device.holding(), left);
+            assert!(!handed_over, "{finish:?}");
+        }
+        Ending::Complete => {
+            assert_eq!(device.state_now(), DeviceState::Running);
+            assert_eq!(device.holding(), Holding::Loaded(device.passed()));
+            assert_eq!(device.passed().bytes, STATE_BYTES);
+            assert!(handed_over);
+        }
+        other => panic!("{other:?}"),
+    }
+    if let Some(fault) = &finish.fault {
+        assert_eq!(fault.cause, Cause::Network, "{fault}");
+    }
+    assert_completed(&ended);
+    finish.ending
+}
+
+/// All rounds, or the one that FERRY_SEED names; and how they ended.
+fn rounds(round: fn(u64) -> Ending) {
+    if let Some(seed) = std::env::var("FERRY_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        println!("seed {seed}: {:?}, {}", Moment::from_seed(seed), round(seed));
+        return;
+    }
+    let mut endings = Vec::new();
+    for seed in 0..ROUNDS {
+        println!("seed {seed}: {:?}", Moment::from_seed(seed));
+        endings.push(round(seed));
+    }
+    let count = |ending| endings.iter().filter(|e| **e == ending).count();
+    let (complete, aborted) = (count(Ending::Complete), count(Ending::Aborted));
+    println!("{complete} complete, {aborted} aborted, of {ROUNDS}");
+    assert!(aborted >= 20, "hardly anything was interrupted");
+}
+
+#[test]
+fn a_source_survives_its_target() {
+    rounds(a_source_survives);
+}
+
+#[test]
+fn a_target_survives_its_source() {
+    rounds(a_target_survives);
+}

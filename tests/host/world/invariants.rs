@@ -1,0 +1,336 @@
+//! What must hold after every step, when a session finishes, and when nothing is left to happen.
+
+use vfio_ferry::ids::{DeviceId, Epoch};
+use vfio_ferry::machine::Request;
+use vfio_ferry::outcome::{Cause, Ending, Fault, OnReset};
+use vfio_ferry::vfio::state::DeviceState;
+
+use super::check::{Check, ensure};
+use super::schedule::{HostId, SOURCE, TARGET};
+use super::side::{Place, Real};
+use super::world::World;
+
+impl World {
+    /// After every step of a host.
+    pub(crate) fn check_step(&mut self, h: HostId) -> Check {
+        let side = &self.sides[h];
+        let (away, out, all) = (side.slots_away(), side.real.slots_out(), side.slots.len());
+        ensure!(
+            away <= out && out <= all,
+            "slots that are away are counted as out",
+            "host {h}: {away} are away, {out} of {all} are out"
+        );
+        let share = self.plan.slots_per_device + 2 * self.plan.workers;
+        for index in 0..side.devices.len() {
+            let id = DeviceId(index as u32);
+            let held = side.slots.iter().filter(|slot| match slot.place {
+                Place::Fd(owner) | Place::Worker(owner) | Place::Receiving(_, owner) => owner == id,
+                Place::Machine | Place::Sending(_) => false,
+            });
+            let held = held.count();
+            ensure!(
+                held <= share,
+                "a device holds no more than its share",
+                "host {h} {id}: {held}"
+            );
+        }
+        self.check_one_runs()
+    }
+
+    /// A device never runs on both hosts with its state.
+    fn check_one_runs(&self) -> Check {
+        if self.is_tampered() {
+            return Ok(());
+        }
+        let devices = self.sides[SOURCE].devices.iter().zip(&self.sides[TARGET].devices);
+        for (index, (source, target)) in devices.enumerate() {
+            let runs = target.sim.loaded.is_some() && target.sim.state.is_running();
+            // One that was reset in STOP_COPY runs blank until it is let go.
+            let both = runs && source.sim.state.is_running() && source.sim.resets == 0;
+            ensure!(!both, "a device runs on one host", "device {index}");
+        }
+        Ok(())
+    }
+
+    /// A target asks its device to leave RESUMING for STOP.
+    pub(crate) fn check_leaves_resuming(&self, id: DeviceId) -> Check {
+        let target = &self.sides[TARGET].devices[id.index()].sim;
+        ensure!(
+            target.state == DeviceState::Resuming,
+            "RESUMING is left only when GET_STATE has said RESUMING",
+            "{id} is in {}",
+            target.state
+        );
+        let resume = target.resumes.last();
+        let whole = resume.is_some_and(|resume| self.is_whole(id, resume.epoch, &resume.bytes));
+        ensure!(whole, "RESUMING is left with the whole state", "{id}");
+        Ok(())
+    }
+
+    /// The target says that it has loaded a device's initial data. How much that is at the moment
+    /// only a device that never has more of it tells.
+    pub(crate) fn check_initial(&self, id: DeviceId, epoch: Epoch) -> Check {
+        if self.is_tampered() || self.plan.devices[id.index()].reinit {
+            return Ok(());
+        }
+        let source = &self.sides[SOURCE].devices[id.index()];
+        let session = source.epochs.get(&epoch).map(|session| &source.sim.sessions[*session]);
+        let resume = self.sides[TARGET].devices[id.index()].sim.resumes.last();
+        let (Some(session), Some(resume)) = (session, resume) else { return Ok(()) };
+        if resume.epoch.is_some_and(|of| of != epoch) {
+            return Ok(());
+        }
+        let (loaded, initial) = (resume.bytes.len(), session.initial_end);
+        ensure!(
+            loaded >= initial,
+            "initial data is loaded when it is said to be",
+            "{id}: {loaded} of {initial} bytes"
+        );
+        Ok(())
+    }
+
+    /// No device with the P2P states stops, or runs fully, before the others are in them. One that
+    /// was reset or has failed may be anywhere.
+    pub(crate) fn check_p2p(&self, h: HostId, id: DeviceId, request: Request) -> Check {
+        let side = &self.sides[h];
+        let p2p = |index: usize| {
+            let plan = &self.plan.devices[index];
+            if h == SOURCE { plan.source.p2p } else { plan.target.p2p }
+        };
+        let waits = match request {
+            Request::SetState(DeviceState::StopCopy) => h == SOURCE,
+            Request::SetState(DeviceState::Running) => h == TARGET && side.handed_over,
+            _ => false,
+        };
+        if !waits || !p2p(id.index()) || side.devices.len() < 2 || self.is_tampered() {
+            return Ok(());
+        }
+        for (index, other) in side.devices.iter().enumerate().filter(|(index, _)| p2p(*index)) {
+            let sim = &other.sim;
+            let astray = sim.resets > 0 || other.errored || other.failed > 0;
+            let there = match h {
+                SOURCE => !matches!(sim.state, DeviceState::Running | DeviceState::PreCopy),
+                _ => !matches!(sim.state, DeviceState::Stop),
+            };
+            ensure!(
+                there || astray,
+                "devices with P2P states wait for each other",
+                "host {h}: {id} is asked for {request:?}, and device {index} is in {}",
+                sim.state
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether these bytes are all that the source's session of this epoch had at STOP_COPY. A
+    /// device without state has had nothing written.
+    fn is_whole(&self, id: DeviceId, epoch: Option<Epoch>, bytes: &[u8]) -> bool {
+        let source = &self.sides[SOURCE].devices[id.index()];
+        let epoch = epoch.or(source.epochs.last_key_value().map(|(epoch, _)| *epoch));
+        epoch
+            .and_then(|epoch| source.epochs.get(&epoch))
+            .map(|session| &source.sim.sessions[*session])
+            .is_some_and(|session| session.whole && session.bytes == bytes)
+    }
+
+    /// A host has said that it is at its end.
+    pub(crate) fn check_finished(&mut self, h: HostId) -> Check {
+        let side = &self.sides[h];
+        let Some(finish) = &side.finish else { return Ok(()) };
+        ensure!(
+            side.ends_by_ns.is_none_or(|ends_by_ns| side.finished_ns <= ends_by_ns),
+            "a cancel ends within its bound",
+            "host {h}: {} ns too late",
+            side.finished_ns - side.ends_by_ns.unwrap_or(0)
+        );
+        for index in 0..side.devices.len() {
+            let finals = side.completions.iter().filter(|completion| {
+                completion.device.index() == index && completion.ending != Ending::Restarted
+            });
+            let endings: Vec<Ending> = finals.map(|completion| completion.ending).collect();
+            ensure!(
+                endings == [finish.ending],
+                "each device has one final completion, the session's",
+                "host {h} device {index}: {endings:?}, and the session {finish:?}"
+            );
+            // What a driver still holds at the bound cannot have been put right.
+            let device = &side.devices[index];
+            if device.asked.is_none() && !device.has_stuck_fd() {
+                self.check_condition(h, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The condition in which a finished session leaves a device.
+    fn check_condition(&self, h: HostId, index: usize) -> Check {
+        let side = &self.sides[h];
+        let device = &side.devices[index];
+        let (state, ending) = (device.sim.state, side.finish.as_ref().map(|f| f.ending));
+        if device.errored || device.failed > 2 {
+            return Ok(());
+        }
+        match (h, ending) {
+            (SOURCE, Some(Ending::Aborted)) => ensure!(
+                state == DeviceState::Running,
+                "a source device ends RUNNING unless the target confirmed",
+                "device {index} is in {state}"
+            ),
+            (SOURCE, _) => ensure!(
+                !state.is_running() || device.failed > 0,
+                "a device that was handed over does not run on the source",
+                "device {index} is in {state}"
+            ),
+            (_, Some(Ending::Complete)) => {
+                let id = DeviceId(index as u32);
+                let whole = device.sim.loaded.as_ref().is_some_and(|loaded| {
+                    self.is_tampered() || self.is_whole(id, loaded.epoch, &loaded.bytes)
+                });
+                ensure!(
+                    whole && state == DeviceState::Running,
+                    "complete means that the target runs with what the source had at STOP_COPY",
+                    "device {index} is in {state}, loaded: {}",
+                    device.sim.loaded.is_some()
+                );
+            }
+            (_, _) => ensure!(
+                state == DeviceState::Running && device.sim.loaded.is_none(),
+                "a target that aborts leaves its device RUNNING and blank",
+                "device {index} is in {state}, loaded: {}",
+                device.sim.loaded.is_some()
+            ),
+        }
+        Ok(())
+    }
+
+    /// Nothing is left to happen.
+    pub(crate) fn check_end(&mut self) -> Check {
+        for h in [SOURCE, TARGET] {
+            self.check_nothing_left(h)?;
+            for completion in &self.sides[h].completions {
+                self.coverage.completed(h, completion);
+            }
+        }
+        if let Real::Receiver(receiver) = &self.sides[TARGET].real {
+            let late = receiver.reports().iter().map(|report| report.late_frames).sum::<u64>();
+            self.coverage.late_frames += late;
+        }
+        if self.is_tampered() { self.check_victim() } else { self.check_both() }
+    }
+
+    fn check_nothing_left(&self, h: HostId) -> Check {
+        let side = &self.sides[h];
+        let with_drivers = side.slots_away();
+        let stuck = side.devices.iter().any(|device| device.has_stuck_fd());
+        ensure!(
+            with_drivers == 0 || stuck,
+            "every slot comes back",
+            "host {h}: {:?}",
+            side.slots.iter().map(|slot| slot.place).collect::<Vec<_>>()
+        );
+        ensure!(
+            side.real.slots_out() == with_drivers,
+            "every slot that came back is free",
+            "host {h}: {} are out, {with_drivers} are with drivers",
+            side.real.slots_out()
+        );
+        for (index, device) in side.devices.iter().enumerate() {
+            let open = device.fds.iter().any(|fd| !fd.ended && !fd.is_stuck());
+            ensure!(
+                device.fresh.is_none() && !open,
+                "no fd is left open",
+                "host {h} device {index}"
+            );
+            self.check_condition(h, index)?;
+        }
+        Ok(())
+    }
+
+    /// How the two ends of a session fit together.
+    fn check_both(&self) -> Check {
+        let [Some(source), Some(target)] = [SOURCE, TARGET].map(|h| self.sides[h].finish.as_ref())
+        else {
+            return Ok(());
+        };
+        let both = format!("source {source:?}, target {target:?}");
+        let agreed = match (source.ending, target.ending) {
+            (Ending::Complete, target) => target == Ending::Complete,
+            (Ending::Aborted, target) => target == Ending::Aborted,
+            (Ending::Unconfirmed, Ending::Complete) => self.may_be_unheard(),
+            // A target that cannot reset its device does not give its word.
+            (Ending::Unconfirmed, _) => self.may_be_unheard() || self.allowed.troubled(TARGET),
+            _ => false,
+        };
+        ensure!(agreed, "the two hosts' endings fit", "{both}");
+        for h in [SOURCE, TARGET] {
+            ensure!(
+                self.sides[h].messages <= self.sent_messages(1 - h),
+                "messages are those that were sent",
+                "host {h}"
+            );
+            if let Some(fault) = &self.sides[h].finish.as_ref().and_then(|f| f.fault.clone()) {
+                ensure!(self.explains(h, fault), "an abort has a reason", "host {h}: {both}");
+            }
+        }
+        for index in 0..self.plan.devices.len() {
+            self.check_restarts(index, target.ending)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the target's last word may not have reached the source.
+    fn may_be_unheard(&self) -> bool {
+        self.allowed.network || self.allowed.damage || self.allowed.local[SOURCE]
+    }
+
+    fn check_restarts(&self, index: usize, ending: Ending) -> Check {
+        let restarts = [SOURCE, TARGET].map(|h| {
+            let of = |c: &&vfio_ferry::outcome::Completion| {
+                c.device.index() == index && c.ending == Ending::Restarted
+            };
+            self.sides[h].completions.iter().filter(of).count()
+        });
+        ensure!(
+            restarts[0] == restarts[1] || (restarts[1] < restarts[0] && ending == Ending::Aborted),
+            "every restart is a discard at the target, or an abort",
+            "device {index}: {restarts:?}"
+        );
+        let bound = match self.plan.devices[index].options.on_reset {
+            OnReset::Abort => 0,
+            OnReset::Restart { attempts, .. } => attempts as usize + 1,
+            _ => vfio_ferry::limits::RESTARTS_DEFAULT as usize,
+        };
+        ensure!(restarts[0] <= bound, "restarts are bounded", "device {index}: {restarts:?}");
+        Ok(())
+    }
+
+    /// Whether something was done to the run from which this fault follows.
+    fn explains(&self, h: HostId, fault: &Fault) -> bool {
+        let allowed = &self.allowed;
+        let peer = self.sides[1 - h].finish.as_ref().and_then(|finish| finish.fault.as_ref());
+        match fault.cause {
+            Cause::DeviceReset => allowed.reset[h] || allowed.discard,
+            // SET_STATE from ERROR is EINVAL; a reset may have hidden the ERROR since.
+            Cause::DeviceFailure => allowed.failure[h] || allowed.error[h],
+            Cause::DeviceError => allowed.error[h] || allowed.failure[h],
+            Cause::PeerAbort => peer.is_some_and(|peer| peer.cause != Cause::PeerAbort),
+            Cause::PeerMisbehaviour => allowed.damage,
+            Cause::Network => allowed.network || allowed.damage || peer.is_some(),
+            Cause::Cancelled => allowed.cancel[h],
+            Cause::Local => allowed.local[h],
+            _ => false,
+        }
+    }
+
+    /// What a peer that sends what it likes cannot break.
+    fn check_victim(&self) -> Check {
+        let Some(hostile) = self.plan.hostile else { return Ok(()) };
+        let finish = self.sides[1 - hostile.host].finish.as_ref();
+        if let Some(fault) = finish.and_then(|finish| finish.fault.as_ref())
+            && fault.cause == Cause::PeerMisbehaviour
+        {
+            ensure!(fault.breach.is_some(), "misbehaviour is named", "{fault}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,333 @@
+//! What a seed stands for: the shape of the session, the devices, and everything that will go
+//! wrong. All of it is drawn before the run begins.
+
+use bytes::Bytes;
+use vfio_ferry::compress::policy::Policy;
+use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset, Phase};
+use vfio_ferry::vfio::state::Capabilities;
+
+use super::rng::Rng;
+use super::schedule::{HostId, SOURCE, TARGET};
+
+/// A run may take this many steps: a few times what the longest honest one needs.
+pub(crate) const STEPS_MAX: u64 = 60_000;
+/// When the embedders of both hosts lose their patience and cancel, in nanoseconds. Only an
+/// operation that never ends may let it come to this.
+pub(crate) const PATIENCE_NS: u64 = 3_000_000_000;
+
+/// A whole run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) devices: Vec<DevicePlan>,
+    pub(crate) streams: u16,
+    pub(crate) workers: usize,
+    pub(crate) slots_per_device: usize,
+    pub(crate) policy: Policy,
+    /// Frames go through the codec, byte for byte.
+    pub(crate) codec: bool,
+    pub(crate) poll_ns: u64,
+    pub(crate) bound_ns: u64,
+    pub(crate) detach_bound_ns: u64,
+    pub(crate) silence_ns: u64,
+    /// Longest delay of a call of a control thread, a read or write, a frame, a worker.
+    pub(crate) control_ns: u64,
+    pub(crate) data_ns: u64,
+    pub(crate) network_ns: u64,
+    pub(crate) worker_ns: u64,
+    /// When the source's vCPUs are stopped.
+    pub(crate) switchover: When,
+    pub(crate) faults: Vec<DeviceFault>,
+    pub(crate) happenings: Vec<(When, Happening)>,
+    /// A peer that sends what it likes: frames of this host are changed on the way.
+    pub(crate) hostile: Option<Hostile>,
+}
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before this step of the run.
+    Step(u64),
+    /// At this time after the start.
+    Ns(u64),
+    /// So many steps after a device of this host first entered this phase.
+    After(HostId, Phase, u64),
+}
+
+/// A device, the same on both hosts.
+#[derive(Debug, Clone)]
+pub(crate) struct DevicePlan {
+    pub(crate) source: Capabilities,
+    pub(crate) target: Capabilities,
+    pub(crate) options: DeviceOptions,
+    pub(crate) drained: Drained,
+    /// New PRE_COPY data comes only after PRECOPY_INFO.
+    pub(crate) wants_info: bool,
+    pub(crate) reinit: bool,
+    pub(crate) sized: bool,
+    /// Longest piece of state in bytes, and how many pieces there are at most: at the start, each
+    /// time that the guest dirties the device, how often it does, and at the end.
+    pub(crate) piece: u64,
+    /// Longest read, in bytes.
+    pub(crate) segment: u64,
+    pub(crate) initial: u64,
+    pub(crate) dirty: u64,
+    pub(crate) rounds: u64,
+    pub(crate) last: u64,
+}
+
+/// What a read of a drained PRE_COPY fd gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// ENOMSG: mlx5 and virtio, non-blocking.
+    NoMessage,
+    /// 0: mtty, hisi, qat.
+    Zero,
+    /// Nothing until there is something: an io_uring read on a blocking fd that polls.
+    Parks,
+}
+
+/// Something goes wrong with a device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeviceFault {
+    pub(crate) host: HostId,
+    pub(crate) device: u32,
+    pub(crate) when: Trigger,
+    pub(crate) what: Wrong,
+}
+
+/// During which call of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    At(When),
+    /// The n-th call of the control thread.
+    Control(u64),
+    /// The n-th read or write.
+    Data(u64),
+}
+
+/// What.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It is reset from outside: now, or at some moment of the call.
+    Reset,
+    /// It falls into ERROR.
+    Error,
+    /// The call fails with this errno.
+    Fails(i32),
+    /// The call takes this many times as long as the longest.
+    Slow(u64),
+    /// The call returns only when this many bounds are over, or never.
+    Stuck(Option<u64>),
+    /// The read fails with this errno and nothing is wrong.
+    Harmless(i32),
+}
+
+/// Something else happens.
+#[derive(Debug, Clone)]
+pub(crate) enum Happening {
+    Cut(u16),
+    /// All streams at once: the peer has died, or the network between.
+    CutAll,
+    /// Nothing arrives on this stream for so long.
+    Stall(u16, u64),
+    StallAll(u64),
+    /// A bit of this host's next data body (or, with the codec, header) changes on the way.
+    Damage(HostId, bool),
+    Cancel(HostId),
+    Discard(u32),
+    Message(HostId),
+    /// Thread or ring could not be had.
+    Local(HostId),
+    AttachFails(HostId),
+    /// The clock is looked at before anything is due.
+    EarlyTick(HostId),
+}
+
+/// Which host's frames are tampered with, and one in how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hostile {
+    pub(crate) host: HostId,
+    pub(crate) one_in: u64,
+}
+
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EFAULT: i32 = 14;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const EIO: i32 = 5;
+const EINTR: i32 = 4;
+const ERESTARTSYS: i32 = 512;
+const ENOTCONN: i32 = 107;
+
+impl Plan {
+    /// What this seed stands for.
+    pub(crate) fn draw(rng: &mut Rng, hostile: bool) -> Plan {
+        let devices = rng.pick(&[1, 1, 2, 2, 3, 5]);
+        let streams = rng.pick(&[1, 1, 2, 2, 3, 4]);
+        let workers = rng.pick(&[1, 1, 2, 3]);
+        let unit = 1 + rng.log(30_000);
+        let spread = |rng: &mut Rng| 1 + rng.log(unit * 4);
+        let bound_ns = 1_000_000 + rng.below(20_000_000);
+        let mut plan = Plan {
+            devices: (0..devices).map(|_| DevicePlan::draw(rng)).collect(),
+            streams,
+            workers,
+            slots_per_device: rng.pick(&[3, 3, 4, 5, 8, 12]),
+            policy: rng.pick(&[Policy::Adaptive, Policy::Raw, Policy::Zstd(1), Policy::Zstd(3)]),
+            codec: rng.one_in(2) || hostile,
+            poll_ns: rng.pick(&[0, 10_000, 100_000, 400_000]),
+            bound_ns,
+            detach_bound_ns: bound_ns / 2,
+            silence_ns: 20_000_000 + rng.below(40_000_000),
+            control_ns: spread(rng),
+            data_ns: spread(rng),
+            network_ns: spread(rng),
+            worker_ns: spread(rng),
+            switchover: When::Ns(rng.log(4_000_000)),
+            faults: Vec::new(),
+            happenings: Vec::new(),
+            hostile: None,
+        };
+        if rng.one_in(3) {
+            plan.switchover = When::Step(rng.log(1000));
+        }
+        if hostile {
+            let host = rng.pick(&[SOURCE, TARGET]);
+            plan.hostile = Some(Hostile { host, one_in: rng.pick(&[5, 20, 60, 200, 600]) });
+        }
+        for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5, 9]) {
+            plan.faults.push(DeviceFault::draw(rng, devices));
+        }
+        if rng.one_in(8) {
+            plan.storm(rng);
+        }
+        for _ in 0..rng.pick(&[0, 0, 0, 1, 1, 2, 3]) {
+            let when = When::draw(rng);
+            plan.happenings.push((when, Happening::draw(rng, devices, streams, plan.silence_ns)));
+        }
+        plan
+    }
+}
+
+impl When {
+    /// Anywhere, or soon after something that happens at most once in a session.
+    fn draw(rng: &mut Rng) -> When {
+        let host = rng.pick(&[SOURCE, TARGET]);
+        match rng.below(3) {
+            0 => When::After(host, rng.pick(&Phase::ALL), rng.log(30)),
+            _ => When::Step(rng.log(3000)),
+        }
+    }
+}
+
+impl Plan {
+    /// One device of the source is reset again and again, and is always to start afresh.
+    fn storm(&mut self, rng: &mut Rng) {
+        let device = rng.below(self.devices.len() as u64) as u32;
+        let attempts = 20;
+        let then = rng.pick(&[Fallback::Abort, Fallback::StopCopy]);
+        self.devices[device as usize].options.on_reset = OnReset::Restart { attempts, then };
+        for _ in 0..rng.range(3, 12) {
+            let when = match rng.below(3) {
+                0 => Trigger::At(When::draw(rng)),
+                1 => Trigger::Control(rng.log(60)),
+                _ => Trigger::Data(rng.log(120)),
+            };
+            let what = match when {
+                Trigger::Data(_) if rng.one_in(6) => {
+                    Wrong::Stuck(rng.pick(&[None, Some(0), Some(1), Some(4)]))
+                }
+                _ => Wrong::Reset,
+            };
+            self.faults.push(DeviceFault { host: SOURCE, device, when, what });
+        }
+    }
+}
+
+impl DevicePlan {
+    fn draw(rng: &mut Rng) -> DevicePlan {
+        let source = rng.pick(&Capabilities::ALL);
+        let fallback = rng.pick(&[Fallback::Abort, Fallback::StopCopy]);
+        let attempts = rng.below(4) as u32;
+        let (piece, segment) = (1 + rng.log(300), 1 + rng.log(200));
+        let [initial, dirty, rounds, last] = [60, 30, 12, 60].map(|high| rng.log(high));
+        let bytes = piece * (initial + dirty * rounds + last);
+        DevicePlan {
+            source,
+            target: rng.pick(&[source, source, source, Capabilities { p2p: true, precopy: true }]),
+            options: DeviceOptions {
+                precopy: !rng.one_in(8),
+                on_reset: rng.pick(&[
+                    OnReset::Abort,
+                    OnReset::StopCopy,
+                    OnReset::Restart { attempts, then: fallback },
+                    OnReset::Restart { attempts: 20, then: fallback },
+                ]),
+                weight: rng.pick(&[0, 1, 1, 1, 3]),
+                opaque: Bytes::from_static(rng.pick(&[&b""[..], &b"opaque"[..]])),
+            },
+            drained: rng.pick(&[Drained::NoMessage, Drained::Zero, Drained::Parks]),
+            wants_info: rng.one_in(2),
+            reinit: rng.one_in(3),
+            sized: !rng.one_in(4),
+            piece,
+            // A few hundred reads an epoch at most.
+            segment: segment.max(bytes / 300),
+            initial,
+            dirty,
+            rounds,
+            last,
+        }
+    }
+}
+
+impl DeviceFault {
+    fn draw(rng: &mut Rng, devices: u64) -> DeviceFault {
+        let host = rng.pick(&[SOURCE, SOURCE, TARGET]);
+        let device = rng.below(devices) as u32;
+        let when = match rng.below(4) {
+            0 => Trigger::At(When::draw(rng)),
+            1 | 2 => Trigger::Control(rng.log(14)),
+            _ => Trigger::Data(rng.log(120)),
+        };
+        let what = match (rng.below(16), when) {
+            (0..=8, _) => Wrong::Reset,
+            (9, _) => Wrong::Error,
+            (10, Trigger::Data(_)) => Wrong::Stuck(rng.pick(&[None, Some(1), Some(3)])),
+            (11, Trigger::Data(_)) if host == SOURCE => {
+                Wrong::Harmless(rng.pick(&[EAGAIN, EINTR, ERESTARTSYS]))
+            }
+            (11, Trigger::Control(_)) => Wrong::Harmless(rng.pick(&[EAGAIN, EINTR])),
+            (12, Trigger::Control(_)) => Wrong::Slow(rng.pick(&[10, 100, 1000])),
+            (_, Trigger::At(_)) => rng.pick(&[Wrong::Reset, Wrong::Error]),
+            (_, Trigger::Data(_)) if host == TARGET => {
+                Wrong::Fails(rng.pick(&[ENOMEM, EFAULT, EIO, ENODEV, EINVAL]))
+            }
+            (_, Trigger::Data(_)) => Wrong::Fails(rng.pick(&[ENODEV, EIO, ENOTCONN])),
+            (_, Trigger::Control(_)) => Wrong::Fails(rng.pick(&[EIO, EINVAL, ENOTCONN])),
+        };
+        DeviceFault { host, device, when, what }
+    }
+}
+
+impl Happening {
+    fn draw(rng: &mut Rng, devices: u64, streams: u16, silence_ns: u64) -> Happening {
+        let host = rng.pick(&[SOURCE, TARGET]);
+        let stream = rng.below(u64::from(streams)) as u16;
+        let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
+        match rng.below(18) {
+            0 | 1 => Happening::Cut(stream),
+            2 => Happening::CutAll,
+            3 => Happening::Stall(stream, stall_ns),
+            4 | 16 => Happening::StallAll(stall_ns),
+            5 => Happening::Damage(host, rng.one_in(2)),
+            6 | 7 => Happening::Cancel(host),
+            8..=10 => Happening::Discard(rng.below(devices) as u32),
+            11 | 12 => Happening::Message(host),
+            13 => Happening::Local(host),
+            17 => Happening::AttachFails(host),
+            _ => Happening::EarlyTick(host),
+        }
+    }
+}

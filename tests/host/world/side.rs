@@ -1,0 +1,238 @@
+//! One host: the real machine, and what stands in for the drive around it.
+
+use std::collections::BTreeMap;
+
+use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
+use vfio_ferry::machine::{Action, Event, Finish, LinksConfig, Machine, Request};
+use vfio_ferry::outcome::{Completion, Phase};
+use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
+use vfio_ferry::sender::{self, Sender, SenderConfig};
+use vfio_ferry::wire::{Offer, WireLimits};
+
+use super::device::SimDevice;
+use super::fd::DataFd;
+use super::plan::Plan;
+use super::schedule::{HostId, Lane, SOURCE};
+
+/// The smallest chunk that the handshake knows; the simulated devices give much less at a time.
+pub(crate) const CHUNK_BYTES: u32 = 4096;
+
+/// Where a slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Free, or at rest inside the machine.
+    Machine,
+    /// With a data fd.
+    Fd(DeviceId),
+    /// With a worker, of this device.
+    Worker(DeviceId),
+    /// Being sent from.
+    Sending(StreamId),
+    /// Being received into, for this device.
+    Receiving(StreamId, DeviceId),
+}
+
+#[derive(Debug)]
+pub(crate) struct SimSlot {
+    pub(crate) place: Place,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A device and its threads on one host.
+#[derive(Debug)]
+pub(crate) struct SideDevice {
+    pub(crate) sim: SimDevice,
+    pub(crate) asked: Option<Request>,
+    /// The call will fail so.
+    pub(crate) fails: Option<i32>,
+    pub(crate) answers: Lane,
+    /// The session behind the fd that nobody has taken yet.
+    pub(crate) fresh: Option<usize>,
+    pub(crate) fds: Vec<DataFd>,
+    /// Which of them takes jobs.
+    pub(crate) active: Option<usize>,
+    /// Calls of the control thread, and reads or writes, so far.
+    pub(crate) controls: u64,
+    pub(crate) operations: u64,
+    /// Which session each epoch was read from.
+    pub(crate) epochs: BTreeMap<Epoch, usize>,
+    pub(crate) phase: Phase,
+    /// Since this host's device was looked at for the last time before it may not be reset any
+    /// more without anyone seeing it: see `World::may_reset`.
+    pub(crate) checked: bool,
+    /// Calls that failed by plan.
+    pub(crate) failed: u32,
+    pub(crate) errored: bool,
+}
+
+/// The machine of either host.
+#[derive(Debug)]
+pub(crate) enum Real {
+    Sender(Box<Sender>),
+    Receiver(Box<Receiver>),
+}
+
+impl Real {
+    pub(crate) fn machine(&mut self) -> &mut dyn Machine {
+        match self {
+            Real::Sender(sender) => &mut **sender,
+            Real::Receiver(receiver) => &mut **receiver,
+        }
+    }
+
+    pub(crate) fn slots_out(&self) -> usize {
+        match self {
+            Real::Sender(sender) => sender.slots_out(),
+            Real::Receiver(receiver) => receiver.slots_out(),
+        }
+    }
+
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        match self {
+            Real::Sender(sender) => sender.deadline_ns(),
+            Real::Receiver(receiver) => receiver.deadline_ns(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) real: Real,
+    pub(crate) devices: Vec<SideDevice>,
+    pub(crate) slots: Vec<SimSlot>,
+    pub(crate) limits: WireLimits,
+    pub(crate) connected: bool,
+    pub(crate) handed_over: bool,
+    pub(crate) finish: Option<Finish>,
+    pub(crate) finished_ns: u64,
+    /// It was cancelled, and has until then.
+    pub(crate) ends_by_ns: Option<u64>,
+    pub(crate) completions: Vec<Completion>,
+    pub(crate) messages: u64,
+    /// When a tick is on its way.
+    pub(crate) tick_at_ns: Option<u64>,
+    /// Ticks since something else happened.
+    pub(crate) ticks: u32,
+    pub(crate) actions: Vec<Action>,
+}
+
+impl Side {
+    pub(crate) fn new(host: HostId, plan: &Plan) -> Side {
+        let count = plan.devices.len();
+        let links = LinksConfig { streams: plan.streams, silence_ns: plan.silence_ns };
+        let slots_per_device = plan.slots_per_device;
+        let name = |index: usize| format!("device-{index}");
+        let real = if host == SOURCE {
+            let config = |(i, device): (usize, &super::plan::DevicePlan)| sender::DeviceConfig {
+                name: name(i),
+                capabilities: device.source,
+                options: device.options.clone(),
+            };
+            Real::Sender(Box::new(Sender::new(SenderConfig {
+                devices: plan.devices.iter().enumerate().map(config).collect(),
+                links,
+                session: 0x5e55,
+                chunk_bytes: CHUNK_BYTES,
+                workers: plan.workers,
+                slots_per_device,
+                policy: plan.policy,
+                precopy_poll_ns: plan.poll_ns,
+                abort_bound_ns: plan.bound_ns,
+            })))
+        } else {
+            let config = |(i, device): (usize, &super::plan::DevicePlan)| receiver::DeviceConfig {
+                name: name(i),
+                capabilities: device.target,
+            };
+            Real::Receiver(Box::new(Receiver::new(ReceiverConfig {
+                devices: plan.devices.iter().enumerate().map(config).collect(),
+                links,
+                chunk_bytes: CHUNK_BYTES,
+                workers: plan.workers,
+                slots_per_device,
+                abort_bound_ns: plan.bound_ns,
+            })))
+        };
+        let slots = count * slots_per_device + plan.workers * 2;
+        let devices = plan.devices.iter().map(|device| {
+            let caps = if host == SOURCE { device.source } else { device.target };
+            SideDevice::new(SimDevice::new(device.clone(), caps))
+        });
+        Side {
+            real,
+            devices: devices.collect(),
+            slots: (0..slots).map(|_| SimSlot { place: Place::Machine, bytes: vec![] }).collect(),
+            limits: WireLimits::from(&Offer::new(
+                usize::from(plan.streams),
+                count,
+                CHUNK_BYTES as usize,
+            )),
+            connected: false,
+            handed_over: false,
+            finish: None,
+            finished_ns: 0,
+            ends_by_ns: None,
+            completions: Vec::new(),
+            messages: 0,
+            tick_at_ns: None,
+            ticks: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn device(&mut self, id: DeviceId) -> &mut SideDevice {
+        &mut self.devices[id.index()]
+    }
+
+    pub(crate) fn slot(&mut self, id: SlotId) -> &mut SimSlot {
+        &mut self.slots[id.index()]
+    }
+
+    /// Slots that are not the machine's at the moment.
+    pub(crate) fn slots_away(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.place != Place::Machine).count()
+    }
+
+    /// The slots that come back with an event are the machine's from here on.
+    pub(crate) fn take_back(&mut self, event: &Event) {
+        let mut back = |slot: SlotId| self.slots[slot.index()].place = Place::Machine;
+        match event {
+            Event::Read { slot, .. } | Event::Body { slot, .. } => back(*slot),
+            Event::Written { slot, .. } | Event::Sent { slot, .. } => {
+                slot.iter().copied().for_each(back);
+            }
+            Event::Encoded { slot, into, .. } | Event::Decoded { slot, into, .. } => {
+                back(*slot);
+                back(*into);
+            }
+            Event::StreamLost { slots, .. } => slots.iter().copied().for_each(back),
+            _ => {}
+        }
+    }
+}
+
+impl SideDevice {
+    fn new(sim: SimDevice) -> SideDevice {
+        SideDevice {
+            sim,
+            asked: None,
+            fails: None,
+            answers: Lane::default(),
+            fresh: None,
+            fds: Vec::new(),
+            active: None,
+            controls: 0,
+            operations: 0,
+            epochs: BTreeMap::new(),
+            phase: Phase::Connect,
+            checked: false,
+            failed: 0,
+            errored: false,
+        }
+    }
+
+    /// A thread whose operation the driver does not give back.
+    pub(crate) fn has_stuck_fd(&self) -> bool {
+        self.fds.iter().any(|fd| fd.is_stuck())
+    }
+}

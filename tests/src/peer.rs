@@ -1,0 +1,134 @@
+//! A peer without an engine: frames by hand, right or wrong, on one stream.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+
+use vfio_ferry::limits::HEADER_BYTES;
+use vfio_ferry::wire::{
+    DataHeader, DevicePlace, Encoding, Frame, Header, Hello, Kind, WireLimits, chunk_hash, decode,
+    decode_header, encode, encode_header,
+};
+
+use crate::pair::PATIENCE;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Peer {
+    stream: TcpStream,
+}
+
+impl From<OwnedFd> for Peer {
+    fn from(stream: OwnedFd) -> Peer {
+        let stream = TcpStream::from(stream);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Peer { stream }
+    }
+}
+
+impl Peer {
+    /// Sends bytes; an error only says that the session has ended.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Says nothing more.
+    pub fn stop_sending(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Reads up to a frame of this kind; none if the stream ends before. Pings go unanswered.
+    pub fn expect(&mut self, kind: Kind) -> Option<Header> {
+        self.expect_in(kind, 0)
+    }
+
+    /// Reads up to a frame of this kind and epoch.
+    pub fn expect_in(&mut self, kind: Kind, epoch: u32) -> Option<Header> {
+        loop {
+            let header = self.next()?;
+            if (header.kind, header.epoch) == (kind, epoch) {
+                return Some(header);
+            }
+        }
+    }
+
+    /// The hello that a source begins with.
+    ///
+    /// # Panics
+    /// If it begins with anything else.
+    pub fn expect_hello(&mut self) -> Hello {
+        match self.next_frame() {
+            Some((_, Some(Frame::Hello(hello)))) => hello,
+            other => panic!("no hello but {other:?}"),
+        }
+    }
+
+    /// Reads to the stream's end, and gives the abort that came on the way.
+    pub fn last_word(&mut self) -> Option<Header> {
+        let mut abort = None;
+        while let Some(header) = self.next() {
+            if header.kind == Kind::ABORT {
+                abort = Some(header);
+            }
+        }
+        abort
+    }
+
+    fn next(&mut self) -> Option<Header> {
+        self.next_frame().map(|(header, _)| header)
+    }
+
+    /// The next frame, parsed unless it is data; what an engine sends must be right.
+    fn next_frame(&mut self) -> Option<(Header, Option<Frame>)> {
+        let mut header = [0; HEADER_BYTES];
+        self.stream.read_exact(&mut header).ok()?;
+        let header = decode_header(&header, &WireLimits::MAX).expect("an engine's header");
+        let mut body = vec![0; header.body_bytes as usize];
+        self.stream.read_exact(&mut body).ok()?;
+        if header.kind == Kind::DATA {
+            assert_eq!(header.body_hash, chunk_hash(&body));
+            return Some((header, None));
+        }
+        Some((header, Some(decode(&header, &body).expect("an engine's body"))))
+    }
+}
+
+/// A frame's bytes.
+pub fn bytes(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes).expect("a frame within its limits");
+    bytes
+}
+
+/// A chunk's frame: `chunk` at `offset`, of which `body` travels.
+pub fn data(
+    place: DevicePlace,
+    offset: u64,
+    encoding: Encoding,
+    chunk: &[u8],
+    body: &[u8],
+) -> Vec<u8> {
+    let header = DataHeader {
+        place,
+        offset,
+        encoding,
+        raw_bytes: chunk.len() as u32,
+        body_bytes: body.len() as u32,
+        body_hash: chunk_hash(body),
+        raw_hash: chunk_hash(chunk),
+    };
+    [&encode_header(&Header::from(header)), body].concat()
+}
+
+/// Changes a frame's header and makes its hash right again.
+pub fn alter(frame: &mut [u8], change: impl FnOnce(&mut [u8])) {
+    const HASHED: usize = HEADER_BYTES - 4;
+    change(&mut frame[..HASHED]);
+    let hash = chunk_hash(&frame[..HASHED]) as u32;
+    frame[HASHED..HEADER_BYTES].copy_from_slice(&hash.to_le_bytes());
+}
+
+/// A frame's kind, and whether it has a body.
+pub fn kind(frame: &[u8]) -> Kind {
+    Kind(u16::from_le_bytes([frame[6], frame[7]]))
+}
