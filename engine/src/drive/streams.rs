@@ -15,7 +15,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::buffers::{Buffer, Slot};
 use crate::ids::StreamId;
@@ -30,6 +30,8 @@ use crate::wire::{
 
 /// Bytes of a skipped body that are received at a time.
 const SKIP_BYTES: usize = 64 << 10;
+/// How long the end waits for what is in flight before it aborts connections.
+const CLOSING: Duration = Duration::from_millis(100);
 
 /// What happened on a stream.
 #[derive(Debug)]
@@ -465,10 +467,32 @@ impl Streams {
         }
     }
 
-    /// Ends both directions of all streams: what is in flight completes.
+    /// Ends both directions of all streams, and waits for what is in flight.
+    ///
+    /// A zero-copy send is in flight until the peer's host has acknowledged its bytes: with one
+    /// that is frozen or cut off that takes as long as TCP has patience. Such a connection is
+    /// aborted, which drops what it still had to send.
     pub(super) fn close(&mut self) {
         for stream in &self.streams {
             let _ = shutdown(&stream.fd, Shutdown::Both);
+        }
+        self.wait_until_idle();
+        if self.ring.in_flight() > 0 {
+            for stream in &self.streams {
+                let _ = rustix::net::connect_unspec(&*stream.fd);
+            }
+            self.wait_until_idle();
+        }
+    }
+
+    fn wait_until_idle(&mut self) {
+        let deadline = Instant::now() + CLOSING;
+        while self.ring.in_flight() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.ring.wait(Some(left), &mut self.done).is_err() {
+                return;
+            }
+            self.done.clear();
         }
     }
 

@@ -113,7 +113,7 @@ impl TestDevice {
             resets: 0,
             trail: Vec::new(),
             violations: Vec::new(),
-            held: plan.holds.is_some(),
+            held: plan.holds.is_some() || plan.sticks_at.is_some(),
         };
         TestDevice { plan, inner: Mutex::new(inner), released: Condvar::new() }
     }
@@ -171,7 +171,7 @@ impl TestDevice {
         self.lock().reset_deferred = true;
     }
 
-    /// Lets a held SET_STATE go on.
+    /// Lets a held SET_STATE or a stuck read or write go on.
     pub fn release(&self) {
         self.lock().held = false;
         self.released.notify_all();
@@ -262,6 +262,15 @@ impl Inner {
         }
     }
 
+    /// Bytes that went through the session's fd.
+    fn bytes_so_far(&self) -> u64 {
+        match &self.session {
+            Session::None => 0,
+            Session::Saving(saving) => saving.passed().bytes,
+            Session::Loading(loading) => loading.passed().bytes,
+        }
+    }
+
     /// Whether the calling thread uses an fd that still works.
     fn is_current_user(&mut self) -> bool {
         let thread = std::thread::current().id();
@@ -337,6 +346,13 @@ impl MigrationDevice for TestDevice {
         let mut inner = self.lock();
         if !inner.is_current_user() {
             return Err(Errno::NODEV.into());
+        }
+        if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)
+            && inner.bytes_so_far() + *bytes as u64 >= at
+        {
+            while inner.held {
+                inner = self.released.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            }
         }
         match (&mut inner.session, result) {
             (Session::Saving(saving), Ok(bytes)) => {

@@ -65,6 +65,9 @@ pub struct Plan {
     pub piece_bytes: Option<u64>,
     /// The data fd neither gives nor takes anything after so many bytes.
     pub stalls_at: Option<u64>,
+    /// The driver does not come back from the read or write that reaches so many bytes before
+    /// [`release`](super::TestDevice::release): no cancel gets it out of there.
+    pub sticks_at: Option<u64>,
     /// When it resets itself.
     pub reset_at: Option<ResetAt>,
     /// SET_STATE to this state blocks until [`release`](super::TestDevice::release).
@@ -88,6 +91,7 @@ impl Default for Plan {
             rest_bytes: 1 << 20,
             piece_bytes: None,
             stalls_at: None,
+            sticks_at: None,
             reset_at: None,
             holds: None,
             expects_bytes: 0,

@@ -1,0 +1,250 @@
+//! A migration can be given up at any time and ends within a bound, whatever a driver, a peer or a
+//! data fd is waiting for.
+
+use std::slice::from_ref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vfio_ferry::machine::Notice;
+use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Phase};
+use vfio_ferry::ring::BackendChoice;
+use vfio_ferry::session::{Options, Session, SessionEvent, Sides};
+use vfio_ferry::vfio::state::DeviceState;
+use vfio_ferry_tests::device::{Conduit, Holding, Plan, TestDevice};
+use vfio_ferry_tests::pair::{Ended, PATIENCE, Pair, Setup, end, sources, streams};
+
+/// What the embedder allows, and what a busy machine may add to it.
+const BOUND: Duration = Duration::from_millis(300);
+const SLACK: Duration = Duration::from_secs(10);
+const BACKENDS: [BackendChoice; 2] = [BackendChoice::Auto, BackendChoice::Syscalls];
+
+fn setup(backend: BackendChoice) -> Setup {
+    let mut setup = Setup::default();
+    for options in [&mut setup.source, &mut setup.target] {
+        options.backend = backend;
+        options.cancel_bound = BOUND;
+    }
+    setup
+}
+
+fn plan() -> Plan {
+    Plan { initial_bytes: 1 << 20, rest_bytes: 4 << 20, ..Plan::default() }
+}
+
+/// Waits until a device enters the phase.
+fn wait_for(session: &Session, wanted: Phase) {
+    loop {
+        match session.wait_event(Some(PATIENCE)) {
+            Some(SessionEvent::Notice(Notice::Phase { phase, .. })) if phase == wanted => return,
+            Some(SessionEvent::Notice(_)) => {}
+            other => panic!("{wanted} does not come: {other:?}"),
+        }
+    }
+}
+
+/// Waits for the end, which must come within the bound.
+fn end_in_time(session: Session, what: &str) -> Ended {
+    let asked = Instant::now();
+    let ended = end(session);
+    assert!(asked.elapsed() < BOUND + SLACK, "{what}: it took {:?}", asked.elapsed());
+    ended
+}
+
+/// Where a migration stands still, and so where it is cancelled.
+struct Halt {
+    what: &'static str,
+    source: fn(&mut Plan),
+    target: fn(&mut Plan),
+    /// Entered by the source before the cancel.
+    phase: Phase,
+    /// The source's driver does not come back before the end.
+    source_blocks: bool,
+    target_blocks: bool,
+}
+
+fn halts() -> Vec<Halt> {
+    let halt = |what, source, target, phase| Halt {
+        what,
+        source,
+        target,
+        phase,
+        source_blocks: false,
+        target_blocks: false,
+    };
+    let nothing = |_: &mut Plan| {};
+    vec![
+        Halt {
+            source_blocks: true,
+            ..halt(
+                "SET_STATE(PRE_COPY)",
+                |plan| plan.holds = Some(DeviceState::PreCopy),
+                nothing,
+                Phase::Start,
+            )
+        },
+        halt("PRE_COPY data", |plan| plan.stalls_at = Some(500_000), nothing, Phase::PreCopy),
+        Halt {
+            source_blocks: true,
+            ..halt(
+                "SET_STATE(STOP_COPY)",
+                |plan| plan.holds = Some(DeviceState::StopCopy),
+                nothing,
+                Phase::Stop,
+            )
+        },
+        halt("STOP_COPY data", |plan| plan.stalls_at = Some(3 << 20), nothing, Phase::StopCopy),
+        Halt {
+            source_blocks: true,
+            ..halt("a read", |plan| plan.sticks_at = Some(3 << 20), nothing, Phase::StopCopy)
+        },
+        halt("a full resume fd", nothing, |plan| plan.stalls_at = Some(2 << 20), Phase::StopCopy),
+        Halt {
+            target_blocks: true,
+            ..halt("a write", nothing, |plan| plan.sticks_at = Some(2 << 20), Phase::StopCopy)
+        },
+        Halt {
+            target_blocks: true,
+            ..halt(
+                "SET_STATE(RESUMING)",
+                nothing,
+                |plan| plan.holds = Some(DeviceState::Resuming),
+                Phase::StopCopy,
+            )
+        },
+        Halt {
+            target_blocks: true,
+            ..halt(
+                "SET_STATE(STOP) out of RESUMING",
+                nothing,
+                |plan| plan.holds = Some(DeviceState::Stop),
+                Phase::Load,
+            )
+        },
+    ]
+}
+
+/// Cancels on one host while the migration stands still, on both backends.
+fn cancel_everywhere(on_source: bool) {
+    for backend in BACKENDS {
+        for halt in halts() {
+            let what = format!("{} with {backend:?}", halt.what);
+            println!("{what}");
+            let mut plan = plan();
+            let mut target_plan = plan.target();
+            (halt.source)(&mut plan);
+            (halt.target)(&mut target_plan);
+            let (from, to) =
+                (Arc::new(TestDevice::new(plan)), Arc::new(TestDevice::new(target_plan)));
+            let pair = Pair::start(from_ref(&from), from_ref(&to), &setup(backend));
+            if halt.phase > Phase::PreCopy {
+                pair.source.switchover().expect("this is the source");
+            }
+            wait_for(&pair.source, halt.phase);
+            // Into the middle of what stands still, wherever that is.
+            std::thread::sleep(Duration::from_millis(50));
+            let first = if on_source { &pair.source } else { &pair.target };
+            first.cancel();
+            let source = end_in_time(pair.source, &what);
+            let target = end_in_time(pair.target, &what);
+            for (side, is_first) in [(&source, on_source), (&target, !on_source)] {
+                let finish = &side.report.finish;
+                assert_eq!(finish.ending, Ending::Aborted, "{what}: {finish:?}");
+                let fault = finish.fault.as_ref().expect("an abort has a cause");
+                let cause = if is_first { Cause::Cancelled } else { Cause::PeerAbort };
+                assert_eq!(fault.cause, cause, "{what}: {fault}");
+            }
+            if !halt.source_blocks {
+                assert_eq!(from.state_now(), DeviceState::Running, "{what}");
+                assert_eq!(from.holding(), Holding::Own, "{what}");
+            }
+            if !halt.target_blocks {
+                assert_eq!(to.state_now(), DeviceState::Running, "{what}");
+                assert!(matches!(to.holding(), Holding::Blank | Holding::Own), "{what}");
+            }
+            let Sides::Source(reports) = source.report.sides else { panic!("a source") };
+            let Sides::Target(theirs) = target.report.sides else { panic!("a target") };
+            assert_eq!(reports[0].stuck, halt.what == "a read", "{what}");
+            assert_eq!(theirs[0].stuck, halt.what == "a write", "{what}");
+            from.release();
+            to.release();
+        }
+    }
+}
+
+#[test]
+fn a_source_is_cancelled_wherever_it_stands() {
+    cancel_everywhere(true);
+}
+
+#[test]
+fn a_target_is_cancelled_wherever_it_stands() {
+    cancel_everywhere(false);
+}
+
+#[test]
+fn a_session_without_a_peer_is_cancelled() {
+    for backend in BACKENDS {
+        let device = Arc::new(TestDevice::new(plan()));
+        let (ours, _theirs) = streams(2);
+        let options = Options { backend, cancel_bound: BOUND, ..Options::default() };
+        let devices = sources(from_ref(&device), &DeviceOptions::default());
+        let session = Session::source(devices, ours, options).expect("a session");
+        session.cancel();
+        session.cancel();
+        let ended = end_in_time(session, "no peer");
+        let fault = ended.report.finish.fault.expect("it was cancelled");
+        assert_eq!(fault.cause, Cause::Cancelled);
+        assert_eq!(device.trail(), [], "nobody touched the device");
+    }
+}
+
+#[test]
+fn a_cancel_after_the_end_changes_nothing() {
+    let plan = plan();
+    let (from, to) =
+        (Arc::new(TestDevice::new(plan.clone())), Arc::new(TestDevice::new(plan.target())));
+    let pair = Pair::start(from_ref(&from), from_ref(&to), &Setup::default());
+    pair.source.switchover().expect("this is the source");
+    wait_for(&pair.target, Phase::Resume);
+    pair.source.cancel();
+    pair.target.cancel();
+    let (source, target) = pair.end();
+    assert!(source.report.is_complete() && target.report.is_complete());
+}
+
+#[test]
+fn a_driver_that_does_not_stop_a_device_that_was_handed_over_holds_nobody_up() {
+    let plan = Plan { holds: Some(DeviceState::Stop), ..plan() };
+    let to = Arc::new(TestDevice::new(plan.target()));
+    let from = Arc::new(TestDevice::new(plan));
+    let pair = Pair::start(from_ref(&from), from_ref(&to), &setup(BackendChoice::Auto));
+    pair.source.switchover().expect("this is the source");
+    wait_for(&pair.source, Phase::Handover);
+    let source = end_in_time(pair.source, "SET_STATE(STOP) after the handover");
+    assert!(source.report.is_complete(), "{:?}", source.report.finish);
+    assert!(end(pair.target).report.is_complete());
+    from.release();
+}
+
+#[test]
+fn dropping_a_session_cancels_it() {
+    for conduit in [Conduit::Pipe, Conduit::File] {
+        for drop_source in [true, false] {
+            let plan = Plan { conduit, rest_bytes: 64 << 20, ..plan() };
+            let (from, to) =
+                (Arc::new(TestDevice::new(plan.clone())), Arc::new(TestDevice::new(plan.target())));
+            let Pair { source, target, .. } =
+                Pair::start(from_ref(&from), from_ref(&to), &setup(BackendChoice::Auto));
+            // It stands in PRE_COPY for as long as nobody switches over.
+            wait_for(&source, Phase::PreCopy);
+            let (dropped, left) = if drop_source { (source, target) } else { (target, source) };
+            let asked = Instant::now();
+            drop(dropped);
+            assert!(asked.elapsed() < BOUND + SLACK);
+            let fault = end(left).report.finish.fault.expect("it was given up");
+            assert_eq!(fault.cause, Cause::PeerAbort, "{fault}");
+            assert_eq!(from.state_now(), DeviceState::Running);
+            assert_eq!((to.state_now(), to.holding()), (DeviceState::Running, Holding::Blank));
+        }
+    }
+}
