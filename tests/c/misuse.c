@@ -296,6 +296,7 @@ static void sessions_that_are_none(void)
 static void a_session(void)
 {
     static const uint8_t message[VFERRY_MESSAGE_BYTES_MAX + 1];
+    vferry_options *options = test_options();
     vferry_device *device = NULL, *coming = NULL;
     vferry_session *session = NULL, *target = NULL;
     vferry_event event = {.size = sizeof event};
@@ -312,7 +313,7 @@ static void a_session(void)
     sockets(fds);
     MUST(vferry_device_embedded("net0", VFERRY_SOURCE, VFERRY_EMBEDDED_PRECOPY, -1, &device));
     MUST(vferry_device_embedded("net0", VFERRY_TARGET, 0, -1, &coming));
-    MUST(vferry_session_source(NULL, &device, 1, &fds[0], 1, &session));
+    MUST(vferry_session_source(options, &device, 1, &fds[0], 1, &session));
     ANSWERS(VFERRY_IN_USE, vferry_device_set_weight(device, 2));
     ANSWERS(VFERRY_IN_USE, vferry_session_source(NULL, &device, 1, &fds[1], 1, &target));
     vferry_device_free(&device); /* The session keeps it. */
@@ -356,7 +357,8 @@ static void a_session(void)
     ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_phase_stats(session, 1, &durations));
 
     /* The peer meets it, and leaves. */
-    MUST(vferry_session_target(NULL, &coming, 1, &fds[1], 1, &target));
+    MUST(vferry_session_target(options, &coming, 1, &fds[1], 1, &target));
+    vferry_options_free(&options); /* Sessions have copied them. */
     memset(&later, 0x55, sizeof later);
     later.event.size = sizeof later;
     MUST(vferry_session_wait(target, 60000, &later.event));
@@ -419,6 +421,7 @@ static void a_session(void)
 /* A session that is freed while it runs is cancelled, and the fds that its VMM handed in are closed. */
 static void freed_while_it_runs(void)
 {
+    vferry_options *options = test_options();
     vferry_device *device = NULL;
     vferry_session *session = NULL;
     int fds[2], data[2];
@@ -427,7 +430,8 @@ static void freed_while_it_runs(void)
     MUST(vferry_device_embedded("net0", VFERRY_TARGET, 0, -1, &device));
     MUST(vferry_device_moved(device, VFERRY_STATE_RESUMING, data[1])); /* Before it is wanted. */
     CHECK(is_open(data[1]));
-    MUST(vferry_session_target(NULL, &device, 1, fds, 1, &session));
+    MUST(vferry_session_target(options, &device, 1, fds, 1, &session));
+    vferry_options_free(&options);
     vferry_session_free(&session);
     vferry_device_free(&device);
     CHECK(!is_open(data[1]) && !is_open(fds[0]));

@@ -50,7 +50,7 @@ int main(int argc, char **argv)
     MUST(vferry_log_start(VFERRY_LOG_INFO, 100));
 
     for (size_t i = 0; i < drive.count; i++) {
-        char name[16];
+        char name[32];
         struct double_plan plan = {3000000, 70001, 2000000 + i, atoi(argv[4])};
         snprintf(name, sizeof name, "net%zu", i);
         double_source(&devices[i], name, plan);

@@ -27,7 +27,7 @@ int main(int argc, char **argv)
     CHECK(file && fprintf(file, "%u\n", port) > 0 && fclose(file) == 0);
 
     for (size_t i = 0; i < drive.count; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "net%zu", i);
         double_target(&devices[i], name);
         handles[i] = devices[i].ferry;
