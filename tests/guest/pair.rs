@@ -114,14 +114,14 @@ impl Pair {
 
     /// Waits for the source's end, and leaves the target's.
     pub(crate) fn source_ends(self) -> (End, Target) {
-        (self.listened.to_the_end("source", self.source), Target(self.target))
+        (self.listened.run_out("source", self.source), Target(self.target))
     }
 }
 
 impl Target {
     /// Waits for the target's end.
     pub(crate) fn ends(self) -> End {
-        Events::default().to_the_end("target", self.0)
+        Events::default().run_out("target", self.0)
     }
 }
 
@@ -140,7 +140,7 @@ impl Events {
         }
     }
 
-    fn to_the_end(mut self, host: &str, session: Session) -> End {
+    fn run_out(mut self, host: &str, session: Session) -> End {
         while !self.finished {
             match session.wait_event(Some(STUCK)) {
                 Some(event) => self.event(event),

@@ -144,10 +144,10 @@ fn a_source_survives(seed: u64) -> Ending {
     let victim = Side::spawn(PROGRAM, &spec(false, 0));
     let streams = connect(("127.0.0.1", victim.port()), 2).expect("it listens");
     let device = Arc::new(TestDevice::new(plan()));
-    let devices = sources(&[device.clone()], &DeviceOptions::default());
+    let devices = sources(std::slice::from_ref(&device), &DeviceOptions::default());
     let session = Session::source(devices, streams, options()).expect("a session");
     // A little PRE_COPY, sometimes none.
-    if seed % 3 != 0 {
+    if !seed.is_multiple_of(3) {
         std::thread::sleep(Duration::from_micros(seed % 7 * 700));
     }
     session.switchover().expect("this is the source");
@@ -182,7 +182,7 @@ fn a_target_survives(seed: u64) -> Ending {
     let victim = Side::spawn(PROGRAM, &spec(true, port));
     let streams: Vec<OwnedFd> = accept(&listener, PATIENCE).expect("it connects");
     let device = Arc::new(TestDevice::new(plan().target()));
-    let session = Session::target(targets(&[device.clone()]), streams, options());
+    let session = Session::target(targets(std::slice::from_ref(&device)), streams, options());
     let ended = kill(&moment, session.expect("a session"), victim);
     let finish = &ended.report.finish;
     let handed_over = ended.notices.contains(&Notice::HandedOver);

@@ -70,7 +70,7 @@ fn storm(rounds: u32, seed: u64, tally: &mut Tally, wrong: &mut Vec<String>) -> 
                 bench.recover()?;
             }
         }
-        if tally.rounds % LEAK_CHECK_ROUNDS == 0 { held.returns() } else { Ok(()) }
+        if tally.rounds.is_multiple_of(LEAK_CHECK_ROUNDS) { held.returns() } else { Ok(()) }
     };
     let mut plans = fastrand::Rng::with_seed(seed);
     for _ in 0..rounds {
