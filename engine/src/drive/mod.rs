@@ -17,11 +17,13 @@ mod inbox;
 mod jobs;
 mod live;
 mod outbox;
+mod report;
 mod run;
 mod streams;
 mod watch;
 
 pub(crate) use inbox::{Inbox, Input};
 pub use outbox::{Outbox, SessionEvent};
+pub use report::{Report, Sides};
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
 pub use watch::Timeline;

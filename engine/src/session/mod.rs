@@ -54,7 +54,6 @@ mod handle;
 mod options;
 mod pacing;
 mod ready;
-mod report;
 mod tcp;
 
 // Everything that an embedder names, in one place: it needs no other module of this crate.
@@ -76,7 +75,7 @@ pub use crate::vfio::state::{Capabilities, DeviceState};
 pub use crate::vfio::{Container, OpenError, VfioDevice};
 pub use crate::wire::Begin;
 
-pub use crate::drive::SessionEvent;
+pub use crate::drive::{Report, SessionEvent, Sides, Timeline};
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
 pub use channel::{Channel, Moved};
@@ -84,5 +83,4 @@ pub use embedded::{EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};
-pub use report::{Report, Sides, Timeline};
 pub use tcp::{accept, connect};

@@ -6,7 +6,7 @@ use crate::outcome::Ending;
 use crate::ring::Backend;
 use crate::{receiver, sender};
 
-pub use crate::drive::Timeline;
+use super::Timeline;
 
 /// Everything about a session that has ended.
 #[derive(Debug, Clone)]
