@@ -140,12 +140,36 @@ impl vferry_event {
         }
     }
 
+    /// Fills in why, if there is a why. The device is the session's, if it has one.
     fn fault(&mut self, fault: Option<&Fault>) {
-        if let Some(fault) = fault {
-            self.cause = values::cause_number(fault.cause);
-            self.observed = values::observed_number(fault.observed);
-            self.os_error = fault.errno.unwrap_or(0);
-            raw::fill_text(&fault.message, &mut self.text);
+        let why = Why::of(fault, &mut self.text);
+        (self.cause, self.observed, self.os_error) = (why.cause, why.observed, why.os_error);
+        if self.device == VFERRY_DEVICE_NONE {
+            self.device = why.device;
+        }
+    }
+}
+
+/// A fault as it crosses.
+pub(crate) struct Why {
+    pub(crate) cause: u32,
+    pub(crate) observed: u32,
+    pub(crate) os_error: i32,
+    pub(crate) device: u32,
+}
+
+impl Why {
+    /// Its numbers, and its sentence in `text`.
+    pub(crate) fn of(fault: Option<&Fault>, text: &mut [c_char]) -> Why {
+        let Some(fault) = fault else {
+            return Why { cause: 0, observed: 0, os_error: 0, device: VFERRY_DEVICE_NONE };
+        };
+        raw::fill_text(&fault.message, text);
+        Why {
+            cause: values::cause_number(fault.cause),
+            observed: values::observed_number(fault.observed),
+            os_error: fault.errno.unwrap_or(0),
+            device: fault.device.map_or(VFERRY_DEVICE_NONE, |device| device.0),
         }
     }
 }
@@ -223,13 +247,11 @@ fn completed(completion: &Completion) -> vferry_event {
 }
 
 fn finished(finish: &Finish) -> vferry_event {
-    let fault = finish.fault.as_ref();
     let mut event = vferry_event {
         ending: values::ending_number(finish.ending),
-        device: fault.and_then(|fault| fault.device).map_or(VFERRY_DEVICE_NONE, |device| device.0),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)
     };
-    event.fault(fault);
+    event.fault(finish.fault.as_ref());
     event
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use vfio_ferry::session::{Report, SessionEvent, Sides};
 
-use crate::event::{VFERRY_DEVICE_NONE, VFERRY_TEXT_BYTES, deadline};
+use crate::event::{VFERRY_TEXT_BYTES, Why, deadline};
 use crate::failure::{Failure, guarded};
 use crate::options::backend_number;
 use crate::raw::{self, Sized32};
@@ -120,14 +120,16 @@ const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
 const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
 
 fn whole(report: &Report) -> vferry_report {
-    let (fault, timeline) = (report.finish.fault.as_ref(), &report.timeline);
+    let timeline = &report.timeline;
+    let mut text = [0; VFERRY_TEXT_BYTES];
+    let why = Why::of(report.finish.fault.as_ref(), &mut text);
     let mut found = vferry_report {
         size: 0,
         ending: values::ending_number(report.finish.ending),
-        cause: fault.map_or(0, |fault| values::cause_number(fault.cause)),
-        observed: fault.map_or(0, |fault| values::observed_number(fault.observed)),
-        os_error: fault.and_then(|fault| fault.errno).unwrap_or(0),
-        device: fault.and_then(|fault| fault.device).map_or(VFERRY_DEVICE_NONE, |device| device.0),
+        cause: why.cause,
+        observed: why.observed,
+        os_error: why.os_error,
+        device: why.device,
         backend: backend_number(report.backend),
         devices: report.metrics.devices.len() as u32,
         streams: report.metrics.streams.len() as u32,
@@ -139,12 +141,9 @@ fn whole(report: &Report) -> vferry_report {
         finished_ns: timeline.finished_ns.unwrap_or(0),
         state_bytes: report.metrics.state_bytes(),
         wire_bytes: report.metrics.wire_bytes(),
-        text: [0; VFERRY_TEXT_BYTES],
+        text,
         fallback: [0; VFERRY_TEXT_BYTES],
     };
-    if let Some(fault) = fault {
-        raw::fill_text(&fault.message, &mut found.text);
-    }
     raw::fill_text(report.fallback.as_deref().unwrap_or(""), &mut found.fallback);
     found
 }
