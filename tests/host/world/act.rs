@@ -107,7 +107,7 @@ impl World {
 
     /// A worker takes a job on; now and then all of them are behind.
     fn work(&mut self, occurrence: Occurrence) {
-        let times = if self.schedule.rng.one_in(50) { 50 } else { 1 };
+        let times = if self.schedule.rng.one_in(30) { 200 } else { 1 };
         self.schedule.after(self.plan.worker_ns * times, occurrence);
     }
 

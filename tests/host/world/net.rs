@@ -81,7 +81,7 @@ impl World {
             None => Vec::new(),
         };
         if dead {
-            self.schedule.after(self.plan.network_ns, Occurrence::LostSeen(h, id));
+            self.schedule.after(self.plan.network_ns(id), Occurrence::LostSeen(h, id));
             return Ok(());
         }
         match &what {
@@ -115,7 +115,7 @@ impl World {
             self.put(h, id, packet);
         }
         let sends = &mut self.net[id.index()].pipes[h].sends;
-        self.schedule.through(sends, self.plan.network_ns, Occurrence::SendEnds(h, id));
+        self.schedule.through(sends, self.plan.network_ns(id), Occurrence::SendEnds(h, id));
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl World {
         let pipe = &mut self.net[id.index()].pipes[h];
         pipe.packets.push_back(packet);
         let arrives = Occurrence::Arrives(World::peer_of(h), id);
-        self.schedule.through(&mut pipe.lane, self.plan.network_ns, arrives);
+        self.schedule.through(&mut pipe.lane, self.plan.network_ns(id), arrives);
     }
 
     pub(crate) fn send_ends(&mut self, h: HostId, id: StreamId) -> Check {
@@ -207,7 +207,7 @@ impl World {
         ensure!(asking.is_some(), "only an announced body is received", "{h} {id}: {what}");
         pipe.receiving = asking.map(|(header, body)| (header, slot, body));
         let bodies = &mut pipe.bodies;
-        self.schedule.through(bodies, self.plan.network_ns, Occurrence::BodyEnds(h, id));
+        self.schedule.through(bodies, self.plan.network_ns(id), Occurrence::BodyEnds(h, id));
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl World {
             pipe.dead = self.schedule.rng.one_in(2);
         }
         for h in 0..2 {
-            self.schedule.after(self.plan.network_ns * 4, Occurrence::LostSeen(h, id));
+            self.schedule.after(self.plan.network_ns(id) * 4, Occurrence::LostSeen(h, id));
         }
     }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
+use vfio_ferry::ids::StreamId;
 use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset, Phase};
 use vfio_ferry::vfio::state::Capabilities;
 
@@ -32,7 +33,9 @@ pub(crate) struct Plan {
     /// Longest delay of a call of a control thread, a read or write, a frame, a worker.
     pub(crate) control_ns: u64,
     pub(crate) data_ns: u64,
-    pub(crate) network_ns: u64,
+    network_ns: u64,
+    /// A stream that is so many times slower than the others.
+    slow_stream: (u16, u64),
     pub(crate) worker_ns: u64,
     /// When the source's vCPUs are stopped.
     pub(crate) switchover: When,
@@ -165,6 +168,12 @@ const ERESTARTSYS: i32 = 512;
 const ENOTCONN: i32 = 107;
 
 impl Plan {
+    /// Longest delay on this stream.
+    pub(crate) fn network_ns(&self, stream: StreamId) -> u64 {
+        let (slow, times) = self.slow_stream;
+        if stream.0 == slow { self.network_ns * times } else { self.network_ns }
+    }
+
     /// What this seed stands for.
     pub(crate) fn draw(rng: &mut Rng, hostile: bool) -> Plan {
         let devices = rng.pick(&[1, 1, 2, 2, 3, 5]);
@@ -187,6 +196,7 @@ impl Plan {
             control_ns: spread(rng),
             data_ns: spread(rng),
             network_ns: spread(rng),
+            slow_stream: (rng.below(u64::from(streams)) as u16, rng.pick(&[1, 1, 10, 50])),
             worker_ns: spread(rng),
             switchover: When::Ns(rng.log(4_000_000)),
             faults: Vec::new(),
