@@ -63,6 +63,8 @@ pub(crate) struct SideOutcome {
     pub(crate) fault: Option<String>,
     /// What the engine told of epochs and migrations that ended early, in order.
     pub(crate) told: Vec<Told>,
+    /// Bytes of state that were handed over, all devices together, by the engine's own count.
+    pub(crate) state_bytes: u64,
     /// Bytes of state that were sent in discarded epochs, all devices together (source).
     pub(crate) discarded_bytes: u64,
     /// When this side knew that it was over, on CLOCK_MONOTONIC.
@@ -79,12 +81,13 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     };
     let device_options =
         DeviceOptions { precopy: options.precopy, on_reset, ..DeviceOptions::default() };
+    let session_options = session_options(options, inputs.devices.len());
     let devices = named(inputs.devices)
         .map(|(name, device)| SourceDevice { name, device, options: device_options.clone() })
         .collect();
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
-    let session = Session::source(devices, fds(inputs.streams), session_options(options))
+    let session = Session::source(devices, fds(inputs.streams), session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
@@ -104,9 +107,9 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
 
 /// Takes the devices over: every device ends in RUNNING if all went well.
 pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
+    let options = session_options(&inputs.options, inputs.devices.len());
     let devices =
         named(inputs.devices).map(|(name, device)| TargetDevice { name, device }).collect();
-    let options = session_options(&inputs.options);
     let session = Session::target(devices, fds(inputs.streams), options)
         .map_err(|error| error.to_string())?;
     Ok(to_the_end(session, Vec::new()))
@@ -126,6 +129,16 @@ pub(crate) fn open_device(path: &Path) -> Result<Arc<dyn MigrationDevice>, Strin
     Ok(Arc::new(device))
 }
 
+/// Memory for buffers: the engine's default, or what so many devices take at the least, up to what
+/// leaves the whole process under 96 MiB.
+fn memory_bytes(options: &EngineOptions, devices: usize) -> usize {
+    const MOST_BYTES: usize = 64 << 20;
+    let workers = 2 * Options::default().workers;
+    let slots = devices * limits::SLOTS_PER_DEVICE_MIN + workers;
+    let least = slots * (options.chunk_bytes + limits::SLOT_HEAD_BYTES);
+    least.clamp(limits::ARENA_BYTES_DEFAULT, MOST_BYTES)
+}
+
 /// Both hosts know a device by its place.
 fn named(
     devices: Vec<Arc<dyn MigrationDevice>>,
@@ -137,8 +150,9 @@ fn fds(streams: Vec<TcpStream>) -> Vec<OwnedFd> {
     streams.into_iter().map(OwnedFd::from).collect()
 }
 
-fn session_options(options: &EngineOptions) -> Options {
+fn session_options(options: &EngineOptions, devices: usize) -> Options {
     Options {
+        memory_bytes: memory_bytes(options, devices),
         chunk_bytes: options.chunk_bytes,
         policy: match options.policy {
             Policy::Adaptive => session::Policy::Adaptive,
@@ -186,6 +200,13 @@ fn outcome(report: Report) -> SideOutcome {
         let times = report.metrics.phase(phase);
         (!times.is_empty()).then(|| (phase.name(), Duration::from_nanos(times.max())))
     };
+    let (state_bytes, discarded_bytes) = match &report.sides {
+        Sides::Source(devices) => {
+            let bytes = devices.iter().map(|device| (device.total.bytes, device.discarded_bytes));
+            bytes.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+        }
+        Sides::Target(devices) => (devices.iter().map(|device| device.total.bytes).sum(), 0),
+    };
     SideOutcome {
         phases: Phase::ALL.into_iter().filter_map(phase).collect(),
         wire_bytes: report.metrics.wire_bytes(),
@@ -197,10 +218,8 @@ fn outcome(report: Report) -> SideOutcome {
             Some(fault) => format!("{}: {fault}", report.finish.ending),
             None => report.finish.ending.to_string(),
         }),
-        discarded_bytes: match &report.sides {
-            Sides::Source(devices) => devices.iter().map(|device| device.discarded_bytes).sum(),
-            Sides::Target(_) => 0,
-        },
+        state_bytes,
+        discarded_bytes,
         ..SideOutcome::default()
     }
 }

@@ -82,6 +82,15 @@ fn addresses() {
     refused(&format!("receive --device /x --listen {address}"), &["--listen", "in use"]);
 }
 
+/// Only the processes of a run find out that the engine cannot do it.
+#[test]
+fn more_buffers_than_allowed() {
+    let line = "--devices 64 --chunk 4MiB --state 1KiB";
+    let Ended { status, errors, .. } = ferry_bench(line);
+    assert_eq!(status, Some(2), "{errors}");
+    assert!(errors.lines().count() == 1 && errors.contains("allowed"), "{errors}");
+}
+
 #[test]
 fn help_and_version_are_no_errors() {
     for line in ["--help", "-h", "--version", "help", "downtime --help", "receive --help"] {

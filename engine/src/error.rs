@@ -92,6 +92,9 @@ pub enum UsageError {
         /// Bytes allowed.
         allowed: usize,
     },
+    /// A rate cap on streams that the kernel does not pace.
+    #[error("a rate can be set for TCP streams only; limit other streams where they are carried")]
+    Pacing,
     /// A call that only the other host's session has.
     #[error("{what} is for the {host} host's session")]
     WrongHost {

@@ -5,7 +5,9 @@
 //! Prints `ok NAME` or `FAIL NAME: why`, and `N passed, N failed` at the end; the exit status is 0
 //! only if nothing failed.
 
+mod abort_latency;
 mod checks;
+mod faults;
 mod ferry_dev;
 mod ferry_dev_migrate;
 mod leaks;
@@ -13,6 +15,7 @@ mod mdev;
 mod mtty;
 mod mtty_migrate;
 mod pair;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -24,6 +27,23 @@ use clap::{Parser, ValueEnum};
 struct Arguments {
     /// What to run.
     suite: Suite,
+    /// Rounds of the suites that have them [default: enough for CI, more with FERRY_LONG=1]
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Replays what a suite chose by chance
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Arguments {
+    fn rounds(&self, short: u32, long: u32) -> u32 {
+        let is_long = std::env::var_os("FERRY_LONG").is_some();
+        self.rounds.unwrap_or(if is_long { long } else { short })
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..))
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -32,6 +52,12 @@ enum Suite {
     MttyMigrate,
     /// Our own kernel device, in every kind that drivers come in, goes to a second one.
     FerryDevMigrate,
+    /// Thousands of migrations of mtty devices that are reset at random moments.
+    MttyResetStorm,
+    /// Everything that our own device can do wrong, each with the cause that must be given.
+    FerryDevFaults,
+    /// Measures how long after a reset the embedder has the completion.
+    AbortLatency,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +66,13 @@ fn main() -> ExitCode {
     match arguments.suite {
         Suite::MttyMigrate => mtty_migrate::run(&mut checks),
         Suite::FerryDevMigrate => ferry_dev_migrate::run(&mut checks),
+        Suite::AbortLatency => {
+            abort_latency::run(&mut checks, arguments.rounds(300, 3_000), arguments.seed());
+        }
+        Suite::FerryDevFaults => faults::run(&mut checks),
+        Suite::MttyResetStorm => {
+            storm::run(&mut checks, arguments.rounds(2_000, 20_000), arguments.seed());
+        }
     }
     checks.finish()
 }

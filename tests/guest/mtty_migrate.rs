@@ -49,7 +49,7 @@ fn migrate(choice: BackendChoice, backend: Backend, precopy: bool) -> Outcome {
         };
         let mut pair = Pair::start(vec![route], STREAMS, &options)?;
         pair.switchover_when_ready()?;
-        let (sent, loaded) = pair.finish()?;
+        let (sent, loaded) = pair.finish();
 
         sent.complete()?;
         loaded.complete()?;

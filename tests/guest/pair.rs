@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::process;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
 use vfio_ferry::outcome::{Completion, DeviceOptions, Ending};
@@ -31,6 +31,9 @@ pub(crate) struct Pair {
     pub(crate) target: Session,
     listened: Events,
 }
+
+/// A target's session that is left when the source's has ended.
+pub(crate) struct Target(Session);
 
 /// What a session told: the completions, in their order.
 #[derive(Debug, Default)]
@@ -68,26 +71,57 @@ impl Pair {
         Ok(Pair { source, target, listened: Events::default() })
     }
 
-    /// Waits until all initial data is loaded and nothing else waits, and stops the devices.
-    pub(crate) fn switchover_when_ready(&mut self) -> Outcome {
+    /// Waits until all initial data is loaded and little else waits. False if the source has ended
+    /// instead; its end tells how.
+    pub(crate) fn wait_until_ready(&mut self) -> Outcome<bool> {
         let heard = &mut self.listened;
         let notice = |notice| heard.notice(notice);
         match self.source.wait_until_ready(Duration::from_secs(1), STUCK, notice) {
-            Readiness::Ready(_) => Ok(self.source.switchover()?),
+            Readiness::Ready(_) => Ok(true),
             Readiness::Patience(estimate) => fail!("not ready in {STUCK:?}: {estimate:?}"),
-            // The ends tell how.
             Readiness::Ended(_) => {
                 self.listened.finished = true;
-                Ok(())
+                Ok(false)
+            }
+        }
+    }
+
+    /// Waits until the devices are ready, and stops them.
+    pub(crate) fn switchover_when_ready(&mut self) -> Outcome {
+        if self.wait_until_ready()? {
+            self.source.switchover()?;
+        }
+        Ok(())
+    }
+
+    /// Lets time go by, or until the source has ended.
+    pub(crate) fn listen(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while !self.listened.finished {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.source.wait_event(Some(left)) {
+                Some(event) => self.listened.event(event),
+                None => return,
             }
         }
     }
 
     /// Waits for both ends.
-    pub(crate) fn finish(self) -> Outcome<(End, End)> {
-        let source = self.listened.to_the_end("source", self.source)?;
-        let target = Events::default().to_the_end("target", self.target)?;
-        Ok((source, target))
+    pub(crate) fn finish(self) -> (End, End) {
+        let (source, target) = self.source_ends();
+        (source, target.ends())
+    }
+
+    /// Waits for the source's end, and leaves the target's.
+    pub(crate) fn source_ends(self) -> (End, Target) {
+        (self.listened.run_out("source", self.source), Target(self.target))
+    }
+}
+
+impl Target {
+    /// Waits for the target's end.
+    pub(crate) fn ends(self) -> End {
+        Events::default().run_out("target", self.0)
     }
 }
 
@@ -98,16 +132,22 @@ impl Events {
         }
     }
 
-    fn to_the_end(mut self, host: &str, session: Session) -> Outcome<End> {
+    fn event(&mut self, event: SessionEvent) {
+        match event {
+            SessionEvent::Notice(notice) => self.notice(notice),
+            SessionEvent::Finished(_) => self.finished = true,
+            _ => {}
+        }
+    }
+
+    fn run_out(mut self, host: &str, session: Session) -> End {
         while !self.finished {
             match session.wait_event(Some(STUCK)) {
-                Some(SessionEvent::Notice(notice)) => self.notice(notice),
-                Some(SessionEvent::Finished(_)) => self.finished = true,
-                Some(_) => {}
+                Some(event) => self.event(event),
                 None => stuck(host, &self.completions),
             }
         }
-        Ok(End { report: session.finish(), completions: self.completions })
+        End { report: session.finish(), completions: self.completions }
     }
 }
 

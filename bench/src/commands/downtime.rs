@@ -43,6 +43,9 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
             many(args.runs as usize, "run")
         );
     }
+    if runs.outcome == Outcome::Refused {
+        return Err(failure(&runs));
+    }
     if let Some((reset, fault)) = &reset {
         let gap = if runs.runs > 0 { "\n" } else { "" };
         print!("{gap}{}", reset::text(reset, spec.devices));
@@ -51,11 +54,16 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     if runs.verified {
         return Ok(());
     }
-    let reason = runs.message.unwrap_or_else(|| "no reason was given".to_owned());
-    Err(Failure::Migration(match runs.outcome {
-        Outcome::Mismatch => format!("the loaded state differs: {reason}"),
-        _ => format!("the migration did not complete: {reason}"),
-    }))
+    Err(failure(&runs))
+}
+
+fn failure(runs: &Runs) -> Failure {
+    let reason = runs.message.as_deref().unwrap_or("no reason was given");
+    match runs.outcome {
+        Outcome::Refused => Failure::Input(reason.to_owned()),
+        Outcome::Mismatch => Failure::Migration(format!("the loaded state differs: {reason}")),
+        _ => Failure::Migration(format!("the migration did not complete: {reason}")),
+    }
 }
 
 /// Migrates so often; stops after the first migration that does not complete.

@@ -143,7 +143,7 @@ fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
     Run {
         outcome: if outcome.fault.is_none() { Outcome::Complete } else { Outcome::Aborted },
         message: outcome.fault,
-        state_bytes: read_bytes.iter().sum(),
+        state_bytes: outcome.state_bytes,
         wire_bytes: outcome.wire_bytes,
         downtime_ns,
         total_ns: since(first(|it| it.started_ns.load(Ordering::Relaxed))),

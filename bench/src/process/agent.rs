@@ -24,7 +24,7 @@ pub(crate) fn run() -> io::Result<()> {
     end_with_parent(input);
     let event = match migrate(task) {
         Ok(report) => Event::Done(Box::new(report)),
-        Err(message) => Event::Failed(message),
+        Err(message) => Event::Refused(message),
     };
     tell(&event)
 }

@@ -60,8 +60,8 @@ pub(crate) enum Event {
     Progress(u64),
     /// The side is through, well or not.
     Done(Box<SideReport>),
-    /// The side could not even begin, or broke.
-    Failed(String),
+    /// The side could not even begin.
+    Refused(String),
 }
 
 /// What an agent reports about its side.

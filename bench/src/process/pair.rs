@@ -25,6 +25,8 @@ pub(crate) struct PairReport {
     pub(crate) source: Option<SideReport>,
     /// The target's.
     pub(crate) target: Option<SideReport>,
+    /// Why a side could not even begin.
+    pub(crate) refusal: Option<String>,
     /// The first thing that went wrong with a side as a process.
     pub(crate) failure: Option<String>,
 }
@@ -63,8 +65,8 @@ fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport)
             Some((side, Heard::Event(Event::Done(side_report)))) => {
                 *report.of(side) = Some(*side_report);
             }
-            Some((side, Heard::Event(Event::Failed(message)))) => {
-                report.failure.get_or_insert(format!("{}: {message}", side.name()));
+            Some((side, Heard::Event(Event::Refused(message)))) => {
+                report.refusal.get_or_insert(format!("{}: {message}", side.name()));
                 // The message is its report; the other side may have one, too.
                 *report.of(side) = None;
             }
@@ -139,7 +141,7 @@ impl Agent {
             let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
             for line in lines.map_while(Result::ok) {
                 let event = serde_json::from_str(&line)
-                    .unwrap_or_else(|error| Event::Failed(format!("said {line:?}: {error}")));
+                    .unwrap_or_else(|error| Event::Refused(format!("said {line:?}: {error}")));
                 if events.send((side, Heard::Event(event))).is_err() {
                     return;
                 }

@@ -18,7 +18,7 @@ impl Progress {
         } else {
             ProgressBar::hidden()
         };
-        let template = "{msg} [{bar:40}] {binary_bytes}/{binary_total_bytes} {eta}";
+        let template = "[{bar:30}] {binary_bytes}/{binary_total_bytes}, {eta} left; {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

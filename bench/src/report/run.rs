@@ -17,6 +17,8 @@ pub(crate) enum Outcome {
     Aborted,
     /// The migration said that all was well, and the states differ.
     Mismatch,
+    /// A side could not begin with what was asked for.
+    Refused,
     /// A process ended, or hung, without a report.
     Failed,
 }
@@ -122,6 +124,9 @@ impl Run {
 }
 
 fn judge(pair: &PairReport) -> (Outcome, Option<String>) {
+    if let Some(refusal) = &pair.refusal {
+        return (Outcome::Refused, Some(refusal.clone()));
+    }
     let (source, target) = match (&pair.source, &pair.target) {
         (Some(source), Some(target)) => (source, target),
         _ => return (Outcome::Failed, pair.failure.clone()),
@@ -198,6 +203,8 @@ pub(crate) struct Runs {
     pub(crate) tcp_congestion: String,
     /// Resets in all runs.
     pub(crate) resets: u32,
+    /// State that was sent in vain because of them, median.
+    pub(crate) discarded_bytes: u64,
 }
 
 impl Runs {
@@ -235,6 +242,7 @@ impl Runs {
             backend: name(|run| &run.backend),
             tcp_congestion: name(|run| &run.tcp_congestion),
             resets: runs.iter().map(|run| run.resets).sum(),
+            discarded_bytes: exact(|run| run.discarded_bytes),
         }
     }
 }

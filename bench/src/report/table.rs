@@ -43,6 +43,9 @@ impl Table {
     }
 }
 
+/// The phases in which the guest still runs.
+const GUEST_RUNS: [&str; 3] = ["connect", "start", "pre_copy"];
+
 /// The report of several runs of one kind. What a side does not know is left out.
 pub(crate) fn runs(runs: &Runs) -> String {
     let one = runs.runs == 1;
@@ -57,9 +60,17 @@ pub(crate) fn runs(runs: &Runs) -> String {
             duration(spread.max),
         ]),
     };
+    // A target that has no clock in common with its source knows no downtime.
+    let knows_downtime = runs.downtime_ns.max > 0;
+    let (before, stopped): (Vec<_>, Vec<_>) =
+        runs.phases_ns.iter().partition(|(name, _)| GUEST_RUNS.contains(&name.as_str()));
+    for (name, spread) in before {
+        time(name, spread);
+    }
     time("downtime", &runs.downtime_ns);
-    for (name, spread) in &runs.phases_ns {
-        time(&format!("  {name}"), spread);
+    for (name, spread) in stopped {
+        let indent = if knows_downtime { "  " } else { "" };
+        time(&format!("{indent}{name}"), spread);
     }
     time("total", &runs.total_ns);
     if !one {
@@ -100,7 +111,11 @@ fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
     lines.push(("backend", runs.backend.clone()));
     lines.push(("congestion", runs.tcp_congestion.clone()));
     if runs.resets > 0 {
-        lines.push(("resets", runs.resets.to_string()));
+        let discarded = match runs.discarded_bytes {
+            0 => String::new(),
+            bytes => format!("; {} of state sent in vain", Size(bytes)),
+        };
+        lines.push(("resets", format!("{}{discarded}", runs.resets)));
     }
     lines
 }

@@ -1,5 +1,6 @@
 //! The thread of one data fd: the only place where it is read or written, one operation at a time,
-//! on a ring of its own.
+//! on a ring of its own. While there is nothing to read, an fd that has a poll is watched for its
+//! death: that is how a reset of a drained device shows at once.
 //!
 //! The thread ends when its jobs' channel is closed. Whatever is in flight then is cancelled and
 //! waited for: a driver that ignores the cancel keeps this thread, its slot and its fd until it
@@ -9,10 +10,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
+use super::jobs::{self, JobQueue, JobSender, Next};
 use super::{Inbox, Input};
 use crate::buffers::{Buffer, Slot};
 use crate::compress::codec::is_zero;
@@ -21,7 +21,7 @@ use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
 use crate::ring::{
-    BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, Waker, class, open,
+    BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, class, open,
 };
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
@@ -30,6 +30,12 @@ use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 const ENOMSG: i32 = 42;
 /// EINTR, ECANCELED, and the ERESTARTSYS that io-wq leaks: interrupted, in one way or another.
 const INTERRUPTED: [i32; 3] = [4, 125, 512];
+/// EAGAIN: nothing now.
+const EAGAIN: i32 = 11;
+/// A resume fd has no poll that would tell when it takes more: how often it is asked, and how long
+/// it is left alone in between.
+const AGAIN_MAX: u32 = 1000;
+const AGAIN_PAUSE: Duration = Duration::from_millis(1);
 /// EIO, for what can only be a broken driver.
 const EIO: i32 = 5;
 
@@ -54,29 +60,26 @@ pub(super) struct DataThread {
 /// The other end of a running thread.
 #[derive(Debug)]
 pub(super) struct DataHandle {
-    jobs: Sender<Job>,
+    jobs: JobSender,
     stop: Arc<AtomicBool>,
-    waker: Waker,
 }
 
 impl DataHandle {
     /// Gives the thread a job; it comes back if the thread has ended.
     pub(super) fn submit(&self, job: Job) -> Result<(), Box<Job>> {
-        self.jobs.send(job).map_err(|error| Box::new(error.into_inner()))
+        self.jobs.send(job)
     }
 
     /// Lets the thread end. It reports [`Input::Detached`] when it is through.
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        drop(self.jobs);
-        self.waker.wake();
+        self.jobs.end();
     }
 }
 
 impl DataThread {
     /// Starts the thread, and waits until its ring is open.
     pub(super) fn spawn(self) -> io::Result<DataHandle> {
-        let (jobs, queue) = unbounded();
         let (opened, ready) = crossbeam_channel::bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
@@ -87,7 +90,8 @@ impl DataThread {
                 let inbox = self.inbox.clone();
                 match Channel::open(self, stopping) {
                     Ok(channel) => {
-                        let _ = opened.send(Ok(channel.ring.waker()));
+                        let (jobs, queue) = jobs::channel(channel.ring.waker());
+                        let _ = opened.send(Ok(jobs));
                         channel.run(&queue);
                         inbox.send(Input::Detached { device, epoch });
                     }
@@ -97,8 +101,8 @@ impl DataThread {
                 }
             },
         )?;
-        let waker = ready.recv().map_err(|_| io::Error::other("a data fd's thread died"))??;
-        Ok(DataHandle { jobs, stop, waker })
+        let jobs = ready.recv().map_err(|_| io::Error::other("a data fd's thread died"))??;
+        Ok(DataHandle { jobs, stop })
     }
 }
 
@@ -110,6 +114,8 @@ struct Channel {
     zeros: Vec<u8>,
     /// An error that came after bytes in one chunk; the next read answers with it.
     pending: Option<i32>,
+    /// The last read found nothing, in PRE_COPY: only a poll shows now that the fd died.
+    drained: bool,
     done: Vec<Done>,
     operations: u64,
     stop: Arc<AtomicBool>,
@@ -127,6 +133,7 @@ impl Channel {
             kind,
             zeros: Vec::new(),
             pending: None,
+            drained: false,
             done: Vec::new(),
             operations: 0,
             stop,
@@ -134,20 +141,31 @@ impl Channel {
         })
     }
 
-    fn run(mut self, queue: &Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
+    fn run(mut self, queue: &JobQueue) {
+        let (device, epoch) = (self.thread.device, self.thread.epoch);
+        loop {
+            let watched =
+                (self.drained && self.kind == FileKind::Pollable).then_some(&self.thread.fd);
+            let job = match queue.next(watched.map(|fd| fd.as_fd())) {
+                Next::Job(job) => job,
+                Next::HungUp => {
+                    self.drained = false;
+                    self.thread.inbox.send(Input::HungUp { device, epoch });
+                    continue;
+                }
+                Next::End => return,
+            };
             let start = Instant::now();
             match job {
                 Job::Read { slot, phase } => {
                     let (slot, result) = self.read_chunk(slot, phase);
+                    self.drained = result == ReadResult::Empty;
                     let ns = start.elapsed().as_nanos() as u64;
-                    let (device, epoch) = (self.thread.device, self.thread.epoch);
                     self.thread.inbox.send(Input::Read { device, epoch, slot, result, ns });
                 }
                 Job::Write { header, slot } => {
                     let (slot, result) = self.write_chunk(&header, slot);
                     let ns = start.elapsed().as_nanos() as u64;
-                    let (device, epoch) = (self.thread.device, self.thread.epoch);
                     let raw_bytes = header.raw_bytes;
                     let input = Input::Written { device, epoch, raw_bytes, slot, result, ns };
                     self.thread.inbox.send(input);
@@ -250,6 +268,7 @@ impl Channel {
             result = WriteResult::Corrupt(Fault::breach(breach));
         } else {
             let mut written = 0;
+            let mut patience = AGAIN_MAX;
             while written < bytes {
                 let range = start + written..start + bytes;
                 let file = self.file;
@@ -262,7 +281,14 @@ impl Channel {
                         result = WriteResult::Failed(EIO);
                         break;
                     }
-                    Ok(more) => written += more,
+                    Ok(more) => {
+                        written += more;
+                        patience = AGAIN_MAX;
+                    }
+                    Err(EAGAIN) if patience > 0 && !self.stopped() => {
+                        patience -= 1;
+                        std::thread::sleep(AGAIN_PAUSE);
+                    }
                     Err(errno) if INTERRUPTED.contains(&errno) && self.stopped() => {
                         result = WriteResult::Cancelled;
                         break;
@@ -340,5 +366,5 @@ impl Channel {
 
 /// EAGAIN and ENOMSG after bytes only end the chunk; the next read meets them again.
 fn passes(errno: i32) -> bool {
-    errno == 11 || errno == ENOMSG
+    errno == EAGAIN || errno == ENOMSG
 }

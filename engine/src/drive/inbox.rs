@@ -37,6 +37,10 @@ pub(crate) enum Input {
         result: WriteResult,
         ns: u64,
     },
+    HungUp {
+        device: DeviceId,
+        epoch: Epoch,
+    },
     Detached {
         device: DeviceId,
         epoch: Epoch,

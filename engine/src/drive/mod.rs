@@ -14,6 +14,8 @@
 mod control;
 mod data;
 mod inbox;
+mod jobs;
+mod live;
 mod outbox;
 mod report;
 mod run;

@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver as Channel;
 use super::control::Control;
 use super::data::{DataHandle, DataThread, Job};
 use super::inbox::{Chunk, Inbox, Input, WorkTag};
+use super::live::Live;
 use super::outbox::{Outbox, SessionEvent};
 use super::report::{Report, Sides};
 use super::streams::{StreamEvent, Streams};
@@ -24,7 +25,7 @@ use crate::machine::{
     Action, Command, EncodeResult, Event, Finish, Machine, Notice, Outgoing, ReadResult, Request,
     WriteResult,
 };
-use crate::metrics::Step;
+use crate::metrics::{Metrics, Step};
 use crate::outcome::{Breach, Cause, Ending, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice, RingConfig, open};
@@ -77,7 +78,8 @@ pub(crate) struct DriveConfig {
     pub(crate) workers: usize,
     pub(crate) backend: BackendChoice,
     pub(crate) zero_copy: bool,
-    pub(crate) cancel_bound: Duration,
+    /// How long an operation that a driver holds is waited for.
+    pub(crate) detach_bound: Duration,
     pub(crate) wire_limits: WireLimits,
 }
 
@@ -87,6 +89,7 @@ pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) report: Arc<Mutex<Option<Report>>>,
+    pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
 }
 
@@ -94,6 +97,8 @@ pub(crate) struct Running {
 struct Attached {
     behind: Arc<dyn MigrationDevice>,
     control: Control,
+    /// The control thread is with the driver.
+    asked: bool,
     /// What the last SET_STATE gave and nobody has taken.
     fresh: Option<OwnedFd>,
     data: Option<(DataHandle, Arc<OwnedFd>, Epoch)>,
@@ -112,11 +117,12 @@ pub(crate) struct Drive {
     outbox: Arc<Outbox>,
     report: Arc<Mutex<Option<Report>>>,
     watch: Watch,
+    live: Live,
     backend: Backend,
     fallback: Option<String>,
     backend_choice: BackendChoice,
     chunk_bytes: usize,
-    cancel_bound: Duration,
+    detach_bound: Duration,
     switchover: bool,
     /// The devices were told that the session is ending.
     interrupted: bool,
@@ -138,11 +144,14 @@ impl Drive {
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let outbox = Arc::new(Outbox::new()?);
         let report = Arc::new(Mutex::new(None));
+        let metrics = Metrics::new(config.devices.len(), config.sockets.len());
+        let metrics = Arc::new(Mutex::new(metrics));
+        let live = Live::new(Arc::clone(&metrics));
         let (opened, ready) = crossbeam_channel::bounded(1);
         let shared = (Arc::clone(&outbox), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
             // The ring belongs to the thread that opens it.
-            match Drive::open(config, shared.0, shared.1) {
+            match Drive::open(config, shared.0, shared.1, live) {
                 Ok(drive) => {
                     let _ = opened.send(Ok(drive.inbox.clone()));
                     Guarded(drive).run();
@@ -153,13 +162,14 @@ impl Drive {
             }
         })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, report, thread: Some(thread) })
+        Ok(Running { inbox, outbox, report, metrics, thread: Some(thread) })
     }
 
     fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
         report: Arc<Mutex<Option<Report>>>,
+        live: Live,
     ) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
         let streams = config.sockets.len();
@@ -183,12 +193,20 @@ impl Drive {
             .map(|(index, behind)| {
                 let id = DeviceId(index as u32);
                 let control = Control::spawn(id, Arc::clone(&behind), inbox.clone())?;
-                Ok(Attached { behind, control, fresh: None, data: None, ending: None })
+                Ok(Attached {
+                    behind,
+                    control,
+                    asked: false,
+                    fresh: None,
+                    data: None,
+                    ending: None,
+                })
             })
             .collect::<io::Result<Vec<Attached>>>()?;
         Ok(Drive {
             machines: config.machines,
             watch: Watch::new(devices.len(), streams, now_ns()),
+            live,
             devices,
             streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
             workers,
@@ -201,7 +219,7 @@ impl Drive {
             fallback: opened.fallback,
             backend_choice: config.backend,
             chunk_bytes: config.chunk_bytes,
-            cancel_bound: config.cancel_bound,
+            detach_bound: config.detach_bound,
             switchover: false,
             interrupted: false,
             caused: VecDeque::new(),
@@ -242,7 +260,11 @@ impl Drive {
     fn timeout(&self) -> Option<Duration> {
         let now_ns = now_ns();
         let endings = self.devices.iter().filter_map(|d| d.ending.map(|(_, until)| until));
-        let next = endings.chain(self.machines.deadline_ns()).chain(self.linger_until_ns).min()?;
+        let next = endings
+            .chain(self.machines.deadline_ns())
+            .chain(self.linger_until_ns)
+            .chain(self.live.deadline_ns())
+            .min()?;
         Some(Duration::from_nanos(next.saturating_sub(now_ns)))
     }
 
@@ -258,6 +280,7 @@ impl Drive {
         if self.machines.deadline_ns().is_some_and(|at| at <= now_ns) {
             self.feed(Event::Tick);
         }
+        self.live.look(now_ns, &self.watch.metrics, self.streams.metrics());
     }
 
     /// Hands on what streams and actions have caused, until there is nothing more.
@@ -278,6 +301,7 @@ impl Drive {
     fn feed(&mut self, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let now_ns = now_ns();
+        self.live.touch();
         self.machines.machine().handle(now_ns, event, &mut actions);
         if !self.interrupted && self.machines.machine().is_ending() {
             self.interrupted = true;
@@ -301,6 +325,7 @@ impl Drive {
                     self.watch.running(now_ns());
                 }
                 self.devices[device.index()].fresh = fd;
+                self.devices[device.index()].asked = false;
                 self.feed(Event::Control { device, request, result });
             }
             Input::Read { device, epoch, slot, result, ns } => {
@@ -323,6 +348,7 @@ impl Drive {
                 let slot = slot.map(|slot| self.put(slot));
                 self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
             }
+            Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
             Input::Detached { device, epoch } => {
                 let entry = &mut self.devices[device.index()];
                 if entry.ending.is_some_and(|(ending, _)| ending == epoch) {
@@ -404,9 +430,10 @@ impl Drive {
         match action {
             Action::Control { device, request } => {
                 self.watch.asking(request, self.switchover, now_ns);
-                let entry = &self.devices[device.index()];
+                let entry = &mut self.devices[device.index()];
                 let data_fd = entry.data.as_ref().map(|(_, fd, _)| Arc::clone(fd));
                 entry.control.ask(request, data_fd);
+                entry.asked = true;
             }
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
@@ -491,7 +518,7 @@ impl Drive {
         let entry = &mut self.devices[device.index()];
         match entry.data.take() {
             Some((handle, fd, epoch)) => {
-                entry.ending = Some((epoch, now_ns + self.cancel_bound.as_nanos() as u64));
+                entry.ending = Some((epoch, now_ns + self.detach_bound.as_nanos() as u64));
                 drop(fd);
                 handle.stop();
             }
@@ -643,9 +670,14 @@ impl Drop for Guarded {
             let fault = Fault::session(Cause::Local, Observation::Engine, message);
             self.0.finish(Finish { ending: Ending::Aborted, fault: Some(fault) }, now_ns());
         }
-        for device in &mut self.0.devices {
-            if let Some((handle, ..)) = device.data.take() {
+        for device in self.0.devices.drain(..) {
+            if let Some((handle, ..)) = device.data {
                 handle.stop();
+            }
+            // The embedder may take the device away once the session is over. Only a driver that
+            // has not answered keeps it.
+            if !device.asked {
+                device.control.finish();
             }
         }
     }

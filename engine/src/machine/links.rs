@@ -83,11 +83,14 @@ impl Links {
         }
     }
 
-    /// Drops the waiting frames and puts this one in their place. Nothing is sent after it.
+    /// Drops the waiting frames and puts this one in their place, on every stream: whichever of
+    /// them the peer sees end first, it has read there why. Nothing is sent after it.
     pub fn queue_last(&mut self, frame: Frame) {
-        self.fixed.clear();
         self.control.clear();
-        self.control.push_back(frame);
+        self.fixed = (0..self.streams.len())
+            .filter(|&index| self.streams[index] != Stream::Lost)
+            .map(|index| (StreamId(index as u16), frame.clone()))
+            .collect();
         self.open = true;
         self.last = true;
     }

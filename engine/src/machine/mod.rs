@@ -45,6 +45,13 @@ pub enum Event {
         /// How it ended.
         result: ReadResult,
     },
+    /// A data fd that was drained in PRE_COPY reported by poll that it is dead.
+    HungUp {
+        /// The device.
+        device: DeviceId,
+        /// The epoch of the data fd.
+        epoch: Epoch,
+    },
     /// An [`Action::Write`] ended.
     Written {
         /// The device.

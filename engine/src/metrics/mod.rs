@@ -98,14 +98,21 @@ pub struct Metrics {
     pub streams: Vec<StreamMetrics>,
 }
 
-/// Three decimal digits: a thousandth of the value, 16 KiB a histogram.
-const SIGNIFICANT_DIGITS: u8 = 3;
+/// Two decimal digits: a hundredth of the value, and 1 KiB for each power of two that values reach.
+/// A session has many histograms, and its report copies them.
+const SIGNIFICANT_DIGITS: u8 = 2;
 /// Longest duration that is told apart from longer ones, in nanoseconds: an hour.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
+/// Grows with what is recorded.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_DIGITS)
-        .unwrap_or_else(|_| unreachable!("constant bounds that hdrhistogram takes"))
+    Histogram::new(SIGNIFICANT_DIGITS)
+        .unwrap_or_else(|_| unreachable!("a number of digits that hdrhistogram takes"))
+}
+
+fn record(histogram: &mut Histogram<u64>, ns: u64) {
+    // It resizes itself, so nothing between these bounds is refused.
+    let _ = histogram.record(ns.clamp(1, LONGEST_NS));
 }
 
 impl Metrics {
@@ -131,12 +138,12 @@ impl Metrics {
 
     /// Adds one step's duration.
     pub fn record_step(&mut self, step: Step, ns: u64) {
-        self.steps[step as usize].saturating_record(ns.max(1));
+        record(&mut self.steps[step as usize], ns);
     }
 
     /// Adds one phase's duration.
     pub fn record_phase(&mut self, phase: Phase, ns: u64) {
-        self.phases[phase as usize].saturating_record(ns.max(1));
+        record(&mut self.phases[phase as usize], ns);
     }
 
     /// Bytes of state, all devices.
@@ -149,5 +156,36 @@ impl Metrics {
         let sent: u64 = self.streams.iter().map(|stream| stream.sent_bytes).sum();
         let received: u64 = self.streams.iter().map(|stream| stream.received_bytes).sum();
         sent.max(received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_duration_is_kept_to_a_hundredth() {
+        for ns in [1, 999, 123_456, 2_000_000_000, LONGEST_NS] {
+            let mut metrics = Metrics::new(1, 1);
+            metrics.record_step(Step::Read, ns);
+            let kept = metrics.step(Step::Read).max();
+            assert!(kept.abs_diff(ns) <= ns / 100, "{ns} became {kept}");
+        }
+        let mut metrics = Metrics::new(1, 1);
+        metrics.record_phase(Phase::Start, 0);
+        metrics.record_phase(Phase::Start, u64::MAX);
+        let phase = metrics.phase(Phase::Start);
+        assert_eq!((phase.len(), phase.min()), (2, 1));
+        assert!(phase.max() >= LONGEST_NS);
+    }
+
+    #[test]
+    fn what_nobody_recorded_takes_no_memory() {
+        let metrics = Metrics::new(1, 1);
+        let values = Step::ALL.map(|step| metrics.step(step).distinct_values());
+        let phases = Phase::ALL.map(|phase| metrics.phase(phase).distinct_values());
+        let bytes =
+            (values.iter().sum::<usize>() + phases.iter().sum::<usize>()) * size_of::<u64>();
+        assert!(bytes <= 64 << 10, "{bytes} bytes of histograms");
     }
 }

@@ -206,7 +206,7 @@ impl Machine for Receiver {
             }
             Event::Local(fault) => self.abort(now_ns, fault, actions),
             Event::Tick => self.tick(now_ns, actions),
-            Event::Read { .. } | Event::Encoded { .. } => {
+            Event::Read { .. } | Event::HungUp { .. } | Event::Encoded { .. } => {
                 debug_assert!(false, "a receiver reads and encodes nothing");
             }
         }

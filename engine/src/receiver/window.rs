@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::ids::{Epoch, Sequence, SlotId};
 use crate::outcome::Breach;
-use crate::wire::{DataHeader, DevicePlace, Frame};
+use crate::wire::{DataHeader, DevicePlace, Encoding, Frame};
+
+/// Frames at the start of an epoch, by which the source measures the path.
+const PROMPT_UP_TO: Sequence = Sequence(16);
 
 /// What stands at one place of the window.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(super) struct Window {
     done: Sequence,
     /// First sequence that the source may not send.
     granted: Sequence,
+    /// Credit is given as soon as everything that arrived is done with.
+    prompt: bool,
     entries: BTreeMap<Sequence, Entry>,
 }
 
@@ -39,6 +44,7 @@ impl Window {
             next: Sequence(0),
             done: Sequence(0),
             granted: Sequence(1),
+            prompt: true,
             entries: BTreeMap::new(),
         }
     }
@@ -57,6 +63,7 @@ impl Window {
 
     /// A chunk that was coming can be written now.
     pub(super) fn arrived(&mut self, header: DataHeader, slot: Option<SlotId>) {
+        self.prompt = header.encoding == Encoding::Zstd || header.place.sequence < PROMPT_UP_TO;
         self.entries.insert(header.place.sequence, Entry::Chunk(header, slot));
     }
 
@@ -83,12 +90,15 @@ impl Window {
     }
 
     /// How far the source may go now, if that is worth a frame: when half of the window is free
-    /// again, or when all that has come is done with. The latter is how the source of a slow
-    /// device learns that its last chunks have arrived, and by that how fast the path is.
+    /// again, or when it would otherwise stand still. For the source a credit is also the only
+    /// word of how fast its frames are taken, and with few of them on the way half a window says
+    /// it late: at the start and while frames come compressed there is one whenever all that has
+    /// arrived is done with. Raw chunks come fast, and there a frame for each is felt.
     pub(super) fn grant(&mut self) -> Option<Sequence> {
         let up_to = Sequence(self.done.0 + self.size);
         let gained = up_to.0.saturating_sub(self.granted.0);
-        let idle = self.done == self.next && self.entries.is_empty();
+        let idle = self.granted == self.done
+            || (self.prompt && self.next == self.done && self.entries.is_empty());
         if gained == 0 || (gained < self.size.div_ceil(2) && !idle) {
             return None;
         }
@@ -180,7 +190,7 @@ mod tests {
 
     #[test]
     fn credit_comes_in_halves_and_never_beyond_the_slots() {
-        let mut window = Window::new(8);
+        let mut window = Window { prompt: false, ..Window::new(8) };
         assert_eq!(window.grant(), Some(Sequence(8)));
         for sequence in 0..8 {
             assert!(window.insert(place(sequence), frame(sequence)).is_ok());

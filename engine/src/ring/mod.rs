@@ -23,7 +23,7 @@ pub use class::class;
 pub use open::{DEPTH_MAX, FILES_MAX, OpenError, Opened, open};
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,6 +185,13 @@ pub struct Waker {
     eventfd: Arc<OwnedFd>,
 }
 
+impl AsFd for Waker {
+    /// Readable after a wake, until [`Ring::wait`] or `drain` has seen it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+}
+
 impl Waker {
     fn new() -> std::io::Result<Waker> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -192,7 +199,7 @@ impl Waker {
     }
 
     /// Takes back what [`wake`](Waker::wake) left; a later wake shows again.
-    fn drain(&self) {
+    pub(crate) fn drain(&self) {
         // EAGAIN means that nobody woke the ring.
         let _ = rustix::io::read(&*self.eventfd, &mut [0u8; 8]);
     }

@@ -260,14 +260,11 @@ impl Sender {
         device.pending_bytes = info.initial_bytes.saturating_add(info.dirty_bytes);
         if info.reinit {
             device.initial_sent = false;
+            device.initial_reads = None;
             device.initial_loaded = false;
         }
-        if info.initial_bytes == 0 && !device.initial_sent {
-            device.initial_sent = true;
-            device.initial_unanswered += 1;
-            let place = device.place();
-            let frame = Frame::InitialDataSent(place);
-            device.enqueue(place.sequence, Outgoing::Frame(frame));
+        if info.initial_bytes == 0 {
+            device.initial_read();
         }
         let waits = if device.pending_bytes == 0 {
             device.promised = false;

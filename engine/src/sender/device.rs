@@ -10,7 +10,7 @@ use crate::outcome::{
     Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
 };
 use crate::vfio::state::{Capabilities, DeviceState};
-use crate::wire::{DataHeader, DevicePlace, Digest, StateDigest, Total};
+use crate::wire::{DataHeader, DevicePlace, Digest, Frame, StateDigest, Total};
 
 /// Failed calls from one chunk to the next, without anything wrong, that are put up with.
 const HARMLESS_MAX: u32 = 1000;
@@ -140,6 +140,9 @@ pub(super) struct Device {
     pub(super) fd_bytes: u64,
     pub(super) ask_at_ns: Option<u64>,
     pub(super) initial_sent: bool,
+    /// The device has no initial data left, but reads that were under way when it said so may
+    /// still bring the last of it: this many.
+    pub(super) initial_reads: Option<usize>,
     /// Times that the initial data was sent and the target has not said that it is loaded: a
     /// device may have initial data more than once.
     pub(super) initial_unanswered: u32,
@@ -187,6 +190,7 @@ impl Device {
             fd_bytes: 0,
             ask_at_ns: None,
             initial_sent: false,
+            initial_reads: None,
             initial_unanswered: 0,
             initial_loaded: false,
             pending_bytes: 0,
@@ -308,6 +312,38 @@ impl Device {
         }
     }
 
+    /// The device says that there is no initial data left to read. That holds for what has come
+    /// out of the fd, not for what has reached this machine: the reads that are under way come
+    /// first. Where they wait for data that never comes the next answer decides.
+    pub(super) fn initial_read(&mut self) {
+        if self.initial_sent {
+            return;
+        }
+        if self.reads == 0 || self.drained || self.initial_reads.is_some() {
+            self.say_initial_sent();
+        } else {
+            self.initial_reads = Some(self.reads);
+        }
+    }
+
+    /// A read came back, and its chunk has its place.
+    pub(super) fn initial_read_back(&mut self) {
+        if let Some(reads) = &mut self.initial_reads {
+            *reads -= 1;
+            if *reads == 0 {
+                self.say_initial_sent();
+            }
+        }
+    }
+
+    fn say_initial_sent(&mut self) {
+        self.initial_reads = None;
+        self.initial_sent = true;
+        self.initial_unanswered += 1;
+        let place = self.place();
+        self.enqueue(place.sequence, Outgoing::Frame(Frame::InitialDataSent(place)));
+    }
+
     fn is_harmless(&mut self, operation: Operation, errno: i32) -> bool {
         let answer = DeviceAnswer {
             operation,
@@ -333,6 +369,7 @@ impl Device {
         self.ended = false;
         self.ask_at_ns = None;
         self.initial_sent = false;
+        self.initial_reads = None;
         self.initial_unanswered = 0;
         self.initial_loaded = false;
         self.pending_bytes = 0;

@@ -210,6 +210,7 @@ impl Machine for Sender {
             Event::Read { device, epoch, slot, result } => {
                 self.read(now_ns, device, epoch, slot, result, actions);
             }
+            Event::HungUp { device, epoch } => self.hung_up(device, epoch),
             Event::Detached { device, stuck } => self.detached(now_ns, device, stuck, actions),
             Event::Encoded { chunk, slot, into, result } => {
                 self.encoded(now_ns, chunk, slot, into, result, actions);

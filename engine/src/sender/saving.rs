@@ -7,6 +7,7 @@ use crate::compress::policy::{Choice, QueueView};
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{Action, ChunkKey, EncodeResult, Outgoing, ReadResult};
+use crate::outcome::Operation;
 use crate::wire::{DataHeader, DataPhase, Encoding};
 
 /// Reads that wait in a device's thread, so that it never waits for the machine: the one in flight
@@ -73,6 +74,7 @@ impl Sender {
                 device.promised = false;
                 device.harmless = 0;
                 self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
+                self.devices[id.index()].initial_read_back();
                 return;
             }
             ReadResult::Empty if !dead => {
@@ -94,8 +96,20 @@ impl Sender {
             }
             _ => {}
         }
+        if epoch == device.epoch {
+            device.initial_read_back();
+        }
         device.held -= 1;
         self.slots.put(slot);
+    }
+
+    /// The data fd of a drained device is dead: why, the device's state tells.
+    pub(super) fn hung_up(&mut self, id: DeviceId, epoch: Epoch) {
+        let device = &mut self.devices[id.index()];
+        let current = epoch == device.epoch && device.attached && !device.detaching;
+        if current && device.recovery.is_none() && self.stage == Stage::Active {
+            device.suspect(Operation::Poll, None);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "a read's result, spread out")]

@@ -13,6 +13,7 @@ use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::limits;
 use crate::machine::{Command, LinksConfig};
+use crate::metrics::Metrics;
 use crate::outcome::{Cause, Fault, Host, Observation};
 use crate::receiver::{self, Receiver, ReceiverConfig};
 use crate::sender::{self, Sender, SenderConfig};
@@ -29,6 +30,7 @@ pub struct Session {
     running: Running,
     host: Host,
     devices: usize,
+    streams: usize,
 }
 
 impl Session {
@@ -121,8 +123,11 @@ impl Session {
         options: &Options,
         shape: Shape,
     ) -> Result<Session, Error> {
-        let count = devices.len();
-        let offer = Offer::new(sockets.len(), count, options.chunk_bytes);
+        if let Some(rate) = options.rate_bytes_per_s {
+            super::pacing::limit(&sockets, rate)?;
+        }
+        let (count, streams) = (devices.len(), sockets.len());
+        let offer = Offer::new(streams, count, options.chunk_bytes);
         let running = Drive::start(DriveConfig {
             machines,
             devices,
@@ -132,16 +137,22 @@ impl Session {
             workers: options.workers,
             backend: options.backend,
             zero_copy: options.zero_copy && host == Host::Source,
-            cancel_bound: options.cancel_bound,
+            // The other half is left for the devices' way back.
+            detach_bound: options.cancel_bound / 2,
             wire_limits: WireLimits::from(&offer),
         })
         .map_err(Error::System)?;
-        Ok(Session { running, host, devices: count })
+        Ok(Session { running, host, devices: count, streams })
     }
 
     /// Which host this is.
     pub fn host(&self) -> Host {
         self.host
+    }
+
+    /// How many streams it was made with.
+    pub fn streams(&self) -> usize {
+        self.streams
     }
 
     /// The next event, if one waits. Never blocks.
@@ -211,6 +222,20 @@ impl Session {
         );
         self.command(Command::Discard(device, fault));
         Ok(())
+    }
+
+    /// Whether the session has ended: [`report`](Self::report) has something to say.
+    pub fn has_ended(&self) -> bool {
+        self.running.report.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What was measured so far, at most a tenth of a second old while the session runs; what the
+    /// report says once it has ended.
+    pub fn metrics(&self) -> Metrics {
+        if let Some(report) = &*self.running.report.lock().unwrap_or_else(PoisonError::into_inner) {
+            return report.metrics.clone();
+        }
+        self.running.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the session came to, once [`SessionEvent::Finished`] was there to be fetched.

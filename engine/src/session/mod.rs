@@ -48,9 +48,11 @@
 
 #[cfg(feature = "tokio-uring")]
 mod aio;
+mod channel;
 mod embedded;
 mod handle;
 mod options;
+mod pacing;
 mod ready;
 mod tcp;
 
@@ -76,8 +78,9 @@ pub use crate::wire::Begin;
 pub use crate::drive::{Report, SessionEvent, Sides, Timeline};
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
-pub use embedded::EmbeddedDevice;
+pub use channel::{Channel, Moved};
+pub use embedded::{EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
-pub use ready::Readiness;
+pub use ready::{Readiness, is_ready};
 pub use tcp::{accept, connect};

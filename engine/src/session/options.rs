@@ -28,10 +28,13 @@ pub struct Options {
     pub zero_copy: bool,
     /// Most memory for buffers, in bytes.
     pub memory_bytes: usize,
+    /// Most bytes per second that all streams together send; none: no limit. For TCP streams
+    /// (SO_MAX_PACING_RATE); on the VMM's own [`Channel`](super::Channel) the VMM is the limit.
+    pub rate_bytes_per_s: Option<u64>,
     /// How long the peer may be silent before it counts as lost.
     pub peer_silence: Duration,
-    /// How long a cancel waits for an operation that a driver holds, and an abort for the devices'
-    /// way back.
+    /// How long a session that is given up may take to its end: half of it for operations that
+    /// drivers hold, the rest for the devices' way back.
     pub cancel_bound: Duration,
     /// How long to wait before a drained PRE_COPY device is asked again.
     pub precopy_poll: Duration,
@@ -47,6 +50,7 @@ impl Default for Options {
             backend: BackendChoice::Auto,
             zero_copy: true,
             memory_bytes: limits::ARENA_BYTES_DEFAULT,
+            rate_bytes_per_s: None,
             peer_silence: limits::PEER_SILENCE_DEFAULT,
             cancel_bound: limits::CANCEL_BOUND_DEFAULT,
             precopy_poll: limits::PRECOPY_POLL_DEFAULT,

@@ -51,9 +51,11 @@ impl Session {
     }
 }
 
+/// Whether stopping the VM now would be short enough, and the target has all initial data.
+///
 /// A device of few bytes, or one that saves nothing in PRE_COPY, never shows a rate: then waiting
 /// longer would tell no more.
-fn is_ready(estimate: &Estimate, downtime_max: Duration) -> bool {
+pub fn is_ready(estimate: &Estimate, downtime_max: Duration) -> bool {
     let short_enough = match estimate.downtime_ns {
         Some(ns) => u128::from(ns) <= downtime_max.as_nanos(),
         None => estimate.pending_bytes == 0,

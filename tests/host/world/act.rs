@@ -39,14 +39,14 @@ impl World {
                 self.take(h, slot, Place::Worker(chunk.device))?;
                 self.take(h, into, Place::Worker(chunk.device))?;
                 let occurrence = Occurrence::Encoded { chunk, slot, into, bytes };
-                self.schedule.after(self.plan.worker_ns, occurrence);
+                self.work(occurrence);
                 Ok(())
             }
             Action::Decode { header, slot, into } => {
                 self.take(h, slot, Place::Worker(header.place.device))?;
                 self.take(h, into, Place::Worker(header.place.device))?;
                 let occurrence = Occurrence::Decoded { header, slot, into };
-                self.schedule.after(self.plan.worker_ns, occurrence);
+                self.work(occurrence);
                 Ok(())
             }
             Action::Send { stream, what } => self.send(h, stream, what),
@@ -103,6 +103,12 @@ impl World {
         device.fds.push(DataFd::new(epoch, session));
         device.active = Some(device.fds.len() - 1);
         Ok(())
+    }
+
+    /// A worker takes a job on; now and then all of them are behind.
+    fn work(&mut self, occurrence: Occurrence) {
+        let times = if self.schedule.rng.one_in(30) { 200 } else { 1 };
+        self.schedule.after(self.plan.worker_ns * times, occurrence);
     }
 
     fn notified(&mut self, h: HostId, notice: Notice) -> Check {

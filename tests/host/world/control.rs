@@ -73,7 +73,14 @@ impl World {
         }
         let mut duration_ns = self.schedule.delay(self.plan.control_ns);
         let mut sudden = Vec::new();
-        for fault in self.faults_of(h, id, Trigger::Control(number)) {
+        let mut faults = self.faults_of(h, id, Trigger::Control(number));
+        if request == Request::Reset {
+            let device = self.sides[h].device(id);
+            let number = device.resets_asked;
+            device.resets_asked += 1;
+            faults.extend(self.faults_of(h, id, Trigger::Resetting(number)));
+        }
+        for fault in faults {
             self.allow(h, fault);
             match fault.what {
                 Wrong::Reset => sudden.push(Occurrence::Reset(h, id)),
@@ -123,7 +130,12 @@ impl World {
             },
             (Request::Reset, Some(_)) => Err(EAGAIN),
             (_, Some(errno)) => Err(errno),
-            (Request::GetState, None) => Ok(Reply::State(device.sim.state)),
+            (Request::GetState, None) => {
+                if device.sim.state == DeviceState::Stop {
+                    device.confirmed = device.fds.last().map(|fd| fd.epoch);
+                }
+                Ok(Reply::State(device.sim.state))
+            }
             (Request::PrecopyInfo, None) => match device.active {
                 None => Err(EBADF),
                 Some(index) => {

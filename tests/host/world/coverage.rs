@@ -86,12 +86,11 @@ impl Coverage {
             "network",
             "cancelled",
             "local",
-            "peer_misbehaviour",
         ];
         for h in [0, 1] {
             want(&self.endings, h, &["complete", "restarted", "aborted"]);
-            // Where no peer is hostile the source meets misbehaviour only as damage on the way.
-            want(&self.causes, h, &causes[..causes.len() - (1 - h)]);
+            // Misbehaviour is the hostile peer's: see `a_hostile_peer_breaks_nothing`.
+            want(&self.causes, h, &causes);
             want(
                 &self.observations,
                 h,
@@ -153,6 +152,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Command(_) => "command",
         Event::Control { .. } => "control",
         Event::Read { .. } => "read",
+        Event::HungUp { .. } => "hung up",
         Event::Written { .. } => "written",
         Event::Detached { .. } => "detached",
         Event::Encoded { .. } => "encoded",

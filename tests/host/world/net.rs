@@ -37,6 +37,8 @@ pub(crate) struct Pipe {
     lane: Lane,
     /// When sends complete: a peer that takes nothing in holds them up.
     sends: Lane,
+    /// When announced bodies are there.
+    bodies: Lane,
     packets: VecDeque<Packet>,
     /// How many of them have arrived.
     arrived: usize,
@@ -79,11 +81,22 @@ impl World {
             None => Vec::new(),
         };
         if dead {
-            self.schedule.after(self.plan.network_ns, Occurrence::LostSeen(h, id));
+            self.schedule.after(self.plan.network_ns(id), Occurrence::LostSeen(h, id));
             return Ok(());
         }
-        if let Outgoing::Frame(Frame::InitialDataLoaded { device, epoch }) = &what {
-            self.check_initial(*device, *epoch)?;
+        match &what {
+            Outgoing::Frame(Frame::InitialDataLoaded { device, epoch }) => {
+                self.check_initial(*device, *epoch)?;
+            }
+            Outgoing::Frame(Frame::Loaded { device, epoch, .. }) => {
+                let confirmed = self.sides[h].device(*device).confirmed;
+                ensure!(
+                    confirmed >= Some(*epoch),
+                    "a device is said to be loaded when GET_STATE has said STOP",
+                    "{device} {epoch}: {confirmed:?}"
+                );
+            }
+            _ => {}
         }
         let packet = match what {
             Outgoing::Frame(frame) => Packet::Frame(frame),
@@ -102,7 +115,7 @@ impl World {
             self.put(h, id, packet);
         }
         let sends = &mut self.net[id.index()].pipes[h].sends;
-        self.schedule.through(sends, self.plan.network_ns, Occurrence::SendEnds(h, id));
+        self.schedule.through(sends, self.plan.network_ns(id), Occurrence::SendEnds(h, id));
         Ok(())
     }
 
@@ -112,7 +125,7 @@ impl World {
         let pipe = &mut self.net[id.index()].pipes[h];
         pipe.packets.push_back(packet);
         let arrives = Occurrence::Arrives(World::peer_of(h), id);
-        self.schedule.through(&mut pipe.lane, self.plan.network_ns, arrives);
+        self.schedule.through(&mut pipe.lane, self.plan.network_ns(id), arrives);
     }
 
     pub(crate) fn send_ends(&mut self, h: HostId, id: StreamId) -> Check {
@@ -193,7 +206,8 @@ impl World {
         let asking = pipe.asking.take();
         ensure!(asking.is_some(), "only an announced body is received", "{h} {id}: {what}");
         pipe.receiving = asking.map(|(header, body)| (header, slot, body));
-        self.schedule.after(self.plan.network_ns, Occurrence::BodyEnds(h, id));
+        let bodies = &mut pipe.bodies;
+        self.schedule.through(bodies, self.plan.network_ns(id), Occurrence::BodyEnds(h, id));
         Ok(())
     }
 
@@ -240,7 +254,7 @@ impl World {
             pipe.dead = self.schedule.rng.one_in(2);
         }
         for h in 0..2 {
-            self.schedule.after(self.plan.network_ns * 4, Occurrence::LostSeen(h, id));
+            self.schedule.after(self.plan.network_ns(id) * 4, Occurrence::LostSeen(h, id));
         }
     }
 
@@ -250,6 +264,7 @@ impl World {
         for pipe in &mut self.net[id.index()].pipes {
             pipe.lane.hold_until(until_ns);
             pipe.sends.hold_until(until_ns);
+            pipe.bodies.hold_until(until_ns);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
+use vfio_ferry::ids::StreamId;
 use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset, Phase};
 use vfio_ferry::vfio::state::Capabilities;
 
@@ -32,7 +33,9 @@ pub(crate) struct Plan {
     /// Longest delay of a call of a control thread, a read or write, a frame, a worker.
     pub(crate) control_ns: u64,
     pub(crate) data_ns: u64,
-    pub(crate) network_ns: u64,
+    network_ns: u64,
+    /// A stream that is so many times slower than the others.
+    slow_stream: (u16, u64),
     pub(crate) worker_ns: u64,
     /// When the source's vCPUs are stopped.
     pub(crate) switchover: When,
@@ -63,6 +66,8 @@ pub(crate) struct DevicePlan {
     /// New PRE_COPY data comes only after PRECOPY_INFO.
     pub(crate) wants_info: bool,
     pub(crate) reinit: bool,
+    /// A read of a dead fd gives 0 where the drivers that are known give ENODEV.
+    pub(crate) false_end: bool,
     pub(crate) sized: bool,
     /// Longest piece of state in bytes, and how many pieces there are at most: at the start, each
     /// time that the guest dirties the device, how often it does, and at the end.
@@ -103,6 +108,8 @@ pub(crate) enum Trigger {
     Control(u64),
     /// The n-th read or write.
     Data(u64),
+    /// The n-th VFIO_DEVICE_RESET that the machine asks for.
+    Resetting(u64),
 }
 
 /// What.
@@ -161,6 +168,12 @@ const ERESTARTSYS: i32 = 512;
 const ENOTCONN: i32 = 107;
 
 impl Plan {
+    /// Longest delay on this stream.
+    pub(crate) fn network_ns(&self, stream: StreamId) -> u64 {
+        let (slow, times) = self.slow_stream;
+        if stream.0 == slow { self.network_ns * times } else { self.network_ns }
+    }
+
     /// What this seed stands for.
     pub(crate) fn draw(rng: &mut Rng, hostile: bool) -> Plan {
         let devices = rng.pick(&[1, 1, 2, 2, 3, 5]);
@@ -183,6 +196,7 @@ impl Plan {
             control_ns: spread(rng),
             data_ns: spread(rng),
             network_ns: spread(rng),
+            slow_stream: (rng.below(u64::from(streams)) as u16, rng.pick(&[1, 1, 10, 50])),
             worker_ns: spread(rng),
             switchover: When::Ns(rng.log(4_000_000)),
             faults: Vec::new(),
@@ -270,6 +284,7 @@ impl DevicePlan {
             drained: rng.pick(&[Drained::NoMessage, Drained::Zero, Drained::Parks]),
             wants_info: rng.one_in(2),
             reinit: rng.one_in(3),
+            false_end: rng.one_in(6),
             sized: !rng.one_in(4),
             piece,
             // A few hundred reads an epoch at most.
@@ -286,12 +301,14 @@ impl DeviceFault {
     fn draw(rng: &mut Rng, devices: u64) -> DeviceFault {
         let host = rng.pick(&[SOURCE, SOURCE, TARGET]);
         let device = rng.below(devices) as u32;
-        let when = match rng.below(4) {
-            0 => Trigger::At(When::draw(rng)),
-            1 | 2 => Trigger::Control(rng.log(14)),
+        let when = match rng.below(12) {
+            0..=2 => Trigger::At(When::draw(rng)),
+            3..=7 => Trigger::Control(rng.log(14)),
+            8 => Trigger::Resetting(rng.below(3)),
             _ => Trigger::Data(rng.log(120)),
         };
         let what = match (rng.below(16), when) {
+            (_, Trigger::Resetting(_)) => Wrong::Fails(EAGAIN),
             (0..=8, _) => Wrong::Reset,
             (9, _) => Wrong::Error,
             (10, Trigger::Data(_)) => Wrong::Stuck(rng.pick(&[None, Some(1), Some(3)])),
@@ -316,7 +333,7 @@ impl Happening {
         let host = rng.pick(&[SOURCE, TARGET]);
         let stream = rng.below(u64::from(streams)) as u16;
         let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
-        match rng.below(18) {
+        match rng.below(19) {
             0 | 1 => Happening::Cut(stream),
             2 => Happening::CutAll,
             3 => Happening::Stall(stream, stall_ns),
@@ -324,7 +341,7 @@ impl Happening {
             5 => Happening::Damage(host, rng.one_in(2)),
             6 | 7 => Happening::Cancel(host),
             8..=10 => Happening::Discard(rng.below(devices) as u32),
-            11 | 12 => Happening::Message(host),
+            11 | 12 | 18 => Happening::Message(host),
             13 => Happening::Local(host),
             17 => Happening::AttachFails(host),
             _ => Happening::EarlyTick(host),

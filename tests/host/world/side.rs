@@ -60,6 +60,9 @@ pub(crate) struct SideDevice {
     /// Since this host's device was looked at for the last time before it may not be reset any
     /// more without anyone seeing it: see `World::may_reset`.
     pub(crate) checked: bool,
+    /// The last epoch after which GET_STATE has said STOP.
+    pub(crate) confirmed: Option<Epoch>,
+    pub(crate) resets_asked: u64,
     /// Calls that failed by plan.
     pub(crate) failed: u32,
     pub(crate) errored: bool,
@@ -226,6 +229,8 @@ impl SideDevice {
             epochs: BTreeMap::new(),
             phase: Phase::Connect,
             checked: false,
+            confirmed: None,
+            resets_asked: 0,
             failed: 0,
             errored: false,
         }

@@ -104,6 +104,7 @@ struct Sums {
     downtime_ns: u64,
     total_ns: u64,
     wire_bytes: u64,
+    read_bytes: u64,
     other_bytes: u64,
 }
 
@@ -113,6 +114,7 @@ impl Sums {
             downtime_ns: run.downtime_ns,
             total_ns: run.total_ns,
             wire_bytes: run.wire_bytes,
+            read_bytes: run.read_bytes.iter().sum(),
             other_bytes: run.read_bytes.iter().skip(1).sum(),
         }
     }
@@ -122,6 +124,7 @@ impl Sums {
             downtime_ns: self.downtime_ns + other.downtime_ns,
             total_ns: self.total_ns + other.total_ns,
             wire_bytes: self.wire_bytes + other.wire_bytes,
+            read_bytes: self.read_bytes + other.read_bytes,
             other_bytes: self.other_bytes + other.other_bytes,
         }
     }
@@ -134,8 +137,11 @@ pub(crate) struct Way {
     pub(crate) downtime_ns: Spread,
     /// From the first call to a device to the guest's going on.
     pub(crate) total_ns: Spread,
-    /// Median.
+    /// Median. Where the engine chooses between raw and compressed, that says more about its
+    /// choices than about the reset.
     pub(crate) wire_bytes: u64,
+    /// State read from all devices, median.
+    pub(crate) read_bytes: u64,
     /// State read from the devices that were not reset, median.
     pub(crate) other_devices_bytes: u64,
 }
@@ -152,6 +158,7 @@ impl Way {
             downtime_ns: over(|sums| sums.downtime_ns),
             total_ns: over(|sums| sums.total_ns),
             wire_bytes: median(|sums| sums.wire_bytes),
+            read_bytes: median(|sums| sums.read_bytes),
             other_devices_bytes: median(|sums| sums.other_bytes),
         }
     }
@@ -163,6 +170,7 @@ impl Way {
             downtime_ns: minus(self.downtime_ns.p50, other.downtime_ns.p50),
             total_ns: minus(self.total_ns.p50, other.total_ns.p50),
             wire_bytes: minus(self.wire_bytes, other.wire_bytes),
+            read_bytes: minus(self.read_bytes, other.read_bytes),
         }
     }
 }
@@ -176,6 +184,8 @@ pub(crate) struct Difference {
     pub(crate) total_ns: i64,
     /// On the wire.
     pub(crate) wire_bytes: i64,
+    /// Of state read.
+    pub(crate) read_bytes: i64,
 }
 
 /// The section of the report.

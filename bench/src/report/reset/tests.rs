@@ -26,7 +26,7 @@ fn complete(total_ms: u64, wire_bytes: u64) -> PairReport {
         wire_bytes,
         ..SideReport::default()
     };
-    PairReport { source: Some(side()), target: Some(side()), failure: None }
+    PairReport { source: Some(side()), target: Some(side()), ..PairReport::default() }
 }
 
 fn told(ending: &str) -> Told {

@@ -20,8 +20,9 @@ pub(crate) fn text(reset: &Reset, devices: u16) -> String {
         }
     );
     text += &table(reset, chosen);
-    text.push('\n');
-    for (name, value) in lines(reset, chosen, devices) {
+    text +=
+        "  medians; `state` is what was read from all devices, `all again` is both migrations\n\n";
+    for (name, value) in lines(reset, devices) {
         text += &format!("  {name:<12} {value}\n");
     }
     text
@@ -29,12 +30,12 @@ pub(crate) fn text(reset: &Reset, devices: u16) -> String {
 
 fn table(reset: &Reset, chosen: &str) -> String {
     let mut table = Table::default();
-    table.row(["", "downtime p50", "max", "total p50", "max", "on the wire"]);
+    table.row(["", "downtime", "max", "total", "max", "state", "on the wire"]);
     table.row(way("no reset", &reset.without_reset));
     if let Some(with_reset) = &reset.with_reset {
         table.row(way(&format!("reset, {chosen}"), with_reset));
     }
-    table.row(way("reset, abort, all again", &reset.migrated_again));
+    table.row(way("reset, all again", &reset.migrated_again));
     table.row(difference("the reset cost", &reset.cost));
     if let Some(saved) = &reset.saved {
         table.row(difference(&format!("{chosen} saved"), saved));
@@ -42,24 +43,26 @@ fn table(reset: &Reset, chosen: &str) -> String {
     table.text()
 }
 
-fn way(name: &str, way: &Way) -> [String; 6] {
+fn way(name: &str, way: &Way) -> [String; 7] {
     [
         name.to_owned(),
         duration(way.downtime_ns.p50),
         duration(way.downtime_ns.max),
         duration(way.total_ns.p50),
         duration(way.total_ns.max),
+        Size(way.read_bytes).to_string(),
         Size(way.wire_bytes).to_string(),
     ]
 }
 
-fn difference(name: &str, difference: &Difference) -> [String; 6] {
+fn difference(name: &str, difference: &Difference) -> [String; 7] {
     [
         name.to_owned(),
         signed(difference.downtime_ns, duration),
         String::new(),
         signed(difference.total_ns, duration),
         String::new(),
+        signed(difference.read_bytes, |bytes| Size(bytes).to_string()),
         signed(difference.wire_bytes, |bytes| Size(bytes).to_string()),
     ]
 }
@@ -69,7 +72,7 @@ fn signed(value: i64, show: impl Fn(u64) -> String) -> String {
     format!("{sign}{}", show(value.unsigned_abs()))
 }
 
-fn lines(reset: &Reset, chosen: &str, devices: u16) -> Vec<(&'static str, String)> {
+fn lines(reset: &Reset, devices: u16) -> Vec<(&'static str, String)> {
     let mut lines: Vec<(&str, String)> = Vec::new();
     for (index, sight) in reset.seen.iter().enumerate() {
         let name = if index == 0 { "seen as" } else { "" };
@@ -92,9 +95,12 @@ fn lines(reset: &Reset, chosen: &str, devices: u16) -> Vec<(&'static str, String
                 lines.push((
                     "the others",
                     format!(
-                        "{} of state from {} devices with {chosen}, {} if all is sent again",
+                        "{} of state from {}; {} if all is sent again",
                         Size(once.other_devices_bytes),
-                        devices - 1,
+                        match devices {
+                            2 => "1 device".to_owned(),
+                            _ => format!("{} devices", devices - 1),
+                        },
                         Size(twice.other_devices_bytes)
                     ),
                 ));

@@ -25,7 +25,11 @@ fn side(digests: &[&str], base_ns: u64) -> SideReport {
 }
 
 fn pair(source: &[&str], target: &[&str]) -> PairReport {
-    PairReport { source: Some(side(source, 1000)), target: Some(side(target, 5000)), failure: None }
+    PairReport {
+        source: Some(side(source, 1000)),
+        target: Some(side(target, 5000)),
+        ..PairReport::default()
+    }
 }
 
 #[test]

@@ -1,0 +1,290 @@
+//! Devices: real ones, which the engine drives. Embedded ones are in `embedded`.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use vfio_ferry::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use vfio_ferry::outcome::{DeviceOptions, Fallback, Host, OnReset};
+use vfio_ferry::session::EmbeddedDevice;
+use vfio_ferry::vfio::VfioDevice;
+use vfio_ferry::vfio::device::MigrationDevice;
+
+use crate::failure::{Failure, guarded};
+use crate::raw::{self, Handle};
+use crate::status::vferry_status::{self, *};
+use crate::values::unknown;
+
+/// A device that is to be migrated, under the name that both hosts know it by.
+///
+/// Made by `vferry_device_open`, `vferry_device_from_fd` or `vferry_device_embedded`, freed by
+/// `vferry_device_free` at any time: a session keeps what it needs of its devices until it is
+/// freed. A device belongs to one session at a time, an embedded device to one session for good.
+/// Options are set before the session is made.
+pub struct vferry_device {
+    _opaque: [u8; 0],
+}
+
+#[derive(Debug)]
+pub(crate) struct DeviceInner {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    options: Mutex<DeviceOptions>,
+    used: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Real(Arc<VfioDevice>),
+    Embedded(Arc<EmbeddedDevice>),
+}
+
+impl Handle for vferry_device {
+    type Inner = DeviceInner;
+    const WHAT: &'static str = "device";
+}
+
+/// What follows when a device is reset while its state is being saved.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum vferry_on_reset {
+    /// The whole migration is aborted: the devices are back in RUNNING, the target is told. The
+    /// default.
+    VFERRY_ON_RESET_ABORT = 0,
+    /// The device's epoch is discarded on both hosts, and its saving starts again in PRE_COPY; other
+    /// devices go on.
+    VFERRY_ON_RESET_RESTART = 1,
+    /// The device's epoch is discarded, and its whole state is sent from STOP_COPY at the switchover.
+    VFERRY_ON_RESET_STOP_COPY = 2,
+}
+
+/// That a device is in a session's hands.
+#[derive(Debug)]
+pub(crate) struct Use {
+    used: Arc<AtomicBool>,
+    for_good: bool,
+    started: bool,
+}
+
+impl Use {
+    /// The session was made.
+    pub(crate) fn started(&mut self) {
+        self.started = true;
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if !(self.started && self.for_good) {
+            self.used.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl DeviceInner {
+    pub(crate) fn new(name: &str, kind: Kind) -> DeviceInner {
+        DeviceInner {
+            name: name.to_owned(),
+            kind,
+            options: Mutex::new(DeviceOptions::default()),
+            used: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Gives the device to a session of this host.
+    pub(crate) fn take_for(&self, host: Host) -> Result<Use, Failure> {
+        let name = &self.name;
+        if let Kind::Embedded(device) = &self.kind
+            && device.host() != host
+        {
+            let message = format!("device {name:?} was made for the other host");
+            return Err(Failure::new(VFERRY_WRONG_HOST, message));
+        }
+        if self.used.swap(true, Ordering::AcqRel) {
+            return Err(Failure::new(VFERRY_IN_USE, format!("device {name:?} is in a session")));
+        }
+        let for_good = matches!(self.kind, Kind::Embedded(_));
+        Ok(Use { used: Arc::clone(&self.used), for_good, started: false })
+    }
+
+    pub(crate) fn behind(&self) -> Arc<dyn MigrationDevice> {
+        match &self.kind {
+            Kind::Real(device) => device.clone(),
+            Kind::Embedded(device) => device.clone(),
+        }
+    }
+
+    pub(crate) fn options(&self) -> DeviceOptions {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DeviceOptions> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sets one option of a device that is in no session yet.
+fn set(
+    device: Option<&mut vferry_device>,
+    change: impl FnOnce(&mut DeviceOptions) -> Result<(), Failure>,
+) -> vferry_status {
+    guarded(|| {
+        let device = raw::inner(device)?;
+        if device.used.load(Ordering::Acquire) {
+            let message = format!("device {:?} is in a session: set it before", device.name);
+            return Err(Failure::new(VFERRY_IN_USE, message));
+        }
+        change(&mut device.lock())
+    })
+}
+
+/// A device's name.
+///
+/// # Safety
+/// As [`raw::text`].
+pub(crate) unsafe fn name<'a>(name: *const c_char) -> Result<&'a str, Failure> {
+    // SAFETY: handed on.
+    let name = unsafe { raw::text(name, "name") }?;
+    if name.is_empty() {
+        return Err(Failure::new(VFERRY_NAME, "a device's name is empty"));
+    }
+    too_long("a device's name", name.len(), NAME_BYTES_MAX)?;
+    Ok(name)
+}
+
+fn too_long(what: &str, found: usize, max: usize) -> Result<(), Failure> {
+    if found <= max {
+        return Ok(());
+    }
+    let message = format!("{what} has {found} bytes; at most {max} are allowed");
+    Err(Failure::new(VFERRY_TOO_LONG, message))
+}
+
+/// Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
+/// /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
+/// own. The engine drives its state machine. No memory is mapped for DMA: a VMM that runs a guest
+/// on the device opens it itself and uses `vferry_device_from_fd`.
+///
+/// `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
+/// caller's, to be freed by `vferry_device_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_device_open(
+    name: *const c_char,
+    path: *const c_char,
+    device: Option<&mut MaybeUninit<*mut vferry_device>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(device, "device")?;
+        // SAFETY: the caller's string, as the header asks.
+        let name = unsafe { self::name(name) }?;
+        // SAFETY: the caller's string, as the header asks.
+        let path = unsafe { raw::text(path, "path") }?;
+        let opened = VfioDevice::open(path)?;
+        place.write(raw::handle(DeviceInner::new(name, Kind::Real(Arc::new(opened)))));
+        Ok(())
+    })
+}
+
+/// Takes a VFIO device that the VMM has opened (VFIO_GROUP_GET_DEVICE_FD, or a bound cdev). The
+/// engine drives its state machine, so the VMM makes no migration ioctls meanwhile.
+///
+/// `fd` is duplicated and stays the caller's. The duplicate is closed when the device was freed and
+/// no session has it any more. `name` is as in `vferry_device_open`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_device_from_fd(
+    name: *const c_char,
+    fd: c_int,
+    device: Option<&mut MaybeUninit<*mut vferry_device>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(device, "device")?;
+        // SAFETY: the caller's string, as the header asks.
+        let name = unsafe { self::name(name) }?;
+        let real = VfioDevice::from_fd(raw::duplicate(fd, "the device's fd")?)
+            .map_err(|error| Failure::system(VFERRY_DEVICE, format!("device {name:?}"), error))?;
+        place.write(raw::handle(DeviceInner::new(name, Kind::Real(Arc::new(real)))));
+        Ok(())
+    })
+}
+
+/// Frees a device and sets the variable to NULL. Where it, or `device` itself, is NULL there is
+/// nothing to do. A session that has the device keeps it.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_device_free(device: Option<&mut *mut vferry_device>) {
+    guarded(|| {
+        drop(raw::take(device));
+        Ok(())
+    });
+}
+
+/// Whether to save in PRE_COPY while the guest runs, where the device can (source). On by default.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_device_set_precopy(
+    device: Option<&mut vferry_device>,
+    precopy: bool,
+) -> vferry_status {
+    set(device, |options| {
+        options.precopy = precopy;
+        Ok(())
+    })
+}
+
+/// What follows a reset while the state is being saved: a `vferry_on_reset` (source).
+///
+/// `attempts` and `fallback` count for VFERRY_ON_RESET_RESTART only: how often this device may be
+/// restarted in one session, and what follows then, VFERRY_ON_RESET_ABORT or
+/// VFERRY_ON_RESET_STOP_COPY.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_device_set_on_reset(
+    device: Option<&mut vferry_device>,
+    on_reset: u32,
+    attempts: u32,
+    fallback: u32,
+) -> vferry_status {
+    set(device, |options| {
+        options.on_reset = match (on_reset, fallback) {
+            (0, _) => OnReset::Abort,
+            (1, 0) => OnReset::Restart { attempts, then: Fallback::Abort },
+            (1, 2) => OnReset::Restart { attempts, then: Fallback::StopCopy },
+            (2, _) => OnReset::StopCopy,
+            (1, _) => return Err(unknown("fallback", fallback)),
+            _ => return Err(unknown("answer to a reset", on_reset)),
+        };
+        Ok(())
+    })
+}
+
+/// The device's share of the link against the other devices of its session, 1 or more (source). By
+/// default 1.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_device_set_weight(
+    device: Option<&mut vferry_device>,
+    weight: u32,
+) -> vferry_status {
+    set(device, |options| match weight {
+        0 => Err(unknown("weight", weight)),
+        _ => {
+            options.weight = weight;
+            Ok(())
+        }
+    })
+}
+
+/// Bytes that the target's embedder gets with the device's VFERRY_EVENT_BEGIN: at most 32768, which
+/// the engine does not look at (source). They are copied; `bytes` may be NULL if `count` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_device_set_opaque(
+    device: Option<&mut vferry_device>,
+    bytes: *const u8,
+    count: usize,
+) -> vferry_status {
+    set(device, |options| {
+        too_long("the opaque part", count, MESSAGE_BYTES_MAX)?;
+        // SAFETY: the caller's array of this count, as the header asks.
+        let bytes = unsafe { raw::array(bytes, count, "bytes") }?;
+        options.opaque = Bytes::copy_from_slice(bytes);
+        Ok(())
+    })
+}

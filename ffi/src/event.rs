@@ -1,0 +1,379 @@
+//! What a session tells while it runs.
+
+use std::ffi::c_char;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vfio_ferry::machine::{Estimate, Finish, Notice};
+use vfio_ferry::outcome::{Completion, Fault};
+use vfio_ferry::session::{Readiness, SessionEvent, is_ready};
+
+use crate::failure::{Failure, guarded, guarded_or};
+use crate::raw::{self, Sized32};
+use crate::session::{SessionInner, vferry_session};
+use crate::status::vferry_status::{self, *};
+use crate::values;
+
+/// In a field for a device's number: no device, the whole session.
+pub const VFERRY_DEVICE_NONE: u32 = 0xffff_ffff;
+/// In a field for a number of bytes or nanoseconds: not known.
+pub const VFERRY_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
+/// Room for a text in an event, report or log line, the NUL included.
+pub const VFERRY_TEXT_BYTES: usize = 512;
+
+/// In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
+pub const VFERRY_EVENT_FLAG_PRECOPY: u32 = 1;
+/// In an event's flags, of VFERRY_EVENT_BEGIN: the source's device has the P2P states.
+pub const VFERRY_EVENT_FLAG_P2P: u32 = 2;
+/// In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
+pub const VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED: u32 = 4;
+
+/// What an event is about, and which of `vferry_event`'s fields it fills in besides `size` and
+/// `type`.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum vferry_event_type {
+    /// The streams are agreed on: `wire_version`; `bytes` in a frame at most.
+    VFERRY_EVENT_CONNECTED = 1,
+    /// A device entered a phase: `device`, `phase`.
+    VFERRY_EVENT_PHASE = 2,
+    /// A device was announced, and its name checked (target): `device`, `flags`, its name in `text`,
+    /// its opaque part as the payload.
+    VFERRY_EVENT_BEGIN = 3,
+    /// The target has written a device's initial PRE_COPY data: `device`.
+    VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
+    /// What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
+    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. Only the newest one waits.
+    VFERRY_EVENT_ESTIMATE = 5,
+    /// A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
+    /// `observed`, `os_error`, `state_after`, `bytes`, `text`.
+    VFERRY_EVENT_COMPLETION = 6,
+    /// The source has let go, and RUNNING follows (target).
+    VFERRY_EVENT_HANDED_OVER = 7,
+    /// Bytes of the peer's embedder, as the payload.
+    VFERRY_EVENT_MESSAGE = 8,
+    /// The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
+    /// `text`. `vferry_session_report` has all of it.
+    VFERRY_EVENT_FINISHED = 9,
+}
+
+/// An event. Set `size` to sizeof(vferry_event) before the call. Fields that do not belong to its
+/// type are 0, VFERRY_DEVICE_NONE, VFERRY_UNKNOWN or VFERRY_STATE_UNKNOWN.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_event {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// A `vferry_event_type`. Skip those that you do not know: later versions have more.
+    pub r#type: u32,
+    /// The device's number, or VFERRY_DEVICE_NONE.
+    pub device: u32,
+    /// The device's saving session, counted from 0: a discard starts the next one.
+    pub epoch: u32,
+    /// A `vferry_phase`.
+    pub phase: u32,
+    /// A `vferry_ending`.
+    pub ending: u32,
+    /// A `vferry_cause`: why, unless it completed.
+    pub cause: u32,
+    /// A `vferry_observed`: how that was seen.
+    pub observed: u32,
+    /// The errno that the kernel gave; 0 where there was none. 512 is a leaked ERESTARTSYS.
+    pub os_error: i32,
+    /// A `vferry_state`: the device's state afterwards.
+    pub state_after: i32,
+    /// VFERRY_EVENT_FLAG_ bits.
+    pub flags: u32,
+    /// The agreed version of the wire.
+    pub wire_version: u32,
+    /// Bytes of device state read (source) or written (target) in the epoch.
+    pub bytes: u64,
+    /// Bytes that `vferry_session_payload` has for this event.
+    pub payload_bytes: u64,
+    /// Bytes of PRE_COPY data that the devices report as still to be read.
+    pub pending_bytes: u64,
+    /// Bytes that the devices expect to give out in STOP_COPY, or VFERRY_UNKNOWN.
+    pub stop_copy_bytes: u64,
+    /// Measured: bytes of state per second through the whole path.
+    pub state_bytes_per_s: u64,
+    /// What the downtime would be now, in nanoseconds, or VFERRY_UNKNOWN.
+    pub downtime_ns: u64,
+    /// Measured: bytes of state over bytes on the wire.
+    pub ratio: f64,
+    /// A sentence for a person: what happened, and what to do about it where there is something.
+    pub text: [c_char; VFERRY_TEXT_BYTES],
+}
+
+// SAFETY: repr(C), begins with the u32, and has only numbers.
+unsafe impl Sized32 for vferry_event {
+    const SIZE_MIN: usize = 616;
+    const NAME: &'static str = "vferry_event";
+    fn set_size(&mut self, size: u32) {
+        self.size = size;
+    }
+}
+
+impl vferry_event {
+    fn new(kind: vferry_event_type) -> vferry_event {
+        vferry_event {
+            size: 0,
+            r#type: kind as u32,
+            device: VFERRY_DEVICE_NONE,
+            epoch: 0,
+            phase: 0,
+            ending: 0,
+            cause: 0,
+            observed: 0,
+            os_error: 0,
+            state_after: values::state_number(None),
+            flags: 0,
+            wire_version: 0,
+            bytes: 0,
+            payload_bytes: 0,
+            pending_bytes: 0,
+            stop_copy_bytes: VFERRY_UNKNOWN,
+            state_bytes_per_s: 0,
+            downtime_ns: VFERRY_UNKNOWN,
+            ratio: 0.0,
+            text: [0; VFERRY_TEXT_BYTES],
+        }
+    }
+
+    /// Fills in why, if there is a why. The device is the session's, if it has one.
+    fn fault(&mut self, fault: Option<&Fault>) {
+        let why = Why::of(fault, &mut self.text);
+        (self.cause, self.observed, self.os_error) = (why.cause, why.observed, why.os_error);
+        if self.device == VFERRY_DEVICE_NONE {
+            self.device = why.device;
+        }
+    }
+}
+
+/// A fault as it crosses.
+pub(crate) struct Why {
+    pub(crate) cause: u32,
+    pub(crate) observed: u32,
+    pub(crate) os_error: i32,
+    pub(crate) device: u32,
+}
+
+impl Why {
+    /// Its numbers, and its sentence in `text`.
+    pub(crate) fn of(fault: Option<&Fault>, text: &mut [c_char]) -> Why {
+        let Some(fault) = fault else {
+            return Why { cause: 0, observed: 0, os_error: 0, device: VFERRY_DEVICE_NONE };
+        };
+        raw::fill_text(&fault.message, text);
+        Why {
+            cause: values::cause_number(fault.cause),
+            observed: values::observed_number(fault.observed),
+            os_error: fault.errno.unwrap_or(0),
+            device: fault.device.map_or(VFERRY_DEVICE_NONE, |device| device.0),
+        }
+    }
+}
+
+/// An event as it crosses, with its payload. None for a notice that this ABI has no type for.
+fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
+    use vferry_event_type::*;
+    let notice = match event {
+        SessionEvent::Notice(notice) => notice,
+        SessionEvent::Finished(finish) => return Some((finished(&finish), Bytes::new())),
+        _ => return None,
+    };
+    let mut payload = Bytes::new();
+    let mut event = match notice {
+        Notice::Connected { version, chunk_bytes } => vferry_event {
+            wire_version: version.into(),
+            bytes: chunk_bytes.into(),
+            ..vferry_event::new(VFERRY_EVENT_CONNECTED)
+        },
+        Notice::Phase { device, phase } => vferry_event {
+            device: device.0,
+            phase: values::phase_number(phase),
+            ..vferry_event::new(VFERRY_EVENT_PHASE)
+        },
+        Notice::Begin { device, begin } => {
+            let mut event =
+                vferry_event { device: device.0, ..vferry_event::new(VFERRY_EVENT_BEGIN) };
+            event.flags |= if begin.precopy { VFERRY_EVENT_FLAG_PRECOPY } else { 0 };
+            event.flags |= if begin.p2p { VFERRY_EVENT_FLAG_P2P } else { 0 };
+            raw::fill_text(&begin.name, &mut event.text);
+            payload = begin.opaque;
+            event
+        }
+        Notice::InitialDataLoaded { device } => {
+            vferry_event { device: device.0, ..vferry_event::new(VFERRY_EVENT_INITIAL_DATA_LOADED) }
+        }
+        Notice::Estimate(estimate) => estimated(&estimate),
+        Notice::Completion(completion) => completed(&completion),
+        Notice::HandedOver => vferry_event::new(VFERRY_EVENT_HANDED_OVER),
+        Notice::Message(message) => {
+            payload = message;
+            vferry_event::new(VFERRY_EVENT_MESSAGE)
+        }
+        _ => return None,
+    };
+    event.payload_bytes = payload.len() as u64;
+    Some((event, payload))
+}
+
+fn estimated(estimate: &Estimate) -> vferry_event {
+    let loaded = estimate.initial_data_loaded;
+    vferry_event {
+        flags: if loaded { VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED } else { 0 },
+        pending_bytes: estimate.pending_bytes,
+        stop_copy_bytes: estimate.stop_copy_bytes.unwrap_or(VFERRY_UNKNOWN),
+        state_bytes_per_s: estimate.state_bytes_per_s,
+        downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_UNKNOWN),
+        ratio: estimate.ratio,
+        ..vferry_event::new(vferry_event_type::VFERRY_EVENT_ESTIMATE)
+    }
+}
+
+fn completed(completion: &Completion) -> vferry_event {
+    let mut event = vferry_event {
+        device: completion.device.0,
+        epoch: completion.epoch.0,
+        phase: values::phase_number(completion.phase),
+        ending: values::ending_number(completion.ending),
+        state_after: values::state_number(completion.state_after),
+        bytes: completion.bytes,
+        ..vferry_event::new(vferry_event_type::VFERRY_EVENT_COMPLETION)
+    };
+    event.fault(completion.fault.as_ref());
+    event
+}
+
+fn finished(finish: &Finish) -> vferry_event {
+    let mut event = vferry_event {
+        ending: values::ending_number(finish.ending),
+        ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)
+    };
+    event.fault(finish.fault.as_ref());
+    event
+}
+
+/// Fetches the next event with `next`, which gives none where there is nothing to be had.
+fn fetch(
+    session: &SessionInner,
+    mut next: impl FnMut() -> Option<SessionEvent>,
+) -> Option<vferry_event> {
+    loop {
+        let event = next()?;
+        if matches!(event, SessionEvent::Finished(_)) {
+            session.over.store(true, Ordering::Release);
+        }
+        if let Some((event, payload)) = cross(event) {
+            session.keep(payload);
+            return Some(event);
+        }
+    }
+}
+
+/// Fetches the next event. Never blocks. VFERRY_EMPTY when none waits at this moment, VFERRY_OVER
+/// when VFERRY_EVENT_FINISHED was fetched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_poll(
+    session: Option<&mut vferry_session>,
+    event: *mut vferry_event,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(event) }?;
+        let session = raw::inner(session)?;
+        match fetch(session, || session.session.poll_event()) {
+            Some(event) => place.write(event),
+            None if session.is_over() => return Err(Failure::not_now(VFERRY_OVER)),
+            None => return Err(Failure::not_now(VFERRY_EMPTY)),
+        }
+        Ok(())
+    })
+}
+
+/// Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
+/// VFERRY_TIMEOUT when the time is over, VFERRY_OVER when VFERRY_EVENT_FINISHED was fetched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_wait(
+    session: Option<&mut vferry_session>,
+    timeout_ms: i32,
+    event: *mut vferry_event,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(event) }?;
+        let session = raw::inner(session)?;
+        let until = deadline(timeout_ms);
+        let left = || until.map(|until| until.saturating_duration_since(Instant::now()));
+        match fetch(session, || session.session.wait_event(left())) {
+            Some(event) => place.write(event),
+            None if session.is_over() || until.is_none() => {
+                return Err(Failure::not_now(VFERRY_OVER));
+            }
+            None => return Err(Failure::not_now(VFERRY_TIMEOUT)),
+        }
+        Ok(())
+    })
+}
+
+/// For a negative number of milliseconds there is none.
+pub(crate) fn deadline(timeout_ms: i32) -> Option<Instant> {
+    let timeout = Duration::from_millis(u64::try_from(timeout_ms).ok()?);
+    Some(Instant::now() + timeout)
+}
+
+/// Whether an event says that stopping the VM now would mean a downtime of `downtime_ns_max` at
+/// most, with all initial data loaded at the target. Where too little has moved to reckon a downtime
+/// from, it is enough that nothing more can be moved while the guest runs. False for events other
+/// than VFERRY_EVENT_ESTIMATE, and for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_event_is_ready(
+    event: Option<&vferry_event>,
+    downtime_ns_max: u64,
+) -> bool {
+    guarded_or(false, || {
+        let estimate = vferry_event_type::VFERRY_EVENT_ESTIMATE as u32;
+        let Some(event) = event.filter(|event| event.r#type == estimate) else { return false };
+        let known = |number: u64| (number != VFERRY_UNKNOWN).then_some(number);
+        let estimate = Estimate {
+            initial_data_loaded: event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0,
+            pending_bytes: event.pending_bytes,
+            stop_copy_bytes: known(event.stop_copy_bytes),
+            state_bytes_per_s: event.state_bytes_per_s,
+            ratio: event.ratio,
+            downtime_ns: known(event.downtime_ns),
+        };
+        is_ready(&estimate, Duration::from_nanos(downtime_ns_max))
+    })
+}
+
+/// Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
+/// `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
+/// `vferry_session_wait`. VFERRY_TIMEOUT when the patience is over, and that is no reason against
+/// stopping; VFERRY_OVER when the session ended. Without a device that saves in PRE_COPY there is
+/// nothing to wait for, and no estimate comes.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_wait_ready(
+    session: Option<&mut vferry_session>,
+    downtime_ms_max: u32,
+    patience_ms: u32,
+) -> vferry_status {
+    guarded(|| {
+        let session = raw::inner(session)?;
+        let (downtime, patience) = (
+            Duration::from_millis(downtime_ms_max.into()),
+            Duration::from_millis(patience_ms.into()),
+        );
+        match session.session.wait_until_ready(downtime, patience, |_| {}) {
+            Readiness::Ready(_) => Ok(()),
+            Readiness::Patience(_) => Err(Failure::not_now(VFERRY_TIMEOUT)),
+            Readiness::Ended(_) => {
+                session.over.store(true, Ordering::Release);
+                Err(Failure::not_now(VFERRY_OVER))
+            }
+        }
+    })
+}
+
+const _: () = assert!(size_of::<vferry_event>() == vferry_event::SIZE_MIN);

@@ -1,0 +1,182 @@
+//! Why a call failed: a status for the program, a sentence for a person, and the kernel's errno
+//! where there was one. The sentence is kept for the calling thread.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use vfio_ferry::error::{Error, UsageError};
+use vfio_ferry::vfio::OpenError;
+
+use crate::status::vferry_status::{self, *};
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: vferry_status,
+    message: Cow<'static, str>,
+    errno: i32,
+}
+
+thread_local! {
+    static LAST: RefCell<(Cow<'static, str>, i32)> = const { RefCell::new((Cow::Borrowed(""), 0)) };
+}
+
+impl Failure {
+    pub(crate) fn new(status: vferry_status, message: impl Into<Cow<'static, str>>) -> Failure {
+        Failure { status, message: message.into(), errno: 0 }
+    }
+
+    /// Nothing is wrong, there is only nothing to be had: leaves the last error as it was.
+    pub(crate) fn not_now(status: vferry_status) -> Failure {
+        debug_assert!(status.is_not_now());
+        Failure::new(status, "")
+    }
+
+    /// The system said no.
+    pub(crate) fn system(
+        status: vferry_status,
+        what: impl AsRef<str>,
+        error: io::Error,
+    ) -> Failure {
+        let errno = error.raw_os_error().unwrap_or(0);
+        Failure { status, message: format!("{}: {error}", what.as_ref()).into(), errno }
+    }
+
+    fn defect(panic: &(dyn Any + Send)) -> Failure {
+        let said = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        Failure::new(VFERRY_DEFECT, format!("a defect of vfio-ferry: {said}"))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let message = error.to_string();
+        let (status, source) = match &error {
+            Error::Usage(usage) => (usage_status(usage), None),
+            Error::Device { source, .. } => (VFERRY_DEVICE, Some(source)),
+            Error::NotMigratable { .. } => (VFERRY_NOT_MIGRATABLE, None),
+            Error::Peer(_) => (VFERRY_PEER, None),
+            Error::Network { source, .. } => (network_status(source), Some(source)),
+            Error::System(source) => (VFERRY_SYSTEM, Some(source)),
+            _ => (VFERRY_SYSTEM, None),
+        };
+        let errno = source.and_then(io::Error::raw_os_error).unwrap_or(0);
+        Failure { status, message: message.into(), errno }
+    }
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Failure {
+        Failure::new(usage_status(&error), error.to_string())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        let status = match &error {
+            OpenError::NoSuchDevice { .. } => VFERRY_NO_DEVICE,
+            OpenError::NoGroup { .. } | OpenError::NotBound { .. } => VFERRY_NOT_BOUND,
+            OpenError::NoVfio | OpenError::NoIommuType1 => VFERRY_NO_VFIO,
+            OpenError::Denied { .. } => VFERRY_DENIED,
+            OpenError::Busy { .. } => VFERRY_BUSY,
+            OpenError::NotViable { .. } => VFERRY_NOT_VIABLE,
+            OpenError::NoMigration { .. } => VFERRY_NOT_MIGRATABLE,
+            _ => VFERRY_DEVICE,
+        };
+        let errno = match &error {
+            OpenError::Device { source, .. } => source.raw_os_error().unwrap_or(0),
+            _ => 0,
+        };
+        Failure { status, message: error.to_string().into(), errno }
+    }
+}
+
+fn usage_status(error: &UsageError) -> vferry_status {
+    match error {
+        UsageError::Name { .. } => VFERRY_NAME,
+        UsageError::TooLong { .. } => VFERRY_TOO_LONG,
+        UsageError::Memory { .. } => VFERRY_MEMORY,
+        UsageError::Pacing => VFERRY_PACING,
+        UsageError::WrongHost { .. } => VFERRY_WRONG_HOST,
+        UsageError::UnknownDevice { .. } => VFERRY_UNKNOWN_NUMBER,
+        _ => VFERRY_RANGE,
+    }
+}
+
+/// The engine's own timeouts carry no errno, or EAGAIN; ETIMEDOUT is the network's.
+fn network_status(error: &io::Error) -> vferry_status {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::TimedOut, None) | (io::ErrorKind::WouldBlock, _) => VFERRY_TIMEOUT,
+        (io::ErrorKind::InvalidInput, _) | (_, None) => VFERRY_ADDRESS,
+        _ => VFERRY_NETWORK,
+    }
+}
+
+/// Runs a function of the ABI: no panic leaves it, and what it failed with is kept.
+pub(crate) fn guarded(body: impl FnOnce() -> Result<(), Failure>) -> vferry_status {
+    let result =
+        catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::defect(&*panic)));
+    match result {
+        Ok(()) => VFERRY_OK,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                // A thread that is ending has nobody left to ask it.
+                let _ = LAST.try_with(|last| {
+                    last.replace((failure.message, failure.errno));
+                });
+            }
+            failure.status
+        }
+    }
+}
+
+/// Runs a function of the ABI that has no status to answer with.
+pub(crate) fn guarded_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
+}
+
+/// What the last call that failed on this thread said.
+pub(crate) fn last<T>(look: impl FnOnce(&str, i32) -> T) -> T {
+    LAST.with(|last| {
+        let last = last.borrow();
+        look(&last.0, last.1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> String {
+        last(|text, _| text.to_owned())
+    }
+
+    #[test]
+    fn no_panic_leaves_the_library() {
+        assert_eq!(guarded(|| panic!("oh {}", "no")), VFERRY_DEFECT);
+        assert_eq!(said(), "a defect of vfio-ferry: oh no");
+        assert_eq!(guarded_or(7, || panic!("again")), 7);
+    }
+
+    #[test]
+    fn the_last_error_stays_until_the_next_one() {
+        let refused = io::Error::from_raw_os_error(13);
+        let failed = guarded(|| Err(Failure::system(VFERRY_SYSTEM, "a thread", refused)));
+        assert_eq!(failed, VFERRY_SYSTEM);
+        assert_eq!(guarded(|| Ok(())), VFERRY_OK);
+        assert_eq!(guarded(|| Err(Failure::not_now(VFERRY_EMPTY))), VFERRY_EMPTY);
+        last(|text, errno| {
+            assert!(text.starts_with("a thread: "), "{text}");
+            assert_eq!(errno, 13);
+        });
+        let elsewhere = std::thread::spawn(said).join().expect("no panic");
+        assert_eq!(elsewhere, "", "another thread's errors are its own");
+    }
+}

@@ -1,0 +1,237 @@
+//! Log lines, pulled. The engine speaks through `tracing`, which has one subscriber for a process:
+//! this one keeps lines in a bounded queue, once somebody has asked for them.
+
+use std::collections::VecDeque;
+use std::ffi::c_char;
+use std::fmt::{self, Write};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::event::VFERRY_TEXT_BYTES;
+use crate::failure::{Failure, guarded};
+use crate::raw::{self, Sized32};
+use crate::status::vferry_status::{self, *};
+use crate::values::unknown;
+
+/// How much a log line matters.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum vferry_log_level {
+    /// Something failed that should not.
+    VFERRY_LOG_ERROR = 1,
+    /// Something that an administrator should look at.
+    VFERRY_LOG_WARN = 2,
+    /// What a migration came to, and fallbacks.
+    VFERRY_LOG_INFO = 3,
+    /// For those who look for a fault.
+    VFERRY_LOG_DEBUG = 4,
+}
+
+/// A log line. Set `size` to sizeof(vferry_log_line) before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_log_line {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// A `vferry_log_level`.
+    pub level: u32,
+    /// When it was written, in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Lines that were lost just before this one, because the queue was full.
+    pub lost: u64,
+    /// The line.
+    pub text: [c_char; VFERRY_TEXT_BYTES],
+}
+
+// SAFETY: repr(C), begins with the u32, and has only numbers.
+unsafe impl Sized32 for vferry_log_line {
+    const SIZE_MIN: usize = 536;
+    const NAME: &'static str = "vferry_log_line";
+    fn set_size(&mut self, size: u32) {
+        self.size = size;
+    }
+}
+
+const _: () = assert!(size_of::<vferry_log_line>() == vferry_log_line::SIZE_MIN);
+
+/// Most lines that may be asked to be kept.
+const LINES_MAX: usize = 65_536;
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+#[derive(Debug)]
+struct Log {
+    most: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Line>,
+    /// Lines lost since the last one that was fetched.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Line {
+    level: u32,
+    time_ns: u64,
+    text: String,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: Line) {
+        let mut queue = self.lock();
+        if queue.lines.len() == self.most {
+            queue.lines.pop_front();
+            queue.lost += 1;
+        }
+        queue.lines.push_back(line);
+    }
+}
+
+/// The subscriber: everything that it gets goes to the queue.
+#[derive(Debug)]
+struct Lines {
+    most: LevelFilter,
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= self.most
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.most)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let Some(log) = LOG.get() else { return };
+        let mut text = Text::default();
+        event.record(&mut text);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        log.push(Line {
+            level: level_number(*event.metadata().level()),
+            time_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            text: text.line(),
+        });
+    }
+
+    // There are no spans.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// An event's text: its message, then the fields.
+#[derive(Debug, Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a String does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+impl Text {
+    fn line(self) -> String {
+        let Text { message, fields } = self;
+        if message.is_empty() { fields.trim_start().to_owned() } else { message + &fields }
+    }
+}
+
+fn level_number(level: Level) -> u32 {
+    use vferry_log_level::*;
+    match level {
+        Level::ERROR => VFERRY_LOG_ERROR as u32,
+        Level::WARN => VFERRY_LOG_WARN as u32,
+        Level::INFO => VFERRY_LOG_INFO as u32,
+        _ => VFERRY_LOG_DEBUG as u32,
+    }
+}
+
+/// Begins to keep log lines up to `level`, a `vferry_log_level`, of all sessions of the process:
+/// the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_LOG_TAKEN
+/// after that, and where the process is a Rust program that has a `tracing` subscriber of its own.
+/// Without this call nothing is logged anywhere.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_log_start(level: u32, lines_max: usize) -> vferry_status {
+    guarded(|| {
+        let most = match level {
+            1 => LevelFilter::ERROR,
+            2 => LevelFilter::WARN,
+            3 => LevelFilter::INFO,
+            4 => LevelFilter::DEBUG,
+            _ => return Err(unknown("log level", level)),
+        };
+        if !(1..=LINES_MAX).contains(&lines_max) {
+            return Err(unknown("log with lines:", lines_max));
+        }
+        let taken = || Failure::new(VFERRY_LOG_TAKEN, "log lines go elsewhere already");
+        LOG.set(Log { most: lines_max, queue: Mutex::default() }).map_err(|_| taken())?;
+        tracing::subscriber::set_global_default(Lines { most }).map_err(|_| taken())
+    })
+}
+
+/// Fetches the oldest log line. Never blocks. VFERRY_EMPTY when there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_log_next(line: *mut vferry_log_line) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(line) }?;
+        let none = || Failure::not_now(VFERRY_EMPTY);
+        let mut queue = LOG.get().ok_or_else(none)?.lock();
+        let Line { level, time_ns, text } = queue.lines.pop_front().ok_or_else(none)?;
+        let lost = std::mem::take(&mut queue.lost);
+        drop(queue);
+        let mut found =
+            vferry_log_line { size: 0, level, time_ns, lost, text: [0; VFERRY_TEXT_BYTES] };
+        raw::fill_text(&text, &mut found.text);
+        place.write(found);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_their_fields_and_the_newest_stay() {
+        let log = LOG.get_or_init(|| Log { most: 2, queue: Mutex::default() });
+        tracing::subscriber::with_default(Lines { most: LevelFilter::INFO }, || {
+            tracing::info!("the first");
+            tracing::warn!(device = 3, why = "a reset", "the second");
+            tracing::debug!("nobody wants this");
+            tracing::info!(bytes = 7);
+        });
+        let queue = log.lock();
+        let lines: Vec<_> = queue.lines.iter().map(|line| (line.level, &*line.text)).collect();
+        assert_eq!(lines, [(2, "the second device=3 why=a reset"), (3, "bytes=7")]);
+        assert_eq!(queue.lost, 1);
+    }
+}

@@ -1,0 +1,253 @@
+//! What a session came to.
+
+use std::ffi::c_char;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use vfio_ferry::session::{Report, SessionEvent, Sides};
+
+use crate::event::{VFERRY_TEXT_BYTES, Why, deadline};
+use crate::failure::{Failure, guarded};
+use crate::options::backend_number;
+use crate::raw::{self, Sized32};
+use crate::session::vferry_session;
+use crate::status::vferry_status::{self, *};
+use crate::values;
+
+/// A session that has ended. Set `size` to sizeof(vferry_report) before the call.
+///
+/// Times are nanoseconds of CLOCK_MONOTONIC, which the processes of one host share; 0 where it did
+/// not happen on this host. The downtime is from the source's `stop_called_ns` to the target's
+/// `running_ns`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_report {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// A `vferry_ending`: complete, unconfirmed or aborted.
+    pub ending: u32,
+    /// A `vferry_cause`: why, unless it completed.
+    pub cause: u32,
+    /// A `vferry_observed`: how that was seen.
+    pub observed: u32,
+    /// The errno that the kernel gave; 0 where there was none.
+    pub os_error: i32,
+    /// The device that the cause concerns, or VFERRY_DEVICE_NONE.
+    pub device: u32,
+    /// What the streams ran on: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
+    pub backend: u32,
+    /// Devices of the session.
+    pub devices: u32,
+    /// Streams of the session.
+    pub streams: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The session's thread began.
+    pub started_ns: u64,
+    /// The streams were agreed on.
+    pub connected_ns: u64,
+    /// The first call that stops a device was made (source).
+    pub stop_called_ns: u64,
+    /// The last device was in RUNNING (target).
+    pub running_ns: u64,
+    /// The session ended.
+    pub finished_ns: u64,
+    /// Bytes of state, all devices and epochs.
+    pub state_bytes: u64,
+    /// Bytes on the wire, the larger direction.
+    pub wire_bytes: u64,
+    /// Why, in a sentence for a person; empty if it completed.
+    pub text: [c_char; VFERRY_TEXT_BYTES],
+    /// Why io_uring was not used where it was wanted; empty otherwise.
+    pub fallback: [c_char; VFERRY_TEXT_BYTES],
+}
+
+/// What became of one device of a session that has ended. Set `size` to
+/// sizeof(vferry_device_report) before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_device_report {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// The device's number.
+    pub device: u32,
+    /// Its last epoch: how often its saving started again.
+    pub epoch: u32,
+    /// A `vferry_ending`.
+    pub ending: u32,
+    /// A `vferry_state`: the device's state at the end.
+    pub state_after: i32,
+    /// Not 0: the driver never gave back an operation. A thread, its buffers and the data fd stay
+    /// behind until it does.
+    pub stuck: u32,
+    /// Bytes of state in the last epoch.
+    pub bytes: u64,
+    /// Digest of the state in the last epoch: the same on both hosts.
+    pub digest: [u8; 16],
+    /// Bytes of state in discarded epochs.
+    pub discarded_bytes: u64,
+    /// Bytes that its frames took on the wire (source).
+    pub wire_bytes: u64,
+    /// Chunks that were sent as nothing but their length, because they were zero (source).
+    pub zero_chunks: u64,
+    /// Chunks that were sent as they were (source).
+    pub raw_chunks: u64,
+    /// Chunks that were sent compressed (source).
+    pub zstd_chunks: u64,
+    /// Frames of discarded epochs that came late and were dropped (target).
+    pub late_frames: u64,
+}
+
+// SAFETY: repr(C), begins with the u32, and has only numbers.
+unsafe impl Sized32 for vferry_report {
+    const SIZE_MIN: usize = 1120;
+    const NAME: &'static str = "vferry_report";
+    fn set_size(&mut self, size: u32) {
+        self.size = size;
+    }
+}
+
+// SAFETY: repr(C), begins with the u32, and has only numbers.
+unsafe impl Sized32 for vferry_device_report {
+    const SIZE_MIN: usize = 96;
+    const NAME: &'static str = "vferry_device_report";
+    fn set_size(&mut self, size: u32) {
+        self.size = size;
+    }
+}
+
+const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
+const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
+
+fn whole(report: &Report) -> vferry_report {
+    let timeline = &report.timeline;
+    let mut text = [0; VFERRY_TEXT_BYTES];
+    let why = Why::of(report.finish.fault.as_ref(), &mut text);
+    let mut found = vferry_report {
+        size: 0,
+        ending: values::ending_number(report.finish.ending),
+        cause: why.cause,
+        observed: why.observed,
+        os_error: why.os_error,
+        device: why.device,
+        backend: backend_number(report.backend),
+        devices: report.metrics.devices.len() as u32,
+        streams: report.metrics.streams.len() as u32,
+        reserved: 0,
+        started_ns: timeline.started_ns,
+        connected_ns: timeline.connected_ns.unwrap_or(0),
+        stop_called_ns: timeline.stop_called_ns.unwrap_or(0),
+        running_ns: timeline.running_ns.unwrap_or(0),
+        finished_ns: timeline.finished_ns.unwrap_or(0),
+        state_bytes: report.metrics.state_bytes(),
+        wire_bytes: report.metrics.wire_bytes(),
+        text,
+        fallback: [0; VFERRY_TEXT_BYTES],
+    };
+    raw::fill_text(report.fallback.as_deref().unwrap_or(""), &mut found.fallback);
+    found
+}
+
+fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
+    let index = device as usize;
+    let mut found = vferry_device_report {
+        size: 0,
+        device,
+        epoch: 0,
+        ending: 0,
+        state_after: values::state_number(None),
+        stuck: 0,
+        bytes: 0,
+        digest: [0; 16],
+        discarded_bytes: 0,
+        wire_bytes: 0,
+        zero_chunks: 0,
+        raw_chunks: 0,
+        zstd_chunks: 0,
+        late_frames: 0,
+    };
+    let (epoch, ending, total, stuck, state) = match &report.sides {
+        Sides::Source(devices) => {
+            let side = devices.get(index)?;
+            [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
+            found.discarded_bytes = side.discarded_bytes;
+            found.wire_bytes = side.wire_bytes;
+            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+        }
+        Sides::Target(devices) => {
+            let side = devices.get(index)?;
+            found.late_frames = side.late_frames;
+            found.discarded_bytes = side.discarded_bytes;
+            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+        }
+    };
+    found.epoch = epoch.0;
+    found.ending = ending.map_or(0, values::ending_number);
+    found.bytes = total.bytes;
+    found.digest = total.digest.0.to_be_bytes();
+    found.stuck = stuck.into();
+    found.state_after = values::state_number(state);
+    Some(found)
+}
+
+/// Says what a session came to, once VFERRY_EVENT_FINISHED waits or was fetched. Never blocks.
+/// VFERRY_NOT_ENDED before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_report(
+    session: Option<&vferry_session>,
+    report: *mut vferry_report,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(report) }?;
+        place.write(whole(raw::inner(session)?.report()?));
+        Ok(())
+    })
+}
+
+/// Says what became of one device. As `vferry_session_report` otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_device_report(
+    session: Option<&vferry_session>,
+    device: u32,
+    report: *mut vferry_device_report,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(report) }?;
+        let found = one(raw::inner(session)?.report()?, device);
+        let message = || Failure::new(VFERRY_UNKNOWN_NUMBER, format!("no device {device}"));
+        place.write(found.ok_or_else(message)?);
+        Ok(())
+    })
+}
+
+/// Waits for the session's end, for `timeout_ms` at most, or for ever if that is negative, and says
+/// what it came to. Events that come meanwhile are dropped. VFERRY_TIMEOUT when the time is over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_finish(
+    session: Option<&mut vferry_session>,
+    timeout_ms: i32,
+    report: *mut vferry_report,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(report) }?;
+        let session = raw::inner(session)?;
+        let until = deadline(timeout_ms);
+        while !session.is_over() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match session.session.wait_event(left) {
+                Some(SessionEvent::Finished(_)) => session.over.store(true, Ordering::Release),
+                Some(_) => {}
+                None if left.is_none() => break,
+                None if left.is_some_and(|left| left.is_zero()) => {
+                    return Err(Failure::not_now(VFERRY_TIMEOUT));
+                }
+                None => {}
+            }
+        }
+        place.write(whole(session.report()?));
+        Ok(())
+    })
+}

@@ -1,0 +1,327 @@
+//! Sessions: made, told what to do, and freed. What they tell is in `event`, `report` and `stats`.
+
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+use vfio_ferry::error::UsageError;
+use vfio_ferry::ids::DeviceId;
+use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
+use vfio_ferry::outcome::Host;
+use vfio_ferry::session::{Report, Session, SourceDevice, TargetDevice};
+
+use crate::device::{DeviceInner, Use, vferry_device};
+use crate::failure::{Failure, guarded};
+use crate::options::{self, vferry_options};
+use crate::raw::{self, Handle};
+use crate::status::vferry_status::{self, *};
+use crate::values::unknown;
+
+/// A migration that runs on this host, of one or more devices over one or more streams.
+///
+/// It has threads of its own, never calls back, and takes no lock of the caller's. The caller
+/// fetches events (`vferry_session_poll`, `vferry_session_wait`) until VFERRY_EVENT_FINISHED, and
+/// tells a source when its vCPUs have stopped (`vferry_session_switchover`).
+///
+/// Made by `vferry_session_source` or `vferry_session_target`, freed by `vferry_session_free`. All
+/// calls may be made from any thread, but events should be fetched by one.
+pub struct vferry_session {
+    _opaque: [u8; 0],
+}
+
+#[derive(Debug)]
+pub(crate) struct SessionInner {
+    pub(crate) session: Session,
+    /// The bytes of the event that was fetched last.
+    pub(crate) payload: Mutex<Bytes>,
+    /// The last event was fetched.
+    pub(crate) over: AtomicBool,
+    report: OnceLock<Report>,
+    /// Let go of after the session: fields are dropped in their order.
+    _uses: Vec<Use>,
+}
+
+impl Handle for vferry_session {
+    type Inner = SessionInner;
+    const WHAT: &'static str = "session";
+}
+
+impl SessionInner {
+    /// What the session came to.
+    pub(crate) fn report(&self) -> Result<&Report, Failure> {
+        if let Some(report) = self.report.get() {
+            return Ok(report);
+        }
+        let message = "the session has not ended; fetch events until VFERRY_EVENT_FINISHED";
+        let report =
+            self.session.report().ok_or_else(|| Failure::new(VFERRY_NOT_ENDED, message))?;
+        Ok(self.report.get_or_init(|| report))
+    }
+
+    fn running(&self) -> Result<&Session, Failure> {
+        if self.session.has_ended() {
+            return Err(Failure::new(VFERRY_OVER, "the session has ended"));
+        }
+        Ok(&self.session)
+    }
+}
+
+/// The arguments that both hosts' sessions have.
+struct Parts<'a> {
+    options: vfio_ferry::session::Options,
+    devices: Vec<&'a DeviceInner>,
+    uses: Vec<Use>,
+    /// Duplicates of the caller's fds: if no session is made, the caller still has its own.
+    streams: Vec<OwnedFd>,
+}
+
+impl<'a> Parts<'a> {
+    /// # Safety
+    /// `devices` and `fds` are NULL or have as many members as is said.
+    unsafe fn new(
+        host: Host,
+        options: Option<&vferry_options>,
+        (devices, device_count): (*const *mut vferry_device, usize),
+        (fds, stream_count): (*const c_int, usize),
+    ) -> Result<Parts<'a>, Failure> {
+        let options = options::copy(options)?;
+        if !(1..=DEVICES_MAX).contains(&device_count) {
+            return Err(unknown("session with devices:", device_count));
+        }
+        if !(1..=STREAMS_MAX).contains(&stream_count) {
+            return Err(unknown("session with streams:", stream_count));
+        }
+        // SAFETY: the caller's array; a pointer that may be NULL is an optional reference.
+        let devices = unsafe {
+            raw::array(devices.cast::<Option<&vferry_device>>(), device_count, "devices")
+        }?;
+        // SAFETY: the caller's array.
+        let fds = unsafe { raw::array(fds, stream_count, "fds") }?;
+        let devices =
+            devices.iter().map(|device| raw::inner(*device)).collect::<Result<Vec<_>, _>>()?;
+        let uses = devices.iter().map(|device| device.take_for(host)).collect::<Result<_, _>>()?;
+        Ok(Parts { options, devices, uses, streams: duplicates(fds)? })
+    }
+
+    fn finish(
+        mut self,
+        session: Session,
+        fds: *const c_int,
+        place: &mut MaybeUninit<*mut vferry_session>,
+    ) -> Result<(), Failure> {
+        self.uses.iter_mut().for_each(Use::started);
+        // SAFETY: the same array as before.
+        for &fd in unsafe { raw::array(fds, session.streams(), "fds") }? {
+            // SAFETY: the caller gives its fds away to a session that was made.
+            drop(unsafe { raw::adopt(fd, "a stream") });
+        }
+        place.write(raw::handle(SessionInner {
+            session,
+            payload: Mutex::new(Bytes::new()),
+            over: AtomicBool::new(false),
+            report: OnceLock::new(),
+            _uses: self.uses,
+        }));
+        Ok(())
+    }
+}
+
+/// Duplicates of connected stream sockets, each of which is given once.
+fn duplicates(fds: &[c_int]) -> Result<Vec<OwnedFd>, Failure> {
+    let stream = |(index, &fd): (usize, &c_int)| {
+        let bad = |why| Failure::new(VFERRY_BAD_FD, format!("fd {fd} for stream {index} {why}"));
+        if fds[..index].contains(&fd) {
+            return Err(bad("is given twice"));
+        }
+        let socket = raw::duplicate(fd, "a stream")?;
+        match socket_type(&socket) {
+            Ok(SocketType::STREAM) => Ok(socket),
+            _ => Err(bad("is no stream socket")),
+        }
+    };
+    fds.iter().enumerate().map(stream).collect()
+}
+
+/// Starts to migrate devices away, to the target at the other end of the streams.
+///
+/// `options` may be NULL for all defaults. `devices` are `device_count` devices (1 to
+/// VFERRY_DEVICES_MAX), numbered in their order; the target has the same names in the same order.
+/// `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target.
+///
+/// On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
+/// session's, which closes them at its end; the caller does not use the numbers again. On failure
+/// the fds are still the caller's, and the devices are as they were.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_source(
+    options: Option<&vferry_options>,
+    devices: *const *mut vferry_device,
+    device_count: usize,
+    fds: *const c_int,
+    stream_count: usize,
+    session: Option<&mut MaybeUninit<*mut vferry_session>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(session, "session")?;
+        let (devices, streams) = ((devices, device_count), (fds, stream_count));
+        // SAFETY: the caller's arrays, as the header asks.
+        let mut parts = unsafe { Parts::new(Host::Source, options, devices, streams) }?;
+        let device = |device: &&DeviceInner| SourceDevice {
+            name: device.name.clone(),
+            device: device.behind(),
+            options: device.options(),
+        };
+        let devices = parts.devices.iter().map(device).collect();
+        let streams = std::mem::take(&mut parts.streams);
+        let session = Session::source(devices, streams, parts.options.clone())?;
+        parts.finish(session, fds, place)
+    })
+}
+
+/// Starts to take devices in, from the source at the other end of the streams. As
+/// `vferry_session_source` otherwise. The devices are in RUNNING, and their guest does not run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_target(
+    options: Option<&vferry_options>,
+    devices: *const *mut vferry_device,
+    device_count: usize,
+    fds: *const c_int,
+    stream_count: usize,
+    session: Option<&mut MaybeUninit<*mut vferry_session>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(session, "session")?;
+        let (devices, streams) = ((devices, device_count), (fds, stream_count));
+        // SAFETY: the caller's arrays, as the header asks.
+        let mut parts = unsafe { Parts::new(Host::Target, options, devices, streams) }?;
+        let device = |device: &&DeviceInner| TargetDevice {
+            name: device.name.clone(),
+            device: device.behind(),
+        };
+        let devices = parts.devices.iter().map(device).collect();
+        let streams = std::mem::take(&mut parts.streams);
+        let session = Session::target(devices, streams, parts.options.clone())?;
+        parts.finish(session, fds, place)
+    })
+}
+
+/// Frees a session and sets the variable to NULL. Where it, or `session` itself, is NULL there is
+/// nothing to do. No other call with this session may be under way.
+///
+/// One that has not ended is cancelled first. Blocks until its threads have let go of devices and
+/// streams: within the cancel bound if it had not ended, and half a second more at most for the peer
+/// to hear the last of it. Then all memory and fds are given back, except what a driver still holds.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_free(session: Option<&mut *mut vferry_session>) {
+    guarded(|| {
+        drop(raw::take(session));
+        Ok(())
+    });
+}
+
+/// The vCPUs are stopped: stop the devices, send the rest, hand over (source). Returns at once.
+/// VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_switchover(session: Option<&mut vferry_session>) -> vferry_status {
+    guarded(|| Ok(raw::inner(session)?.running()?.switchover()?))
+}
+
+/// Gives the migration up. May be called from any thread, at any time; returns at once.
+/// VFERRY_EVENT_FINISHED follows within the cancel bound, even while a driver holds an operation.
+/// After the handover, and after the end, a cancel comes too late and changes nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_cancel(session: Option<&mut vferry_session>) -> vferry_status {
+    guarded(|| {
+        raw::inner(session)?.session.cancel();
+        Ok(())
+    })
+}
+
+/// The VMM knows that a device was reset (it carried out the guest's FLR, say): the device's epoch
+/// is discarded as if the engine had seen it, and what was chosen for the device follows (source).
+/// Returns at once. VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_device_was_reset(
+    session: Option<&mut vferry_session>,
+    device: u32,
+) -> vferry_status {
+    guarded(|| Ok(raw::inner(session)?.running()?.device_was_reset(DeviceId(device))?))
+}
+
+/// Carries up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
+/// VFERRY_EVENT_MESSAGE: unchanged, and in their order where there is one stream. They are copied.
+/// Returns at once. VFERRY_OVER once the session has ended.
+///
+/// An embedder that leaves more than 64 messages waiting loses its session.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_send(
+    session: Option<&mut vferry_session>,
+    bytes: *const u8,
+    count: usize,
+) -> vferry_status {
+    guarded(|| {
+        let session = raw::inner(session)?.running()?;
+        if count > MESSAGE_BYTES_MAX {
+            let (what, max) = ("a message", MESSAGE_BYTES_MAX);
+            return Err(UsageError::TooLong { what, found: count, max }.into());
+        }
+        // SAFETY: the caller's array of this count, as the header asks.
+        let bytes = unsafe { raw::array(bytes, count, "bytes") }?;
+        Ok(session.send_message(Bytes::copy_from_slice(bytes))?)
+    })
+}
+
+/// An eventfd that is readable while an event waits; for poll, epoll or an event loop. It belongs
+/// to the session: do not read, write or close it.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_event_fd(
+    session: Option<&vferry_session>,
+    fd: Option<&mut MaybeUninit<c_int>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(fd, "fd")?;
+        place.write(raw::inner(session)?.session.event_fd().as_raw_fd());
+        Ok(())
+    })
+}
+
+/// Copies the bytes that belong to the event that was fetched last: a message, or a device's opaque
+/// part. `buffer` has room for `capacity` bytes; the event's `payload_bytes` says how many there
+/// are, and so does `*count` on success. They stay until the next event is fetched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_payload(
+    session: Option<&vferry_session>,
+    buffer: *mut u8,
+    capacity: usize,
+    count: Option<&mut MaybeUninit<usize>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(count, "count")?;
+        let session = raw::inner(session)?;
+        let payload = session.payload.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if payload.len() > capacity {
+            let message = format!("{} bytes; there is room for {capacity}", payload.len());
+            return Err(Failure::new(VFERRY_BUFFER_SMALL, message));
+        }
+        // SAFETY: the caller's buffer of this capacity, as the header asks.
+        let room = unsafe { raw::room(buffer, payload.len(), "buffer") }?;
+        room.copy_from_slice(&payload);
+        place.write(payload.len());
+        Ok(())
+    })
+}
+
+impl SessionInner {
+    /// Keeps what belongs to an event that is about to be given out.
+    pub(crate) fn keep(&self, payload: Bytes) {
+        *self.payload.lock().unwrap_or_else(PoisonError::into_inner) = payload;
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}

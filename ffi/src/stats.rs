@@ -1,0 +1,211 @@
+//! What a session measured, while it runs and afterwards.
+
+use vfio_ferry::metrics::Metrics;
+
+use crate::failure::{Failure, guarded};
+use crate::raw::{self, Sized32};
+use crate::session::vferry_session;
+use crate::status::vferry_status::{self, *};
+use crate::values;
+
+/// What was summed up for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before
+/// the call. Times are added up over what runs at the same time.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_device_stats {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// The device's number.
+    pub device: u32,
+    /// Bytes of state read (source) or written (target).
+    pub state_bytes: u64,
+    /// Bytes that its data frames took on the wire.
+    pub wire_bytes: u64,
+    /// Time in which its data fd was being read or written.
+    pub device_ns: u64,
+    /// Time in which its chunks waited for a worker or were with one.
+    pub worker_ns: u64,
+    /// Time in which its frames were being sent or received.
+    pub link_ns: u64,
+}
+
+/// What was summed up for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_stream_stats {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// The stream's number: its place among the fds that the session was made with.
+    pub stream: u32,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Frames sent.
+    pub sent_frames: u64,
+    /// Frames received.
+    pub received_frames: u64,
+    /// Time in which a send was under way.
+    pub send_ns: u64,
+}
+
+/// How long something took, over all times that it happened. Set `size` to
+/// sizeof(vferry_duration_stats) before the call. All in nanoseconds, to three digits; 0 where it
+/// did not happen.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct vferry_duration_stats {
+    /// In: bytes that there is room for. Out: bytes that were filled in.
+    pub size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// How often it happened.
+    pub count: u64,
+    /// The shortest.
+    pub min_ns: u64,
+    /// The mean.
+    pub mean_ns: u64,
+    /// Half of them took at most this.
+    pub p50_ns: u64,
+    /// 99 of 100 took at most this.
+    pub p99_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}
+
+macro_rules! sized {
+    ($($type:ident, $bytes:literal;)*) => {$(
+        // SAFETY: repr(C), begins with the u32, and has only numbers.
+        unsafe impl Sized32 for $type {
+            const SIZE_MIN: usize = $bytes;
+            const NAME: &'static str = stringify!($type);
+            fn set_size(&mut self, size: u32) {
+                self.size = size;
+            }
+        }
+        const _: () = assert!(size_of::<$type>() == $type::SIZE_MIN);
+    )*};
+}
+
+sized! {
+    vferry_device_stats, 48;
+    vferry_stream_stats, 48;
+    vferry_duration_stats, 56;
+}
+
+fn metrics(session: Option<&vferry_session>) -> Result<Metrics, Failure> {
+    Ok(raw::inner(session)?.session.metrics())
+}
+
+/// What was measured of one device so far. Never blocks. While the session runs it may be a tenth of
+/// a second old.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_device_stats(
+    session: Option<&vferry_session>,
+    device: u32,
+    stats: *mut vferry_device_stats,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(stats) }?;
+        let metrics = metrics(session)?;
+        let found = metrics.devices.get(device as usize).ok_or_else(|| none("device", device))?;
+        place.write(vferry_device_stats {
+            size: 0,
+            device,
+            state_bytes: found.state_bytes,
+            wire_bytes: found.wire_bytes,
+            device_ns: found.device_ns,
+            worker_ns: found.worker_ns,
+            link_ns: found.link_ns,
+        });
+        Ok(())
+    })
+}
+
+/// What was measured of one stream so far. As `vferry_session_device_stats` otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_stream_stats(
+    session: Option<&vferry_session>,
+    stream: u32,
+    stats: *mut vferry_stream_stats,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(stats) }?;
+        let metrics = metrics(session)?;
+        let found = metrics.streams.get(stream as usize).ok_or_else(|| none("stream", stream))?;
+        place.write(vferry_stream_stats {
+            size: 0,
+            stream,
+            sent_bytes: found.sent_bytes,
+            received_bytes: found.received_bytes,
+            sent_frames: found.sent_frames,
+            received_frames: found.received_frames,
+            send_ns: found.send_ns,
+        });
+        Ok(())
+    })
+}
+
+/// How long the chunks of all devices took at a `vferry_step`. As `vferry_session_device_stats`
+/// otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_step_stats(
+    session: Option<&vferry_session>,
+    step: u32,
+    stats: *mut vferry_duration_stats,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(stats) }?;
+        let metrics = metrics(session)?;
+        let found = metrics.step(values::step(step)?);
+        place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
+            found.value_at_quantile(quantile)
+        }));
+        Ok(())
+    })
+}
+
+/// How long the devices spent in a `vferry_phase`: one value each time that a device left it. As
+/// `vferry_session_device_stats` otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_phase_stats(
+    session: Option<&vferry_session>,
+    phase: u32,
+    stats: *mut vferry_duration_stats,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(stats) }?;
+        let metrics = metrics(session)?;
+        let found = metrics.phase(values::phase(phase)?);
+        place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
+            found.value_at_quantile(quantile)
+        }));
+        Ok(())
+    })
+}
+
+fn durations(
+    count: u64,
+    (min_ns, max_ns, mean_ns): (u64, u64, f64),
+    at: impl Fn(f64) -> u64,
+) -> vferry_duration_stats {
+    let seen = |ns: u64| if count == 0 { 0 } else { ns };
+    vferry_duration_stats {
+        size: 0,
+        reserved: 0,
+        count,
+        min_ns: seen(min_ns),
+        mean_ns: seen(mean_ns as u64),
+        p50_ns: seen(at(0.5)),
+        p99_ns: seen(at(0.99)),
+        max_ns: seen(max_ns),
+    }
+}
+
+fn none(what: &str, number: u32) -> Failure {
+    Failure::new(VFERRY_UNKNOWN_NUMBER, format!("the session has no {what} {number}"))
+}

@@ -1,0 +1,161 @@
+//! The statuses that every call answers with. A number means one thing for ever: the ledger is
+//! `ffi/status.txt`, and a test holds the two together.
+
+use std::ffi::{CStr, c_char};
+
+/// What a call answers with: 0 for success, otherwise why not. Families, by who can do something
+/// about it: 1 to 99 nothing is wrong, but not now; 100 the caller; 200 the device or its set-up on
+/// this host; 300 the peer; 400 the network; 500 this host's system; 900 a defect of the library. A
+/// number keeps its meaning for ever, and later versions may answer with new ones.
+///
+/// On anything but success the out-parameters are as they were.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum vferry_status {
+    /// Done.
+    VFERRY_OK = 0,
+
+    /// Nothing is there at this moment.
+    VFERRY_EMPTY = 1,
+    /// The time given for it is over.
+    VFERRY_TIMEOUT = 2,
+    /// There is no room at this moment.
+    VFERRY_FULL = 3,
+    /// The session, or the channel, has ended: nothing more will come.
+    VFERRY_OVER = 4,
+
+    /// A pointer that must not be NULL is NULL.
+    VFERRY_NULL = 100,
+    /// A number is outside its range, or names nothing.
+    VFERRY_RANGE = 101,
+    /// A struct's `size` is not the size of any version of the struct.
+    VFERRY_STRUCT_SIZE = 102,
+    /// A device's name is empty, or given twice.
+    VFERRY_NAME = 103,
+    /// A name, message or opaque part has more bytes than are allowed.
+    VFERRY_TOO_LONG = 104,
+    /// The buffers would need more memory than was allowed.
+    VFERRY_MEMORY = 105,
+    /// The call is for the other host's session or device.
+    VFERRY_WRONG_HOST = 106,
+    /// The session has no device or stream of this number.
+    VFERRY_UNKNOWN_NUMBER = 107,
+    /// An fd is not open, given twice, or not of the kind that is needed.
+    VFERRY_BAD_FD = 108,
+    /// The device already belongs to a session.
+    VFERRY_IN_USE = 109,
+    /// The call is for embedded devices.
+    VFERRY_NOT_EMBEDDED = 110,
+    /// The session has not ended yet.
+    VFERRY_NOT_ENDED = 111,
+    /// The buffer is too small.
+    VFERRY_BUFFER_SMALL = 112,
+    /// A string is not UTF-8.
+    VFERRY_NOT_TEXT = 113,
+    /// A rate cap was set, and a stream is not TCP.
+    VFERRY_PACING = 114,
+    /// Log lines were asked for before.
+    VFERRY_LOG_TAKEN = 115,
+
+    /// The device did not answer; the errno is the kernel's.
+    VFERRY_DEVICE = 200,
+    /// The device's driver offers no migration.
+    VFERRY_NOT_MIGRATABLE = 201,
+    /// There is no such device.
+    VFERRY_NO_DEVICE = 202,
+    /// The device is not bound to a VFIO driver, or has no IOMMU group.
+    VFERRY_NOT_BOUND = 203,
+    /// The device may not be opened by this process.
+    VFERRY_DENIED = 204,
+    /// The device's IOMMU group is in use by another process.
+    VFERRY_BUSY = 205,
+    /// Another device of the IOMMU group is not bound to VFIO.
+    VFERRY_NOT_VIABLE = 206,
+    /// The kernel's vfio modules are not loaded.
+    VFERRY_NO_VFIO = 207,
+
+    /// The peer does not speak this protocol, or not as it should.
+    VFERRY_PEER = 300,
+
+    /// A connection failed; the errno is the kernel's.
+    VFERRY_NETWORK = 400,
+    /// An address cannot be read or resolved.
+    VFERRY_ADDRESS = 401,
+
+    /// The system refused memory, threads, fds or a ring; the errno is the kernel's.
+    VFERRY_SYSTEM = 500,
+
+    /// The library has a defect. Sessions that exist still can be freed.
+    VFERRY_DEFECT = 900,
+}
+
+use vferry_status::*;
+
+impl vferry_status {
+    /// All of them, with their texts.
+    const TEXTS: [(vferry_status, &'static CStr); 34] = [
+        (VFERRY_OK, c"done"),
+        (VFERRY_EMPTY, c"nothing is there at this moment"),
+        (VFERRY_TIMEOUT, c"the time given for it is over"),
+        (VFERRY_FULL, c"there is no room at this moment"),
+        (VFERRY_OVER, c"the session or channel has ended"),
+        (VFERRY_NULL, c"a pointer that must not be NULL is NULL"),
+        (VFERRY_RANGE, c"a number is outside its range"),
+        (VFERRY_STRUCT_SIZE, c"a struct's size is not set, or not of any version of the struct"),
+        (VFERRY_NAME, c"a device's name is empty or given twice"),
+        (VFERRY_TOO_LONG, c"more bytes than are allowed"),
+        (VFERRY_MEMORY, c"the buffers need more memory than was allowed"),
+        (VFERRY_WRONG_HOST, c"the call is for the other host"),
+        (VFERRY_UNKNOWN_NUMBER, c"the session has no device or stream of this number"),
+        (VFERRY_BAD_FD, c"an fd is not open, given twice, or of the wrong kind"),
+        (VFERRY_IN_USE, c"the device already belongs to a session"),
+        (VFERRY_NOT_EMBEDDED, c"the call is for embedded devices"),
+        (VFERRY_NOT_ENDED, c"the session has not ended yet"),
+        (VFERRY_BUFFER_SMALL, c"the buffer is too small"),
+        (VFERRY_NOT_TEXT, c"a string is not UTF-8"),
+        (VFERRY_PACING, c"a rate can be set for TCP streams only"),
+        (VFERRY_LOG_TAKEN, c"log lines go elsewhere already"),
+        (VFERRY_DEVICE, c"the device did not answer"),
+        (VFERRY_NOT_MIGRATABLE, c"the device's driver offers no migration"),
+        (VFERRY_NO_DEVICE, c"there is no such device"),
+        (VFERRY_NOT_BOUND, c"the device is not bound to a VFIO driver"),
+        (VFERRY_DENIED, c"the device may not be opened"),
+        (VFERRY_BUSY, c"the device's IOMMU group is in use"),
+        (VFERRY_NOT_VIABLE, c"the device's IOMMU group is not viable"),
+        (VFERRY_NO_VFIO, c"vfio is not loaded"),
+        (VFERRY_PEER, c"the peer does not speak this protocol"),
+        (VFERRY_NETWORK, c"a connection failed"),
+        (VFERRY_ADDRESS, c"an address cannot be read or resolved"),
+        (VFERRY_SYSTEM, c"the system refused memory, threads, fds or a ring"),
+        (VFERRY_DEFECT, c"a defect of vfio-ferry"),
+    ];
+
+    /// Whether it only means that there is nothing to be had at this moment, or any more.
+    pub(crate) fn is_not_now(self) -> bool {
+        (1..100).contains(&(self as i32))
+    }
+}
+
+/// What a status means, in a few words. Static, never NULL; for numbers of later versions too.
+/// `vferry_last_error` says more.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_status_text(status: i32) -> *const c_char {
+    let known = vferry_status::TEXTS.iter().find(|(known, _)| *known as i32 == status);
+    known.map_or(c"unknown status", |(_, text)| text).as_ptr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_text() {
+        let ledger = include_str!("../status.txt").lines();
+        let live = ledger.filter(|line| !line.starts_with('#') && !line.ends_with(" retired"));
+        let numbers: Vec<i32> = live
+            .map(|line| line.split(' ').next().unwrap_or("").parse().expect("a number"))
+            .collect();
+        let known: Vec<i32> = vferry_status::TEXTS.iter().map(|(known, _)| *known as i32).collect();
+        assert_eq!(numbers, known);
+    }
+}

@@ -1,0 +1,164 @@
+//! Streams over TCP, for those who have none of their own.
+
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+use vfio_ferry::limits::STREAMS_MAX;
+use vfio_ferry::session;
+
+use crate::failure::{Failure, guarded};
+use crate::raw::{self, Handle};
+use crate::status::vferry_status::{self, *};
+use crate::values::unknown;
+
+/// Most streams of one session, and the room that `vferry_listener_accept` may need.
+pub const VFERRY_STREAMS_MAX: usize = 64;
+/// Most devices of one session.
+pub const VFERRY_DEVICES_MAX: usize = 64;
+/// Most bytes of one message, and of a device's opaque part.
+pub const VFERRY_MESSAGE_BYTES_MAX: usize = 32768;
+
+const _: () = assert!(VFERRY_STREAMS_MAX == STREAMS_MAX);
+const _: () = assert!(VFERRY_DEVICES_MAX == vfio_ferry::limits::DEVICES_MAX);
+const _: () = assert!(VFERRY_MESSAGE_BYTES_MAX == vfio_ferry::limits::MESSAGE_BYTES_MAX);
+
+/// A TCP socket that waits for a source's streams.
+///
+/// Made by `vferry_listener_new`, freed by `vferry_listener_free`. It has no part in the sessions
+/// whose streams it accepted.
+pub struct vferry_listener {
+    _opaque: [u8; 0],
+}
+
+impl Handle for vferry_listener {
+    type Inner = TcpListener;
+    const WHAT: &'static str = "listener";
+}
+
+/// Gives fds to C.
+fn give(streams: Vec<OwnedFd>, room: &mut [c_int]) {
+    room.iter_mut().zip(streams).for_each(|(place, stream)| *place = stream.into_raw_fd());
+}
+
+/// Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks for as long as
+/// the network takes.
+///
+/// `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
+/// sockets, which are the caller's, to be given to `vferry_session_source` or closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_connect(
+    address: *const c_char,
+    fds: *mut c_int,
+    count: usize,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's string, as the header asks.
+        let address = unsafe { raw::text(address, "address") }?;
+        if !(1..=STREAMS_MAX).contains(&count) {
+            return Err(unknown("session with streams:", count));
+        }
+        // SAFETY: the caller's array of this count, as the header asks.
+        let room = unsafe { raw::room(fds, count, "fds") }?;
+        give(session::connect(address, count)?, room);
+        Ok(())
+    })
+}
+
+/// Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
+/// is the caller's, to be freed by `vferry_listener_free`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_listener_new(
+    address: *const c_char,
+    listener: Option<&mut MaybeUninit<*mut vferry_listener>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(listener, "listener")?;
+        // SAFETY: the caller's string, as the header asks.
+        let address = unsafe { raw::text(address, "address") }?;
+        let bound = TcpListener::bind(address).map_err(|error| {
+            let status =
+                if error.raw_os_error().is_some() { VFERRY_NETWORK } else { VFERRY_ADDRESS };
+            Failure::system(status, format!("cannot listen on {address}"), error)
+        })?;
+        place.write(raw::handle(bound));
+        Ok(())
+    })
+}
+
+/// Frees a listener and sets the variable to NULL. Where it, or `listener` itself, is NULL there is
+/// nothing to do.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_listener_free(listener: Option<&mut *mut vferry_listener>) {
+    guarded(|| {
+        drop(raw::take(listener));
+        Ok(())
+    });
+}
+
+/// The port that is listened on.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_listener_port(
+    listener: Option<&vferry_listener>,
+    port: Option<&mut MaybeUninit<u16>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(port, "port")?;
+        let address = raw::inner(listener)?.local_addr();
+        let address = address
+            .map_err(|error| Failure::system(VFERRY_NETWORK, "the listener's address", error))?;
+        place.write(address.port());
+        Ok(())
+    })
+}
+
+/// The listening socket, readable when a source connects; for poll, epoll or an event loop. It
+/// belongs to the listener: do not close it.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_listener_fd(
+    listener: Option<&vferry_listener>,
+    fd: Option<&mut MaybeUninit<c_int>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(fd, "fd")?;
+        place.write(raw::inner(listener)?.as_raw_fd());
+        Ok(())
+    })
+}
+
+/// Accepts all streams of one session, as many as its source has: blocks until they are there, for
+/// `timeout_ms` at most. VFERRY_TIMEOUT when that is over, VFERRY_PEER where something else than a
+/// source connects.
+///
+/// `fds` has room for `capacity` fds, VFERRY_STREAMS_MAX always being enough. On success the first
+/// `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
+/// or closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_listener_accept(
+    listener: Option<&mut vferry_listener>,
+    timeout_ms: u32,
+    fds: *mut c_int,
+    capacity: usize,
+    count: Option<&mut MaybeUninit<usize>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(count, "count")?;
+        let listener = raw::inner(listener)?;
+        if capacity == 0 {
+            return Err(Failure::new(VFERRY_BUFFER_SMALL, "there is no room for a stream"));
+        }
+        // SAFETY: the caller's array of this capacity, as the header asks.
+        let room = unsafe { raw::room(fds, capacity.min(STREAMS_MAX), "fds") }?;
+        let streams = session::accept(listener, Duration::from_millis(timeout_ms.into()))?;
+        let found = streams.len();
+        if found > room.len() {
+            let message = format!("the source has {found} streams; there is room for {capacity}");
+            return Err(Failure::new(VFERRY_BUFFER_SMALL, message));
+        }
+        give(streams, room);
+        place.write(found);
+        Ok(())
+    })
+}

@@ -1,0 +1,146 @@
+//! One migration with a fault, and the judgement over it.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fault, Host};
+use vfio_ferry::ring::BackendChoice;
+use vfio_ferry::session::Options;
+use vfio_ferry::vfio::ioctl;
+use vfio_ferry::vfio::state::DeviceState;
+
+use super::table::{Case, Expect, STATE_BYTES, Then};
+use crate::checks::{Outcome, ensure, fail};
+use crate::ferry_dev::{FULL, FerryDev};
+use crate::leaks::Held;
+use crate::pair::{End, Pair, Route};
+
+/// How long an abort may take at most: this session's bound, and as much again for a slow machine.
+const CANCEL_BOUND: Duration = Duration::from_millis(500);
+const CANCEL_MAX: Duration = Duration::from_secs(2);
+
+/// Plays a case.
+pub(super) fn run(case: &Case, pollable: bool, backend: BackendChoice) -> Outcome {
+    let knobs = [("state_bytes", STATE_BYTES), ("pollable", if pollable { "1" } else { "0" })];
+    let (source, target) = (FerryDev::create(FULL, &knobs)?, FerryDev::create(FULL, &knobs)?);
+    let faulty = match case.host {
+        Host::Source => &source,
+        Host::Target => &target,
+    };
+    for (knob, value) in case.knobs {
+        faulty.knob(knob, value)?;
+    }
+    if !case.fault.is_empty() {
+        faulty.control("fault", case.fault)?;
+    }
+    let held = Held::now()?;
+    let route = Route {
+        source: source.mdev.device(),
+        target: target.mdev.device(),
+        options: DeviceOptions { precopy: case.precopy, ..DeviceOptions::default() },
+    };
+    let options = Options { backend, cancel_bound: CANCEL_BOUND, ..Options::default() };
+    let mut pair = Pair::start(vec![route], 2, &options)?;
+    let gave_up = disturb(case, &source, faulty, &mut pair)?;
+    let (sent, loaded) = pair.finish();
+    let waited = gave_up.map_or(Duration::ZERO, |at| at.elapsed());
+    // The driver may still hold a call that was given up.
+    faulty.control("unblock", 1)?;
+
+    judge(case, &sent, &loaded)?;
+    ensure!(waited < CANCEL_MAX, "the end came {waited:?} after the cancel");
+    if !case.fault.is_empty() {
+        let fired: u32 = faulty.stat("faults_fired")?;
+        ensure!(fired == 1, "the fault fired {fired} times");
+    }
+    left_as_expected(case, &source, &target)?;
+    held.returns()?;
+    source.left_alone()?;
+    target.left_alone()
+}
+
+/// Does what the case wants besides its fault. When it gave up, if it did.
+fn disturb(
+    case: &Case,
+    source: &FerryDev,
+    faulty: &FerryDev,
+    pair: &mut Pair,
+) -> Outcome<Option<Instant>> {
+    match case.then {
+        Then::Switchover => pair.switchover_when_ready()?,
+        Then::CancelWhenBlocked(host) => {
+            if !case.precopy {
+                pair.source.switchover()?;
+            }
+            while faulty.stat::<u32>("blocked")? == 0 {
+                pair.listen(Duration::from_millis(1));
+            }
+            match host {
+                Host::Source => pair.source.cancel(),
+                Host::Target => pair.target.cancel(),
+            }
+            return Ok(Some(Instant::now()));
+        }
+        Then::ResetWhenDrained => {
+            ensure!(pair.wait_until_ready()?, "it ended before the reset");
+            ioctl::reset(source.mdev.fd()?.as_fd())?;
+        }
+        Then::ResetDeferred => {
+            ensure!(pair.wait_until_ready()?, "it ended before the reset");
+            source.control("hold_state", 1)?;
+            ioctl::reset(source.mdev.fd()?.as_fd())?;
+            source.control("hold_state", 0)?;
+            let deferred: u32 = source.stat("resets_deferred")?;
+            ensure!(deferred == 1, "the reset was not deferred");
+        }
+    }
+    Ok(None)
+}
+
+fn judge(case: &Case, sent: &End, loaded: &End) -> Outcome {
+    let Expect::Abort(cause, observed, errnos) = case.expect else {
+        sent.complete()?;
+        return loaded.complete();
+    };
+    // Who gave up sees it itself, the other one is told.
+    let first = match case.then {
+        Then::CancelWhenBlocked(host) => host,
+        _ => case.host,
+    };
+    let (own, told) = match first {
+        Host::Source => (sent, loaded),
+        Host::Target => (loaded, sent),
+    };
+    let fault = aborted(own)?;
+    ensure!(fault.cause == cause, "{fault}; {cause} was expected");
+    ensure!(observed.contains(&fault.observed), "{fault}; expected was one of {observed:?}");
+    ensure!(errnos.contains(&fault.errno), "{fault}; expected was one of {errnos:?}");
+    let completion = own.completions.last();
+    let completed = completion.and_then(|completion| completion.fault.as_ref());
+    ensure!(completed == Some(fault), "the completion says {completed:?}");
+    let heard = aborted(told)?;
+    ensure!(heard.cause == Cause::PeerAbort, "the other host says {heard}");
+    Ok(())
+}
+
+fn aborted(end: &End) -> Outcome<&Fault> {
+    let finish = &end.report.finish;
+    match (&finish.ending, &finish.fault) {
+        (Ending::Aborted, Some(fault)) => Ok(fault),
+        (ending, _) => fail!("{ending}: {}", end.why()),
+    }
+}
+
+/// A source device runs again, or it was handed over; a target's runs in any case.
+fn left_as_expected(case: &Case, source: &FerryDev, target: &FerryDev) -> Outcome {
+    let complete = case.expect == Expect::Complete;
+    let expected = if complete { DeviceState::Stop } else { DeviceState::Running };
+    let (before, after) = (source.mdev.state()?, target.mdev.state()?);
+    ensure!(before == expected, "the source is in {before}");
+    ensure!(after == DeviceState::Running, "the target is in {after}");
+    if complete {
+        let (before, after) = (source.state_crc()?, target.state_crc()?);
+        ensure!(before == after, "the source's state is {before}, the target's {after}");
+    }
+    Ok(())
+}
