@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use vfio_ferry::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use vfio_ferry::outcome::{DeviceOptions, Fallback, Host, OnReset};
-use vfio_ferry::session::EmbeddedDevice;
-use vfio_ferry::vfio::VfioDevice;
-use vfio_ferry::vfio::device::MigrationDevice;
+use vfio_ferry::session::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use vfio_ferry::session::{
+    DeviceOptions, EmbeddedDevice, Fallback, Host, MigrationDevice, OnReset, VfioDevice,
+};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};

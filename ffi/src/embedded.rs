@@ -4,9 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-use vfio_ferry::session::{EmbeddedConfig, EmbeddedDevice, Wanted};
-use vfio_ferry::vfio::device::PrecopyInfo;
-use vfio_ferry::vfio::state::DeviceState;
+use vfio_ferry::session::{DeviceState, EmbeddedConfig, EmbeddedDevice, PrecopyInfo, Wanted};
 
 use crate::device::{DeviceInner, Kind, name, vferry_device};
 use crate::failure::{Failure, guarded};

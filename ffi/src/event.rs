@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vfio_ferry::machine::{Estimate, Finish, Notice};
-use vfio_ferry::outcome::{Completion, Fault};
-use vfio_ferry::session::{Readiness, SessionEvent, is_ready};
+use vfio_ferry::session::{
+    Completion, Estimate, Fault, Finish, Notice, Readiness, SessionEvent, is_ready,
+};
 
 use crate::failure::{Failure, guarded, guarded_or};
 use crate::raw::{self, Sized32};

@@ -4,9 +4,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vfio_ferry::compress::policy::Policy;
-use vfio_ferry::ring::{Backend, BackendChoice};
-use vfio_ferry::session::Options;
+use vfio_ferry::session::{Backend, BackendChoice, Options, Policy};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};

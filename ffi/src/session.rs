@@ -9,11 +9,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use vfio_ferry::error::UsageError;
-use vfio_ferry::ids::DeviceId;
-use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
-use vfio_ferry::outcome::Host;
-use vfio_ferry::session::{Report, Session, SourceDevice, TargetDevice};
+use vfio_ferry::session::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
+use vfio_ferry::session::{
+    DeviceId, Host, Report, Session, SourceDevice, TargetDevice, UsageError,
+};
 
 use crate::device::{DeviceInner, Use, vferry_device};
 use crate::failure::{Failure, guarded};

@@ -1,6 +1,6 @@
 //! What a session measured, while it runs and afterwards.
 
-use vfio_ferry::metrics::Metrics;
+use vfio_ferry::session::Metrics;
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Sized32};

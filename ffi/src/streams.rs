@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-use vfio_ferry::limits::STREAMS_MAX;
 use vfio_ferry::session;
+use vfio_ferry::session::limits::STREAMS_MAX;
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
@@ -22,8 +22,8 @@ pub const VFERRY_DEVICES_MAX: usize = 64;
 pub const VFERRY_MESSAGE_BYTES_MAX: usize = 32768;
 
 const _: () = assert!(VFERRY_STREAMS_MAX == STREAMS_MAX);
-const _: () = assert!(VFERRY_DEVICES_MAX == vfio_ferry::limits::DEVICES_MAX);
-const _: () = assert!(VFERRY_MESSAGE_BYTES_MAX == vfio_ferry::limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(VFERRY_DEVICES_MAX == vfio_ferry::session::limits::DEVICES_MAX);
+const _: () = assert!(VFERRY_MESSAGE_BYTES_MAX == vfio_ferry::session::limits::MESSAGE_BYTES_MAX);
 
 /// A TCP socket that waits for a source's streams.
 ///

@@ -4,9 +4,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use vfio_ferry::metrics::Step;
-use vfio_ferry::outcome::{Cause, Ending, Host, Observation, Phase};
-use vfio_ferry::vfio::state::DeviceState;
+use vfio_ferry::session::{Cause, DeviceState, Ending, Host, Observation, Phase, Step};
 
 use crate::failure::Failure;
 use crate::status::vferry_status::VFERRY_RANGE;

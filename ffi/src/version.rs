@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use vfio_ferry::wire;
+use vfio_ferry::session::{WIRE_VERSION_MAX, WIRE_VERSION_MIN};
 
 use crate::failure::{guarded_or, last};
 use crate::raw;
@@ -15,8 +15,8 @@ pub const VFERRY_WIRE_VERSION_MIN: u32 = 1;
 /// Newest version of the wire that this library speaks. Two hosts use the newest that both do.
 pub const VFERRY_WIRE_VERSION_MAX: u32 = 1;
 
-const _: () = assert!(VFERRY_WIRE_VERSION_MIN == wire::VERSION_MIN as u32);
-const _: () = assert!(VFERRY_WIRE_VERSION_MAX == wire::VERSION_MAX as u32);
+const _: () = assert!(VFERRY_WIRE_VERSION_MIN == WIRE_VERSION_MIN as u32);
+const _: () = assert!(VFERRY_WIRE_VERSION_MAX == WIRE_VERSION_MAX as u32);
 
 /// `VFERRY_ABI_VERSION` of the library that runs, to be compared with the header's: one that is
 /// larger or equal has everything that the header has.

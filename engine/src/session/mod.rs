@@ -73,7 +73,7 @@ pub use crate::sender::DeviceReport as SourceReport;
 pub use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 pub use crate::vfio::state::{Capabilities, DeviceState};
 pub use crate::vfio::{Container, OpenError, VfioDevice};
-pub use crate::wire::Begin;
+pub use crate::wire::{Begin, VERSION_MAX as WIRE_VERSION_MAX, VERSION_MIN as WIRE_VERSION_MIN};
 
 pub use crate::drive::{Report, SessionEvent, Sides, Timeline};
 #[cfg(feature = "tokio-uring")]
