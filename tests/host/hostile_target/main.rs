@@ -132,6 +132,7 @@ fn frames_out_of_turn_are_refused() {
             case("begin", "a discard before begin", discard(place(0, 0)), wrong("Unexpected")),
             case("begin", "an epoch before begin", discard(place(1, 0)), wrong("Unexpected")),
             case("begin", "handover before begin", bytes(&Frame::Handover), wrong("Unexpected")),
+            case("precopy", "data of no phase", chunk(0, place(0, 1)), wrong("Unexpected")),
             case("precopy", "begin again", begin(place(0, 1), "device-0"), wrong("Unexpected")),
             case("precopy", "a discard in its epoch", discard(place(0, 1)), wrong("Unexpected")),
             case("raw", "the next epoch's data", chunk(0, place(1, 0)), wrong("Epoch")),

@@ -66,6 +66,10 @@ pub(crate) fn begin(place: DevicePlace, name: &str) -> Vec<u8> {
     bytes(&Frame::Begin(place, begin))
 }
 
+pub(crate) fn phase(place: DevicePlace, phase: DataPhase) -> Vec<u8> {
+    bytes(&Frame::Phase(place, phase))
+}
+
 /// The chunk of this number at its place in the state.
 pub(crate) fn chunk(number: usize, place: DevicePlace) -> Vec<u8> {
     let chunk = &chunks()[number];
@@ -85,14 +89,10 @@ pub(crate) fn migration() -> Vec<Step> {
         step("ping", bytes(&Frame::Ping(1))),
         after(Kind::PONG, "pong", bytes(&Frame::Pong(9))),
         step("begin", begin(place(0, 0), "device-0")),
-        after(Kind::CREDIT, "precopy", bytes(&Frame::Phase(place(0, 1), DataPhase::PreCopy))),
+        after(Kind::CREDIT, "precopy", phase(place(0, 1), DataPhase::PreCopy)),
         step("raw", chunk(0, place(0, 2))),
         step("initial", bytes(&Frame::InitialDataSent(place(0, 3)))),
-        after(
-            Kind::INITIAL_DATA_LOADED,
-            "stop",
-            bytes(&Frame::Phase(place(0, 4), DataPhase::StopCopy)),
-        ),
+        after(Kind::INITIAL_DATA_LOADED, "stop", phase(place(0, 4), DataPhase::StopCopy)),
         step("zero", chunk(1, place(0, 5))),
         step("zstd", chunk(2, place(0, 6))),
         step("end", bytes(&Frame::End(place(0, 7), total(3)))),
@@ -106,12 +106,17 @@ pub(crate) fn restart() -> Vec<Step> {
     vec![
         step("hello", bytes(&Frame::Hello(hello()))),
         after(Kind::ACCEPT, "begin", begin(place(0, 0), "device-0")),
-        after(Kind::CREDIT, "old", chunk(0, place(0, 1))),
+        after(Kind::CREDIT, "precopy", phase(place(0, 1), DataPhase::PreCopy)),
+        step("old", chunk(0, place(0, 2))),
         step("discard", bytes(&Frame::Discard(place(1, 0), discard))),
-        Step { after: Some((Kind::CREDIT, 1)), ..step("raw", chunk(0, place(1, 1))) },
-        step("zero", chunk(1, place(1, 2))),
-        step("zstd", chunk(2, place(1, 3))),
-        step("end", bytes(&Frame::End(place(1, 4), total(3)))),
+        Step {
+            after: Some((Kind::CREDIT, 1)),
+            ..step("stop", phase(place(1, 1), DataPhase::StopCopy))
+        },
+        step("raw", chunk(0, place(1, 2))),
+        step("zero", chunk(1, place(1, 3))),
+        step("zstd", chunk(2, place(1, 4))),
+        step("end", bytes(&Frame::End(place(1, 5), total(3)))),
         Step { after: Some((Kind::LOADED, 1)), ..step("handover", bytes(&Frame::Handover)) },
     ]
 }
