@@ -27,11 +27,12 @@ impl World {
         if !rng.one_in(hostile.one_in) {
             return vec![packet];
         }
-        let packets = match rng.below(6) {
+        let packets = match rng.below(7) {
             0 => vec![packet.clone(), packet],
             1 => vec![],
             2 => vec![any(rng, devices, streams)],
             3 => vec![any(rng, devices, streams), packet],
+            5 => vec![packet.clone(), moved(rng, packet)],
             4 => vec![packet, any(rng, devices, streams), any(rng, devices, streams)],
             _ => vec![moved(rng, packet)],
         };

@@ -210,15 +210,19 @@ impl Plan {
             let host = rng.pick(&[SOURCE, TARGET]);
             plan.hostile = Some(Hostile { host, one_in: rng.pick(&[5, 20, 60, 200, 600]) });
         }
+        // What goes wrong often goes wrong together.
+        let near = When::draw(rng);
         for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5, 9]) {
-            plan.faults.push(DeviceFault::draw(rng, devices));
-        }
-        if rng.one_in(8) {
-            plan.storm(rng);
+            plan.faults.push(DeviceFault::draw(rng, devices, near));
         }
         for _ in 0..rng.pick(&[0, 0, 0, 1, 1, 2, 3]) {
-            let when = When::draw(rng);
+            let when = When::draw_near(rng, near);
             plan.happenings.push((when, Happening::draw(rng, devices, streams, plan.silence_ns)));
+        }
+        match rng.below(24) {
+            0..=2 => plan.storm(rng),
+            3 | 4 => plan.fail_late(rng),
+            _ => {}
         }
         plan
     }
@@ -231,6 +235,16 @@ impl When {
         match rng.below(3) {
             0 => When::After(host, rng.pick(&Phase::ALL), rng.log(30)),
             _ => When::Step(rng.log(3000)),
+        }
+    }
+
+    /// Anywhere, or within a few steps of this.
+    fn draw_near(rng: &mut Rng, near: When) -> When {
+        match near {
+            _ if rng.one_in(2) => When::draw(rng),
+            When::Step(step) => When::Step(step + rng.log(10)),
+            When::After(host, phase, steps) => When::After(host, phase, steps + rng.log(10)),
+            When::Ns(ns) => When::Ns(ns),
         }
     }
 }
@@ -255,6 +269,20 @@ impl Plan {
                 _ => Wrong::Reset,
             };
             self.faults.push(DeviceFault { host: SOURCE, device, when, what });
+        }
+    }
+
+    /// After the handover one of the target's devices fails, and others resist their reset.
+    fn fail_late(&mut self, rng: &mut Rng) {
+        let host = TARGET;
+        let when = Trigger::At(When::After(host, Phase::Resume, rng.log(12)));
+        let device = rng.below(self.devices.len() as u64) as u32;
+        self.faults.push(DeviceFault { host, device, when, what: Wrong::Error });
+        for device in 0..self.devices.len() as u32 {
+            for number in 0..rng.below(4) {
+                let (when, what) = (Trigger::Resetting(number), Wrong::Fails(EAGAIN));
+                self.faults.push(DeviceFault { host, device, when, what });
+            }
         }
     }
 }
@@ -298,11 +326,11 @@ impl DevicePlan {
 }
 
 impl DeviceFault {
-    fn draw(rng: &mut Rng, devices: u64) -> DeviceFault {
+    fn draw(rng: &mut Rng, devices: u64, near: When) -> DeviceFault {
         let host = rng.pick(&[SOURCE, SOURCE, TARGET]);
         let device = rng.below(devices) as u32;
         let when = match rng.below(12) {
-            0..=2 => Trigger::At(When::draw(rng)),
+            0..=2 => Trigger::At(When::draw_near(rng, near)),
             3..=7 => Trigger::Control(rng.log(14)),
             8 => Trigger::Resetting(rng.below(3)),
             _ => Trigger::Data(rng.log(120)),
