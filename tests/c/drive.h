@@ -18,6 +18,7 @@ struct drive {
     int stopped;
     int restarts;         /* completions that said so */
     int estimates;
+    const char *greeting; /* a message for the peer's embedder, once there is a peer */
     char message[64];     /* the last one that the peer's embedder sent */
     char opaque[64];      /* of the device that was announced last */
     vferry_event finished;
@@ -44,6 +45,9 @@ static inline int drive_turn(struct drive *drive)
         switch (event.type) {
         case VFERRY_EVENT_CONNECTED:
             CHECK(event.wire_version >= vferry_wire_version_min());
+            if (drive->greeting)
+                MUST(vferry_session_send(drive->session, (const uint8_t *)drive->greeting,
+                                         strlen(drive->greeting)));
             break;
         case VFERRY_EVENT_BEGIN:
             CHECK(event.payload_bytes < sizeof drive->opaque);
@@ -60,7 +64,9 @@ static inline int drive_turn(struct drive *drive)
             break;
         case VFERRY_EVENT_ESTIMATE:
             drive->estimates++;
-            if (drive->stop_when_ready && !drive->stopped && vferry_event_is_ready(&event, 100000000)) {
+            /* Half a minute: on a busy machine, too, it is ready once the target has caught up. */
+            if (drive->stop_when_ready && !drive->stopped &&
+                vferry_event_is_ready(&event, 30000000000u)) {
                 drive->stopped = 1;
                 MUST(vferry_session_switchover(drive->session));
             }

@@ -36,7 +36,7 @@ int main(int argc, char **argv)
     static struct double_device devices[DEVICES_MAX];
     vferry_device *handles[DEVICES_MAX];
     vferry_options *options = test_options();
-    struct drive drive = {.devices = devices, .stop_when_ready = 1};
+    struct drive drive = {.devices = devices, .stop_when_ready = 1, .greeting = "hello"};
     vferry_report report = {.size = sizeof report};
     vferry_log_line line = {.size = sizeof line};
     int fds[VFERRY_STREAMS_MAX];
@@ -63,7 +63,6 @@ int main(int argc, char **argv)
     MUST(vferry_options_set_rate(options, 4000000000u));
     MUST(vferry_session_source(options, handles, drive.count, fds, streams, &drive.session));
     vferry_options_free(&options);
-    MUST(vferry_session_send(drive.session, (const uint8_t *)"hello", 5));
 
     drive_to_end(&drive);
     MUST(vferry_session_report(drive.session, &report));

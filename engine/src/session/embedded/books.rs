@@ -91,9 +91,11 @@ impl Books {
         self.lock().stop_copy_bytes = Some(bytes);
     }
 
-    /// Nobody waits for an answer any more.
+    /// Nobody waits for an answer any more: one that waits, or comes, goes with its fd.
     pub(super) fn end(&self) {
-        self.lock().over = true;
+        let mut pages = self.lock();
+        pages.over = true;
+        pages.answer = None;
         self.changed.notify_all();
     }
 
@@ -108,7 +110,7 @@ impl Books {
         if pages.wanted == Some(answer.question()) {
             self.unask(&mut pages);
         }
-        pages.answer = Some(answer);
+        pages.answer = (!pages.over).then_some(answer);
         self.changed.notify_all();
     }
 

@@ -106,3 +106,14 @@ fn a_session_that_is_over_waits_for_nobody() {
     assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
     assert!(device.set_state(DeviceState::Running).is_ok(), "the VMM's own again");
 }
+
+#[test]
+fn an_answer_that_nobody_took_is_closed_at_the_end() {
+    let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+    let closed = |reader: &OwnedFd| rustix::io::read(reader, &mut [0u8; 1]) == Ok(0);
+    let device = embedded(Host::Target);
+    device.moved(DeviceState::Resuming, Some(writer.try_clone().expect("an fd")));
+    device.interrupt();
+    device.moved(DeviceState::Resuming, Some(writer));
+    assert!(closed(&reader));
+}
