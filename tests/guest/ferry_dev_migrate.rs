@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use vfio_ferry::outcome::{DeviceOptions, Phase};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::{Options, Sides};
+use vfio_ferry::session::Sides;
 use vfio_ferry::vfio::state::DeviceState;
 
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev, P2P, PRE_COPY, STOP_COPY};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route};
+use crate::pair::{End, Pair, Route, patient};
 
 /// One migration.
 struct Case {
@@ -150,7 +150,7 @@ fn migrate(case: &Case, backend: BackendChoice) -> Outcome {
         target: target.mdev.device(),
         options: DeviceOptions { precopy: case.precopy, ..DeviceOptions::default() },
     });
-    let options = Options { backend, ..Options::default() };
+    let options = patient(backend);
     let mut pair = Pair::start(routes.collect(), case.streams, &options)?;
     if let Some(meanwhile) = case.meanwhile {
         meanwhile(&sources[0])?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::checks::{Outcome, fail};
 
 /// Threads end a moment after the session that they worked for.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many file descriptors and threads the process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

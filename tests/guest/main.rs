@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Suite::MttyMigrate => mtty_migrate::run(&mut checks),
         Suite::FerryDevMigrate => ferry_dev_migrate::run(&mut checks),
         Suite::AbortLatency => {
-            abort_latency::run(&mut checks, arguments.rounds(300, 3_000), arguments.seed());
+            abort_latency::run(&mut checks, arguments.rounds(100, 1_000), arguments.seed());
         }
         Suite::FerryDevFaults => faults::run(&mut checks),
         Suite::MttyResetStorm => {

@@ -2,13 +2,13 @@
 
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::ring::{Backend, BackendChoice};
-use vfio_ferry::session::{Options, Sides};
+use vfio_ferry::session::Sides;
 use vfio_ferry::vfio::state::DeviceState;
 
 use crate::checks::{Checks, Outcome, ensure};
 use crate::leaks::Held;
 use crate::mtty::Mtty;
-use crate::pair::{Pair, Route, same_state};
+use crate::pair::{Pair, Route, patient, same_state};
 
 const STREAMS: usize = 2;
 const ROUNDS: usize = 5;
@@ -34,7 +34,7 @@ pub(crate) fn run(checks: &mut Checks) {
 fn migrate(choice: BackendChoice, backend: Backend, precopy: bool) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(0x6d74_7479);
     let (mut source, mut target) = (Mtty::create()?, Mtty::create()?);
-    let options = Options { backend: choice, ..Options::default() };
+    let options = patient(choice);
     let held = Held::now()?;
     for _ in 0..ROUNDS {
         source.scribble(&mut rng)?;

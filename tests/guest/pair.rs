@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
 use vfio_ferry::outcome::{Completion, DeviceOptions, Ending};
+use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{
     self, Options, Readiness, Report, Session, SessionEvent, SourceDevice, TargetDevice,
 };
@@ -16,7 +17,16 @@ use vfio_ferry::vfio::device::MigrationDevice;
 use crate::checks::{Failure, Outcome, ensure, fail};
 
 /// A session that has not ended by then is stuck: every wait of the engine is bounded by less.
-const STUCK: Duration = Duration::from_secs(30);
+const STUCK: Duration = Duration::from_secs(120);
+
+/// A VM in software emulation on a busy host stands still for seconds at times. What is no test of
+/// a bound waits longer than that.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Options for a session whose bounds are not what is tested.
+pub(crate) fn patient(backend: BackendChoice) -> Options {
+    Options { backend, cancel_bound: PATIENCE, peer_silence: PATIENCE, ..Options::default() }
+}
 
 /// One device of a migration: where from, where to, and what is to be done with it.
 pub(crate) struct Route {

@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 use vfio_ferry::limits::CHUNK_BYTES_DEFAULT;
 use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fallback, Fault, Observation, OnReset};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::{Options, Sides};
+use vfio_ferry::session::Sides;
 
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route};
+use crate::pair::{End, Pair, Route, patient};
 
 const STREAMS: usize = 2;
 const STATE_BYTES: &str = "4M";
@@ -53,7 +53,7 @@ fn one_of_two(on_reset: OnReset, pollable: bool, backend: BackendChoice) -> Outc
         target: target.mdev.device(),
         options: DeviceOptions { on_reset, ..DeviceOptions::default() },
     });
-    let options = Options { backend, ..Options::default() };
+    let options = patient(backend);
     let mut pair = Pair::start(routes.collect(), STREAMS, &options)?;
     pair.switchover_when_ready()?;
     let (sent, loaded) = pair.finish();

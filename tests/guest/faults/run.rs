@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fault, Host};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::Options;
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
 
@@ -13,11 +12,12 @@ use super::table::{Case, Expect, STATE_BYTES, Then};
 use crate::checks::{Outcome, ensure, fail};
 use crate::ferry_dev::{FULL, FerryDev};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route};
+use crate::pair::{End, Pair, Route, patient};
 
-/// How long an abort may take at most: this session's bound, and as much again for a slow machine.
-const CANCEL_BOUND: Duration = Duration::from_millis(500);
-const CANCEL_MAX: Duration = Duration::from_secs(2);
+/// How long an abort may take at most: the session's bound, and what a slow machine
+/// needs besides.
+const CANCEL_BOUND: Duration = Duration::from_secs(1);
+const CANCEL_MAX: Duration = Duration::from_secs(10);
 
 /// Plays a case.
 pub(super) fn run(case: &Case, pollable: bool, backend: BackendChoice) -> Outcome {
@@ -39,7 +39,10 @@ pub(super) fn run(case: &Case, pollable: bool, backend: BackendChoice) -> Outcom
         target: target.mdev.device(),
         options: DeviceOptions { precopy: case.precopy, ..DeviceOptions::default() },
     };
-    let options = Options { backend, cancel_bound: CANCEL_BOUND, ..Options::default() };
+    let mut options = patient(backend);
+    if matches!(case.then, Then::CancelWhenBlocked(_)) {
+        options.cancel_bound = CANCEL_BOUND;
+    }
     let mut pair = Pair::start(vec![route], 2, &options)?;
     let gave_up = disturb(case, &source, faulty, &mut pair)?;
     let (sent, loaded) = pair.finish();

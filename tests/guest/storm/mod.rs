@@ -33,7 +33,7 @@ pub(crate) fn run(checks: &mut Checks, rounds: u32, seed: u64) {
     println!("# {rounds} rounds, --seed {seed}");
     let mut tally = Tally::default();
     let mut wrong = Vec::new();
-    checks.check("devices, and a thread that resets them", || {
+    checks.check("the storm runs through, and nothing leaks", || {
         let started = Instant::now();
         storm(rounds, seed, &mut tally, &mut wrong)?;
         report(&tally, started.elapsed());

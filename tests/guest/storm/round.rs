@@ -12,7 +12,7 @@ use super::plan::{Plan, When};
 use super::rig::{Resets, Rig, Watched};
 use crate::checks::{Outcome, ensure, fail};
 use crate::mtty::Mtty;
-use crate::pair::{End, Pair, Route, same_state};
+use crate::pair::{End, Pair, Route, patient, same_state};
 
 /// The ways in which the source can see that its device was reset.
 const SOURCE_SEES: [Observation; 6] = [
@@ -167,12 +167,11 @@ impl Bench {
 
 fn options(plan: &Plan) -> Options {
     Options {
-        backend: plan.backend,
         workers: 1,
         chunk_bytes: 4096,
         zero_copy: false,
         precopy_poll: Duration::from_millis(2),
-        ..Options::default()
+        ..patient(plan.backend)
     }
 }
 
