@@ -11,7 +11,7 @@
 //!                                                         ToP2p -> AtP2p -> ToRunning -> Running
 //! ```
 //!
-//! Frames of a device may arrive in any order over the streams; [`window`] puts them in order. A
+//! Frames of a device may arrive in any order over the streams; `window` puts them in order. A
 //! frame is taken only within the credit that was granted, and the credit never goes further than
 //! the slots that the device owns, so a frame that is allowed to arrive always finds its slot.
 

@@ -9,7 +9,7 @@
 //!             \------> Held --------------/                                      Loaded <-/
 //! ```
 //!
-//! A reset seen anywhere in a saving state leads through [`device::Stage::Classifying`] to what the
+//! A reset seen anywhere in a saving state leads through its stage `Classifying` to what the
 //! embedder chose: abort, or a discard that starts the next epoch of just that device.
 
 mod connect;

@@ -44,7 +44,7 @@
 //! ```
 //!
 //! Whatever happens, a source device ends in RUNNING, or it was handed over: see
-//! [`Ending`](crate::outcome::Ending).
+//! [`Ending`].
 
 #[cfg(feature = "tokio-uring")]
 mod aio;
