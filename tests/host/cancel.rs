@@ -13,8 +13,9 @@ use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Conduit, Holding, Plan, TestDevice};
 use vfio_ferry_tests::pair::{Ended, PATIENCE, Pair, Setup, end, sources, streams};
 
-/// What the embedder allows, and what a busy machine may add to it.
-const BOUND: Duration = Duration::from_millis(300);
+/// What the embedder allows: enough for the threads of a busy machine to be heard at all. And what
+/// such a machine may add to it.
+const BOUND: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(10);
 const BACKENDS: [BackendChoice; 2] = [BackendChoice::Auto, BackendChoice::Syscalls];
 
@@ -244,7 +245,9 @@ fn dropping_a_session_cancels_it() {
             let fault = end(left).report.finish.fault.expect("it was given up");
             assert_eq!(fault.cause, Cause::PeerAbort, "{fault}");
             assert_eq!(from.state_now(), DeviceState::Running);
-            assert_eq!((to.state_now(), to.holding()), (DeviceState::Running, Holding::Blank));
+            assert_eq!(to.state_now(), DeviceState::Running);
+            // Its own if the cancel came before the begin.
+            assert!(matches!(to.holding(), Holding::Blank | Holding::Own));
         }
     }
 }
