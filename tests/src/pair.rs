@@ -15,7 +15,7 @@ use crate::device::TestDevice;
 
 /// How long any session of a test may take: far more than any needs, so that a session that hangs
 /// fails its test on a machine that is busy with other things, too.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What both sides are made with.
 #[derive(Debug, Clone)]
