@@ -49,7 +49,7 @@
  * Version of this interface: larger where something was added. What was there stays as it is
  * for as long as the library's soname.
  */
-#define VFERRY_ABI_VERSION 1
+#define VFERRY_ABI_VERSION 2
 
 /**
  * Oldest version of the wire that this library speaks.
@@ -70,6 +70,13 @@
  * For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself when it is asked to.
  */
 #define VFERRY_EMBEDDED_PRECOPY_INFO 2
+
+/**
+ * For `vferry_device_embedded`: the VMM starts the device together with its VM, after the session
+ * (target). VFERRY_WANT_RUNNING is not asked; the handover leaves the device in STOP, and both
+ * hosts' sessions end as complete.
+ */
+#define VFERRY_EMBEDDED_STARTS_LATER 4
 
 /**
  * For `vferry_device_precopy_info`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.

@@ -16,6 +16,10 @@ use crate::values::{self, unknown};
 pub const VFERRY_EMBEDDED_PRECOPY: u32 = 1;
 /// For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself when it is asked to.
 pub const VFERRY_EMBEDDED_PRECOPY_INFO: u32 = 2;
+/// For `vferry_device_embedded`: the VMM starts the device together with its VM, after the session
+/// (target). VFERRY_WANT_RUNNING is not asked; the handover leaves the device in STOP, and both
+/// hosts' sessions end as complete.
+pub const VFERRY_EMBEDDED_STARTS_LATER: u32 = 4;
 /// For `vferry_device_precopy_info`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
 pub const VFERRY_PRECOPY_INFO_REINIT: u32 = 1;
 
@@ -100,7 +104,9 @@ pub unsafe extern "C" fn vferry_device_embedded(
         // SAFETY: the caller's string, as the header asks.
         let name = unsafe { self::name(name) }?;
         let host = values::host(host)?;
-        if flags & !(VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO) != 0 {
+        let known =
+            VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO | VFERRY_EMBEDDED_STARTS_LATER;
+        if flags & !known != 0 {
             return Err(unknown("flag among", format!("{flags:#x}")));
         }
         let device = match device_fd {
@@ -110,6 +116,7 @@ pub unsafe extern "C" fn vferry_device_embedded(
         let config = EmbeddedConfig {
             precopy: flags & VFERRY_EMBEDDED_PRECOPY != 0,
             asks_precopy_info: flags & VFERRY_EMBEDDED_PRECOPY_INFO != 0,
+            starts_later: flags & VFERRY_EMBEDDED_STARTS_LATER != 0,
             device,
         };
         let device = EmbeddedDevice::new(host, config)

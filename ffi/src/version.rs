@@ -9,7 +9,7 @@ use crate::raw;
 
 /// Version of this interface: larger where something was added. What was there stays as it is
 /// for as long as the library's soname.
-pub const VFERRY_ABI_VERSION: u32 = 1;
+pub const VFERRY_ABI_VERSION: u32 = 2;
 /// Oldest version of the wire that this library speaks.
 pub const VFERRY_WIRE_VERSION_MIN: u32 = 1;
 /// Newest version of the wire that this library speaks. Two hosts use the newest that both do.

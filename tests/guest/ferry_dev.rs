@@ -24,11 +24,25 @@ pub(crate) struct FerryDev {
 impl FerryDev {
     /// Makes one of a type, with its knobs set.
     pub(crate) fn create(kind: &str, knobs: &[(&str, &str)]) -> Outcome<FerryDev> {
-        let device = FerryDev { mdev: Mdev::create(PARENT, kind)? };
+        FerryDev { mdev: Mdev::create(PARENT, kind)? }.with(knobs)
+    }
+
+    /// Makes one that another process is going to open.
+    pub(crate) fn closed(kind: &str, knobs: &[(&str, &str)]) -> Outcome<FerryDev> {
+        FerryDev { mdev: Mdev::closed(PARENT, kind)? }.with(knobs)
+    }
+
+    fn with(self, knobs: &[(&str, &str)]) -> Outcome<FerryDev> {
         for (knob, value) in knobs {
-            device.knob(knob, value)?;
+            self.knob(knob, value)?;
         }
-        Ok(device)
+        Ok(self)
+    }
+
+    /// What a knob is set to.
+    pub(crate) fn knob_value(&self, name: &str) -> Outcome<String> {
+        let text = fs::read_to_string(self.mdev.folder().join("knobs").join(name))?;
+        Ok(text.trim().to_owned())
     }
 
     /// Sets a knob.

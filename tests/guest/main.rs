@@ -15,6 +15,7 @@ mod mdev;
 mod mtty;
 mod mtty_migrate;
 mod pair;
+mod qemu;
 mod storm;
 
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ struct Arguments {
     /// Rounds of the suites that have them [default: enough for CI, more with FERRY_LONG=1]
     #[arg(long)]
     rounds: Option<u32>,
+    /// Only checks whose name has this in it
+    #[arg(long)]
+    only: Option<String>,
     /// Replays what a suite chose by chance
     #[arg(long)]
     seed: Option<u64>,
@@ -58,17 +62,20 @@ enum Suite {
     FerryDevFaults,
     /// Measures how long after a reset the embedder has the completion.
     AbortLatency,
+    /// Two QEMU processes migrate both kinds of device, as released and with our patch.
+    Qemu,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut checks = Checks::default();
+    let mut checks = Checks::only(arguments.only.clone());
     match arguments.suite {
         Suite::MttyMigrate => mtty_migrate::run(&mut checks),
         Suite::FerryDevMigrate => ferry_dev_migrate::run(&mut checks),
         Suite::AbortLatency => {
             abort_latency::run(&mut checks, arguments.rounds(100, 1_000), arguments.seed());
         }
+        Suite::Qemu => qemu::run(&mut checks),
         Suite::FerryDevFaults => faults::run(&mut checks),
         Suite::MttyResetStorm => {
             storm::run(&mut checks, arguments.rounds(2_000, 20_000), arguments.seed());

@@ -22,12 +22,28 @@ pub(crate) struct Mdev {
 impl Mdev {
     /// Makes a device of a type, such as `/sys/class/mtty/mtty` and `mtty-2`, and opens it.
     pub(crate) fn create(parent: &str, kind: &str) -> Outcome<Mdev> {
+        Mdev::closed(parent, kind)?.reopened()
+    }
+
+    /// Makes a device that another process is going to open.
+    pub(crate) fn closed(parent: &str, kind: &str) -> Outcome<Mdev> {
         let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         let create = Path::new(parent).join("mdev_supported_types").join(kind).join("create");
         write(&create, &uuid)?;
         let folder = Path::new("/sys/bus/mdev/devices").join(uuid.trim());
-        let device = Some(Arc::new(VfioDevice::open(&folder)?));
-        Ok(Mdev { folder, device })
+        Ok(Mdev { folder, device: None })
+    }
+
+    /// Opens it, once nobody else has it any more.
+    pub(crate) fn reopened(mut self) -> Outcome<Mdev> {
+        self.device = Some(Arc::new(VfioDevice::open(&self.folder)?));
+        Ok(self)
+    }
+
+    /// Closes it, for another process to open.
+    pub(crate) fn hand_out(mut self) -> Mdev {
+        self.device = None;
+        self
     }
 
     /// Its folder in sysfs.

@@ -36,6 +36,12 @@ impl Mtty {
         Ok(Mtty { fd, mdev })
     }
 
+    /// The device alone, closed, for another process to open.
+    pub(crate) fn hand_out(self) -> Mdev {
+        drop(self.fd);
+        self.mdev.hand_out()
+    }
+
     /// Does what a guest does to a serial card: line settings, a scratch byte, and bytes that wait
     /// in the loop-back FIFO. No two devices look alike afterwards.
     pub(crate) fn scribble(&self, rng: &mut fastrand::Rng) -> Outcome {

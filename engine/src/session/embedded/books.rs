@@ -47,8 +47,35 @@ struct Pages {
     wanted: Option<Wanted>,
     /// What the VMM has said and nobody has taken.
     answer: Option<Answer>,
+    /// The data fd of a PRE_COPY that the engine never asked for, because the switchover came
+    /// first. The kernel keeps it for STOP_COPY, where it then gives none.
+    unasked_fd: Option<OwnedFd>,
     stop_copy_bytes: Option<u64>,
     over: bool,
+}
+
+impl Pages {
+    /// An answer that nobody wants any more: its fd is closed, or kept for STOP_COPY.
+    fn pass_over(&mut self, answer: Answer) {
+        if let Answer::State(DeviceState::PreCopy, Ok(fd)) = answer {
+            self.unasked_fd = fd;
+        }
+    }
+
+    /// STOP_COPY out of a PRE_COPY that was never asked for has the fd that PRE_COPY gave.
+    fn with_unasked_fd(&mut self, answer: Answer) -> Answer {
+        match answer {
+            Answer::State(state @ DeviceState::StopCopy, Ok(fd)) => {
+                let kept = self.unasked_fd.take();
+                Answer::State(state, Ok(fd.or(kept)))
+            }
+            Answer::State(DeviceState::PreCopy, _) => {
+                self.unasked_fd = None;
+                answer
+            }
+            other => other,
+        }
+    }
 }
 
 impl Books {
@@ -60,6 +87,7 @@ impl Books {
                 state: DeviceState::Running,
                 wanted: None,
                 answer: None,
+                unasked_fd: None,
                 stop_copy_bytes: None,
                 over: false,
             }),
@@ -96,6 +124,7 @@ impl Books {
         let mut pages = self.lock();
         pages.over = true;
         pages.answer = None;
+        pages.unasked_fd = None;
         self.changed.notify_all();
     }
 
@@ -109,6 +138,9 @@ impl Books {
         // At once, and not when the engine wakes up: a VMM that looks again is not to do it twice.
         if pages.wanted == Some(answer.question()) {
             self.unask(&mut pages);
+        }
+        if let Some(before) = pages.answer.take() {
+            pages.pass_over(before);
         }
         pages.answer = (!pages.over).then_some(answer);
         self.changed.notify_all();
@@ -129,10 +161,12 @@ impl Books {
             if pages.over {
                 break Err(libc::ECANCELED);
             }
-            if let Some(answer) = pages.answer.take()
-                && let Ok(result) = fits(answer)
-            {
-                break result;
+            if let Some(answer) = pages.answer.take() {
+                let answer = pages.with_unasked_fd(answer);
+                match fits(answer) {
+                    Ok(result) => break result,
+                    Err(other) => pages.pass_over(other),
+                }
             }
             pages = self.changed.wait(pages).unwrap_or_else(PoisonError::into_inner);
         };

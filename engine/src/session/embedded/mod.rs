@@ -11,7 +11,7 @@
 //! | source | STOP_COPY, after the switchover | `moved(StopCopy, fd)`, the fd none if the kernel gave none |
 //! | target | RESUMING | `moved(Resuming, fd)` |
 //! | target | STOP: the driver takes the state in | `moved(Stop, None)` |
-//! | target | RUNNING, after the handover | `moved(Running, None)` |
+//! | target | RUNNING, after the handover, unless the VMM [starts it later](EmbeddedConfig::starts_later) | `moved(Running, None)` |
 //! | source | precopy info, if the VMM [makes that call](EmbeddedConfig::asks_precopy_info) | `precopy_info_is(sizes or errno)` |
 //! | target | a reset after a discard, if the engine has no device fd | `reset_was(done or errno)` |
 //!
@@ -55,6 +55,10 @@ pub struct EmbeddedConfig {
     /// The VMM makes VFIO_MIG_GET_PRECOPY_INFO itself, and hands the sizes or the errno in.
     /// Otherwise the engine asks the data fd.
     pub asks_precopy_info: bool,
+    /// The VMM starts the device together with its VM, later (target): RUNNING is not wanted, the
+    /// handover leaves the device in STOP, and the source hears that it is taken over. What is
+    /// reported as RUNNING is then the VMM's promise.
+    pub starts_later: bool,
     /// A duplicate of the VFIO device fd. With it the engine reads the state itself and so tells a
     /// reset from a failure, asks for MIG_DATA_SIZE, and resets a target device whose epoch was
     /// discarded. Without it the state is what the VMM said last: one that finds its device reset
@@ -135,11 +139,14 @@ impl MigrationDevice for EmbeddedDevice {
     }
 
     /// On the source RUNNING and STOP are not waited for: a device that was reset is in RUNNING, one
-    /// whose session is over is the VMM's.
+    /// whose session is over is the VMM's. Nor is RUNNING on a target that starts it later.
     fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
         let hands_back = matches!(state, DeviceState::Running | DeviceState::Stop);
         if self.host == Host::Source && hands_back {
             self.books.set_state(state);
+            return Ok(None);
+        }
+        if state == DeviceState::Running && self.config.starts_later {
             return Ok(None);
         }
         self.books.ask(Wanted::State(state), |answer| match answer {

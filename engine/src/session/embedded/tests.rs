@@ -1,7 +1,7 @@
 use super::*;
 
 fn embedded(host: Host) -> Arc<EmbeddedDevice> {
-    let config = EmbeddedConfig { precopy: true, asks_precopy_info: true, device: None };
+    let config = EmbeddedConfig { precopy: true, asks_precopy_info: true, ..Default::default() };
     EmbeddedDevice::new(host, config).expect("eventfd")
 }
 
@@ -43,6 +43,35 @@ fn a_question_waits_for_its_own_answer() {
     assert_eq!(error.expect_err("refused").raw_os_error(), Some(libc::EBUSY));
 }
 
+/// The VMM was in PRE_COPY before the engine had asked, and the switchover came before it did.
+#[test]
+fn a_data_fd_that_was_not_asked_for_in_precopy_is_stop_copys() {
+    let device = embedded(Host::Source);
+    let fd = OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
+    device.moved(DeviceState::PreCopy, Some(fd));
+    let given = asked(
+        &device,
+        Wanted::State(DeviceState::StopCopy),
+        |device| device.set_state(DeviceState::StopCopy),
+        |device| device.moved(DeviceState::StopCopy, None),
+    );
+    assert!(given.expect("answered").is_some());
+}
+
+/// Another fd in STOP_COPY: the device was reset after PRE_COPY, and the first one is dead.
+#[test]
+fn a_data_fd_of_stop_copys_own_is_taken_before_one_that_was_not_asked_for() {
+    use std::os::fd::AsRawFd;
+    let device = embedded(Host::Source);
+    let open = || OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
+    let (stale, fresh) = (open(), open());
+    let number = fresh.as_raw_fd();
+    device.moved(DeviceState::PreCopy, Some(stale));
+    device.moved(DeviceState::StopCopy, Some(fresh));
+    let given = device.set_state(DeviceState::StopCopy).expect("answered");
+    assert_eq!(given.map(|fd| fd.as_raw_fd()), Some(number));
+}
+
 #[test]
 fn sizes_and_their_errors_are_handed_in() {
     let device = embedded(Host::Source);
@@ -69,6 +98,16 @@ fn a_reset_is_the_vmms_where_there_is_no_device_fd() {
         asked(&device, Wanted::Reset, MigrationDevice::reset, |device| device.reset_was(Ok(())));
     assert!(done.is_ok());
     assert_eq!(device.state().expect("told"), DeviceState::Running);
+}
+
+#[test]
+fn running_is_not_wanted_of_a_vmm_that_starts_the_device_later() {
+    let config = EmbeddedConfig { starts_later: true, ..Default::default() };
+    let device = EmbeddedDevice::new(Host::Target, config).expect("eventfd");
+    device.moved(DeviceState::Stop, None);
+    assert!(device.set_state(DeviceState::Stop).is_ok());
+    assert!(device.set_state(DeviceState::Running).expect("at once").is_none());
+    assert_eq!(device.state().expect("told"), DeviceState::Stop);
 }
 
 #[test]
