@@ -182,7 +182,7 @@ impl World {
                     _ if cancelled => None,
                     (Some(errno), _) => Some(Got::Errno(errno)),
                     (None, Some(errno)) => {
-                        device.sim.disable();
+                        device.sim.save_fails(session);
                         Some(Got::Errno(errno))
                     }
                     (None, None) => {
