@@ -9,8 +9,8 @@ use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame};
 
-/// How much sooner a device is asked again when it promised data that has not come, and later when
-/// data flows: in parts and multiples of the configured interval.
+/// How much sooner a drained device is asked again when it promised data that has not come, and how
+/// much later at most while data flows: in parts and multiples of the configured interval.
 const PROMISED_PART: u64 = 4;
 const FLOWING_TIMES: u64 = 5;
 
@@ -162,8 +162,7 @@ impl Sender {
             (DeviceStage::Entering, true) => {
                 device.stage = DeviceStage::PreCopy;
                 self.attach(id, actions);
-                self.devices[id.index()].ask_at_ns =
-                    Some(now_ns + self.config.precopy_poll_ns * FLOWING_TIMES);
+                self.flows_from(now_ns, id);
                 self.enter_phase(id, Phase::PreCopy, actions);
                 self.mark_phase(id, DataPhase::PreCopy);
             }
@@ -256,6 +255,7 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let poll_ns = self.config.precopy_poll_ns;
+        self.flows_from(now_ns, id);
         let device = &mut self.devices[id.index()];
         device.pending_bytes = info.initial_bytes.saturating_add(info.dirty_bytes);
         if info.reinit {
@@ -266,22 +266,33 @@ impl Sender {
         if info.initial_bytes == 0 {
             device.initial_read();
         }
-        let waits = if device.pending_bytes == 0 {
+        if device.pending_bytes == 0 {
             device.promised = false;
-            poll_ns
         } else if device.drained && device.promised {
             // Promised and not there yet: the driver is still saving.
             device.drained = false;
-            poll_ns / PROMISED_PART
+            device.ask_at_ns = Some(now_ns + poll_ns / PROMISED_PART);
         } else {
             device.drained = false;
             device.promised = true;
-            poll_ns * FLOWING_TIMES
-        };
-        device.ask_at_ns = Some(now_ns + waits);
+        }
         if device.stage == DeviceStage::PreCopy && device.suspicion.is_none() {
             device.ask(Request::StopCopyLength, actions);
         }
+    }
+
+    /// Data may come from now on. A device that is drained is asked at once; one whose read waits
+    /// for more than it has, instead of saying so, when nothing has come for an interval.
+    fn flows_from(&mut self, now_ns: u64, id: DeviceId) {
+        let device = &mut self.devices[id.index()];
+        device.ask_by_ns = now_ns + self.config.precopy_poll_ns * FLOWING_TIMES;
+        self.flows(now_ns, id);
+    }
+
+    /// Data came.
+    pub(super) fn flows(&mut self, now_ns: u64, id: DeviceId) {
+        let device = &mut self.devices[id.index()];
+        device.ask_at_ns = Some(device.ask_by_ns.min(now_ns + self.config.precopy_poll_ns));
     }
 
     /// Tells the embedder what the downtime would be, once every device has been asked.

@@ -138,7 +138,9 @@ pub(super) struct Device {
     pub(super) ended: bool,
     /// Bytes that came out of this fd.
     pub(super) fd_bytes: u64,
+    /// When PRECOPY_INFO is asked, and how far data that flows may put that off.
     pub(super) ask_at_ns: Option<u64>,
+    pub(super) ask_by_ns: u64,
     pub(super) initial_sent: bool,
     /// The device has no initial data left, but reads that were under way when it said so may
     /// still bring the last of it: this many.
@@ -189,6 +191,7 @@ impl Device {
             ended: false,
             fd_bytes: 0,
             ask_at_ns: None,
+            ask_by_ns: 0,
             initial_sent: false,
             initial_reads: None,
             initial_unanswered: 0,

@@ -21,6 +21,8 @@ mod saving;
 mod sending;
 mod shutdown;
 mod switchover;
+#[cfg(test)]
+mod tests;
 
 pub use device::{DeviceConfig, DeviceReport};
 

@@ -73,6 +73,9 @@ impl Sender {
                 device.fd_bytes += u64::from(bytes);
                 device.promised = false;
                 device.harmless = 0;
+                if !device.drained {
+                    self.flows(now_ns, id);
+                }
                 self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
                 self.devices[id.index()].initial_read_back();
                 return;
