@@ -125,7 +125,7 @@ impl Receiver {
             Some(Breach::Unexpected { kind: Kind::BEGIN, what: "the device has begun" })
         } else if begin.name != device.config.name {
             Some(Breach::Name {
-                device: device.id,
+                device: place.device,
                 found: begin.name.clone(),
                 expected: device.config.name.clone(),
             })

@@ -149,7 +149,7 @@ impl Sender {
         self.links.queue(Frame::Handover);
         self.links.pump(actions);
         for index in 0..self.devices.len() {
-            let id = self.devices[index].id;
+            let id = self.devices[index].line.id();
             self.enter_phase(id, Phase::Handover, actions);
             self.let_go(id, actions);
         }

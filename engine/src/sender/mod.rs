@@ -187,9 +187,7 @@ impl Sender {
         }
         if let Err(fault) = self.links.tick(now_ns) {
             self.abort(now_ns, fault, actions);
-            return;
         }
-        self.ask_drained(now_ns, actions);
     }
 
     fn enter_phase(&mut self, device: DeviceId, phase: Phase, actions: &mut Vec<Action>) {
