@@ -313,7 +313,7 @@ impl World {
             Cause::DeviceError => allowed.error[h] || allowed.failure[h],
             Cause::PeerAbort => peer.is_some_and(|peer| peer.cause != Cause::PeerAbort),
             Cause::PeerMisbehaviour => allowed.damage,
-            Cause::Network => allowed.network || allowed.damage || peer.is_some(),
+            Cause::Network => allowed.network || allowed.damage || !self.sides[1 - h].gave_word,
             Cause::Cancelled => allowed.cancel[h],
             Cause::Local => allowed.local[h],
             _ => false,
