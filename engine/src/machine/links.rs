@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::{Action, Outgoing};
 use crate::ids::StreamId;
 use crate::limits;
@@ -94,6 +96,21 @@ impl Links {
         }
     }
 
+    /// The embedder's bytes, as [`queue`](Self::queue). A fault if it gives more than the peer reads:
+    /// there is a bound to that, too.
+    pub fn queue_message(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let max = limits::MESSAGES_WAITING_MAX;
+        if self.control.len() - self.answers() >= max {
+            return Err(Fault::session(
+                Cause::Local,
+                Observation::Embedder,
+                format!("{max} messages of the embedder already wait for the peer to read"),
+            ));
+        }
+        self.queue(Frame::Message(bytes));
+        Ok(())
+    }
+
     /// Drops the waiting frames and puts this one in their place, on every stream: whichever of
     /// them the peer sees end first, it has read there why. Nothing is sent after it.
     pub fn queue_last(&mut self, frame: Frame) {
@@ -116,8 +133,11 @@ impl Links {
     /// A peer that makes this side answer without reading the answers: there is a bound to that.
     pub fn flooded(&self) -> Option<Breach> {
         let max = limits::ANSWERS_WAITING_MAX;
-        let answers = || self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count();
-        (self.control.len() > max && answers() > max).then_some(Breach::Answers { max })
+        (self.control.len() > max && self.answers() > max).then_some(Breach::Answers { max })
+    }
+
+    fn answers(&self) -> usize {
+        self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count()
     }
 
     /// Whether no control frame waits.
@@ -247,7 +267,6 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn links(streams: u16) -> Links {
         Links::new(LinksConfig { streams, silence_ns: 1000 }, 0)
@@ -292,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn an_embedder_that_gives_more_than_the_peer_reads_is_stopped() {
+        let mut links = links(1);
+        links.open();
+        for _ in 0..limits::MESSAGES_WAITING_MAX {
+            links.queue(Frame::Ping(0));
+            assert_eq!(links.queue_message(Bytes::new()), Ok(()));
+        }
+        assert!(links.queue_message(Bytes::new()).is_err());
+        // The ping and the message that go out make room for one.
+        assert_eq!(sent(&mut links).len() + sent(&mut links).len(), 2);
+        assert_eq!(links.queue_message(Bytes::new()), Ok(()));
+        assert!(links.queue_message(Bytes::new()).is_err());
+    }
+
+    #[test]
     fn a_stream_that_broke_is_the_end_once_no_other_can_say_why() {
         let broke = |text| Fault::session(Cause::Network, Observation::Stream, text);
         let mut links = links(3);
@@ -322,8 +356,8 @@ mod tests {
     #[test]
     fn a_peer_that_asks_and_never_reads_is_found_out_and_an_embedders_messages_are_not() {
         let mut links = links(1);
-        for _ in 0..2 * limits::ANSWERS_WAITING_MAX {
-            links.queue(Frame::Message(Bytes::new()));
+        for _ in 0..limits::MESSAGES_WAITING_MAX {
+            assert_eq!(links.queue_message(Bytes::new()), Ok(()));
         }
         for number in 0..limits::ANSWERS_WAITING_MAX as u64 {
             links.queue(Frame::Pong(number));

@@ -167,7 +167,14 @@ impl Sender {
                 );
                 self.abort(now_ns, fault, actions);
             }
-            Command::Message(bytes) => self.links.queue(crate::wire::Frame::Message(bytes)),
+            Command::Message(bytes) => match self.links.queue_message(bytes) {
+                // No reason not to be told that the target runs.
+                Err(fault) if self.stage == Stage::Handover => {
+                    tracing::warn!(%fault, "after the handover; the message is not sent");
+                }
+                Err(fault) => self.abort(now_ns, fault, actions),
+                Ok(()) => {}
+            },
             Command::Discard(device, fault) => {
                 if device.index() < self.devices.len() {
                     self.epoch_lost(now_ns, device, fault, actions);
