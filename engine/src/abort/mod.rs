@@ -12,6 +12,10 @@
 //! with what it has: it is reset. It begins only when the device is quiet: its data fd closed, no
 //! request in flight. Nothing that the kernel answers on the way changes why there was an abort.
 
+mod line;
+
+pub use line::Line;
+
 use crate::machine::{Reply, Request};
 use crate::vfio::state::DeviceState;
 
@@ -40,6 +44,14 @@ pub struct Arrival {
     pub reached: bool,
     /// Its state; none if it could not be read.
     pub state: Option<DeviceState>,
+}
+
+/// What GET_STATE has found, if it could be asked.
+pub(crate) fn state_of(answer: Result<Reply, i32>) -> Option<DeviceState> {
+    match answer {
+        Ok(Reply::State(state)) => Some(state),
+        _ => None,
+    }
 }
 
 /// Resets, and calls of SET_STATE, that are tried before a device is left as it is. One reset may
@@ -82,10 +94,7 @@ impl Recovery {
                 self.step = Step::Checking;
                 Some(Request::GetState)
             }
-            Step::Checking => self.judge(match result {
-                Ok(Reply::State(state)) => Some(state),
-                _ => None,
-            }),
+            Step::Checking => self.judge(state_of(result)),
             Step::Waiting | Step::Done(_) => None,
         }
     }

@@ -3,11 +3,18 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::{Action, Outgoing};
 use crate::ids::StreamId;
 use crate::limits;
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::{Frame, Kind};
+
+/// A peer that gives up says why on every stream. Where one of them breaks without that, the word
+/// may still be on its way on another: it is waited for this part of the silence that is put up
+/// with.
+const WORD_PART: u64 = 32;
 
 /// How a session watches its peer.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +47,10 @@ pub struct Links {
     heard_ns: u64,
     pinged_ns: u64,
     pings: u64,
+    /// A stream broke, and when that ends the session.
+    doubt: Option<(u64, Fault)>,
+    /// Only the peer's last word is still to come: any one stream can bring it.
+    parting: bool,
 }
 
 impl Links {
@@ -55,6 +66,8 @@ impl Links {
             heard_ns: now_ns,
             pinged_ns: now_ns,
             pings: 0,
+            doubt: None,
+            parting: false,
         }
     }
 
@@ -83,6 +96,21 @@ impl Links {
         }
     }
 
+    /// The embedder's bytes, as [`queue`](Self::queue). A fault if it gives more than the peer reads:
+    /// there is a bound to that, too.
+    pub fn queue_message(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let max = limits::MESSAGES_WAITING_MAX;
+        if self.control.len() - self.answers() >= max {
+            return Err(Fault::session(
+                Cause::Local,
+                Observation::Embedder,
+                format!("{max} messages of the embedder already wait for the peer to read"),
+            ));
+        }
+        self.queue(Frame::Message(bytes));
+        Ok(())
+    }
+
     /// Drops the waiting frames and puts this one in their place, on every stream: whichever of
     /// them the peer sees end first, it has read there why. Nothing is sent after it.
     pub fn queue_last(&mut self, frame: Frame) {
@@ -105,8 +133,11 @@ impl Links {
     /// A peer that makes this side answer without reading the answers: there is a bound to that.
     pub fn flooded(&self) -> Option<Breach> {
         let max = limits::ANSWERS_WAITING_MAX;
-        let answers = || self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count();
-        (self.control.len() > max && answers() > max).then_some(Breach::Answers { max })
+        (self.control.len() > max && self.answers() > max).then_some(Breach::Answers { max })
+    }
+
+    fn answers(&self) -> usize {
+        self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count()
     }
 
     /// Whether no control frame waits.
@@ -166,9 +197,32 @@ impl Links {
         }
     }
 
-    /// This stream is over.
-    pub fn lost(&mut self, stream: StreamId) {
+    /// This stream is over. Returns the fault if the session is over with it. One that only broke
+    /// leaves it [in doubt](Self::doubt) while there are others: bounded, because the first one's
+    /// deadline stands and nothing can complete until then.
+    pub fn lost(&mut self, now_ns: u64, stream: StreamId, fault: Fault) -> Option<Fault> {
         self.streams[stream.index()] = Stream::Lost;
+        let all_lost = self.all_lost();
+        if self.parting {
+            return all_lost.then_some(fault);
+        }
+        let damaged = !matches!(fault.breach, None | Some(Breach::Cut { .. }));
+        if damaged || fault.cause != Cause::Network {
+            return Some(fault);
+        }
+        let until_ns = now_ns + self.silence_ns / WORD_PART;
+        let (_, first) = self.doubt.get_or_insert((until_ns, fault));
+        all_lost.then(|| first.clone())
+    }
+
+    /// Why a stream broke, if the peer's word of it may still be on its way on another one.
+    pub fn doubt(&self) -> Option<&Fault> {
+        self.doubt.as_ref().map(|(_, fault)| fault)
+    }
+
+    /// From here on only a peer of whom no stream is left is lost.
+    pub fn part(&mut self) {
+        self.parting = true;
     }
 
     /// Something arrived.
@@ -179,15 +233,20 @@ impl Links {
     /// When to look at the peer again.
     pub fn deadline_ns(&self) -> u64 {
         let silent_ns = self.heard_ns + self.silence_ns;
-        if self.open { silent_ns.min(self.ping_at_ns()) } else { silent_ns }
+        let look_ns = if self.open { silent_ns.min(self.ping_at_ns()) } else { silent_ns };
+        self.doubt.as_ref().map_or(look_ns, |(until_ns, _)| look_ns.min(*until_ns))
     }
 
     fn ping_at_ns(&self) -> u64 {
         self.heard_ns.max(self.pinged_ns) + self.silence_ns / 4
     }
 
-    /// Pings a quiet peer; a fault if it has been silent for too long.
+    /// Pings a quiet peer; a fault if it has been silent for too long, or a stream's end was never
+    /// explained.
     pub fn tick(&mut self, now_ns: u64) -> Result<(), Fault> {
+        if let Some((_, fault)) = self.doubt.as_ref().filter(|(until_ns, _)| now_ns >= *until_ns) {
+            return Err(fault.clone());
+        }
         if now_ns >= self.heard_ns + self.silence_ns {
             let silence_ms = (now_ns - self.heard_ns) / 1_000_000;
             return Err(Fault::session(
@@ -208,7 +267,6 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn links(streams: u16) -> Links {
         Links::new(LinksConfig { streams, silence_ns: 1000 }, 0)
@@ -253,10 +311,53 @@ mod tests {
     }
 
     #[test]
+    fn an_embedder_that_gives_more_than_the_peer_reads_is_stopped() {
+        let mut links = links(1);
+        links.open();
+        for _ in 0..limits::MESSAGES_WAITING_MAX {
+            links.queue(Frame::Ping(0));
+            assert_eq!(links.queue_message(Bytes::new()), Ok(()));
+        }
+        assert!(links.queue_message(Bytes::new()).is_err());
+        // The ping and the message that go out make room for one.
+        assert_eq!(sent(&mut links).len() + sent(&mut links).len(), 2);
+        assert_eq!(links.queue_message(Bytes::new()), Ok(()));
+        assert!(links.queue_message(Bytes::new()).is_err());
+    }
+
+    #[test]
+    fn a_stream_that_broke_is_the_end_once_no_other_can_say_why() {
+        let broke = |text| Fault::session(Cause::Network, Observation::Stream, text);
+        let mut links = links(3);
+        assert_eq!(links.lost(0, StreamId(1), broke("first")), None);
+        assert_eq!(links.deadline_ns(), 1000 / WORD_PART);
+        assert_eq!(links.lost(9, StreamId(0), broke("second")), None);
+        assert_eq!(links.tick(1000 / WORD_PART - 1), Ok(()), "the first one's deadline stands");
+        assert_eq!(links.tick(1000 / WORD_PART), Err(broke("first")));
+        assert_eq!(links.lost(9, StreamId(2), broke("third")), Some(broke("first")));
+    }
+
+    #[test]
+    fn what_the_wire_does_not_allow_is_the_end_at_once() {
+        let fault = Fault::breach(Breach::Answers { max: 1 });
+        assert_eq!(links(2).lost(0, StreamId(0), fault.clone()), Some(fault));
+    }
+
+    #[test]
+    fn a_last_word_may_come_on_any_stream() {
+        let fault = Fault::session(Cause::Network, Observation::Stream, "broke");
+        let mut links = links(2);
+        links.part();
+        assert_eq!(links.lost(0, StreamId(0), fault.clone()), None);
+        assert_eq!((links.doubt(), links.deadline_ns()), (None, 1000));
+        assert_eq!(links.lost(0, StreamId(1), fault.clone()), Some(fault));
+    }
+
+    #[test]
     fn a_peer_that_asks_and_never_reads_is_found_out_and_an_embedders_messages_are_not() {
         let mut links = links(1);
-        for _ in 0..2 * limits::ANSWERS_WAITING_MAX {
-            links.queue(Frame::Message(Bytes::new()));
+        for _ in 0..limits::MESSAGES_WAITING_MAX {
+            assert_eq!(links.queue_message(Bytes::new()), Ok(()));
         }
         for number in 0..limits::ANSWERS_WAITING_MAX as u64 {
             links.queue(Frame::Pong(number));

@@ -2,9 +2,10 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Receiver, Stage};
+use crate::abort::state_of;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Reply, Request};
-use crate::outcome::{DeviceAnswer, Fault, Operation, Phase, classify};
+use crate::outcome::{DeviceAnswer, Operation, Phase};
 use crate::vfio::state::DeviceState;
 use crate::wire::Frame;
 
@@ -16,22 +17,21 @@ impl Receiver {
         }
         let barrier = self.p2p_barrier_open();
         for device in &mut self.devices {
-            if device.asked.is_some() || device.recovery.is_some() {
+            if !device.line.is_free() {
                 continue;
             }
-            if device.suspicion.is_some() {
+            if device.line.looks_into(actions) {
                 device.stage = DeviceStage::Classifying;
-                device.ask(Request::GetState, actions);
                 continue;
             }
             match device.stage {
                 DeviceStage::Loading if device.ended.is_some() && device.writes == 0 => {
                     device.stage = DeviceStage::Checking;
-                    device.ask(Request::GetState, actions);
+                    device.line.ask(Request::GetState, actions);
                 }
                 DeviceStage::AtP2p if barrier => {
                     device.stage = DeviceStage::ToRunning;
-                    device.ask(Request::SetState(DeviceState::Running), actions);
+                    device.line.ask(Request::SetState(DeviceState::Running), actions);
                 }
                 _ => {}
             }
@@ -42,7 +42,7 @@ impl Receiver {
     pub(super) fn enter_resuming(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
         device.stage = DeviceStage::Entering;
-        device.ask(Request::SetState(DeviceState::Resuming), actions);
+        device.line.ask(Request::SetState(DeviceState::Resuming), actions);
     }
 
     pub(super) fn answered(
@@ -54,31 +54,19 @@ impl Receiver {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        debug_assert_eq!(device.asked, Some(request));
-        device.asked = None;
-        if device.recovery.is_some() {
-            if let Ok(Reply::Set { fd: true }) = result {
-                actions.push(Action::DropFd { device: id });
-            }
-            // None before the recovery has begun: then this answers what was asked before it.
-            if let Some(request) = device.recovery.as_mut().and_then(|r| r.answered(result)) {
-                device.ask(request, actions);
-            }
-            device.recovery_goes_on(actions);
-            self.recovery_done(now_ns, id, actions);
+        if device.line.answered(request, result, actions) {
+            self.recovered(now_ns, id, actions);
             return;
         }
         match (request, result) {
-            (Request::SetState(state), Ok(Reply::Set { fd })) => {
-                self.state_set(now_ns, id, state, fd, actions);
+            (Request::SetState(_), Ok(Reply::Set { fd })) => {
+                self.state_set(now_ns, id, fd, actions);
             }
-            (Request::SetState(_), Err(errno)) => device.suspect(Operation::SetState, Some(errno)),
+            (Request::SetState(_), Err(errno)) => {
+                device.line.suspect(Operation::SetState, Some(errno))
+            }
             (Request::GetState, answer) => {
-                let found = match answer {
-                    Ok(Reply::State(state)) => Some(state),
-                    _ => None,
-                };
-                self.state_found(now_ns, id, found, actions);
+                self.state_found(now_ns, id, state_of(answer), actions);
             }
             (request, result) => {
                 debug_assert!(false, "{id}: {request:?} answered with {result:?}");
@@ -86,28 +74,19 @@ impl Receiver {
         }
     }
 
-    fn state_set(
-        &mut self,
-        now_ns: u64,
-        id: DeviceId,
-        state: DeviceState,
-        fd: bool,
-        actions: &mut Vec<Action>,
-    ) {
+    fn state_set(&mut self, now_ns: u64, id: DeviceId, fd: bool, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
-        device.expected = state;
         match (device.stage, fd) {
             (DeviceStage::Entering, true) => {
                 device.stage = DeviceStage::Loading;
-                device.attached = true;
-                actions.push(Action::Attach { device: id, epoch: device.epoch });
+                device.line.attach(device.epoch, actions);
                 self.enter_phase(id, Phase::PreCopy, actions);
                 self.grant(id);
                 self.take_in_order(now_ns, id, actions);
             }
             (DeviceStage::Stopping, false) => {
                 device.stage = DeviceStage::Confirming;
-                device.ask(Request::GetState, actions);
+                device.line.ask(Request::GetState, actions);
             }
             (DeviceStage::ToP2p, false) => device.stage = DeviceStage::AtP2p,
             (DeviceStage::ToRunning, false) => {
@@ -118,7 +97,7 @@ impl Receiver {
                 if fd {
                     actions.push(Action::DropFd { device: id });
                 }
-                device.suspect(Operation::SetState, None);
+                device.line.suspect(Operation::SetState, None);
             }
         }
     }
@@ -131,34 +110,28 @@ impl Receiver {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        if let Some(answer) = device.suspicion.take() {
-            self.classified(now_ns, id, DeviceAnswer { found, ..answer }, actions);
+        if let Some(answer) = device.line.take_suspicion(found) {
+            self.classified(now_ns, id, answer, actions);
             return;
         }
         match device.stage {
             // A reset in RESUMING is silent: only this tells, before the arc hides it for good.
             DeviceStage::Checking if found == Some(DeviceState::Resuming) => {
                 device.stage = DeviceStage::Stopping;
-                device.ask(Request::SetState(DeviceState::Stop), actions);
+                device.line.ask(Request::SetState(DeviceState::Stop), actions);
             }
             DeviceStage::Confirming if found == Some(DeviceState::Stop) => {
                 device.stage = DeviceStage::Loaded;
                 let total = device.total();
                 let epoch = device.epoch;
                 self.links.queue(Frame::Loaded { device: id, epoch, total });
-                device.detach(actions);
+                device.line.detach(actions);
             }
             DeviceStage::Rechecking if found == Some(DeviceState::Stop) => {
                 self.leave_stop(id, actions);
             }
             _ => {
-                let answer = DeviceAnswer {
-                    operation: Operation::StateCheck,
-                    errno: None,
-                    cancelled: false,
-                    expected: device.expected,
-                    found,
-                };
+                let answer = device.line.answer(Operation::StateCheck, None, found);
                 self.classified(now_ns, id, answer, actions);
             }
         }
@@ -171,10 +144,9 @@ impl Receiver {
         answer: DeviceAnswer,
         actions: &mut Vec<Action>,
     ) {
-        let finding = classify(answer);
-        let message = finding.message;
-        self.devices[id.index()].report.state_after = answer.found;
-        let fault = Fault::device(id, finding.cause, finding.observed, answer.errno, message);
+        let device = &mut self.devices[id.index()];
+        device.report.state_after = answer.found;
+        let fault = device.line.fault(answer);
         self.lost(now_ns, fault, actions);
     }
 }

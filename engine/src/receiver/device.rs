@@ -1,10 +1,10 @@
 //! One device as the receiver sees it.
 
 use super::window::Window;
-use crate::abort::{Goal, Recovery};
+use crate::abort::{Goal, Line};
 use crate::ids::{DeviceId, Epoch};
-use crate::machine::{Action, Request};
-use crate::outcome::{Completion, DeviceAnswer, Ending, Fault, Operation, Phase};
+use crate::machine::{Action, Notice};
+use crate::outcome::{Completion, Ending, Fault, Phase};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataPhase, Digest, StateDigest, Total};
 
@@ -77,19 +77,12 @@ pub(super) enum Stage {
 
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) id: DeviceId,
+    pub(super) line: Line,
     pub(super) config: DeviceConfig,
     pub(super) stage: Stage,
     pub(super) phase: Phase,
-    /// The state that the last successful SET_STATE left it in.
-    pub(super) expected: DeviceState,
-    pub(super) asked: Option<Request>,
-    pub(super) suspicion: Option<DeviceAnswer>,
-    pub(super) recovery: Option<Recovery>,
-    /// The last recovery has left it so.
+    /// The last way back has left it so.
     pub(super) blank: bool,
-    pub(super) attached: bool,
-    pub(super) detaching: bool,
 
     pub(super) epoch: Epoch,
     window_size: u64,
@@ -110,17 +103,11 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn new(id: DeviceId, config: DeviceConfig, window_size: u64) -> Device {
         Device {
-            id,
+            line: Line::new(id, Goal::Blank),
             config,
             stage: Stage::Expected,
             phase: Phase::Connect,
-            expected: DeviceState::Running,
-            asked: None,
-            suspicion: None,
-            recovery: None,
             blank: false,
-            attached: false,
-            detaching: false,
             epoch: Epoch(0),
             window_size,
             window: Window::new(window_size),
@@ -152,52 +139,6 @@ impl Device {
         Total { bytes: self.digest.bytes(), digest: self.digest.finish() }
     }
 
-    pub(super) fn ask(&mut self, request: Request, actions: &mut Vec<Action>) {
-        debug_assert_eq!(self.asked, None, "{}: one request at a time", self.id);
-        self.asked = Some(request);
-        actions.push(Action::Control { device: self.id, request });
-    }
-
-    /// Ends the resume fd's thread, if one runs.
-    pub(super) fn detach(&mut self, actions: &mut Vec<Action>) {
-        if self.attached && !self.detaching {
-            self.detaching = true;
-            actions.push(Action::Detach { device: self.id });
-        }
-    }
-
-    /// Notes an error to be looked into; the first one counts.
-    pub(super) fn suspect(&mut self, operation: Operation, errno: Option<i32>) {
-        if self.suspicion.is_none() {
-            self.suspicion = Some(DeviceAnswer {
-                operation,
-                errno,
-                cancelled: false,
-                expected: self.expected,
-                found: None,
-            });
-        }
-    }
-
-    /// Sets the device on its way to RUNNING and blank.
-    pub(super) fn recover(&mut self, actions: &mut Vec<Action>) {
-        if self.recovery.is_none() {
-            self.recovery = Some(Recovery::new(Goal::Blank));
-            self.detach(actions);
-        }
-        self.recovery_goes_on(actions);
-    }
-
-    /// Lets the way back go on once the device is quiet.
-    pub(super) fn recovery_goes_on(&mut self, actions: &mut Vec<Action>) {
-        if self.attached || self.asked.is_some() {
-            return;
-        }
-        if let Some(request) = self.recovery.as_mut().and_then(Recovery::quiet) {
-            self.ask(request, actions);
-        }
-    }
-
     /// Starts an epoch's books afresh.
     pub(super) fn start_epoch(&mut self, epoch: Epoch) {
         self.report.discarded_bytes += self.digest.bytes();
@@ -207,18 +148,24 @@ impl Device {
         self.ended = None;
         self.offset = 0;
         self.digest = StateDigest::new();
-        self.suspicion = None;
+        self.line.take_suspicion(None);
     }
 
-    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {
-        Completion {
-            device: self.id,
+    /// Its migration ends here.
+    pub(super) fn ends(&mut self, ending: Ending, fault: Option<Fault>) -> Action {
+        self.report.ending = Some(ending);
+        self.completion(ending, fault)
+    }
+
+    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Action {
+        Action::Notify(Notice::Completion(Completion {
+            device: self.line.id(),
             epoch: self.epoch,
             phase: self.phase,
             ending,
             fault,
             state_after: self.report.state_after,
             bytes: self.digest.bytes(),
-        }
+        }))
     }
 }

@@ -5,11 +5,9 @@
 use super::Receiver;
 use super::device::Stage as DeviceStage;
 use super::window::Entry;
-use crate::abort::Recovery;
 use crate::ids::DeviceId;
-use crate::machine::{Action, Notice};
+use crate::machine::Action;
 use crate::outcome::{Cause, Ending, Fault, Observation};
-use crate::vfio::state::DeviceState;
 use crate::wire::{DevicePlace, Discard, Frame};
 
 impl Receiver {
@@ -32,8 +30,7 @@ impl Receiver {
                 device.epoch, discard.discarded_bytes
             ),
         );
-        let completion = device.completion(Ending::Restarted, Some(fault));
-        actions.push(Action::Notify(Notice::Completion(completion)));
+        actions.push(device.completion(Ending::Restarted, Some(fault)));
         let slots = device.window.clear();
         device.held -= slots.len();
         for slot in slots {
@@ -49,33 +46,29 @@ impl Receiver {
         device.window.take();
         device.window.finish_one();
         device.stage = DeviceStage::Discarding;
-        device.recover(actions);
-        self.recovery_done(now_ns, id, actions);
+        device.line.recover(actions);
+        self.recovered(now_ns, id, actions);
     }
 
     /// Goes to RESUMING once the device is reset and its old slots are back.
     pub(super) fn discard_goes_on(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &self.devices[id.index()];
-        let ready = device.stage == DeviceStage::Discarding
-            && device.recovery.is_none()
-            && device.asked.is_none()
-            && device.held == 0;
+        let ready =
+            device.stage == DeviceStage::Discarding && device.line.is_free() && device.held == 0;
         if ready {
             self.enter_resuming(id, actions);
         }
     }
 
     /// Does what was to follow once a device's way back is at its end.
-    pub(super) fn recovery_done(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
+    pub(super) fn recovered(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
-        let Some(arrival) = device.recovery.as_ref().and_then(Recovery::done) else { return };
-        device.recovery = None;
+        let Some(arrival) = device.line.arrived() else { return };
         device.blank = arrival.reached;
         device.report.state_after = arrival.state;
         if device.stage != DeviceStage::Discarding {
             device.stage = DeviceStage::Gone;
         } else if arrival.reached {
-            device.expected = DeviceState::Running;
             self.discard_goes_on(id, actions);
         } else {
             let fault = Fault::device(
@@ -97,8 +90,7 @@ impl Receiver {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        device.attached = false;
-        device.detaching = false;
+        device.line.detached(actions);
         device.report.stuck |= stuck;
         if stuck && device.stage == DeviceStage::Discarding {
             // Its slots do not come back, and without them no byte of the new epoch may be taken.
@@ -112,8 +104,6 @@ impl Receiver {
             );
             self.lost(now_ns, fault, actions);
         }
-        let device = &mut self.devices[id.index()];
-        device.recovery_goes_on(actions);
-        self.recovery_done(now_ns, id, actions);
+        self.recovered(now_ns, id, actions);
     }
 }

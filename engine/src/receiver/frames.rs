@@ -125,7 +125,7 @@ impl Receiver {
             Some(Breach::Unexpected { kind: Kind::BEGIN, what: "the device has begun" })
         } else if begin.name != device.config.name {
             Some(Breach::Name {
-                device: device.id,
+                device: place.device,
                 found: begin.name.clone(),
                 expected: device.config.name.clone(),
             })
@@ -149,13 +149,15 @@ impl Receiver {
         fault: Fault,
         actions: &mut Vec<Action>,
     ) {
-        self.links.lost(stream);
+        let over = self.links.lost(now_ns, stream, fault);
         if let Some(owner) = self.receiving[stream.index()].take() {
             for slot in slots {
                 self.devices[owner.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        self.abort(now_ns, fault, actions);
+        if let Some(fault) = over {
+            self.abort(now_ns, fault, actions);
+        }
     }
 }

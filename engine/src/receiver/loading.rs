@@ -169,10 +169,10 @@ impl Receiver {
                     return;
                 }
                 Some(Entry::Chunk(..)) => {
-                    device.stage == DeviceStage::Loading && device.suspicion.is_none()
+                    device.stage == DeviceStage::Loading && device.line.is_well()
                 }
                 // A frame speaks of all data before it.
-                Some(Entry::Frame(_)) => device.writes == 0 && device.suspicion.is_none(),
+                Some(Entry::Frame(_)) => device.writes == 0 && device.line.is_well(),
                 Some(Entry::Coming(_)) | None => false,
             };
             if !ready {
@@ -248,7 +248,7 @@ impl Receiver {
                 self.take_in_order(now_ns, id, actions);
             }
             WriteResult::Corrupt(fault) => self.abort(now_ns, fault, actions),
-            WriteResult::Failed(errno) => device.suspect(Operation::Write, Some(errno)),
+            WriteResult::Failed(errno) => device.line.suspect(Operation::Write, Some(errno)),
             WriteResult::Cancelled => {}
         }
     }

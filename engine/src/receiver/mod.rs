@@ -34,7 +34,7 @@ use crate::machine::{
     Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
 };
 use crate::outcome::{Cause, Fault, Observation, Phase};
-use crate::wire::{Accept, Frame, Hello, Offer};
+use crate::wire::{Accept, Hello, Offer};
 use device::Device;
 
 /// What a receiver is made from.
@@ -145,7 +145,11 @@ impl Receiver {
                 );
                 self.abort(now_ns, fault, actions);
             }
-            Command::Message(bytes) => self.links.queue(Frame::Message(bytes)),
+            Command::Message(bytes) => {
+                if let Err(fault) = self.links.queue_message(bytes) {
+                    self.abort(now_ns, fault, actions);
+                }
+            }
             // The source's commands.
             Command::Switchover | Command::Discard(..) => {}
         }

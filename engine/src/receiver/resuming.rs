@@ -25,7 +25,7 @@ impl Receiver {
             let device = &mut self.devices[index];
             // A reset since the state was loaded has left the device running and blank.
             device.stage = DeviceStage::Rechecking;
-            device.ask(Request::GetState, actions);
+            device.line.ask(Request::GetState, actions);
         }
     }
 
@@ -34,10 +34,10 @@ impl Receiver {
         let device = &mut self.devices[id.index()];
         if several && device.config.capabilities.p2p {
             device.stage = DeviceStage::ToP2p;
-            device.ask(Request::SetState(DeviceState::RunningP2p), actions);
+            device.line.ask(Request::SetState(DeviceState::RunningP2p), actions);
         } else {
             device.stage = DeviceStage::ToRunning;
-            device.ask(Request::SetState(DeviceState::Running), actions);
+            device.line.ask(Request::SetState(DeviceState::Running), actions);
         }
     }
 
@@ -55,10 +55,8 @@ impl Receiver {
         self.stage = Stage::Telling { until_ns: now_ns + self.config.abort_bound_ns };
         self.links.queue(Frame::Running);
         for device in &mut self.devices {
-            device.report.ending = Some(Ending::Complete);
             device.report.state_after = Some(DeviceState::Running);
-            let completion = device.completion(Ending::Complete, None);
-            actions.push(Action::Notify(Notice::Completion(completion)));
+            actions.push(device.ends(Ending::Complete, None));
         }
     }
 

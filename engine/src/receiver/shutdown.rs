@@ -3,7 +3,7 @@
 use super::device::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Finish, Notice};
+use crate::machine::{Action, Finish};
 use crate::outcome::{Cause, Ending, Fault};
 use crate::wire::Frame;
 
@@ -46,8 +46,8 @@ impl Receiver {
                 device.stage = DeviceStage::Gone;
             } else {
                 device.stage = DeviceStage::Recovering;
-                device.recover(actions);
-                self.recovery_done(now_ns, DeviceId(index as u32), actions);
+                device.line.recover(actions);
+                self.recovered(now_ns, DeviceId(index as u32), actions);
             }
         }
         self.decode_next(actions);
@@ -80,12 +80,8 @@ impl Receiver {
 
     pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
-        for device in &mut self.devices {
-            if device.report.ending.is_none() {
-                device.report.ending = Some(Ending::Aborted);
-                let completion = device.completion(Ending::Aborted, fault.clone());
-                actions.push(Action::Notify(Notice::Completion(completion)));
-            }
+        for device in self.devices.iter_mut().filter(|device| device.report.ending.is_none()) {
+            actions.push(device.ends(Ending::Aborted, fault.clone()));
         }
         self.end(Finish { ending: Ending::Aborted, fault }, actions);
     }

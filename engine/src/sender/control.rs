@@ -2,6 +2,7 @@
 
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
+use crate::abort::state_of;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Estimate, Notice, Outgoing, Reply, Request};
 use crate::outcome::{Operation, Phase};
@@ -9,8 +10,8 @@ use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame};
 
-/// How much sooner a device is asked again when it promised data that has not come, and later when
-/// data flows: in parts and multiples of the configured interval.
+/// How much sooner a drained device is asked again when it promised data that has not come, and how
+/// much later at most while data flows: in parts and multiples of the configured interval.
 const PROMISED_PART: u64 = 4;
 const FLOWING_TIMES: u64 = 5;
 
@@ -30,59 +31,51 @@ impl Sender {
         let several = self.devices.len() > 1;
         let switchover = self.switchover;
         let device = &mut self.devices[id.index()];
-        if device.asked.is_some() || device.recovery.is_some() {
+        if !device.line.is_free() {
             return;
         }
-        if device.suspicion.is_some() {
-            if device.stage != DeviceStage::Classifying {
-                device.stage = DeviceStage::Classifying;
-                device.ask(Request::GetState, actions);
-            }
+        if device.line.looks_into(actions) {
+            device.stage = DeviceStage::Classifying;
             return;
         }
         let p2p = device.config.capabilities.p2p && several;
         match device.stage {
             DeviceStage::Held if switchover && p2p => {
                 device.stage = DeviceStage::ToP2p;
-                device.ask(Request::SetState(DeviceState::RunningP2p), actions);
+                device.line.ask(Request::SetState(DeviceState::RunningP2p), actions);
             }
             DeviceStage::PreCopy if switchover && p2p => {
                 device.stage = DeviceStage::ToP2p;
-                device.ask(Request::SetState(DeviceState::PreCopyP2p), actions);
+                device.line.ask(Request::SetState(DeviceState::PreCopyP2p), actions);
             }
             DeviceStage::Held | DeviceStage::PreCopy if switchover => {
                 device.stage = DeviceStage::Stopping;
-                device.ask(Request::SetState(DeviceState::StopCopy), actions);
+                device.line.ask(Request::SetState(DeviceState::StopCopy), actions);
             }
             DeviceStage::AtP2p if barrier => {
                 device.stage = DeviceStage::Stopping;
-                device.ask(Request::SetState(DeviceState::StopCopy), actions);
+                device.line.ask(Request::SetState(DeviceState::StopCopy), actions);
             }
             DeviceStage::Held if device.saves_in_precopy() => {
                 device.stage = DeviceStage::Entering;
-                device.ask(Request::SetState(DeviceState::PreCopy), actions);
+                device.line.ask(Request::SetState(DeviceState::PreCopy), actions);
             }
             DeviceStage::Held if !device.length_known => {
-                device.ask(Request::StopCopyLength, actions);
+                device.line.ask(Request::StopCopyLength, actions);
             }
             DeviceStage::PreCopy if device.ask_at_ns.is_some_and(|at| at <= now_ns) => {
                 device.ask_at_ns = None;
-                device.ask(Request::PrecopyInfo, actions);
+                device.line.ask(Request::PrecopyInfo, actions);
             }
             DeviceStage::StopCopy if device.ended && device.reads == 0 => {
                 device.stage = DeviceStage::Verifying;
-                device.ask(Request::GetState, actions);
+                device.line.ask(Request::GetState, actions);
             }
-            DeviceStage::LettingGo if !device.attached => {
-                device.ask(Request::SetState(DeviceState::Stop), actions);
+            DeviceStage::LettingGo if !device.line.is_attached() => {
+                device.line.ask(Request::SetState(DeviceState::Stop), actions);
             }
             _ => {}
         }
-    }
-
-    /// Asks drained devices whose time has come.
-    pub(super) fn ask_drained(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        self.advance(now_ns, actions);
     }
 
     pub(super) fn answered(
@@ -94,17 +87,8 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        debug_assert_eq!(device.asked, Some(request));
-        device.asked = None;
-        if device.recovery.is_some() {
-            if let Ok(Reply::Set { fd: true }) = result {
-                actions.push(Action::DropFd { device: id });
-            }
-            // None before the recovery has begun: then this answers what was asked before it.
-            if let Some(request) = device.recovery.as_mut().and_then(|r| r.answered(result)) {
-                device.ask(request, actions);
-            }
-            self.recovery_goes_on(now_ns, id, actions);
+        if device.line.answered(request, result, actions) {
+            self.recovered(now_ns, id, actions);
             return;
         }
         match (request, result) {
@@ -117,13 +101,11 @@ impl Sender {
                 // The target has the state; that this device would not stop changes nothing.
                 device.stage = DeviceStage::Gone;
             }
-            (Request::SetState(_), Err(errno)) => device.suspect(Operation::SetState, Some(errno)),
+            (Request::SetState(_), Err(errno)) => {
+                device.line.suspect(Operation::SetState, Some(errno))
+            }
             (Request::GetState, answer) => {
-                let found = match answer {
-                    Ok(Reply::State(state)) => Some(state),
-                    _ => None,
-                };
-                self.state_found(now_ns, id, found, actions);
+                self.state_found(now_ns, id, state_of(answer), actions);
             }
             (Request::PrecopyInfo, Ok(Reply::Info(info))) => {
                 self.precopy_info(now_ns, id, info, actions);
@@ -156,14 +138,12 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        let saving = device.attached;
-        device.expected = state;
+        let saving = device.line.is_attached();
         match (device.stage, fd) {
             (DeviceStage::Entering, true) => {
                 device.stage = DeviceStage::PreCopy;
                 self.attach(id, actions);
-                self.devices[id.index()].ask_at_ns =
-                    Some(now_ns + self.config.precopy_poll_ns * FLOWING_TIMES);
+                self.flows_from(now_ns, id);
                 self.enter_phase(id, Phase::PreCopy, actions);
                 self.mark_phase(id, DataPhase::PreCopy);
             }
@@ -191,7 +171,7 @@ impl Sender {
                     actions.push(Action::DropFd { device: id });
                 }
                 // A saving state without a data fd: nothing can be read from it.
-                device.suspect(Operation::SetState, None);
+                device.line.suspect(Operation::SetState, None);
             }
         }
     }
@@ -199,9 +179,8 @@ impl Sender {
     fn attach(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
         device.fresh = false;
-        device.attached = true;
         device.fd_bytes = 0;
-        actions.push(Action::Attach { device: id, epoch: device.epoch });
+        device.line.attach(device.epoch, actions);
     }
 
     /// The new session's fd is read in place of the old one's.
@@ -227,8 +206,7 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        if let Some(mut answer) = device.suspicion.take() {
-            answer.found = found;
+        if let Some(answer) = device.line.take_suspicion(found) {
             self.classified(now_ns, id, answer, actions);
         } else if device.stage == DeviceStage::Verifying {
             if found == Some(DeviceState::StopCopy) {
@@ -238,12 +216,8 @@ impl Sender {
                 device.enqueue(place.sequence, Outgoing::Frame(Frame::End(place, total)));
                 self.enter_phase(id, Phase::Load, actions);
             } else {
-                device.suspect(Operation::StateCheck, None);
-                let answer =
-                    device.suspicion.take().map(|a| crate::outcome::DeviceAnswer { found, ..a });
-                if let Some(answer) = answer {
-                    self.classified(now_ns, id, answer, actions);
-                }
+                let answer = device.line.answer(Operation::StateCheck, None, found);
+                self.classified(now_ns, id, answer, actions);
             }
         }
     }
@@ -256,6 +230,7 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let poll_ns = self.config.precopy_poll_ns;
+        self.flows_from(now_ns, id);
         let device = &mut self.devices[id.index()];
         device.pending_bytes = info.initial_bytes.saturating_add(info.dirty_bytes);
         if info.reinit {
@@ -266,22 +241,33 @@ impl Sender {
         if info.initial_bytes == 0 {
             device.initial_read();
         }
-        let waits = if device.pending_bytes == 0 {
+        if device.pending_bytes == 0 {
             device.promised = false;
-            poll_ns
         } else if device.drained && device.promised {
             // Promised and not there yet: the driver is still saving.
             device.drained = false;
-            poll_ns / PROMISED_PART
+            device.ask_at_ns = Some(now_ns + poll_ns / PROMISED_PART);
         } else {
             device.drained = false;
             device.promised = true;
-            poll_ns * FLOWING_TIMES
-        };
-        device.ask_at_ns = Some(now_ns + waits);
-        if device.stage == DeviceStage::PreCopy && device.suspicion.is_none() {
-            device.ask(Request::StopCopyLength, actions);
         }
+        if device.stage == DeviceStage::PreCopy && device.line.is_well() {
+            device.line.ask(Request::StopCopyLength, actions);
+        }
+    }
+
+    /// Data may come from now on. A device that is drained is asked at once; one whose read waits
+    /// for more than it has, instead of saying so, when nothing has come for an interval.
+    fn flows_from(&mut self, now_ns: u64, id: DeviceId) {
+        let device = &mut self.devices[id.index()];
+        device.ask_by_ns = now_ns + self.config.precopy_poll_ns * FLOWING_TIMES;
+        self.flows(now_ns, id);
+    }
+
+    /// Data came.
+    pub(super) fn flows(&mut self, now_ns: u64, id: DeviceId) {
+        let device = &mut self.devices[id.index()];
+        device.ask_at_ns = Some(device.ask_by_ns.min(now_ns + self.config.precopy_poll_ns));
     }
 
     /// Tells the embedder what the downtime would be, once every device has been asked.

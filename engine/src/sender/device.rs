@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::sending::UnderWay;
-use crate::abort::Recovery;
+use crate::abort::{Goal, Line};
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
-use crate::machine::{Action, Outgoing, Request};
+use crate::machine::{Action, Notice, Outgoing};
 use crate::outcome::{
-    Completion, DeviceAnswer, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
+    Completion, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
 };
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DevicePlace, Digest, Frame, StateDigest, Total};
@@ -93,23 +93,12 @@ const WAIT_NS_MIN: u64 = 100_000;
 
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) id: DeviceId,
+    pub(super) line: Line,
     pub(super) config: DeviceConfig,
     pub(super) stage: Stage,
     pub(super) phase: Phase,
-    /// The state that the last successful SET_STATE left it in.
-    pub(super) expected: DeviceState,
-    /// The request in flight.
-    pub(super) asked: Option<Request>,
-    /// What went wrong and has not been classified.
-    pub(super) suspicion: Option<DeviceAnswer>,
-    pub(super) recovery: Option<Recovery>,
     /// There is a new session's fd, which waits for the old one to be closed.
     pub(super) fresh: bool,
-    /// A data fd's thread runs.
-    pub(super) attached: bool,
-    /// It was asked to end.
-    pub(super) detaching: bool,
 
     pub(super) epoch: Epoch,
     pub(super) next: Sequence,
@@ -138,7 +127,9 @@ pub(super) struct Device {
     pub(super) ended: bool,
     /// Bytes that came out of this fd.
     pub(super) fd_bytes: u64,
+    /// When PRECOPY_INFO is asked, and how far data that flows may put that off.
     pub(super) ask_at_ns: Option<u64>,
+    pub(super) ask_by_ns: u64,
     pub(super) initial_sent: bool,
     /// The device has no initial data left, but reads that were under way when it said so may
     /// still bring the last of it: this many.
@@ -163,16 +154,10 @@ impl Device {
     pub(super) fn new(id: DeviceId, config: DeviceConfig) -> Device {
         let digest = StateDigest::new();
         Device {
-            id,
+            line: Line::new(id, Goal::KeepState),
             stage: Stage::Idle,
             phase: Phase::Connect,
-            expected: DeviceState::Running,
-            asked: None,
-            suspicion: None,
-            recovery: None,
             fresh: false,
-            attached: false,
-            detaching: false,
             epoch: Epoch(0),
             next: Sequence(0),
             credit: Sequence(1),
@@ -189,6 +174,7 @@ impl Device {
             ended: false,
             fd_bytes: 0,
             ask_at_ns: None,
+            ask_by_ns: 0,
             initial_sent: false,
             initial_reads: None,
             initial_unanswered: 0,
@@ -229,26 +215,12 @@ impl Device {
     }
 
     pub(super) fn ask_at_ns(&self) -> Option<u64> {
-        (self.stage == Stage::PreCopy && self.asked.is_none()).then_some(self.ask_at_ns).flatten()
-    }
-
-    pub(super) fn ask(&mut self, request: Request, actions: &mut Vec<Action>) {
-        debug_assert_eq!(self.asked, None, "{}: one request at a time", self.id);
-        self.asked = Some(request);
-        actions.push(Action::Control { device: self.id, request });
-    }
-
-    /// Ends the data fd's thread, if one runs.
-    pub(super) fn detach(&mut self, actions: &mut Vec<Action>) {
-        if self.attached && !self.detaching {
-            self.detaching = true;
-            actions.push(Action::Detach { device: self.id });
-        }
+        (self.stage == Stage::PreCopy && self.line.is_free()).then_some(self.ask_at_ns).flatten()
     }
 
     /// The next place in the device's sequence.
     pub(super) fn place(&mut self) -> DevicePlace {
-        let place = DevicePlace { device: self.id, epoch: self.epoch, sequence: self.next };
+        let place = DevicePlace { device: self.line.id(), epoch: self.epoch, sequence: self.next };
         self.next = self.next.next();
         place
     }
@@ -269,19 +241,6 @@ impl Device {
         self.waits_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= WAIT_NS_MIN)
     }
 
-    /// Notes an error to be looked into; the first one counts.
-    pub(super) fn suspect(&mut self, operation: Operation, errno: Option<i32>) {
-        if self.suspicion.is_none() {
-            self.suspicion = Some(DeviceAnswer {
-                operation,
-                errno,
-                cancelled: false,
-                expected: self.expected,
-                found: None,
-            });
-        }
-    }
-
     /// Forgets what waits to be sent or is being compressed, and returns the slots that waited.
     pub(super) fn drop_waiting(&mut self) -> Vec<SlotId> {
         self.encoding.clear();
@@ -299,7 +258,7 @@ impl Device {
     pub(super) fn read_failed(&mut self, errno: i32) {
         let operation = Operation::Read { first: self.fd_bytes == 0 };
         if !self.is_harmless(operation, errno) {
-            self.suspect(operation, Some(errno));
+            self.line.suspect(operation, Some(errno));
         }
     }
 
@@ -308,7 +267,7 @@ impl Device {
         if self.is_harmless(Operation::PrecopyInfo, errno) {
             self.ask_at_ns = Some(again_ns);
         } else {
-            self.suspect(Operation::PrecopyInfo, Some(errno));
+            self.line.suspect(Operation::PrecopyInfo, Some(errno));
         }
     }
 
@@ -345,13 +304,7 @@ impl Device {
     }
 
     fn is_harmless(&mut self, operation: Operation, errno: i32) -> bool {
-        let answer = DeviceAnswer {
-            operation,
-            errno: Some(errno),
-            cancelled: false,
-            expected: self.expected,
-            found: None,
-        };
+        let answer = self.line.answer(operation, Some(errno), None);
         self.harmless += 1;
         self.harmless <= HARMLESS_MAX && classify(answer).verdict != Verdict::Fault
     }
@@ -379,15 +332,21 @@ impl Device {
         self.stop_copy_bytes = None;
     }
 
-    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Completion {
-        Completion {
-            device: self.id,
+    /// Its migration ends here.
+    pub(super) fn ends(&mut self, ending: Ending, fault: Option<Fault>) -> Action {
+        self.report.ending = Some(ending);
+        self.completion(ending, fault)
+    }
+
+    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Action {
+        Action::Notify(Notice::Completion(Completion {
+            device: self.line.id(),
             epoch: self.epoch,
             phase: self.phase,
             ending,
             fault,
             state_after: self.report.state_after,
             bytes: self.digest.bytes(),
-        }
+        }))
     }
 }

@@ -140,16 +140,18 @@ impl Sender {
     }
 
     fn hand_over_if_all_loaded(&mut self, actions: &mut Vec<Action>) {
-        if self.devices.iter().any(|device| device.stage != DeviceStage::Loaded) {
+        let loaded = self.devices.iter().all(|device| device.stage == DeviceStage::Loaded);
+        if !loaded || self.links.doubt().is_some() {
             return;
         }
         // From here on the target may run: this host must not let its devices run again unless
         // the target says that it will not.
         self.stage = Stage::Handover;
+        self.links.part();
         self.links.queue(Frame::Handover);
         self.links.pump(actions);
         for index in 0..self.devices.len() {
-            let id = self.devices[index].id;
+            let id = self.devices[index].line.id();
             self.enter_phase(id, Phase::Handover, actions);
             self.let_go(id, actions);
         }
@@ -167,16 +169,14 @@ impl Sender {
         fault: Fault,
         actions: &mut Vec<Action>,
     ) {
-        self.links.lost(stream);
-        // The target's last word may still come on another stream.
-        let waits = self.stage == Stage::Handover && !self.links.all_lost();
+        let over = self.links.lost(now_ns, stream, fault);
         if let Some(owner) = self.stream_owner[stream.index()].take() {
             for slot in slots {
                 self.devices[owner.index()].held -= 1;
                 self.slots.put(slot);
             }
         }
-        if !waits {
+        if let Some(fault) = over {
             self.abort(now_ns, fault, actions);
         }
     }

@@ -21,6 +21,8 @@ mod saving;
 mod sending;
 mod shutdown;
 mod switchover;
+#[cfg(test)]
+mod tests;
 
 pub use device::{DeviceConfig, DeviceReport};
 
@@ -165,7 +167,14 @@ impl Sender {
                 );
                 self.abort(now_ns, fault, actions);
             }
-            Command::Message(bytes) => self.links.queue(crate::wire::Frame::Message(bytes)),
+            Command::Message(bytes) => match self.links.queue_message(bytes) {
+                // No reason not to be told that the target runs.
+                Err(fault) if self.stage == Stage::Handover => {
+                    tracing::warn!(%fault, "after the handover; the message is not sent");
+                }
+                Err(fault) => self.abort(now_ns, fault, actions),
+                Ok(()) => {}
+            },
             Command::Discard(device, fault) => {
                 if device.index() < self.devices.len() {
                     self.epoch_lost(now_ns, device, fault, actions);
@@ -185,9 +194,7 @@ impl Sender {
         }
         if let Err(fault) = self.links.tick(now_ns) {
             self.abort(now_ns, fault, actions);
-            return;
         }
-        self.ask_drained(now_ns, actions);
     }
 
     fn enter_phase(&mut self, device: DeviceId, phase: Phase, actions: &mut Vec<Action>) {

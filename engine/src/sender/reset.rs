@@ -4,11 +4,10 @@
 use super::connect::OPENERS;
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
-use crate::abort::{Goal, Recovery};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Notice};
+use crate::machine::Action;
 use crate::outcome::{
-    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase, classify,
+    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase,
 };
 use crate::vfio::state::DeviceState;
 use crate::wire::{Discard, Frame};
@@ -29,10 +28,9 @@ impl Sender {
         answer: DeviceAnswer,
         actions: &mut Vec<Action>,
     ) {
-        let finding = classify(answer);
-        let fault =
-            Fault::device(id, finding.cause, finding.observed, answer.errno, finding.message);
-        self.devices[id.index()].report.state_after = answer.found;
+        let device = &mut self.devices[id.index()];
+        device.report.state_after = answer.found;
+        let fault = device.line.fault(answer);
         self.epoch_lost(now_ns, id, fault, actions);
     }
 
@@ -47,26 +45,15 @@ impl Sender {
     ) {
         let device = &mut self.devices[id.index()];
         // A read may have failed before: then that is how it was first seen.
-        let earlier = device.suspicion.take();
-        let seen = earlier.unwrap_or(DeviceAnswer {
-            operation: Operation::UnexpectedFd,
-            errno: None,
-            cancelled: false,
-            expected: DeviceState::PreCopy,
-            found: None,
-        });
-        let answer = DeviceAnswer { found: Some(DeviceState::Running), ..seen };
-        let finding = classify(answer);
-        let fault = Fault::device(
-            id,
-            Cause::DeviceReset,
-            finding.observed,
-            answer.errno,
-            format!(
-                "SET_STATE({state}) gave a new data fd: the device was reset and the PRE_COPY \
-                 state that was sent is worthless"
-            ),
+        let found = Some(DeviceState::Running);
+        let earlier = device.line.take_suspicion(found);
+        let answer =
+            earlier.unwrap_or_else(|| device.line.answer(Operation::UnexpectedFd, None, found));
+        let message = format!(
+            "SET_STATE({state}) gave a new data fd: the device was reset and the PRE_COPY state \
+             that was sent is worthless"
         );
+        let fault = Fault { cause: Cause::DeviceReset, message, ..device.line.fault(answer) };
         device.report.state_after = Some(state);
         let next = self.choose_next(id, &fault);
         if state == DeviceState::StopCopy && next != Next::Abort {
@@ -75,7 +62,7 @@ impl Sender {
             let device = &mut self.devices[id.index()];
             device.stage = DeviceStage::Reusing;
             device.fresh = true;
-            device.detach(actions);
+            device.line.detach(actions);
         } else {
             actions.push(Action::DropFd { device: id });
             self.epoch_lost(now_ns, id, fault, actions);
@@ -129,10 +116,9 @@ impl Sender {
         let switchover = self.switchover;
         self.forget_under_way(id);
         let device = &mut self.devices[id.index()];
-        let completion = device.completion(Ending::Restarted, Some(fault));
-        actions.push(Action::Notify(Notice::Completion(completion)));
+        actions.push(device.completion(Ending::Restarted, Some(fault)));
         device.restarts += 1;
-        device.suspicion = None;
+        device.line.take_suspicion(None);
         let discarded_bytes = device.digest.bytes();
         self.drop_waiting(id);
         let device = &mut self.devices[id.index()];
@@ -162,8 +148,7 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        device.attached = false;
-        device.detaching = false;
+        device.line.detached(actions);
         device.report.stuck |= stuck;
         if stuck && matches!(device.stage, DeviceStage::Restarting | DeviceStage::Reusing) {
             // Its slots are not there for a new epoch, nor does its end in this one.
@@ -177,12 +162,11 @@ impl Sender {
             );
             self.abort(now_ns, fault, actions);
         }
-        let device = &mut self.devices[id.index()];
-        if device.recovery.is_some() {
-            self.recovery_goes_on(now_ns, id, actions);
-        } else if device.stage == DeviceStage::Reusing {
+        if self.devices[id.index()].stage == DeviceStage::Reusing {
             self.attach_stop_copy(id, actions);
             self.enter_phase(id, Phase::StopCopy, actions);
+        } else {
+            self.recovered(now_ns, id, actions);
         }
     }
 
@@ -192,33 +176,16 @@ impl Sender {
         if std::mem::take(&mut device.fresh) {
             actions.push(Action::DropFd { device: id });
         }
-        if device.recovery.is_none() {
-            device.recovery = Some(Recovery::new(Goal::KeepState));
-            device.detach(actions);
-        }
-        self.recovery_goes_on(now_ns, id, actions);
+        device.line.recover(actions);
+        self.recovered(now_ns, id, actions);
     }
 
-    /// Lets a device's way back go on, and does what was to follow once it is there.
-    pub(super) fn recovery_goes_on(
-        &mut self,
-        now_ns: u64,
-        id: DeviceId,
-        actions: &mut Vec<Action>,
-    ) {
+    /// Does what was to follow once a device's way back is at its end.
+    pub(super) fn recovered(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
-        let Some(recovery) = &mut device.recovery else { return };
-        if !device.attached
-            && device.asked.is_none()
-            && let Some(request) = recovery.quiet()
-        {
-            device.ask(request, actions);
-        }
-        let Some(arrival) = device.recovery.as_ref().and_then(Recovery::done) else { return };
+        let Some(arrival) = device.line.arrived() else { return };
         device.report.state_after = arrival.state;
-        device.recovery = None;
         if device.stage == DeviceStage::Restarting && arrival.reached {
-            device.expected = DeviceState::Running;
             device.stage = DeviceStage::Held;
             let phase = if self.switchover { Phase::Stop } else { Phase::Start };
             self.enter_phase(id, phase, actions);

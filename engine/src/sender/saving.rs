@@ -39,16 +39,15 @@ impl Sender {
                 DeviceStage::StopCopy => DataPhase::StopCopy,
                 _ => continue,
             };
-            let readable = device.attached
+            let readable = device.line.is_attached()
+                && device.line.is_well()
                 && !device.drained
-                && !device.ended
-                && device.suspicion.is_none()
-                && device.recovery.is_none();
+                && !device.ended;
             while readable && device.reads < READ_AHEAD {
                 let Some(slot) = self.slots.take_for_device(device.held) else { break };
                 device.held += 1;
                 device.reads += 1;
-                actions.push(Action::Read { device: device.id, slot, phase });
+                actions.push(Action::Read { device: device.line.id(), slot, phase });
             }
         }
     }
@@ -64,15 +63,15 @@ impl Sender {
     ) {
         let device = &mut self.devices[id.index()];
         device.reads -= 1;
-        let dead = epoch != device.epoch
-            || device.suspicion.is_some()
-            || device.recovery.is_some()
-            || self.stage != Stage::Active;
+        let dead = epoch != device.epoch || !device.line.is_well() || self.stage != Stage::Active;
         match result {
             ReadResult::Chunk { bytes, zero, hash } if !dead => {
                 device.fd_bytes += u64::from(bytes);
                 device.promised = false;
                 device.harmless = 0;
+                if !device.drained {
+                    self.flows(now_ns, id);
+                }
                 self.chunk(now_ns, id, slot, bytes, zero, hash, actions);
                 self.devices[id.index()].initial_read_back();
                 return;
@@ -106,9 +105,8 @@ impl Sender {
     /// The data fd of a drained device is dead: why, the device's state tells.
     pub(super) fn hung_up(&mut self, id: DeviceId, epoch: Epoch) {
         let device = &mut self.devices[id.index()];
-        let current = epoch == device.epoch && device.attached && !device.detaching;
-        if current && device.recovery.is_none() && self.stage == Stage::Active {
-            device.suspect(Operation::Poll, None);
+        if epoch == device.epoch && device.line.is_attached() && self.stage == Stage::Active {
+            device.line.suspect(Operation::Poll, None);
         }
     }
 

@@ -60,7 +60,7 @@ impl Sender {
         self.devices
             .iter()
             .filter(|device| device.sendable().is_some())
-            .map(|device| (device.served.max(self.service), device.id))
+            .map(|device| (device.served.max(self.service), device.line.id()))
             .min()
     }
 

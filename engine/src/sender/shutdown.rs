@@ -3,7 +3,7 @@
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Finish, Notice};
+use crate::machine::{Action, Finish};
 use crate::outcome::{Cause, Ending, Fault, Observation};
 use crate::wire::Frame;
 
@@ -38,7 +38,7 @@ impl Sender {
                 device.stage = DeviceStage::Gone;
             } else {
                 device.stage = DeviceStage::Recovering;
-                let id = device.id;
+                let id = device.line.id();
                 self.recover(now_ns, id, actions);
             }
         }
@@ -64,12 +64,8 @@ impl Sender {
     /// it.
     pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
-        for device in &mut self.devices {
-            if device.report.ending.is_none() {
-                device.report.ending = Some(Ending::Aborted);
-                let completion = device.completion(Ending::Aborted, fault.clone());
-                actions.push(Action::Notify(Notice::Completion(completion)));
-            }
+        for device in self.devices.iter_mut().filter(|device| device.report.ending.is_none()) {
+            actions.push(device.ends(Ending::Aborted, fault.clone()));
         }
         self.end(Finish { ending: Ending::Aborted, fault }, actions);
     }

@@ -6,7 +6,7 @@
 use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Finish, Notice};
+use crate::machine::{Action, Finish};
 use crate::outcome::{Ending, Fault, Phase};
 
 impl Sender {
@@ -25,7 +25,7 @@ impl Sender {
     pub(super) fn let_go(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
         device.stage = DeviceStage::LettingGo;
-        device.detach(actions);
+        device.line.detach(actions);
     }
 
     /// The target's word: nothing can undo the migration any more, neither the streams, which the
@@ -51,10 +51,8 @@ impl Sender {
         let fault = self.fault.clone();
         let ending = if fault.is_none() { Ending::Complete } else { Ending::Unconfirmed };
         for device in &mut self.devices {
-            device.report.ending = Some(ending);
-            device.report.state_after = Some(device.expected);
-            let completion = device.completion(ending, fault.clone());
-            actions.push(Action::Notify(Notice::Completion(completion)));
+            device.report.state_after = Some(device.line.expected());
+            actions.push(device.ends(ending, fault.clone()));
         }
         self.end(Finish { ending, fault }, actions);
     }

@@ -123,9 +123,15 @@ impl SimDevice {
     }
 
     /// All data fds are dead from now on.
-    pub(crate) fn disable(&mut self) {
+    fn disable(&mut self) {
         self.sessions.iter_mut().for_each(|session| session.alive = false);
         self.resumes.iter_mut().for_each(|resume| resume.alive = false);
+    }
+
+    /// Saving fails behind the fd of this session, and the fd is dead from now on; the device's
+    /// state stays as it is. A newer session does not know the old one's fd.
+    pub(crate) fn save_fails(&mut self, session: usize) {
+        self.sessions[session].alive = false;
     }
 
     /// SET_STATE. The number of the session behind the new fd, if there is one. With `fails_at`

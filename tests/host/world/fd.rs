@@ -68,9 +68,9 @@ impl DataFd {
         }
     }
 
-    /// It has one that nobody has given up yet: only a cancel can end that.
+    /// It has one that nobody has given up yet: only a cancel, or the bound of one, can end that.
     pub(crate) fn holds_up(&self) -> bool {
-        self.is_stuck() && !self.stopping
+        self.is_stuck() && !self.given_up
     }
 
     pub(crate) fn is_stuck(&self) -> bool {
@@ -182,7 +182,7 @@ impl World {
                     _ if cancelled => None,
                     (Some(errno), _) => Some(Got::Errno(errno)),
                     (None, Some(errno)) => {
-                        device.sim.disable();
+                        device.sim.save_fails(session);
                         Some(Got::Errno(errno))
                     }
                     (None, None) => {

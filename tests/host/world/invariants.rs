@@ -73,14 +73,12 @@ impl World {
         if self.is_tampered() || self.plan.devices[id.index()].reinit {
             return Ok(());
         }
-        let source = &self.sides[SOURCE].devices[id.index()];
+        let [source, target] = self.sides.each_ref().map(|side| &side.devices[id.index()]);
         let session = source.epochs.get(&epoch).map(|session| &source.sim.sessions[*session]);
-        let resume = self.sides[TARGET].devices[id.index()].sim.resumes.last();
-        let (Some(session), Some(resume)) = (session, resume) else { return Ok(()) };
-        if resume.epoch.is_some_and(|of| of != epoch) {
-            return Ok(());
-        }
-        let (loaded, initial) = (resume.bytes.len(), session.initial_end);
+        // Not the last one: the frame may have waited for a stream until after a discard.
+        let fd = target.fds.iter().find(|fd| fd.epoch == epoch);
+        let (Some(session), Some(fd)) = (session, fd) else { return Ok(()) };
+        let (loaded, initial) = (target.sim.resumes[fd.session].bytes.len(), session.initial_end);
         ensure!(
             loaded >= initial,
             "initial data is loaded when it is said to be",
@@ -315,7 +313,7 @@ impl World {
             Cause::DeviceError => allowed.error[h] || allowed.failure[h],
             Cause::PeerAbort => peer.is_some_and(|peer| peer.cause != Cause::PeerAbort),
             Cause::PeerMisbehaviour => allowed.damage,
-            Cause::Network => allowed.network || allowed.damage || peer.is_some(),
+            Cause::Network => allowed.network || allowed.damage || !self.sides[1 - h].gave_word,
             Cause::Cancelled => allowed.cancel[h],
             Cause::Local => allowed.local[h],
             _ => false,

@@ -144,7 +144,8 @@ fn by_invariant(failures: &[(u64, String)]) -> BTreeMap<&str, Vec<u64>> {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, and not {text:?}")))
 }
 
 fn seeds() -> u64 {

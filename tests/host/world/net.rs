@@ -84,7 +84,11 @@ impl World {
             self.schedule.after(self.plan.network_ns(id), Occurrence::LostSeen(h, id));
             return Ok(());
         }
+        let mut said = false;
         match &what {
+            Outgoing::Frame(Frame::Abort(_)) => {
+                said |= std::mem::replace(&mut self.sides[h].gave_word, true) && self.plan.one_word;
+            }
             Outgoing::Frame(Frame::InitialDataLoaded { device, epoch }) => {
                 self.check_initial(*device, *epoch)?;
             }
@@ -110,7 +114,7 @@ impl World {
                 Packet::Data(header, body)
             }
         };
-        for packet in self.tampered(h, packet) {
+        for packet in self.tampered(h, packet).into_iter().filter(|_| !said) {
             let packet = self.damaged(h, packet);
             self.put(h, id, packet);
         }

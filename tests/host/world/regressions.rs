@@ -1,6 +1,22 @@
 //! Seeds that have found something, and what. They run first.
 
-pub(crate) const REGRESSIONS: &[(u64, &str)] = &[];
+pub(crate) const REGRESSIONS: &[(u64, &str)] = &[
+    (
+        50_398,
+        "a read that failed on a discarded session's fd killed the session after it, whose reads \
+         then gave 0: the world's fault, no driver does that",
+    ),
+    (
+        108_258,
+        "the word that initial data is loaded waited for a stream until after a discard, and was \
+         held against the new epoch: the world's fault",
+    ),
+    (
+        109_708,
+        "patience ended while the thread of a stuck write had just been told to end: the world's \
+         fault",
+    ),
+];
 
 /// The same with a hostile peer.
 pub(crate) const HOSTILE: &[(u64, &str)] = &[];

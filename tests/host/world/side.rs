@@ -106,6 +106,8 @@ pub(crate) struct Side {
     pub(crate) limits: WireLimits,
     pub(crate) connected: bool,
     pub(crate) handed_over: bool,
+    /// It has sent its abort.
+    pub(crate) gave_word: bool,
     pub(crate) finish: Option<Finish>,
     pub(crate) finished_ns: u64,
     /// It was cancelled, and has until then.
@@ -172,6 +174,7 @@ impl Side {
             )),
             connected: false,
             handed_over: false,
+            gave_word: false,
             finish: None,
             finished_ns: 0,
             ends_by_ns: None,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, StreamId};
+use vfio_ferry::limits::MESSAGES_WAITING_MAX;
 use vfio_ferry::machine::{Command, Event};
 use vfio_ferry::outcome::{Cause, Fault, Observation, Phase};
 
@@ -232,8 +233,13 @@ impl World {
                 self.command(SOURCE, Command::Discard(id, fault))?;
             }
             Happening::Message(host) => {
-                self.sent_messages[host] += 1;
-                self.command(host, Command::Message(Bytes::from_static(b"message")))?;
+                // Now and then more than may wait.
+                let burst = self.steps.is_multiple_of(8);
+                self.allowed.local[host] |= burst;
+                for _ in 0..if burst { 2 * MESSAGES_WAITING_MAX as u64 } else { 1 } {
+                    self.sent_messages[host] += 1;
+                    self.command(host, Command::Message(Bytes::from_static(b"message")))?;
+                }
             }
             Happening::Local(host) => {
                 self.allowed.local[host] = true;

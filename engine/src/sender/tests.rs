@@ -1,0 +1,135 @@
+//! When a device in PRE_COPY is asked for its PRECOPY_INFO. Everything else of the sender is tried
+//! in the simulated world, `tests/host/world`.
+
+use super::*;
+use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
+use crate::machine::{ReadResult, Reply, Request};
+use crate::outcome::DeviceOptions;
+use crate::vfio::device::PrecopyInfo;
+use crate::vfio::state::{Capabilities, DeviceState};
+use crate::wire::{Features, Frame};
+
+const DEVICE: DeviceId = DeviceId(0);
+const POLL_NS: u64 = 20_000_000;
+
+/// A sender with one device.
+struct Run {
+    sender: Sender,
+    now_ns: u64,
+    /// What the device is asked, and the slots that wait for its data.
+    asked: Option<Request>,
+    slots: VecDeque<SlotId>,
+}
+
+impl Run {
+    /// The device has just entered PRE_COPY.
+    fn precopy() -> Run {
+        let device = DeviceConfig {
+            name: "device".to_owned(),
+            capabilities: Capabilities { p2p: false, precopy: true },
+            options: DeviceOptions::default(),
+        };
+        let sender = Sender::new(SenderConfig {
+            devices: vec![device],
+            links: LinksConfig { streams: 1, silence_ns: 1_000 * POLL_NS },
+            session: 1,
+            chunk_bytes: 4096,
+            workers: 1,
+            slots_per_device: 8,
+            policy: Policy::Raw,
+            precopy_poll_ns: POLL_NS,
+            abort_bound_ns: POLL_NS,
+        });
+        let mut run = Run { sender, now_ns: 0, asked: None, slots: VecDeque::new() };
+        run.feed(Event::Start);
+        let (version, features) = (1, Features::NONE);
+        let accept = Accept { version, chunk_bytes: 4096, features, session: 1 };
+        run.feed(Event::Frame { stream: StreamId(0), frame: Frame::Accept(accept) });
+        run.answer(Request::SetState(DeviceState::PreCopy), Reply::Set { fd: true });
+        run
+    }
+
+    fn feed(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.sender.handle(self.now_ns, event, &mut actions);
+        for action in actions {
+            match action {
+                Action::Control { request, .. } => self.asked = Some(request),
+                Action::Read { slot, .. } => self.slots.push_back(slot),
+                _ => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request, reply: Reply) {
+        assert_eq!(self.asked.take(), Some(request));
+        self.feed(Event::Control { device: DEVICE, request, result: Ok(reply) });
+    }
+
+    fn informed(&mut self, dirty_bytes: u64) {
+        let info = PrecopyInfo { dirty_bytes, ..PrecopyInfo::default() };
+        self.answer(Request::PrecopyInfo, Reply::Info(info));
+        self.answer(Request::StopCopyLength, Reply::Length(1));
+    }
+
+    fn read(&mut self, result: ReadResult) {
+        let slot = self.slots.pop_front().expect("a read is under way");
+        self.feed(Event::Read { device: DEVICE, epoch: Epoch(0), slot, result });
+    }
+
+    fn chunk(&mut self) {
+        self.read(ReadResult::Chunk { bytes: 1, zero: true, hash: 1 });
+    }
+
+    /// Lets time go on until the device is asked; how long that took.
+    fn waits_ns(&mut self) -> u64 {
+        let since_ns = self.now_ns;
+        while self.asked.is_none() {
+            self.now_ns = self.sender.deadline_ns().expect("it goes on");
+            self.feed(Event::Tick);
+        }
+        assert_eq!(self.asked, Some(Request::PrecopyInfo));
+        self.now_ns - since_ns
+    }
+}
+
+#[test]
+fn a_device_is_asked_as_soon_as_it_is_drained() {
+    let mut run = Run::precopy();
+    run.chunk();
+    assert_eq!(run.asked, None, "there may be more");
+    run.read(ReadResult::Empty);
+    assert_eq!(run.waits_ns(), 0);
+    // Promised and there: at once again, when it is read.
+    run.informed(1);
+    run.chunk();
+    run.read(ReadResult::Empty);
+    assert_eq!(run.waits_ns(), 0);
+    // Nothing new.
+    run.informed(0);
+    assert_eq!(run.waits_ns(), POLL_NS);
+    // Promised, and still being saved.
+    run.informed(1);
+    run.read(ReadResult::Empty);
+    assert_eq!(run.waits_ns(), POLL_NS / 4);
+}
+
+#[test]
+fn a_device_whose_read_waits_is_asked_when_nothing_has_come_for_an_interval() {
+    let mut run = Run::precopy();
+    assert_eq!(run.waits_ns(), POLL_NS);
+    run.informed(1);
+    run.now_ns += POLL_NS / 2;
+    run.chunk();
+    assert_eq!(run.waits_ns(), POLL_NS);
+}
+
+#[test]
+fn a_device_whose_data_flows_is_asked_now_and_then() {
+    let mut run = Run::precopy();
+    while run.asked.is_none() {
+        run.now_ns += POLL_NS / 2;
+        run.chunk();
+    }
+    assert_eq!(run.now_ns, 5 * POLL_NS);
+}
