@@ -1,12 +1,14 @@
 //! The source of a small VMM: migrates one device away.
 //!
-//! `cargo run --example source -- ADDRESS [SYSFS-PATH]`: a real device by its sysfs path, or
-//! without one a demonstration device with 64 MiB of state. Start `target` first.
+//! `cargo run --example source -- ADDRESS PATH`: a real device by its folder in sysfs, or a file,
+//! which is then the state of a demonstration device. Start `target` first.
 
 #[path = "demo/mod.rs"]
 mod demo;
 
 use std::error::Error;
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,15 +18,12 @@ use vfio_ferry::vfio::VfioDevice;
 use vfio_ferry::vfio::device::MigrationDevice;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().ok_or("usage: source ADDRESS [SYSFS-PATH]")?;
-    let device: Arc<dyn MigrationDevice> = match arguments.next() {
-        Some(path) => Arc::new(VfioDevice::open(path)?),
-        None => {
-            let demo = demo::Demo::new(&vec![7; 64 << 20])?;
-            println!("{} bytes of state are to leave", demo.content()?.len());
-            demo
-        }
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, address, path] = &arguments[..] else { Err("usage: source ADDRESS PATH")? };
+    let device: Arc<dyn MigrationDevice> = if Path::new(path).is_dir() {
+        Arc::new(VfioDevice::open(path)?)
+    } else {
+        demo::Demo::over(File::open(path)?)
     };
     let options = DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() };
     let device = SourceDevice { name: "net0".to_owned(), device, options };

@@ -1,13 +1,15 @@
 //! The target of a small VMM: takes one device in.
 //!
-//! `cargo run --example target -- ADDRESS [SYSFS-PATH]`: a real device by its sysfs path, or
-//! without one a demonstration device.
+//! `cargo run --example target -- ADDRESS PATH`: a real device by its folder in sysfs, or a file
+//! that takes in the state of a demonstration device.
 
 #[path = "demo/mod.rs"]
 mod demo;
 
 use std::error::Error;
+use std::fs::File;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +18,14 @@ use vfio_ferry::vfio::VfioDevice;
 use vfio_ferry::vfio::device::MigrationDevice;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().ok_or("usage: target ADDRESS [SYSFS-PATH]")?;
-    let mut demo = None;
-    let device: Arc<dyn MigrationDevice> = match arguments.next() {
-        Some(path) => Arc::new(VfioDevice::open(path)?),
-        None => demo.insert(demo::Demo::new(&[])?).clone(),
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, address, path] = &arguments[..] else { Err("usage: target ADDRESS PATH")? };
+    let device: Arc<dyn MigrationDevice> = if Path::new(path).is_dir() {
+        Arc::new(VfioDevice::open(path)?)
+    } else {
+        demo::Demo::over(
+            File::options().read(true).write(true).create(true).truncate(true).open(path)?,
+        )
     };
     let device = TargetDevice { name: "net0".to_owned(), device };
     let listener = TcpListener::bind(address)?;
@@ -35,9 +39,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         {
             return Err(fault.to_string().into());
         }
-    }
-    if let Some(demo) = demo {
-        println!("{} bytes of state arrived", demo.content()?.len());
     }
     // The device is in RUNNING: here a VMM starts its vCPUs.
     Ok(())

@@ -22,7 +22,12 @@ impl Demo {
         let fd = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC)?;
         let mut content = File::from(fd);
         content.write_all(state)?;
-        Ok(Arc::new(Demo { state: Mutex::new(DeviceState::Running), content }))
+        Ok(Demo::over(content))
+    }
+
+    /// A running device whose state is this file's content.
+    pub(crate) fn over(content: File) -> Arc<Demo> {
+        Arc::new(Demo { state: Mutex::new(DeviceState::Running), content })
     }
 
     /// The device's state.
