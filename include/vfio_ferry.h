@@ -974,7 +974,8 @@ typedef struct vferry_event {
      */
     uint64_t payload_bytes;
     /**
-     * Bytes of PRE_COPY data that the devices report as still to be read.
+     * Bytes of PRE_COPY data that the devices report as still to be read, and those that were read
+     * and have not been sent.
      */
     uint64_t pending_bytes;
     /**

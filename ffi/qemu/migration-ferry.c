@@ -77,7 +77,10 @@ typedef struct VFIOFerry {
     QLIST_ENTRY(VFIOFerry) next;
 } VFIOFerry;
 
-/* The source's, and what the return path's thread may push to. */
+/*
+ * The source's. Only the thread that holds the BQL or migrates changes the
+ * list; the lock keeps a session alive while the return path's thread pushes.
+ */
 static QemuMutex leaving_lock;
 static QLIST_HEAD(, VFIOFerry) leaving = QLIST_HEAD_INITIALIZER(leaving);
 
@@ -87,17 +90,6 @@ static void __attribute__((constructor)) vfio_ferry_init(void)
 }
 
 /* --- what is common to both hosts ---------------------------------------- */
-
-/* Says why the last call of the library failed. Always false. */
-static bool vfio_ferry_error(VFIODevice *vbasedev, const char *what,
-                             Error **errp)
-{
-    char text[VFERRY_TEXT_BYTES] = "";
-
-    vferry_last_error(text, sizeof(text));
-    error_setg(errp, "%s: vfio-ferry: %s: %s", vbasedev->name, what, text);
-    return false;
-}
 
 static uint32_t vfio_ferry_on_reset(const char *name)
 {
@@ -190,7 +182,11 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
         }
     }
     if (!ok) {
-        vfio_ferry_error(vbasedev, "cannot start", errp);
+        char text[VFERRY_TEXT_BYTES] = "";
+
+        vferry_last_error(text, sizeof(text));
+        error_setg(errp, "%s: vfio-ferry cannot start: %s", vbasedev->name,
+                   text);
         vferry_options_free(&options);
         vfio_ferry_free(ferry);
         return NULL;
@@ -379,19 +375,30 @@ static void vfio_ferry_serve_locked(VFIOFerry *ferry)
     }
 }
 
-/* Waits until there is something to hear, to do or to pull. */
+/*
+ * Waits until there is something to hear or to pull, or something to do: for
+ * this device, and once the VM has stopped for all that leave with it.
+ */
 static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
 {
-    GPollFD fds[3] = {};
-    int i;
+    GPollFD fds[2 + VFERRY_DEVICES_MAX] = {};
+    VFIOFerry *each;
+    int i, count = 0;
 
-    vferry_session_event_fd(ferry->session, &fds[0].fd);
-    vferry_device_event_fd(ferry->device, &fds[1].fd);
-    vferry_channel_fd(ferry->channel, &fds[2].fd);
-    for (i = 0; i < ARRAY_SIZE(fds); i++) {
+    vferry_session_event_fd(ferry->session, &fds[count++].fd);
+    vferry_channel_fd(ferry->channel, &fds[count++].fd);
+    vferry_device_event_fd(ferry->device, &fds[count++].fd);
+    if (ferry->switched_over) {
+        QLIST_FOREACH(each, &leaving, next) {
+            if (each != ferry && count < ARRAY_SIZE(fds)) {
+                vferry_device_event_fd(each->device, &fds[count++].fd);
+            }
+        }
+    }
+    for (i = 0; i < count; i++) {
         fds[i].events = G_IO_IN;
     }
-    g_poll(fds, ARRAY_SIZE(fds), timeout_ms);
+    g_poll(fds, count, timeout_ms);
 }
 
 /* --- source -------------------------------------------------------------- */
@@ -505,11 +512,21 @@ static size_t vfio_ferry_put(QEMUFile *f, VFIOFerry *ferry, size_t most)
 static ssize_t vfio_ferry_turn(QEMUFile *f, VFIOFerry *ferry, size_t most,
                                Error **errp)
 {
+    VFIOFerry *each;
+
     vfio_ferry_hear(ferry);
     if (!vfio_ferry_is_well(ferry, errp)) {
+        /* The last of it tells the target why. */
+        vfio_ferry_put(f, ferry, SIZE_MAX);
+        qemu_fflush(f);
         return -EIO;
     }
     vfio_ferry_serve_locked(ferry);
+    if (ferry->switched_over) {
+        QLIST_FOREACH(each, &leaving, next) {
+            vfio_ferry_serve_locked(each);
+        }
+    }
     return vfio_ferry_put(f, ferry, most);
 }
 
@@ -596,7 +613,6 @@ int vfio_ferry_save_complete(QEMUFile *f, VFIODevice *vbasedev)
         if (!each->switched_over) {
             each->switched_over = true;
             vferry_session_switchover(each->session);
-            vfio_ferry_serve(each);
         }
     }
     ret = vfio_ferry_turn_until(f, ferry, &ferry->all_sent, &local_err);

@@ -91,7 +91,8 @@ pub struct vferry_event {
     pub bytes: u64,
     /// Bytes that `vferry_session_payload` has for this event.
     pub payload_bytes: u64,
-    /// Bytes of PRE_COPY data that the devices report as still to be read.
+    /// Bytes of PRE_COPY data that the devices report as still to be read, and those that were read
+    /// and have not been sent.
     pub pending_bytes: u64,
     /// Bytes that the devices expect to give out in STOP_COPY, or VFERRY_UNKNOWN.
     pub stop_copy_bytes: u64,

@@ -413,7 +413,8 @@ pub enum Notice {
 pub struct Estimate {
     /// All devices' initial data is loaded at the target.
     pub initial_data_loaded: bool,
-    /// Bytes of PRE_COPY data that devices report as still to be read.
+    /// Bytes of PRE_COPY data that devices report as still to be read, and those that were read and
+    /// have not been sent.
     pub pending_bytes: u64,
     /// Bytes that the devices expect to give out in STOP_COPY; none where a driver does not say.
     pub stop_copy_bytes: Option<u64>,

@@ -275,7 +275,8 @@ impl Sender {
         if self.switchover || !self.devices.iter().all(|device| device.length_known) {
             return;
         }
-        let pending_bytes: u64 = self.devices.iter().map(|d| d.pending_bytes).sum();
+        let pending_bytes: u64 =
+            self.devices.iter().map(|d| d.pending_bytes + d.unsent_bytes()).sum();
         let stop_copy_bytes = self.devices.iter().map(|d| d.stop_copy_bytes).sum::<Option<u64>>();
         let rate = self.controller.raw_bytes_per_s().map_or(0, |rate| rate as u64);
         let bytes = u128::from(pending_bytes) + u128::from(stop_copy_bytes.unwrap_or(0));

@@ -236,6 +236,16 @@ impl Device {
         (first < self.credit).then_some(first)
     }
 
+    /// Bytes of state that were read and have not been sent.
+    pub(super) fn unsent_bytes(&self) -> u64 {
+        let encoding = self.encoding.values().map(|(header, _)| u64::from(header.raw_bytes));
+        let ready = self.ready.values().map(|what| match what {
+            Outgoing::Data { header, .. } => u64::from(header.raw_bytes),
+            Outgoing::Frame(_) => 0,
+        });
+        encoding.chain(ready).sum()
+    }
+
     /// Whether frames have had to wait for longer than a send takes that only copies.
     pub(super) fn waited(&self, now_ns: u64) -> bool {
         self.waits_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= WAIT_NS_MIN)

@@ -1,8 +1,8 @@
-//! When a device in PRE_COPY is asked for its PRECOPY_INFO. Everything else of the sender is tried
+//! When a device in PRE_COPY is asked for its PRECOPY_INFO, and what is estimated from it. Everything else of the sender is tried
 //! in the simulated world, `tests/host/world`.
 
 use super::*;
-use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
+use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use crate::machine::{ReadResult, Reply, Request};
 use crate::outcome::DeviceOptions;
 use crate::vfio::device::PrecopyInfo;
@@ -19,6 +19,8 @@ struct Run {
     /// What the device is asked, and the slots that wait for its data.
     asked: Option<Request>,
     slots: VecDeque<SlotId>,
+    /// The last estimate's pending bytes.
+    pending_bytes: Option<u64>,
 }
 
 impl Run {
@@ -40,7 +42,8 @@ impl Run {
             precopy_poll_ns: POLL_NS,
             abort_bound_ns: POLL_NS,
         });
-        let mut run = Run { sender, now_ns: 0, asked: None, slots: VecDeque::new() };
+        let mut run =
+            Run { sender, now_ns: 0, asked: None, slots: VecDeque::new(), pending_bytes: None };
         run.feed(Event::Start);
         let (version, features) = (1, Features::NONE);
         let accept = Accept { version, chunk_bytes: 4096, features, session: 1 };
@@ -56,6 +59,9 @@ impl Run {
             match action {
                 Action::Control { request, .. } => self.asked = Some(request),
                 Action::Read { slot, .. } => self.slots.push_back(slot),
+                Action::Notify(Notice::Estimate(estimate)) => {
+                    self.pending_bytes = Some(estimate.pending_bytes);
+                }
                 _ => {}
             }
         }
@@ -132,4 +138,26 @@ fn a_device_whose_data_flows_is_asked_now_and_then() {
         run.chunk();
     }
     assert_eq!(run.now_ns, 5 * POLL_NS);
+}
+
+#[test]
+fn what_was_read_and_is_not_sent_is_still_pending() {
+    let credit = |up_to| Event::Frame {
+        stream: StreamId(0),
+        frame: Frame::Credit { device: DEVICE, epoch: Epoch(0), up_to: Sequence(up_to) },
+    };
+    let mut run = Run::precopy();
+    run.chunk();
+    run.read(ReadResult::Empty);
+    run.informed(10);
+    assert_eq!(run.pending_bytes, Some(11));
+    run.feed(credit(9));
+    // The stream takes the handshake, what announces the device, and the chunk.
+    for _ in 0..4 {
+        run.feed(Event::Sent { stream: StreamId(0), slot: None });
+    }
+    run.read(ReadResult::Empty);
+    run.waits_ns();
+    run.informed(10);
+    assert_eq!(run.pending_bytes, Some(10));
 }

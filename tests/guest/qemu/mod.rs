@@ -61,12 +61,12 @@ pub(crate) fn run(checks: &mut Checks) {
     checks.check("on, without a return path: says what to do, and runs on", no_return_path);
     checks.check("a target that is on takes nothing else", target_insists);
     checks.check("stock's answer to a reset in PRE_COPY is recorded", || {
-        let (ended, _) = reset_in_precopy(Build::Stock, Build::Stock)?;
+        let (ended, _) = reset_in_precopy(Build::Stock, Build::Stock, Reset::Driver)?;
         println!("# stock QEMU, device reset in PRE_COPY: {}: {:?}", ended.status, ended.error);
         Ok(())
     });
     checks.check("a reset in PRE_COPY ends the migration by name, and the VM runs on", || {
-        let (ended, devices) = reset_in_precopy(ON, ON)?;
+        let (ended, devices) = reset_in_precopy(ON, ON, Reset::Driver)?;
         println!("# patched QEMU, device reset in PRE_COPY: {}: {:?}", ended.status, ended.error);
         ensure!(ended.status == "failed", "it {}", ended.status);
         ensure!(ended.error.contains("reset"), "the error is {:?}", ended.error);
@@ -74,11 +74,16 @@ pub(crate) fn run(checks: &mut Checks) {
     });
     for (name, build) in [("restart", RESTARTS), ("stop-copy", STOP_COPIES)] {
         checks.check(format!("a reset in PRE_COPY with {name}: the migration completes"), || {
-            let (ended, (source, target)) = reset_in_precopy(build, build)?;
+            let (ended, (source, target)) = reset_in_precopy(build, build, Reset::Driver)?;
             completed(&ended)?;
             same_state(&source, &target)
         });
     }
+    checks.check("the guest reboots in PRE_COPY, with restart: the migration completes", || {
+        let (ended, (source, target)) = reset_in_precopy(RESTARTS, RESTARTS, Reset::Machine)?;
+        completed(&ended)?;
+        same_state(&source, &target)
+    });
     checks.check("a silent reset while loading: the source hears of it, and runs on", || {
         let ended = silent_reset(ON, ON)?;
         println!("# patched QEMU, target reset in RESUMING: {}: {:?}", ended.status, ended.error);
@@ -156,13 +161,30 @@ fn target_insists() -> Outcome {
     goes_on(&mut here, &leaving)
 }
 
-/// Resets the source's device in the middle of PRE_COPY, by the guest's own way to do it.
-fn reset_in_precopy(source: Build, target: Build) -> Outcome<(Ended, (FerryDev, FerryDev))> {
+/// Who resets a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reset {
+    /// The driver, and QEMU does not know.
+    Driver,
+    /// QEMU, with all of the machine: what a guest's reboot does.
+    Machine,
+}
+
+/// Resets the source's device in the middle of PRE_COPY.
+fn reset_in_precopy(
+    source: Build,
+    target: Build,
+    how: Reset,
+) -> Outcome<(Ended, (FerryDev, FerryDev))> {
     let (leaving, coming) = (
         FerryDev::closed(FULL, &[("state_bytes", "64M"), ("content", "random")])?,
         FerryDev::closed(FULL, &[("state_bytes", "64M")])?,
     );
     let (mut here, mut there, port) = pair(source, target, &all_one(&leaving), &all_one(&coming))?;
+    if how == Reset::Machine {
+        // The firmware of a guest that is booting resets it again on the target.
+        there.ask("stop", serde_json::json!({}))?;
+    }
     here.parameter("max-bandwidth", LITTLE)?;
     here.parameter("downtime-limit", 1)?;
     here.migrate(port)?;
@@ -170,7 +192,12 @@ fn reset_in_precopy(source: Build, target: Build) -> Outcome<(Ended, (FerryDev, 
         Ok(leaving.stat::<String>("state")?.starts_with("PRE_COPY")
             && leaving.stat::<u64>("bytes_read")? > 1 << 20)
     })?;
-    leaving.control("reset", 1)?;
+    let resets: u64 = leaving.stat("resets")?;
+    match how {
+        Reset::Driver => leaving.control("reset", 1)?,
+        Reset::Machine => drop(here.ask("system_reset", serde_json::json!({}))?),
+    }
+    until("the device was reset", || Ok(leaving.stat::<u64>("resets")? > resets))?;
     sleep(Duration::from_millis(200));
     here.parameter("downtime-limit", 2000)?;
     here.parameter("max-bandwidth", PLENTY)?;
@@ -178,7 +205,7 @@ fn reset_in_precopy(source: Build, target: Build) -> Outcome<(Ended, (FerryDev, 
     here.parameter("avail-switchover-bandwidth", PLENTY)?;
     let ended = here.ended()?;
     if ended.status == "completed" {
-        there.runs_as("running")?;
+        there.runs_as(if how == Reset::Machine { "paused" } else { "running" })?;
     } else {
         goes_on(&mut here, &leaving)?;
     }
@@ -276,7 +303,13 @@ fn completed(ended: &Ended) -> Outcome {
 
 fn same_state(leaving: &FerryDev, coming: &FerryDev) -> Outcome {
     let (before, after) = (leaving.state_crc()?, coming.state_crc()?);
-    ensure!(before == after, "the source's state is {before}, the target's {after}");
+    let resets = |device: &FerryDev| device.stat::<u64>("resets_applied");
+    ensure!(
+        before == after,
+        "the source's state is {before} after {} resets, the target's {after} after {}",
+        resets(leaving)?,
+        resets(coming)?
+    );
     leaving.left_alone()?;
     coming.left_alone()
 }

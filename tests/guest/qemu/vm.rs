@@ -47,7 +47,8 @@ pub(super) struct Vm {
 }
 
 impl Vm {
-    /// Starts one on these devices. A target listens on `incoming`.
+    /// Starts one on these devices. A target listens on `incoming`, and its guest goes on at once
+    /// when it has arrived.
     pub(super) fn start(build: Build, devices: &[&Mdev], incoming: Option<u16>) -> Outcome<Vm> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (socket, log) = (format!("/tmp/qmp.{number}"), format!("/tmp/qemu.{number}.log"));
