@@ -33,6 +33,12 @@ impl Sender {
         let fault =
             Fault::device(id, finding.cause, finding.observed, answer.errno, finding.message);
         self.devices[id.index()].report.state_after = answer.found;
+        let runs =
+            finding.cause == Cause::DeviceReset && answer.found == Some(DeviceState::Running);
+        if self.stage == Stage::Active && runs && self.choose_next(id, &fault) == Next::Abort {
+            // It is where an abort would bring it: who waits for the news need not wait for that.
+            self.tell_aborted(id, &fault, actions);
+        }
         self.epoch_lost(now_ns, id, fault, actions);
     }
 
