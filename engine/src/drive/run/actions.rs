@@ -198,7 +198,16 @@ impl Drive {
         if let Notice::Phase { device, phase } = &notice {
             tracing::debug!(device = device.0, phase = phase.name(), "phase");
         }
-        if let Notice::Completion(completion) = &notice {
+        let completion = match &notice {
+            Notice::Completion(completion) => Some(completion.clone()),
+            _ => None,
+        };
+        if !self.outbox.push(SessionEvent::Notice(notice)) {
+            let breach = Breach::Messages { max: limits::MESSAGES_WAITING_MAX };
+            self.caused.push_back(Event::Local(Fault::breach(breach)));
+        }
+        // Whoever waits for it comes before whoever reads the log.
+        if let Some(completion) = completion {
             tracing::info!(
                 device = completion.device.0,
                 epoch = completion.epoch.0,
@@ -207,10 +216,6 @@ impl Drive {
                 fault = completion.fault.as_ref().map(tracing::field::display),
                 "completion"
             );
-        }
-        if !self.outbox.push(SessionEvent::Notice(notice)) {
-            let breach = Breach::Messages { max: limits::MESSAGES_WAITING_MAX };
-            self.caused.push_back(Event::Local(Fault::breach(breach)));
         }
     }
 
