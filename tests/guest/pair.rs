@@ -116,6 +116,21 @@ impl Pair {
         }
     }
 
+    /// Waits for the next completion of the source.
+    pub(crate) fn next_completion(&mut self) -> Outcome<Completion> {
+        loop {
+            match self.source.wait_event(Some(STUCK)) {
+                Some(SessionEvent::Notice(Notice::Completion(completion))) => {
+                    self.listened.completions.push(completion.clone());
+                    return Ok(completion);
+                }
+                Some(SessionEvent::Finished(finish)) => fail!("it ended with {finish:?}"),
+                Some(_) => {}
+                None => fail!("no completion in {STUCK:?}"),
+            }
+        }
+    }
+
     /// Waits for both ends.
     pub(crate) fn finish(self) -> (End, End) {
         let (source, target) = self.source_ends();

@@ -1,8 +1,8 @@
-//! A device for the examples: its whole state is a file in memory. A VMM with real hardware has
+//! A device for the examples: its whole state is a file. A VMM with real hardware has
 //! `vfio_ferry::vfio::VfioDevice` in its place.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,26 +17,9 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    /// A running device with this state.
-    pub(crate) fn new(state: &[u8]) -> io::Result<Arc<Demo>> {
-        let fd = rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC)?;
-        let mut content = File::from(fd);
-        content.write_all(state)?;
-        Ok(Demo::over(content))
-    }
-
     /// A running device whose state is this file's content.
     pub(crate) fn over(content: File) -> Arc<Demo> {
         Arc::new(Demo { state: Mutex::new(DeviceState::Running), content })
-    }
-
-    /// The device's state.
-    pub(crate) fn content(&self) -> io::Result<Vec<u8>> {
-        let mut file = self.content.try_clone()?;
-        file.seek(SeekFrom::Start(0))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, DeviceState> {

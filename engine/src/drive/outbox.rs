@@ -74,6 +74,8 @@ impl Outbox {
         state.events.push_back(event);
         // EAGAIN: the counter is full, so it is readable.
         let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+        // Whoever this wakes wants the lock.
+        drop(state);
         self.arrived.notify_all();
         true
     }

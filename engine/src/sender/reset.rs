@@ -31,6 +31,11 @@ impl Sender {
         let device = &mut self.devices[id.index()];
         device.report.state_after = answer.found;
         let fault = device.line.fault(answer);
+        let runs = fault.cause == Cause::DeviceReset && answer.found == Some(DeviceState::Running);
+        if self.stage == Stage::Active && runs && self.choose_next(id, &fault) == Next::Abort {
+            // It is where an abort would bring it: who waits for the news need not wait for that.
+            self.tell_aborted(id, &fault, actions);
+        }
         self.epoch_lost(now_ns, id, fault, actions);
     }
 

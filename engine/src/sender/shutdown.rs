@@ -49,6 +49,7 @@ impl Sender {
         match self.stage {
             Stage::Leaving { .. } => self.complete_if_gone(actions),
             Stage::Aborting { .. } => {
+                self.tell_gone(actions);
                 let back = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
                 let told = self.links.all_lost()
                     || (self.links.control_is_out() && !self.links.any_sending());
@@ -64,9 +65,29 @@ impl Sender {
     /// it.
     pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
-        for device in self.devices.iter_mut().filter(|device| device.report.ending.is_none()) {
-            actions.push(device.ends(Ending::Aborted, fault.clone()));
+        if let Some(fault) = &fault {
+            for index in 0..self.devices.len() {
+                self.tell_aborted(DeviceId(index as u32), fault, actions);
+            }
         }
         self.end(Finish { ending: Ending::Aborted, fault }, actions);
+    }
+
+    /// The devices that are back are told of; nothing that others are waited for changes for them.
+    fn tell_gone(&mut self, actions: &mut Vec<Action>) {
+        let Some(fault) = self.fault.clone() else { return };
+        for index in 0..self.devices.len() {
+            if self.devices[index].stage == DeviceStage::Gone {
+                self.tell_aborted(DeviceId(index as u32), &fault, actions);
+            }
+        }
+    }
+
+    /// The device's completion, once.
+    pub(super) fn tell_aborted(&mut self, id: DeviceId, fault: &Fault, actions: &mut Vec<Action>) {
+        let device = &mut self.devices[id.index()];
+        if device.report.ending.is_none() {
+            actions.push(device.ends(Ending::Aborted, Some(fault.clone())));
+        }
     }
 }

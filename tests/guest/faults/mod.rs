@@ -2,6 +2,7 @@
 //! place, on fds of both kinds and on both backends, with the cause and the observation that the
 //! engine must give for it; and what the embedder chose for a reset.
 
+mod abort;
 mod restart;
 mod run;
 mod table;
@@ -21,6 +22,7 @@ pub(crate) fn run(checks: &mut Checks) {
                 let name = format!("{}: {fd}, {ring}", case.name);
                 checks.check(name, || run::run(case, pollable, backend));
             }
+            abort::run(checks, &format!("{fd}, {ring}"), pollable, backend);
             restart::run(checks, &format!("{fd}, {ring}"), pollable, backend);
         }
     }

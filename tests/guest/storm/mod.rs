@@ -1,5 +1,5 @@
-//! Suite `mtty-reset-storm`: thousands of short migrations between two mtty devices, with resets
-//! from another thread at moments that a seed chooses.
+//! Suite `mtty-reset-storm`: thousands of short migrations between mtty devices, two pairs of them
+//! at a time, with resets from other threads at moments that a seed chooses.
 //!
 //! Every round must end complete with the target's state equal to the source's, or aborted, or
 //! started anew, in a way that says how the reset was seen. None may be wrong or stuck, and nothing
@@ -13,6 +13,7 @@ mod rig;
 mod round;
 mod tally;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::checks::{Checks, Failure, Outcome, ensure};
@@ -21,6 +22,8 @@ use plan::{Aim, Plan};
 use round::Bench;
 use tally::{Tally, Way};
 
+/// Pairs of devices that are at it at the same time: while one waits, another one runs.
+const LANES: u32 = 2;
 /// Rounds between two looks at what the process holds.
 const LEAK_CHECK_ROUNDS: u32 = 100;
 /// Further rounds for a way of seeing a reset that was not met.
@@ -56,37 +59,86 @@ pub(crate) fn run(checks: &mut Checks, rounds: u32, seed: u64) {
 }
 
 fn storm(rounds: u32, seed: u64, tally: &mut Tally, wrong: &mut Vec<String>) -> Outcome {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut bench = Bench::create()?;
-    // The first round makes what lives as long as the process does.
-    bench.round(&Plan::quiet(), &mut rng)?;
+    let mut lanes = (0..LANES).map(|lane| Lane::create(seed, lane)).collect::<Outcome<Vec<_>>>()?;
     let held = Held::now()?;
-    let mut play = |tally: &mut Tally, plan: Plan| {
-        match bench.round(&plan, &mut rng) {
-            Ok(ended) => tally.add(&ended),
-            Err(Failure(why)) => {
-                wrong.push(format!("round {}: {why}; {plan:?}", tally.rounds));
-                tally.rounds += 1;
-                bench.recover()?;
-            }
-        }
-        if tally.rounds.is_multiple_of(LEAK_CHECK_ROUNDS) { held.returns() } else { Ok(()) }
-    };
-    let mut plans = fastrand::Rng::with_seed(seed);
-    for _ in 0..rounds {
-        let plan = Plan::random(&mut plans, tally.typical_round());
-        play(tally, plan)?;
+    let books = Mutex::new((tally, wrong));
+    let mut left = rounds;
+    while left > 0 {
+        // Nothing may be under way when leaks are looked for.
+        let batch = left.min(LEAK_CHECK_ROUNDS);
+        left -= batch;
+        std::thread::scope(|scope| {
+            let share = |lane| batch / LANES + u32::from(lane < batch % LANES);
+            let books = &books;
+            let play = |(lane, share)| scope.spawn(move || Lane::play_random(lane, share, books));
+            let playing: Vec<_> = lanes.iter_mut().zip((0..).map(share)).map(play).collect();
+            playing.into_iter().try_for_each(|lane| lane.join().expect("a lane panicked"))
+        })?;
+        held.returns()?;
     }
     for way in Way::ALL {
         for _ in 0..RETRIES_MAX {
-            if tally.ways(way) > 0 {
+            if lock(&books).0.ways(way) > 0 {
                 break;
             }
-            let plan = Plan::aimed(&mut plans, Aim::at(way), tally.typical_round());
-            play(tally, plan)?;
+            lanes[0].play_aimed(Aim::at(way), &books)?;
         }
     }
     held.returns()
+}
+
+/// What all lanes write down: what was met, and what went wrong.
+type Books<'a> = Mutex<(&'a mut Tally, &'a mut Vec<String>)>;
+
+fn lock<'a, 'b>(books: &'b Books<'a>) -> MutexGuard<'b, (&'a mut Tally, &'a mut Vec<String>)> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A pair of devices, and its own part of the seed.
+struct Lane {
+    bench: Bench,
+    rng: fastrand::Rng,
+    plans: fastrand::Rng,
+}
+
+impl Lane {
+    fn create(seed: u64, lane: u32) -> Outcome<Lane> {
+        let seeded = || fastrand::Rng::with_seed(seed.wrapping_add(u64::from(lane)));
+        let mut lane = Lane { bench: Bench::create()?, rng: seeded(), plans: seeded() };
+        // The first round makes what lives as long as the process does.
+        lane.bench.round(&Plan::quiet(), &mut lane.rng)?;
+        Ok(lane)
+    }
+
+    fn play_random(&mut self, rounds: u32, books: &Books<'_>) -> Outcome {
+        for _ in 0..rounds {
+            let typical = lock(books).0.typical_round();
+            let plan = Plan::random(&mut self.plans, typical);
+            self.play(&plan, books)?;
+        }
+        Ok(())
+    }
+
+    fn play_aimed(&mut self, aim: Aim, books: &Books<'_>) -> Outcome {
+        let typical = lock(books).0.typical_round();
+        let plan = Plan::aimed(&mut self.plans, aim, typical);
+        self.play(&plan, books)
+    }
+
+    fn play(&mut self, plan: &Plan, books: &Books<'_>) -> Outcome {
+        match self.bench.round(plan, &mut self.rng) {
+            Ok(ended) => lock(books).0.add(&ended),
+            Err(Failure(why)) => {
+                let mut books = lock(books);
+                let (tally, wrong) = &mut *books;
+                wrong.push(format!("round {}: {why}; {plan:?}", tally.rounds));
+                tally.rounds += 1;
+                drop(books);
+                self.bench.recover()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn report(tally: &Tally, took: Duration) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module: a parent device, four types of mediated device (one for each set
- * of migration capabilities, since VFIO fixes those before a device is
- * registered), and what each instance is made of.
+ * The module: a parent device, five types of mediated device (one for each set
+ * of migration capabilities and one that has none, since VFIO fixes those before
+ * a device is registered), and what each instance is made of.
  */
 #include <linux/module.h>
 #include <linux/device.h>
@@ -28,10 +28,12 @@ static struct ferry_type types[] = {
 	  VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_PRE_COPY },
 	{ { .sysfs_name = "full", .pretty_name = "STOP_COPY, P2P, PRE_COPY" },
 	  VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VFIO_MIGRATION_PRE_COPY },
+	{ { .sysfs_name = "none", .pretty_name = "no migration" }, 0 },
 };
 
 static struct mdev_type *mdev_types[] = {
 	&types[0].type, &types[1].type, &types[2].type, &types[3].type,
+	&types[4].type,
 };
 
 /* For a test that needs state_mutex taken for as long as it says. */
@@ -68,8 +70,11 @@ static int ferry_init(struct vfio_device *vdev)
 		return ret;
 
 	vdev->migration_flags = container_of(mdev->type, struct ferry_type, type)->flags;
-	vdev->mig_ops = &ferry_migration_ops;
-	vdev->log_ops = &ferry_log_ops;
+	/* Without these every feature of theirs is ENOTTY, as with any plain driver. */
+	if (vdev->migration_flags) {
+		vdev->mig_ops = &ferry_migration_ops;
+		vdev->log_ops = &ferry_log_ops;
+	}
 	f->state = VFIO_DEVICE_STATE_RUNNING;
 	f->image.running = true;
 	return 0;

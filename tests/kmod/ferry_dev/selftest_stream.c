@@ -43,6 +43,24 @@ static void device_info(void)
 	dev_free(d);
 }
 
+static void no_migration(void)
+{
+	static const uint32_t asked[] = {
+		1 | VFIO_DEVICE_FEATURE_GET, 2 | VFIO_DEVICE_FEATURE_GET,
+		2 | VFIO_DEVICE_FEATURE_SET, 6 | VFIO_DEVICE_FEATURE_SET,
+		9 | VFIO_DEVICE_FEATURE_GET,
+	};
+	struct dev *d = dev_new("none");
+	uint64_t before = crc(d), data[4] = { S_RUNNING };
+
+	for (int i = 0; i < 5; i++)
+		EQ(feature(d, asked[i], data, sizeof(data)), -ENOTTY);
+	CHECK(crc(d) == before);
+	EQ(ioctl(d->fd, VFIO_DEVICE_RESET), 0);
+	CHECK(crc(d) != before);
+	dev_free(d);
+}
+
 static void capabilities(void)
 {
 	static const struct { const char *type; int flags; } types[] = {
@@ -299,6 +317,7 @@ static void fd_outlives_device(void)
 const struct test stream_tests[] = {
 	{ "device_info", device_info },
 	{ "capabilities", capabilities },
+	{ "no_migration", no_migration },
 	{ "round_trip", round_trip },
 	{ "data_size_is_exact", data_size_is_exact },
 	{ "file_shape", file_shape },

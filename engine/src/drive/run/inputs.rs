@@ -1,0 +1,128 @@
+//! What reaches the drive from other threads and from its streams, and the events that it is to
+//! the machine. Slots that travel with it are home again here.
+
+use super::{Drive, now_ns};
+use crate::compress::workers::{WorkResult, Worked};
+use crate::drive::inbox::{Chunk, Input, WorkTag};
+use crate::drive::streams::StreamEvent;
+use crate::limits;
+use crate::machine::{Command, EncodeResult, Event, ReadResult, Request, WriteResult};
+use crate::metrics::Step;
+use crate::outcome::{Breach, Cause, Fault, Observation};
+use crate::vfio::state::DeviceState;
+
+impl Drive {
+    /// Takes what another thread has put into the inbox.
+    pub(super) fn take(&mut self, input: Input) {
+        match input {
+            Input::Command(command) => {
+                self.switchover |= matches!(command, Command::Switchover);
+                self.feed(Event::Command(command));
+            }
+            Input::Control { device, request, result, fd, ns } => {
+                self.watch.metrics.record_step(Step::Control, ns);
+                if (request, result.is_ok()) == (Request::SetState(DeviceState::Running), true) {
+                    self.watch.running(now_ns());
+                }
+                self.devices[device.index()].fresh = fd;
+                self.devices[device.index()].asked = false;
+                self.feed(Event::Control { device, request, result });
+            }
+            Input::Read { device, epoch, slot, result, ns } => {
+                if let ReadResult::Chunk { bytes, .. } = result {
+                    self.watch.metrics.record_step(Step::Read, ns);
+                    let metrics = &mut self.watch.metrics.devices[device.index()];
+                    metrics.state_bytes += u64::from(bytes);
+                    metrics.device_ns += ns;
+                }
+                let slot = self.put(slot);
+                self.feed(Event::Read { device, epoch, slot, result });
+            }
+            Input::Written { device, epoch, raw_bytes, slot, result, ns } => {
+                self.watch.metrics.record_step(Step::Write, ns);
+                let metrics = &mut self.watch.metrics.devices[device.index()];
+                metrics.device_ns += ns;
+                if let WriteResult::Written { .. } = result {
+                    metrics.state_bytes += u64::from(raw_bytes);
+                }
+                let slot = slot.map(|slot| self.put(slot));
+                self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
+            }
+            Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
+            Input::Detached { device, epoch } => {
+                let entry = &mut self.devices[device.index()];
+                if entry.ending.is_some_and(|(ending, _)| ending == epoch) {
+                    entry.ending = None;
+                    self.feed(Event::Detached { device, stuck: false });
+                }
+            }
+            Input::Worked(worked) => self.take_worked(worked),
+        }
+    }
+
+    fn take_worked(&mut self, worked: Worked<WorkTag>) {
+        let Worked { tag, slot, into, result, worker_ns } = worked;
+        let ns = now_ns().saturating_sub(tag.since_ns);
+        let slot = self.put(slot);
+        let into = self.put(into);
+        match tag.chunk {
+            Chunk::Encode(chunk) => {
+                self.watch.metrics.record_step(Step::Encode, ns);
+                self.watch.metrics.devices[chunk.device.index()].worker_ns += ns;
+                let result = match result {
+                    WorkResult::Encoded { body_bytes, body_hash } => {
+                        EncodeResult::Compressed { body_bytes, body_hash, worker_ns }
+                    }
+                    _ => EncodeResult::Incompressible { worker_ns },
+                };
+                self.feed(Event::Encoded { chunk, slot, into, result });
+            }
+            Chunk::Decode(header) => {
+                let place = header.place;
+                self.watch.metrics.record_step(Step::Decode, ns);
+                self.watch.metrics.devices[place.device.index()].worker_ns += ns;
+                let result = match result {
+                    WorkResult::Decoded => Ok(()),
+                    WorkResult::BodyDamaged => Err(Fault::breach(Breach::BodyHash { place })),
+                    WorkResult::ChunkWrong(what) => {
+                        Err(Fault::breach(Breach::Chunk { place, what }))
+                    }
+                    WorkResult::Encoded { .. } | WorkResult::Incompressible => {
+                        Err(Fault::session(Cause::Local, Observation::Engine, "a worker mixed up"))
+                    }
+                };
+                self.feed(Event::Decoded { header, slot, into, result });
+            }
+        }
+    }
+
+    pub(super) fn take_stream_event(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Sent { stream, slot, ns } => {
+                self.watch.metrics.record_step(Step::Send, ns);
+                let slot = slot.map(|slot| self.put(slot));
+                self.feed(Event::Sent { stream, slot });
+            }
+            StreamEvent::Frame { stream, frame } => self.feed(Event::Frame { stream, frame }),
+            StreamEvent::Data { stream, header } => {
+                self.feed(Event::Data { stream, header });
+                debug_assert!(
+                    !self.streams.is_asking(stream) || header.body_bytes == 0,
+                    "{stream}: nobody said where the body goes"
+                );
+            }
+            StreamEvent::Body { stream, header, slot, ns } => {
+                self.watch.metrics.record_step(Step::Receive, ns);
+                let metrics = &mut self.watch.metrics.devices[header.place.device.index()];
+                metrics.link_ns += ns;
+                metrics.wire_bytes += u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;
+                let slot = self.put(slot);
+                self.feed(Event::Body { stream, header, slot });
+            }
+            StreamEvent::Lost { stream, slots, fault } => {
+                let slots = slots.into_iter().map(|slot| self.put(slot)).collect();
+                self.feed(Event::StreamLost { stream, slots, fault });
+            }
+        }
+    }
+}

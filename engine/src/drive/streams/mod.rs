@@ -1,0 +1,218 @@
+//! The session's sockets: frames out of slots and into slots, one send and one receive in flight on
+//! each.
+//!
+//! A stream that fails in one direction is closed for sending, and is lost once nothing is in
+//! flight on it any more: what the peer still said before it went (its abort) is heard first.
+
+mod receiving;
+mod sending;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::buffers::{Buffer, Slot};
+use crate::ids::StreamId;
+use crate::metrics::StreamMetrics;
+use crate::outcome::{Cause, Fault, Observation};
+use crate::ring::{Done, FileId, FileKind, Ring};
+use crate::wire::{DataHeader, Frame, WireLimits};
+use receiving::Receiving;
+
+/// How long the end waits for what is in flight before it aborts connections.
+const CLOSING: Duration = Duration::from_millis(100);
+
+/// What happened on a stream.
+#[derive(Debug)]
+pub(super) enum StreamEvent {
+    /// A send ended; the slot that it was sent from.
+    Sent { stream: StreamId, slot: Option<Slot>, ns: u64 },
+    /// A frame that is not data.
+    Frame { stream: StreamId, frame: Frame },
+    /// A data frame's header; the stream waits if there is a body.
+    Data { stream: StreamId, header: DataHeader },
+    /// A data frame's body.
+    Body { stream: StreamId, header: DataHeader, slot: Slot, ns: u64 },
+    /// The stream is over; slots that it held.
+    Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
+}
+
+#[derive(Debug)]
+struct Stream {
+    file: FileId,
+    fd: Arc<OwnedFd>,
+    receiving: Receiving,
+    receive_in_flight: bool,
+    send_since_ns: Option<u64>,
+    fault: Option<Fault>,
+    slots: Vec<Slot>,
+    lost: bool,
+    metrics: StreamMetrics,
+}
+
+/// See the module's text.
+pub(super) struct Streams {
+    ring: Box<dyn Ring>,
+    streams: Vec<Stream>,
+    limits: WireLimits,
+    done: Vec<Done>,
+    /// Small buffers to be used again, by size: headers.
+    headers: Vec<Vec<u8>>,
+    skip: BTreeMap<u16, Vec<u8>>,
+}
+
+impl Streams {
+    /// Takes the sockets over and starts to receive.
+    pub(super) fn new(
+        mut ring: Box<dyn Ring>,
+        sockets: Vec<OwnedFd>,
+        limits: WireLimits,
+    ) -> io::Result<Streams> {
+        let mut streams = Vec::with_capacity(sockets.len());
+        for socket in sockets {
+            let fd = Arc::new(socket);
+            streams.push(Stream {
+                file: ring.add_file(Arc::clone(&fd), FileKind::Socket)?,
+                fd,
+                receiving: Receiving::Header,
+                receive_in_flight: false,
+                send_since_ns: None,
+                fault: None,
+                slots: Vec::new(),
+                lost: false,
+                metrics: StreamMetrics::default(),
+            });
+        }
+        Ok(Streams {
+            ring,
+            streams,
+            limits,
+            done: Vec::new(),
+            headers: Vec::new(),
+            skip: BTreeMap::new(),
+        })
+    }
+
+    /// What was moved on each stream.
+    pub(super) fn metrics(&self) -> impl Iterator<Item = StreamMetrics> + '_ {
+        self.streams.iter().map(|stream| stream.metrics)
+    }
+
+    /// Starts to receive on every stream.
+    pub(super) fn start(&mut self, now_ns: u64, events: &mut Vec<StreamEvent>) {
+        for index in 0..self.streams.len() {
+            self.receive_header(StreamId(index as u16), now_ns, events);
+        }
+    }
+
+    /// Waits for completions, a wake or the timeout, and says what happened.
+    pub(super) fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        now: impl Fn() -> u64,
+        events: &mut Vec<StreamEvent>,
+    ) -> io::Result<()> {
+        let waited = self.ring.wait(timeout, &mut self.done);
+        let now_ns = now();
+        let done = std::mem::take(&mut self.done);
+        for done in done {
+            let stream = StreamId((done.token.0 / 2) as u16);
+            if done.token.0 % 2 == 0 {
+                self.sent(stream, done, now_ns, events);
+            } else {
+                self.received(stream, done, now_ns, events);
+            }
+        }
+        waited
+    }
+
+    /// Notes why a stream is over. A receive in flight goes on until the peer's end: its abort may
+    /// be on the way.
+    fn fail(&mut self, stream: StreamId, fault: Fault, events: &mut Vec<StreamEvent>) {
+        let entry = &mut self.streams[stream.index()];
+        entry.fault.get_or_insert(fault);
+        if entry.receive_in_flight {
+            // Sending failed: the other end has closed or is closing.
+            let _ = shutdown(&entry.fd, Shutdown::Write);
+        } else {
+            let _ = shutdown(&entry.fd, Shutdown::Both);
+        }
+        self.lost_if_idle(stream, events);
+    }
+
+    fn lost_if_idle(&mut self, stream: StreamId, events: &mut Vec<StreamEvent>) {
+        let entry = &mut self.streams[stream.index()];
+        let idle = !entry.receive_in_flight && entry.send_since_ns.is_none();
+        // Once more if slots came to it after it was lost.
+        let news = !entry.lost || !entry.slots.is_empty();
+        if let (true, true, Some(fault)) = (idle, news, entry.fault.clone()) {
+            entry.lost = true;
+            let slots = std::mem::take(&mut entry.slots);
+            events.push(StreamEvent::Lost { stream, slots, fault });
+        }
+    }
+
+    fn keep(&mut self, stream: StreamId, buffer: Buffer) {
+        if let Buffer::Slot(slot) = buffer {
+            self.streams[stream.index()].slots.push(slot);
+        }
+    }
+
+    /// Ends both directions of all streams, and waits for what is in flight.
+    ///
+    /// A zero-copy send is in flight until the peer's host has acknowledged its bytes: with one
+    /// that is frozen or cut off that takes as long as TCP has patience. Such a connection is
+    /// aborted, which drops what it still had to send.
+    pub(super) fn close(&mut self) {
+        for stream in &self.streams {
+            let _ = shutdown(&stream.fd, Shutdown::Both);
+        }
+        self.wait_until_idle();
+        if self.ring.in_flight() > 0 {
+            for stream in &self.streams {
+                let _ = rustix::net::connect_unspec(&*stream.fd);
+            }
+            self.wait_until_idle();
+        }
+    }
+
+    fn wait_until_idle(&mut self) {
+        let deadline = Instant::now() + CLOSING;
+        while self.ring.in_flight() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.ring.wait(Some(left), &mut self.done).is_err() {
+                return;
+            }
+            self.done.clear();
+        }
+    }
+
+    /// Whether every stream is lost.
+    pub(super) fn all_lost(&self) -> bool {
+        self.streams.iter().all(|stream| stream.lost)
+    }
+}
+
+fn shutdown(fd: &OwnedFd, how: Shutdown) -> rustix::io::Result<()> {
+    let how = match how {
+        Shutdown::Write => rustix::net::Shutdown::Write,
+        Shutdown::Read => rustix::net::Shutdown::Read,
+        Shutdown::Both => rustix::net::Shutdown::Both,
+    };
+    rustix::net::shutdown(fd, how)
+}
+
+fn broken(what: &str, stream: StreamId, errno: i32) -> Fault {
+    let error = io::Error::from_raw_os_error(errno);
+    Fault {
+        errno: Some(errno),
+        ..Fault::session(
+            Cause::Network,
+            Observation::Stream,
+            format!("could not {what} {stream}: {error}"),
+        )
+    }
+}
