@@ -24,7 +24,11 @@
 //! use vfio_ferry::session::{Options, Session, SourceDevice, TargetDevice, accept, connect};
 //!
 //! // A real one is VfioDevice::open("/sys/bus/pci/devices/0000:3b:00.2").
-//! let (leaving, coming) = (demo::Demo::new(b"what the device knows")?, demo::Demo::new(b"")?);
+//! # use std::{fs::File, os::unix::fs::FileExt};
+//! # let memory = || rustix::fs::memfd_create("state", rustix::fs::MemfdFlags::CLOEXEC);
+//! # let (state, arrived) = (File::from(memory()?), File::from(memory()?));
+//! # state.write_all_at(b"what the device knows", 0)?;
+//! let (leaving, coming) = (demo::Demo::over(state), demo::Demo::over(arrived.try_clone()?));
 //!
 //! let listener = TcpListener::bind("127.0.0.1:0")?;
 //! let streams = connect(listener.local_addr()?, 2)?;
@@ -33,13 +37,15 @@
 //! let source = Session::source(vec![device], streams, Options::default())?;
 //!
 //! let streams = accept(&listener, Duration::from_secs(10))?;
-//! let device = TargetDevice { name: "net0".into(), device: coming.clone() };
+//! let device = TargetDevice { name: "net0".into(), device: coming };
 //! let target = Session::target(vec![device], streams, Options::default())?;
 //!
 //! source.switchover()?; // The vCPUs are stopped.
 //! assert!(source.finish().is_complete());
 //! assert!(target.finish().is_complete());
-//! assert_eq!(coming.content()?, b"what the device knows");
+//! # let mut knows = [0; 21];
+//! # arrived.read_exact_at(&mut knows, 0)?;
+//! assert_eq!(&knows, b"what the device knows");
 //! # Ok(()) }
 //! ```
 //!
