@@ -1,10 +1,11 @@
-//! When a device in PRE_COPY is asked for its PRECOPY_INFO, and what is estimated from it. Everything else of the sender is tried
+//! When a device in PRE_COPY is asked for its PRECOPY_INFO, what is estimated from it, and how soon
+//! an abort is told. Everything else of the sender is tried
 //! in the simulated world, `tests/host/world`.
 
 use super::*;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use crate::machine::{ReadResult, Reply, Request};
-use crate::outcome::DeviceOptions;
+use crate::outcome::{Cause, Completion, DeviceOptions, Ending};
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{Features, Frame};
@@ -21,6 +22,7 @@ struct Run {
     slots: VecDeque<SlotId>,
     /// The last estimate's pending bytes.
     pending_bytes: Option<u64>,
+    completions: Vec<Completion>,
 }
 
 impl Run {
@@ -42,8 +44,14 @@ impl Run {
             precopy_poll_ns: POLL_NS,
             abort_bound_ns: POLL_NS,
         });
-        let mut run =
-            Run { sender, now_ns: 0, asked: None, slots: VecDeque::new(), pending_bytes: None };
+        let mut run = Run {
+            sender,
+            now_ns: 0,
+            asked: None,
+            slots: VecDeque::new(),
+            pending_bytes: None,
+            completions: Vec::new(),
+        };
         run.feed(Event::Start);
         let (version, features) = (1, Features::NONE);
         let accept = Accept { version, chunk_bytes: 4096, features, session: 1 };
@@ -61,6 +69,9 @@ impl Run {
                 Action::Read { slot, .. } => self.slots.push_back(slot),
                 Action::Notify(Notice::Estimate(estimate)) => {
                     self.pending_bytes = Some(estimate.pending_bytes);
+                }
+                Action::Notify(Notice::Completion(completion)) => {
+                    self.completions.push(completion);
                 }
                 _ => {}
             }
@@ -160,4 +171,18 @@ fn what_was_read_and_is_not_sent_is_still_pending() {
     run.waits_ns();
     run.informed(10);
     assert_eq!(run.pending_bytes, Some(10));
+}
+
+#[test]
+fn a_reset_device_is_told_of_before_it_is_let_go() {
+    let mut run = Run::precopy();
+    run.chunk();
+    run.feed(Event::HungUp { device: DEVICE, epoch: Epoch(0) });
+    assert_eq!(run.completions, []);
+    run.answer(Request::GetState, Reply::State(DeviceState::Running));
+    // A read is still under way, and so is the data fd.
+    let [told] = &run.completions[..] else { panic!("{:?}", run.completions) };
+    let cause = told.fault.as_ref().map(|fault| fault.cause);
+    assert_eq!((told.ending, cause), (Ending::Aborted, Some(Cause::DeviceReset)));
+    assert_eq!(told.state_after, Some(DeviceState::Running));
 }
