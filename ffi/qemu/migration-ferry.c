@@ -460,33 +460,35 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
     return 0;
 }
 
-/* What the return path brought. */
+/*
+ * What the return path brought. The lock is not held while there is no room,
+ * so that a session that nobody reads can be cleaned up.
+ */
 bool vfio_ferry_return_data(void *opaque, const uint8_t *buf, size_t len,
                             Error **errp)
 {
     VFIODevice *vbasedev = opaque;
+    vferry_status status = VFERRY_OK;
     size_t pushed;
 
-    QEMU_LOCK_GUARD(&leaving_lock);
-    while (len && vbasedev->migration->ferry) {
-        VFIOFerry *ferry = vbasedev->migration->ferry;
+    while (len && status <= VFERRY_FULL) {
+        if (status == VFERRY_FULL) {
+            g_usleep(1000);
+        }
+        WITH_QEMU_LOCK_GUARD(&leaving_lock) {
+            VFIOFerry *ferry = vbasedev->migration->ferry;
 
-        switch (vferry_channel_push(ferry->channel, buf, len, &pushed)) {
-        case VFERRY_OK:
+            if (!ferry) {
+                return true;
+            }
+            status = vferry_channel_push(ferry->channel, buf, len, &pushed);
+        }
+        if (status == VFERRY_OK) {
             buf += pushed;
             len -= pushed;
-            break;
-        case VFERRY_FULL: {
-            GPollFD fd = { .events = G_IO_OUT };
-
-            vferry_channel_fd(ferry->channel, &fd.fd);
-            g_poll(&fd, 1, VFIO_FERRY_LOOK_MS);
-            break;
-        }
-        default: /* The session is over: nobody is left to hear it. */
-            return true;
         }
     }
+    /* A session that is over has nobody left to hear the rest. */
     return true;
 }
 

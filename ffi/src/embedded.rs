@@ -155,7 +155,9 @@ pub extern "C" fn vferry_device_event_fd(
 }
 
 /// SET_STATE(`state`) succeeded, and gave `data_fd`, or -1 if it gave none. Never blocks. The answer
-/// may come before the question: it is kept for it, and dropped when another question is asked.
+/// may come before the question: it is kept for it, and dropped when another question is asked. But the
+/// fd of a PRE_COPY that was never asked for, because the switchover came first, is STOP_COPY's if the
+/// kernel gives none there.
 ///
 /// On success `data_fd` is the engine's, which closes it when the epoch or the session ends; the
 /// caller does not use the number again. On failure it is still the caller's.
