@@ -98,7 +98,7 @@ pub(crate) fn run(checks: &mut Checks) {
     checks.check("a cancel ends while the driver holds a read", cancelled);
 }
 
-/// Two mtty cards; the guest-visible registers must have moved, and all the rest of the state.
+/// Two mtty cards, whose ports' registers and buffers must have moved.
 fn mtty(source: Build, target: Build, carried: bool) -> Outcome {
     let mut rng = fastrand::Rng::with_seed(0x7175_656d);
     let leaving = Mtty::create()?;
@@ -205,6 +205,7 @@ fn reset_in_precopy(
     here.parameter("avail-switchover-bandwidth", PLENTY)?;
     let ended = here.ended()?;
     if ended.status == "completed" {
+        ensure!(here.said("its migration starts again"), "no restart: {}", here.last_words());
         there.runs_as(if how == Reset::Machine { "paused" } else { "running" })?;
     } else {
         goes_on(&mut here, &leaving)?;
