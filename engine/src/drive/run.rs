@@ -15,6 +15,7 @@ use super::inbox::{Chunk, Inbox, Input, WorkTag};
 use super::live::Live;
 use super::outbox::{Outbox, SessionEvent};
 use super::report::{Report, Sides};
+use super::room::Room;
 use super::streams::{StreamEvent, Streams};
 use super::watch::Watch;
 use crate::buffers::{Arena, Slot};
@@ -32,7 +33,7 @@ use crate::ring::{Backend, BackendChoice, RingConfig, open};
 use crate::sender::Sender;
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
-use crate::wire::{DataHeader, WireLimits};
+use crate::wire::{DataHeader, Kind, WireLimits};
 
 /// How long a finished session waits for the peer to close its end, so that nothing that was sent
 /// is lost to a reset of the connection.
@@ -88,6 +89,7 @@ pub(crate) struct DriveConfig {
 pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) room: Arc<Room>,
     pub(crate) report: Arc<Mutex<Option<Report>>>,
     pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
@@ -115,6 +117,7 @@ pub(crate) struct Drive {
     inbox: Inbox,
     inputs: Channel<Input>,
     outbox: Arc<Outbox>,
+    room: Arc<Room>,
     report: Arc<Mutex<Option<Report>>>,
     watch: Watch,
     live: Live,
@@ -143,15 +146,16 @@ impl Drive {
     /// Starts all threads of a session.
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let outbox = Arc::new(Outbox::new()?);
+        let room = Arc::new(Room::default());
         let report = Arc::new(Mutex::new(None));
         let metrics = Metrics::new(config.devices.len(), config.sockets.len());
         let metrics = Arc::new(Mutex::new(metrics));
         let live = Live::new(Arc::clone(&metrics));
         let (opened, ready) = crossbeam_channel::bounded(1);
-        let shared = (Arc::clone(&outbox), Arc::clone(&report));
+        let shared = (Arc::clone(&outbox), Arc::clone(&room), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
             // The ring belongs to the thread that opens it.
-            match Drive::open(config, shared.0, shared.1, live) {
+            match Drive::open(config, shared.0, shared.1, shared.2, live) {
                 Ok(drive) => {
                     let _ = opened.send(Ok(drive.inbox.clone()));
                     Guarded(drive).run();
@@ -162,12 +166,13 @@ impl Drive {
             }
         })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, report, metrics, thread: Some(thread) })
+        Ok(Running { inbox, outbox, room, report, metrics, thread: Some(thread) })
     }
 
     fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
+        room: Arc<Room>,
         report: Arc<Mutex<Option<Report>>>,
         live: Live,
     ) -> io::Result<Drive> {
@@ -214,6 +219,7 @@ impl Drive {
             inbox,
             inputs,
             outbox,
+            room,
             report,
             backend,
             fallback: opened.fallback,
@@ -459,6 +465,9 @@ impl Drive {
                 let mut events = std::mem::take(&mut self.stream_events);
                 match what {
                     Outgoing::Frame(frame) => {
+                        if frame.kind() == Kind::MESSAGE {
+                            self.room.free();
+                        }
                         self.streams.send_frame(stream, &frame, now_ns, &mut events);
                     }
                     Outgoing::Data { header, slot } => {
