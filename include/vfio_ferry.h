@@ -99,6 +99,12 @@
 #define VFERRY_MESSAGE_BYTES_MAX 32768
 
 /**
+ * Most messages of one side that wait for the peer's engine to read, and most that wait for their
+ * embedder to fetch them.
+ */
+#define VFERRY_MESSAGES_WAITING_MAX 64
+
+/**
  * In a field for a device's number: no device, the whole session.
  */
 #define VFERRY_DEVICE_NONE 4294967295
@@ -1734,7 +1740,10 @@ vferry_status vferry_session_device_was_reset(struct vferry_session *session, ui
  * VFERRY_EVENT_MESSAGE: unchanged, and in their order where there is one stream. They are copied.
  * Returns at once. VFERRY_OVER once the session has ended.
  *
- * An embedder that leaves more than 64 messages waiting loses its session.
+ * VFERRY_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read: the
+ * message was not taken, send it again later. No event says when there is room; a peer that reads
+ * nothing for long ends the session. The peer's embedder, too, may leave as many waiting to be
+ * fetched: one more ends its session.
  */
 vferry_status vferry_session_send(struct vferry_session *session,
                                   const uint8_t *bytes,

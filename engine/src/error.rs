@@ -45,7 +45,7 @@ pub enum Error {
     System(#[source] io::Error),
 }
 
-/// Arguments that no session can be made of.
+/// Calls that cannot be carried out as they were made, and change nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UsageError {
@@ -108,5 +108,11 @@ pub enum UsageError {
     UnknownDevice {
         /// The number.
         device: u32,
+    },
+    /// Nothing is wrong, but not now: the peer does not read as fast as messages are given.
+    #[error("{max} messages wait for the peer; send again later")]
+    Full {
+        /// How many may wait.
+        max: usize,
     },
 }

@@ -28,7 +28,9 @@ pub const MESSAGE_BYTES_MAX: usize = 32 << 10;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest text that an abort frame may carry, in bytes of UTF-8.
 pub const TEXT_BYTES_MAX: usize = 1024;
-/// Most VMM messages that may wait for the embedder on one side; the next one is a peer error.
+/// Most VMM messages that may wait on one side, in each direction: for the embedder to fetch them
+/// (one more is the peer's error, and ends the session), and for a stream to take them to the peer
+/// (the embedder is told [`UsageError::Full`](crate::error::UsageError::Full)).
 pub const MESSAGES_WAITING_MAX: usize = 64;
 /// Most completions and events that wait for the embedder before stats updates are merged.
 pub const EVENTS_WAITING_MAX: usize = 1024;

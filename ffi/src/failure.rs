@@ -73,7 +73,10 @@ impl From<Error> for Failure {
 
 impl From<UsageError> for Failure {
     fn from(error: UsageError) -> Failure {
-        Failure::new(usage_status(&error), error.to_string())
+        match usage_status(&error) {
+            status if status.is_not_now() => Failure::not_now(status),
+            status => Failure::new(status, error.to_string()),
+        }
     }
 }
 
@@ -105,6 +108,7 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::Pacing => VFERRY_PACING,
         UsageError::WrongHost { .. } => VFERRY_WRONG_HOST,
         UsageError::UnknownDevice { .. } => VFERRY_UNKNOWN_NUMBER,
+        UsageError::Full { .. } => VFERRY_FULL,
         _ => VFERRY_RANGE,
     }
 }

@@ -255,7 +255,10 @@ pub extern "C" fn vferry_session_device_was_reset(
 /// VFERRY_EVENT_MESSAGE: unchanged, and in their order where there is one stream. They are copied.
 /// Returns at once. VFERRY_OVER once the session has ended.
 ///
-/// An embedder that leaves more than 64 messages waiting loses its session.
+/// VFERRY_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read: the
+/// message was not taken, send it again later. No event says when there is room; a peer that reads
+/// nothing for long ends the session. The peer's embedder, too, may leave as many waiting to be
+/// fetched: one more ends its session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_send(
     session: Option<&mut vferry_session>,

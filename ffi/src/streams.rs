@@ -20,10 +20,15 @@ pub const VFERRY_STREAMS_MAX: usize = 64;
 pub const VFERRY_DEVICES_MAX: usize = 64;
 /// Most bytes of one message, and of a device's opaque part.
 pub const VFERRY_MESSAGE_BYTES_MAX: usize = 32768;
+/// Most messages of one side that wait for the peer's engine to read, and most that wait for their
+/// embedder to fetch them.
+pub const VFERRY_MESSAGES_WAITING_MAX: usize = 64;
 
 const _: () = assert!(VFERRY_STREAMS_MAX == STREAMS_MAX);
 const _: () = assert!(VFERRY_DEVICES_MAX == vfio_ferry::session::limits::DEVICES_MAX);
 const _: () = assert!(VFERRY_MESSAGE_BYTES_MAX == vfio_ferry::session::limits::MESSAGE_BYTES_MAX);
+const _: () =
+    assert!(VFERRY_MESSAGES_WAITING_MAX == vfio_ferry::session::limits::MESSAGES_WAITING_MAX);
 
 /// A TCP socket that waits for a source's streams.
 ///

@@ -97,7 +97,7 @@ static void devices(void)
     ANSWERS(VFERRY_TOO_LONG, vferry_device_embedded(name, VFERRY_SOURCE, 0, -1, &device));
     ANSWERS(VFERRY_NOT_TEXT, vferry_device_embedded("\xff", VFERRY_SOURCE, 0, -1, &device));
     ANSWERS(VFERRY_RANGE, vferry_device_embedded("net0", 3, 0, -1, &device));
-    ANSWERS(VFERRY_RANGE, vferry_device_embedded("net0", VFERRY_SOURCE, 4, -1, &device));
+    ANSWERS(VFERRY_RANGE, vferry_device_embedded("net0", VFERRY_SOURCE, 8, -1, &device));
     ANSWERS(VFERRY_BAD_FD, vferry_device_embedded("net0", VFERRY_SOURCE, 0, closed, &device));
     ANSWERS(VFERRY_BAD_FD, vferry_device_embedded("net0", VFERRY_SOURCE, 0, -2, &device));
     CHECK(device == NULL);
@@ -324,6 +324,11 @@ static void a_session(void)
     ANSWERS(VFERRY_UNKNOWN_NUMBER, vferry_session_device_was_reset(session, 1));
     ANSWERS(VFERRY_TOO_LONG, vferry_session_send(session, message, sizeof message));
     ANSWERS(VFERRY_NULL, vferry_session_send(session, NULL, 1));
+    for (count = 0; count < VFERRY_MESSAGES_WAITING_MAX; count++) /* Nobody reads them. */
+        ANSWERS(VFERRY_OK, vferry_session_send(session, message, 1));
+    ANSWERS(VFERRY_FULL, vferry_session_send(session, message, 1));
+    ANSWERS(VFERRY_TIMEOUT, vferry_session_finish(session, 1, &report)); /* It goes on. */
+    count = 77;
     ANSWERS(VFERRY_NULL, vferry_session_poll(session, NULL));
     ANSWERS(VFERRY_NULL, vferry_session_wait(session, 0, NULL));
     ANSWERS(VFERRY_NULL, vferry_session_report(session, NULL));

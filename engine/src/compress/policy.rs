@@ -144,7 +144,7 @@ impl Controller {
             sent_raw_bytes: 0,
             sent_wire_bytes: 0,
             choices: 0,
-            arms: Arms::new(),
+            arms: Arms::new(f64::from(chunk_bytes.max(1))),
         }
     }
 

@@ -187,10 +187,13 @@ impl Channel {
         let mut filled = HEADER_BYTES;
         let mut buffer = Buffer::Slot(slot);
         let mut first = None;
+        // In PRE_COPY an fd that polls is tried before it is waited for, so that a device double
+        // that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does not mean drained:
+        // mlx5 says so while it saves, and a poll tells when there is more.
+        let mut patient = self.kind != FileKind::Pollable || phase == DataPhase::StopCopy;
         while filled < end {
             let range = filled..end;
             let file = self.file;
-            let patient = filled == HEADER_BYTES;
             let result;
             (buffer, result) = self.operate(buffer, |buffer| match patient {
                 true => Op::Read { file, buffer, range: range.clone() },
@@ -205,6 +208,10 @@ impl Channel {
                     first.get_or_insert(Ok(bytes));
                     filled += bytes;
                 }
+                Err(EAGAIN) if filled == HEADER_BYTES && !patient => {
+                    patient = true;
+                    continue;
+                }
                 Err(errno) => {
                     if filled > HEADER_BYTES && !passes(errno) {
                         self.pending = Some(errno);
@@ -216,6 +223,7 @@ impl Channel {
             if self.kind != FileKind::Pollable {
                 break;
             }
+            patient = false;
         }
         let Buffer::Slot(slot) = buffer else { unreachable!("the ring gives back what it took") };
         let result = match first {
@@ -367,4 +375,94 @@ impl Channel {
 /// EAGAIN and ENOMSG after bytes only end the chunk; the next read meets them again.
 fn passes(errno: i32) -> bool {
     errno == EAGAIN || errno == ENOMSG
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::Arena;
+    use crate::limits::CHUNK_BYTES_MIN;
+    use crate::vfio::device::PrecopyInfo;
+    use crate::vfio::state::{Capabilities, DeviceState};
+    use crossbeam_channel::Receiver;
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use std::os::fd::BorrowedFd;
+
+    /// A device on a pipe: what it puts in place of EAGAIN.
+    struct OnPipe(i32);
+
+    impl MigrationDevice for OnPipe {
+        fn capabilities(&self) -> io::Result<Capabilities> {
+            Ok(Capabilities { p2p: false, precopy: true })
+        }
+        fn state(&self) -> io::Result<DeviceState> {
+            Ok(DeviceState::PreCopy)
+        }
+        fn set_state(&self, _: DeviceState) -> io::Result<Option<OwnedFd>> {
+            Ok(None)
+        }
+        fn precopy_info(&self, _: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+            Ok(PrecopyInfo::default())
+        }
+        fn stop_copy_length(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn reset(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+            result.map_err(|error| match error.raw_os_error() {
+                Some(EAGAIN) => io::Error::from_raw_os_error(self.0),
+                _ => error,
+            })
+        }
+    }
+
+    /// A thread that reads the pipe, the pipe's other end, what comes of it, and a slot.
+    fn reading(dry: i32) -> (DataHandle, OwnedFd, Receiver<Input>, Slot) {
+        let (fd, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        let (_, mut slots) = Arena::new(1, CHUNK_BYTES_MIN).expect("memory");
+        let (sender, inputs) = crossbeam_channel::unbounded();
+        let ring = RingConfig { backend: BackendChoice::Auto, depth: 2, files: 1, zero_copy: None };
+        let waker = open(&ring).expect("a ring").ring.waker();
+        let thread = DataThread {
+            device: DeviceId(0),
+            epoch: Epoch(0),
+            fd: Arc::new(fd),
+            behind: Arc::new(OnPipe(dry)),
+            backend: BackendChoice::Auto,
+            chunk_bytes: CHUNK_BYTES_MIN,
+            inbox: Inbox::new(sender, waker),
+        };
+        (thread.spawn().expect("a thread"), writer, inputs, slots.remove(0))
+    }
+
+    fn result(inputs: &Receiver<Input>) -> ReadResult {
+        match inputs.recv_timeout(Duration::from_secs(60)) {
+            Ok(Input::Read { result, .. }) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_drained_device_on_a_pipe_says_so_before_anything_else_happens() {
+        let (handle, writer, inputs, slot) = reading(ENOMSG);
+        handle.submit(Job::Read { slot, phase: DataPhase::PreCopy }).expect("it lives");
+        assert_eq!(result(&inputs), ReadResult::Empty);
+        handle.stop();
+        drop(writer);
+    }
+
+    #[test]
+    fn a_device_that_is_still_saving_is_waited_for_in_every_phase() {
+        for phase in [DataPhase::PreCopy, DataPhase::StopCopy] {
+            let (handle, writer, inputs, slot) = reading(EAGAIN);
+            handle.submit(Job::Read { slot, phase }).expect("it lives");
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(inputs.is_empty());
+            rustix::io::write(&writer, b"state").expect("the pipe is open");
+            assert!(matches!(result(&inputs), ReadResult::Chunk { bytes: 5, .. }));
+            handle.stop();
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod jobs;
 mod live;
 mod outbox;
 mod report;
+mod room;
 mod run;
 mod streams;
 mod watch;

@@ -96,8 +96,8 @@ impl Links {
         }
     }
 
-    /// The embedder's bytes, as [`queue`](Self::queue). A fault if it gives more than the peer reads:
-    /// there is a bound to that, too.
+    /// The embedder's bytes, as [`queue`](Self::queue). A fault beyond the bound on those that wait:
+    /// the session tells its embedder before it comes to that.
     pub fn queue_message(&mut self, bytes: Bytes) -> Result<(), Fault> {
         let max = limits::MESSAGES_WAITING_MAX;
         if self.control.len() - self.answers() >= max {

@@ -192,14 +192,23 @@ impl Session {
     /// Carries a message to the peer's embedder, unchanged and in order with other messages where
     /// there is one stream.
     ///
+    /// What the peer's engine has not taken waits here, at most [`limits::MESSAGES_WAITING_MAX`]
+    /// messages; the session's end drops them. There is room again as the peer reads. No event says
+    /// when: a peer that reads nothing for long ends the session.
+    ///
     /// # Errors
-    /// [`UsageError::TooLong`] beyond [`limits::MESSAGE_BYTES_MAX`].
+    /// [`UsageError::TooLong`] beyond [`limits::MESSAGE_BYTES_MAX`], [`UsageError::Full`] while as
+    /// many messages wait as may.
     pub fn send_message(&self, message: Bytes) -> Result<(), UsageError> {
         let (what, max) = ("a message", limits::MESSAGE_BYTES_MAX);
         if message.len() > max {
             return Err(UsageError::TooLong { what, found: message.len(), max });
         }
-        self.command(Command::Message(message));
+        if self.running.room.take() {
+            self.command(Command::Message(message));
+        } else if !self.has_ended() {
+            return Err(UsageError::Full { max: limits::MESSAGES_WAITING_MAX });
+        }
         Ok(())
     }
 

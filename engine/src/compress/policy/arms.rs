@@ -12,8 +12,11 @@
 
 use super::LEVELS;
 
-/// Chunks in a slice.
-const SLICE: u32 = 24;
+/// Whole chunks in a slice. It is bytes that count: a chunk of a few takes a latency, and says
+/// nothing of speed.
+const SLICE: f64 = 24.0;
+/// Whole chunks that a slice must have to end early.
+const LEAST: f64 = 2.0;
 /// Chunks before the first rung is decided: the link's speed shows.
 const WARM_UP: u64 = 8;
 /// A slice may take this many times what the best rung would have needed; then it ends early.
@@ -46,6 +49,7 @@ const RUNGS: usize = LEVELS.len() + 1;
 /// The ladder.
 #[derive(Debug)]
 pub(super) struct Arms {
+    chunk_bytes: f64,
     /// Raw bytes per nanosecond by rung, where known.
     value: [Option<f64>; RUNGS],
     best: usize,
@@ -93,7 +97,6 @@ struct Slice {
     /// It begins when this many chunks have been sent.
     after_sent: u64,
     start_ns: Option<u64>,
-    chunks: u32,
     bytes: f64,
     /// Choices since the rung came into force, and how many were at its cap.
     choices: u32,
@@ -101,8 +104,10 @@ struct Slice {
 }
 
 impl Arms {
-    pub(super) fn new() -> Arms {
+    /// For chunks of this many bytes, if they are whole.
+    pub(super) fn new(chunk_bytes: f64) -> Arms {
         Arms {
+            chunk_bytes,
             value: [None; RUNGS],
             best: START,
             started: false,
@@ -157,7 +162,6 @@ impl Arms {
         self.sent += 1;
         self.sent_ns = now_ns;
         if self.slice.start_ns.is_some() {
-            self.slice.chunks += 1;
             self.slice.bytes += raw_bytes;
         }
     }
@@ -180,14 +184,12 @@ impl Arms {
             return;
         };
         let ns = now_ns.saturating_sub(start_ns).max(1) as f64;
-        let length = f64::from(SLICE) * (self.noise.unwrap_or(0.0) / QUIET).clamp(1.0, LONGER);
-        let full = f64::from(self.slice.chunks) >= length;
+        let longer = (self.noise.unwrap_or(0.0) / QUIET).clamp(1.0, LONGER);
+        let whole = SLICE * self.chunk_bytes * longer;
         let hopeless = self.trial.is_some()
-            && self.value[self.best].is_some_and(|best| {
-                let whole = self.slice.bytes / f64::from(self.slice.chunks) * length;
-                ns > PATIENCE * whole / best
-            });
-        if full || hopeless {
+            && self.slice.bytes >= LEAST * self.chunk_bytes
+            && self.value[self.best].is_some_and(|best| ns > PATIENCE * whole / best);
+        if self.slice.bytes >= whole || hopeless {
             self.end_slice(self.slice.bytes / ns, ns);
         }
     }
@@ -285,13 +287,15 @@ impl Arms {
 mod tests {
     use super::*;
 
+    const CHUNK: f64 = 262_144.0;
+
     /// Chunks that each take as long as `speed` (bytes per nanosecond) of the rung in force says.
     fn run(arms: &mut Arms, now_ns: &mut u64, chunks: u32, speed: [f64; RUNGS]) {
         for _ in 0..chunks {
             arms.chosen(*now_ns, false);
             arms.at_cap(true);
-            *now_ns += (262_144.0 / speed[arms.rung()]) as u64;
-            arms.sent(*now_ns, 262_144.0);
+            *now_ns += (CHUNK / speed[arms.rung()]) as u64;
+            arms.sent(*now_ns, CHUNK);
             arms.sent_all(*now_ns, Model { link: speed[0], ratio: 1.0, compressing: 1.0 });
         }
     }
@@ -301,7 +305,7 @@ mod tests {
         for best in 0..RUNGS {
             let speed: [f64; RUNGS] =
                 std::array::from_fn(|rung| 2.0 / (1.0 + 0.3 * rung.abs_diff(best) as f64));
-            let (mut arms, mut now_ns) = (Arms::new(), 0);
+            let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
             run(&mut arms, &mut now_ns, 256, speed);
             assert_eq!(arms.best, best);
         }
@@ -310,18 +314,18 @@ mod tests {
     #[test]
     fn trials_cost_a_few_per_cent() {
         let speed = [0.2, 0.5, 1.0, 0.5, 0.2];
-        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
         run(&mut arms, &mut now_ns, 256, speed);
         let (start_ns, chunks) = (now_ns, 20_000);
         run(&mut arms, &mut now_ns, chunks, speed);
-        let ideal_ns = f64::from(chunks) * 262_144.0;
+        let ideal_ns = f64::from(chunks) * CHUNK;
         let share = ideal_ns / (now_ns - start_ns) as f64;
         assert!(share > 0.96, "{share:.3}");
     }
 
     #[test]
     fn another_load_is_noticed() {
-        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
         run(&mut arms, &mut now_ns, 2000, [0.2, 0.4, 0.6, 0.8, 1.0]);
         assert_eq!(arms.best, 4);
         run(&mut arms, &mut now_ns, 2000, [3.0, 2.0, 1.0, 0.6, 0.3]);
@@ -330,7 +334,7 @@ mod tests {
 
     #[test]
     fn an_empty_pipeline_does_not_count() {
-        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
         for _ in 0..300 {
             run(&mut arms, &mut now_ns, 1, [1.0; RUNGS]);
             now_ns += 1_000_000_000;
@@ -340,8 +344,25 @@ mod tests {
     }
 
     #[test]
+    fn a_trickle_is_not_taken_for_the_speed() {
+        for chunks in 0..120 {
+            let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
+            run(&mut arms, &mut now_ns, 40 + chunks, [1.0; RUNGS]);
+            for _ in 0..1000 {
+                now_ns += 1_000_000_000;
+                arms.chosen(now_ns, true);
+                now_ns += 50_000;
+                arms.sent(now_ns, 4.0);
+                arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0 });
+            }
+            let speed = arms.bytes_per_ns().expect("slices have ended");
+            assert!(speed > 0.1, "{speed} after {chunks}");
+        }
+    }
+
+    #[test]
     fn chunks_that_are_never_sent_do_not_stop_it() {
-        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
         (0..50).for_each(|_| arms.chosen(0, false));
         run(&mut arms, &mut now_ns, 600, [2.0, 1.5, 1.0, 0.5, 0.25]);
         assert_eq!(arms.best, 0);
@@ -349,14 +370,14 @@ mod tests {
 
     #[test]
     fn idle_time_is_known_again_after_chunks_were_dropped() {
-        let (mut arms, mut now_ns) = (Arms::new(), 0);
+        let (mut arms, mut now_ns) = (Arms::new(CHUNK), 0);
         run(&mut arms, &mut now_ns, 60, [1.0; RUNGS]);
         (0..50).for_each(|_| arms.chosen(now_ns, false));
         for _ in 0..300 {
             now_ns += 1_000_000_000;
             arms.chosen(now_ns, true);
             now_ns += 262_144;
-            arms.sent(now_ns, 262_144.0);
+            arms.sent(now_ns, CHUNK);
             arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0 });
         }
         let speed = arms.bytes_per_ns().expect("slices have ended");

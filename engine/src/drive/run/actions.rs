@@ -16,7 +16,7 @@ use crate::machine::{
     Action, EncodeResult, Event, Finish, Notice, Outgoing, ReadResult, WriteResult,
 };
 use crate::outcome::{Breach, Cause, Fault, Observation};
-use crate::wire::DataHeader;
+use crate::wire::{DataHeader, Kind};
 
 /// How long a finished session waits for the peer to close its end, so that nothing that was sent
 /// is lost to a reset of the connection.
@@ -57,6 +57,9 @@ impl Drive {
                 let mut events = std::mem::take(&mut self.stream_events);
                 match what {
                     Outgoing::Frame(frame) => {
+                        if frame.kind() == Kind::MESSAGE {
+                            self.room.free();
+                        }
                         self.streams.send_frame(stream, &frame, now_ns, &mut events);
                     }
                     Outgoing::Data { header, slot } => {

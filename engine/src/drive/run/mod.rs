@@ -26,6 +26,7 @@ use super::inbox::{Inbox, Input, WorkTag};
 use super::live::Live;
 use super::outbox::Outbox;
 use super::report::{Report, Sides};
+use super::room::Room;
 use super::streams::{StreamEvent, Streams};
 use super::watch::Watch;
 use crate::buffers::Slot;
@@ -90,6 +91,7 @@ pub(crate) struct Drive {
     inbox: Inbox,
     inputs: Channel<Input>,
     outbox: Arc<Outbox>,
+    room: Arc<Room>,
     report: Arc<Mutex<Option<Report>>>,
     watch: Watch,
     live: Live,

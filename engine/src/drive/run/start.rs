@@ -15,6 +15,7 @@ use crate::drive::inbox::{Inbox, Input};
 use crate::drive::live::Live;
 use crate::drive::outbox::Outbox;
 use crate::drive::report::Report;
+use crate::drive::room::Room;
 use crate::drive::streams::Streams;
 use crate::drive::watch::Watch;
 use crate::ids::DeviceId;
@@ -43,6 +44,7 @@ pub(crate) struct DriveConfig {
 pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
+    pub(crate) room: Arc<Room>,
     pub(crate) report: Arc<Mutex<Option<Report>>>,
     pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
@@ -52,15 +54,16 @@ impl Drive {
     /// Starts all threads of a session.
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let outbox = Arc::new(Outbox::new()?);
+        let room = Arc::new(Room::default());
         let report = Arc::new(Mutex::new(None));
         let metrics = Metrics::new(config.devices.len(), config.sockets.len());
         let metrics = Arc::new(Mutex::new(metrics));
         let live = Live::new(Arc::clone(&metrics));
         let (opened, ready) = crossbeam_channel::bounded(1);
-        let shared = (Arc::clone(&outbox), Arc::clone(&report));
+        let shared = (Arc::clone(&outbox), Arc::clone(&room), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
             // The ring belongs to the thread that opens it.
-            match Drive::open(config, shared.0, shared.1, live) {
+            match Drive::open(config, shared.0, shared.1, shared.2, live) {
                 Ok(drive) => {
                     let _ = opened.send(Ok(drive.inbox.clone()));
                     Guarded(drive).run();
@@ -71,12 +74,13 @@ impl Drive {
             }
         })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, report, metrics, thread: Some(thread) })
+        Ok(Running { inbox, outbox, room, report, metrics, thread: Some(thread) })
     }
 
     fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
+        room: Arc<Room>,
         report: Arc<Mutex<Option<Report>>>,
         live: Live,
     ) -> io::Result<Drive> {
@@ -123,6 +127,7 @@ impl Drive {
             inbox,
             inputs,
             outbox,
+            room,
             report,
             backend,
             fallback: opened.fallback,
