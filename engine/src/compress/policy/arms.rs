@@ -5,18 +5,20 @@
 //! time. Its slice begins when the chunks chosen under the rung before are sent (their work is
 //! still in the pipeline) and lasts [`SLICE`] chunks, more where slices scatter. Time in which
 //! there was nothing in the pipeline is the reader's, not the rung's, and does not count. (A rung
-//! under which the pipeline runs empty moves everything that is read: none can be better.)
+//! under which the pipeline runs empty moves everything that is read: none can be better.) Nor does
+//! time in which hardly anything was: a few bytes take a latency, and say nothing of speed.
 //!
 //! Keep the pipeline short: a switch takes effect after what is in it, so 2 to 4 chunks a worker
 //! and a few more adapt within 64 MiB, and hundreds do not.
 
 use super::LEVELS;
 
-/// Whole chunks in a slice. It is bytes that count: a chunk of a few takes a latency, and says
-/// nothing of speed.
+/// Whole chunks in a slice. It is bytes that count.
 const SLICE: f64 = 24.0;
 /// Whole chunks that a slice must have to end early.
 const LEAST: f64 = 2.0;
+/// The part of a whole chunk that must pass from one empty pipeline to the next for that to count.
+const LITTLE: f64 = 0.25;
 /// Chunks before the first rung is decided: the link's speed shows.
 const WARM_UP: u64 = 8;
 /// A slice may take this many times what the best rung would have needed; then it ends early.
@@ -35,8 +37,6 @@ const WASTE: f64 = 0.03;
 /// Slices that scatter by more than this share are made longer in proportion, up to this factor.
 const QUIET: f64 = 0.05;
 const LONGER: f64 = 2.0;
-/// Raw is tried first if the path takes more than this part of what the workers make of it.
-const HEAD_START: f64 = 2.0;
 /// Raw is left again, however little came of it before, if the workers and the link together
 /// promise so many times as much.
 const PROMISING: f64 = 1.5;
@@ -65,6 +65,9 @@ pub(super) struct Arms {
     sent_ns: u64,
     /// Since when the pipeline has been empty.
     empty_since_ns: Option<u64>,
+    /// Since when there has been something in it, and what has left it since.
+    busy_since_ns: u64,
+    busy_bytes: f64,
     /// Slices of the best rung until the next trial, and after how many the one after that comes.
     until_trial: u32,
     rest: u32,
@@ -89,6 +92,8 @@ pub(super) struct Model {
     pub(super) ratio: f64,
     /// What the workers take at the lowest level, in raw bytes, if each has a core.
     pub(super) compressing: f64,
+    /// The rung that promises most.
+    pub(super) first: usize,
 }
 
 /// What is being measured.
@@ -117,6 +122,8 @@ impl Arms {
             sent: 0,
             sent_ns: 0,
             empty_since_ns: None,
+            busy_since_ns: 0,
+            busy_bytes: 0.0,
             until_trial: 0,
             rest: REST,
             credit_ns: 0.0,
@@ -148,6 +155,9 @@ impl Arms {
         if let (Some(since), Some(start)) = (since, &mut self.slice.start_ns) {
             *start += now_ns.saturating_sub(since.max(*start));
         }
+        if since.is_some() {
+            (self.busy_since_ns, self.busy_bytes) = (now_ns, 0.0);
+        }
         self.chosen += 1;
     }
 
@@ -161,6 +171,7 @@ impl Arms {
     pub(super) fn sent(&mut self, now_ns: u64, raw_bytes: f64) {
         self.sent += 1;
         self.sent_ns = now_ns;
+        self.busy_bytes += raw_bytes;
         if self.slice.start_ns.is_some() {
             self.slice.bytes += raw_bytes;
         }
@@ -173,12 +184,13 @@ impl Arms {
         if self.sent >= self.chosen {
             self.sent = self.chosen;
             self.empty_since_ns = Some(now_ns);
+            self.forget_a_trickle(now_ns);
         }
         let Some(start_ns) = self.slice.start_ns else {
             if self.sent >= self.slice.after_sent {
                 self.slice.start_ns = Some(now_ns);
                 if !self.started {
-                    self.start_on(usize::from(model.link * HEAD_START < model.compressing));
+                    self.start_on(model.first);
                 }
             }
             return;
@@ -194,7 +206,18 @@ impl Arms {
         }
     }
 
-    /// The first slice's rung: raw or the lowest level. It begins when what was chosen before is
+    /// The pipeline is empty again: if hardly anything was in it, that was no part of the slice.
+    fn forget_a_trickle(&mut self, now_ns: u64) {
+        if let Some(start) = &mut self.slice.start_ns
+            && *start <= self.busy_since_ns
+            && self.busy_bytes < LITTLE * self.chunk_bytes
+        {
+            *start += now_ns.saturating_sub(self.busy_since_ns);
+            self.slice.bytes -= self.busy_bytes;
+        }
+    }
+
+    /// The first slice's rung: raw or a level. It begins when what was chosen before is
     /// sent: until then both hosts touch their buffers for the first time.
     fn start_on(&mut self, rung: usize) {
         self.best = rung;
@@ -296,7 +319,10 @@ mod tests {
             arms.at_cap(true);
             *now_ns += (CHUNK / speed[arms.rung()]) as u64;
             arms.sent(*now_ns, CHUNK);
-            arms.sent_all(*now_ns, Model { link: speed[0], ratio: 1.0, compressing: 1.0 });
+            arms.sent_all(
+                *now_ns,
+                Model { link: speed[0], ratio: 1.0, compressing: 1.0, first: 0 },
+            );
         }
     }
 
@@ -353,10 +379,10 @@ mod tests {
                 arms.chosen(now_ns, true);
                 now_ns += 50_000;
                 arms.sent(now_ns, 4.0);
-                arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0 });
+                arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0, first: 0 });
             }
             let speed = arms.bytes_per_ns().expect("slices have ended");
-            assert!(speed > 0.1, "{speed} after {chunks}");
+            assert!(speed > 0.9, "{speed} after {chunks}");
         }
     }
 
@@ -378,7 +404,7 @@ mod tests {
             arms.chosen(now_ns, true);
             now_ns += 262_144;
             arms.sent(now_ns, CHUNK);
-            arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0 });
+            arms.sent_all(now_ns, Model { link: 1.0, ratio: 1.0, compressing: 1.0, first: 0 });
         }
         let speed = arms.bytes_per_ns().expect("slices have ended");
         assert!((speed - 1.0).abs() < 0.01, "{speed}");
