@@ -53,6 +53,12 @@
 /* How long the target waits for what the source must have sent already. */
 #define VFIO_FERRY_CONFIRM_MS 10000
 
+/*
+ * How long a cleanup, with the BQL held, waits for an operation that a driver
+ * does not give back. After that a thread of the library waits on.
+ */
+#define VFIO_FERRY_CANCEL_MS 500
+
 /* Resets of one device that a migration with on-reset=restart survives. */
 #define VFIO_FERRY_RESTARTS 8
 
@@ -164,6 +170,7 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
     ok = !vferry_options_new(&options) &&
          /* QEMU itself watches over the connection. */
          !vferry_options_set_peer_silence_ms(options, UINT32_MAX) &&
+         !vferry_options_set_cancel_bound_ms(options, VFIO_FERRY_CANCEL_MS) &&
          !vferry_device_embedded("vfio", host, flags, vbasedev->fd,
                                  &ferry->device) &&
          !vferry_device_set_on_reset(
