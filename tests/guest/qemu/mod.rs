@@ -96,6 +96,7 @@ pub(crate) fn run(checks: &mut Checks) {
         Ok(())
     });
     checks.check("a cancel ends while the driver holds a read", cancelled);
+    checks.check("the target dies in PRE_COPY: the VM runs on", target_dies);
 }
 
 /// Two mtty cards, whose ports' registers and buffers must have moved.
@@ -185,13 +186,9 @@ fn reset_in_precopy(
         // The firmware of a guest that is booting resets it again on the target.
         there.ask("stop", serde_json::json!({}))?;
     }
-    here.parameter("max-bandwidth", LITTLE)?;
-    here.parameter("downtime-limit", 1)?;
+    stays_in_precopy(&mut here)?;
     here.migrate(port)?;
-    until("a megabyte was read in PRE_COPY", || {
-        Ok(leaving.stat::<String>("state")?.starts_with("PRE_COPY")
-            && leaving.stat::<u64>("bytes_read")? > 1 << 20)
-    })?;
+    saves_in_precopy(&leaving)?;
     let resets: u64 = leaving.stat("resets")?;
     match how {
         Reset::Driver => leaving.control("reset", 1)?,
@@ -239,6 +236,33 @@ fn cancelled() -> Outcome {
     ensure!(ended.status == "cancelled", "it {}: {}", ended.status, ended.error);
     leaving.control("unblock", 1)?;
     goes_on(&mut here, &leaving)
+}
+
+/// The target's process ends in the middle of PRE_COPY.
+fn target_dies() -> Outcome {
+    let leaving = FerryDev::closed(FULL, &[("state_bytes", "64M"), ("content", "random")])?;
+    let coming = FerryDev::closed(FULL, &[("state_bytes", "64M")])?;
+    let (mut here, there, port) = pair(ON, ON, &all_one(&leaving), &all_one(&coming))?;
+    stays_in_precopy(&mut here)?;
+    here.migrate(port)?;
+    saves_in_precopy(&leaving)?;
+    drop(there);
+    let ended = here.ended()?;
+    ensure!(ended.status == "failed", "it {}", ended.status);
+    goes_on(&mut here, &leaving)
+}
+
+/// Until its bandwidth is raised, and what downtime it accepts.
+fn stays_in_precopy(here: &mut Vm) -> Outcome {
+    here.parameter("max-bandwidth", LITTLE)?;
+    here.parameter("downtime-limit", 1)
+}
+
+fn saves_in_precopy(leaving: &FerryDev) -> Outcome {
+    until("a megabyte was read in PRE_COPY", || {
+        Ok(leaving.stat::<String>("state")?.starts_with("PRE_COPY")
+            && leaving.stat::<u64>("bytes_read")? > 1 << 20)
+    })
 }
 
 /// A target that listens, and a source; both with a return path.
@@ -291,6 +315,7 @@ fn goes_on(here: &mut Vm, leaving: &FerryDev) -> Outcome {
     // A stock source has it too, and a source that was refused for lack of it gets it now.
     here.capability("return-path")?;
     here.parameter("max-bandwidth", PLENTY)?;
+    here.parameter("downtime-limit", 2000)?;
     here.migrate(port)?;
     completed(&here.ended()?)?;
     there.runs_as("running")?;
