@@ -15,7 +15,6 @@
 //! | 1 | [`wire`], [`vfio::state`], [`outcome`], [`compress::policy`], [`metrics`] | no fd, clock, thread |
 //! | 0 | [`limits`], [`error`], [`ids`] | nothing |
 
-pub mod abort;
 pub mod buffers;
 pub mod compress;
 pub mod drive;

@@ -12,16 +12,13 @@
 //! with what it has: it is reset. It begins only when the device is quiet: its data fd closed, no
 //! request in flight. Nothing that the kernel answers on the way changes why there was an abort.
 
-mod line;
-
-pub use line::Line;
-
-use crate::machine::{Reply, Request};
+use super::line::state_of;
+use super::{Reply, Request};
 use crate::vfio::state::DeviceState;
 
 /// In what condition the device is to be left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
+pub(crate) enum Goal {
     /// RUNNING with its state: the source, whose guest runs on.
     KeepState,
     /// RUNNING and blank: the target, whose half-loaded state is worthless.
@@ -39,19 +36,11 @@ enum Step {
 
 /// Where a way back has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// The device is as the goal says.
-    pub reached: bool,
-    /// Its state; none if it could not be read.
-    pub state: Option<DeviceState>,
-}
-
-/// What GET_STATE has found, if it could be asked.
-pub(crate) fn state_of(answer: Result<Reply, i32>) -> Option<DeviceState> {
-    match answer {
-        Ok(Reply::State(state)) => Some(state),
-        _ => None,
-    }
+    pub(crate) reached: bool,
+    /// The last GET_STATE's answer; none if it failed.
+    pub(crate) state: Option<DeviceState>,
 }
 
 /// Resets, and calls of SET_STATE, that are tried before a device is left as it is. One reset may
@@ -60,7 +49,7 @@ const TRIES_MAX: u32 = 3;
 
 /// The way back of one device.
 #[derive(Debug)]
-pub struct Recovery {
+pub(crate) struct Recovery {
     goal: Goal,
     step: Step,
     leaves: u32,
@@ -71,12 +60,12 @@ pub struct Recovery {
 
 impl Recovery {
     /// A way back that waits for [`quiet`](Self::quiet).
-    pub fn new(goal: Goal) -> Recovery {
+    pub(crate) fn new(goal: Goal) -> Recovery {
         Recovery { goal, step: Step::Waiting, leaves: 0, resets: 0, blank: false }
     }
 
     /// The data fd is closed and no request is in flight. Returns the first request.
-    pub fn quiet(&mut self) -> Option<Request> {
+    pub(crate) fn quiet(&mut self) -> Option<Request> {
         if self.step != Step::Waiting {
             return None;
         }
@@ -87,7 +76,7 @@ impl Recovery {
     }
 
     /// Takes the answer to the last request. Returns the next one, or none at the end.
-    pub fn answered(&mut self, result: Result<Reply, i32>) -> Option<Request> {
+    pub(crate) fn answered(&mut self, result: Result<Reply, i32>) -> Option<Request> {
         match self.step {
             Step::Leaving | Step::Resetting => {
                 self.blank = self.step == Step::Resetting && result.is_ok();
@@ -100,7 +89,7 @@ impl Recovery {
     }
 
     /// How it ended, once it has.
-    pub fn done(&self) -> Option<Arrival> {
+    pub(crate) fn done(&self) -> Option<Arrival> {
         match self.step {
             Step::Done(arrival) => Some(arrival),
             _ => None,
