@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::session::{Completion, Ending, Estimate, Notice};
+use vfio_ferry::session::{Completion, EpochEnding, Estimate, Notice};
 
 /// What the source's session showed.
 pub(crate) enum Sight {
@@ -47,7 +47,10 @@ impl Switchover {
             Sight::Notice(Notice::Connected { .. }) => self.decided |= !self.precopy,
             Sight::Notice(Notice::Estimate(estimate)) => self.weigh(&estimate),
             // What was saved is void, and so is what was reckoned from it.
-            Sight::Notice(Notice::Completion(Completion { ending: Ending::Restarted, .. })) => {
+            Sight::Notice(Notice::Completion(Completion {
+                ending: EpochEnding::Restarted,
+                ..
+            })) => {
                 (self.least_ns, self.no_better) = (None, 0);
             }
             Sight::Notice(_) => {}

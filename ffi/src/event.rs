@@ -239,7 +239,7 @@ fn completed(completion: &Completion) -> vferry_event {
         epoch: completion.epoch.0,
         phase: values::phase_number(completion.phase),
         ending: values::ending_number(completion.ending),
-        state_after: values::state_number(completion.state_after),
+        state_after: values::state_number(completion.state),
         bytes: completion.bytes,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_COMPLETION)
     };

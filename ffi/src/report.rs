@@ -172,13 +172,13 @@ fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
             [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
             found.discarded_bytes = side.discarded_bytes;
             found.wire_bytes = side.wire_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+            (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
         Sides::Target(devices) => {
             let side = devices.get(index)?;
             found.late_frames = side.late_frames;
             found.discarded_bytes = side.discarded_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+            (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
     };
     found.epoch = epoch.0;

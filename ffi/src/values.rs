@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use vfio_ferry::session::{Cause, DeviceState, Ending, Host, Observation, Phase, Step};
+use vfio_ferry::session::{Cause, DeviceState, EpochEnding, Host, Observation, Phase, Step};
 
 use crate::failure::Failure;
 use crate::status::vferry_status::VFERRY_RANGE;
@@ -162,8 +162,8 @@ pub enum vferry_step {
     VFERRY_STEP_CONTROL = 7,
 }
 
-const ENDINGS: [Ending; 4] =
-    [Ending::Complete, Ending::Unconfirmed, Ending::Restarted, Ending::Aborted];
+const ENDINGS: [EpochEnding; 4] =
+    [EpochEnding::Complete, EpochEnding::Unconfirmed, EpochEnding::Restarted, EpochEnding::Aborted];
 
 /// The place in a list, counted from 1; 0 for what is not in it.
 fn place<T: PartialEq>(list: &[T], value: &T) -> u32 {
@@ -174,7 +174,7 @@ pub(crate) fn phase_number(phase: Phase) -> u32 {
     place(&Phase::ALL, &phase)
 }
 
-pub(crate) fn ending_number(ending: Ending) -> u32 {
+pub(crate) fn ending_number(ending: EpochEnding) -> u32 {
     place(&ENDINGS, &ending)
 }
 
@@ -339,7 +339,10 @@ mod tests {
     fn the_headers_numbers_are_these() {
         use vferry_observed::*;
         assert_eq!(phase_number(Phase::Resume), vferry_phase::VFERRY_PHASE_RESUME as u32);
-        assert_eq!(ending_number(Ending::Aborted), vferry_ending::VFERRY_ENDING_ABORTED as u32);
+        assert_eq!(
+            ending_number(EpochEnding::Aborted),
+            vferry_ending::VFERRY_ENDING_ABORTED as u32
+        );
         assert_eq!(cause_number(Cause::Network), vferry_cause::VFERRY_CAUSE_NETWORK as u32);
         assert_eq!(observed_number(Observation::Write), VFERRY_OBSERVED_WRITE as u32);
         assert_eq!(step(vferry_step::VFERRY_STEP_CONTROL as u32).ok(), Some(Step::Control));

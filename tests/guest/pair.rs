@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Completion, DeviceOptions, Ending};
+use vfio_ferry::outcome::{Completion, DeviceOptions, EpochEnding};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{
     self, Options, Readiness, Report, Session, SessionEvent, SourceDevice, TargetDevice,
@@ -180,7 +180,7 @@ impl End {
     /// That the migration was complete.
     pub(crate) fn complete(&self) -> Outcome {
         let finish = &self.report.finish;
-        ensure!(finish.ending == Ending::Complete, "{}: {}", finish.ending, self.why());
+        ensure!(finish.ending == EpochEnding::Complete, "{}: {}", finish.ending, self.why());
         Ok(())
     }
 

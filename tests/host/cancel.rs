@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Phase};
+use vfio_ferry::outcome::{Cause, DeviceOptions, EpochEnding, Phase};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{Options, Session, SessionEvent, Sides};
 use vfio_ferry::vfio::state::DeviceState;
@@ -149,7 +149,7 @@ fn cancel_everywhere(on_source: bool) {
             let target = end_in_time(pair.target, &what);
             for (side, is_first) in [(&source, on_source), (&target, !on_source)] {
                 let finish = &side.report.finish;
-                assert_eq!(finish.ending, Ending::Aborted, "{what}: {finish:?}");
+                assert_eq!(finish.ending, EpochEnding::Aborted, "{what}: {finish:?}");
                 let fault = finish.fault.as_ref().expect("an abort has a cause");
                 let cause = if is_first { Cause::Cancelled } else { Cause::PeerAbort };
                 assert_eq!(fault.cause, cause, "{what}: {fault}");

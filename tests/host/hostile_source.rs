@@ -8,7 +8,7 @@ use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fault, Observation};
+use vfio_ferry::outcome::{Cause, DeviceOptions, EpochEnding, Fault, Observation};
 use vfio_ferry::session::{Options, Session, SessionEvent};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{
@@ -122,18 +122,18 @@ fn play(conversation: &Conversation<'_>) {
             case.at > at || (case.at == at && case.bytes.starts_with(&loaded(EPOCH, total())))
         });
         let ending = match expected {
-            Expected::Nothing => Ending::Complete,
-            Expected::Fault(Cause::PeerAbort, _) => Ending::Aborted,
-            Expected::Fault(..) if confirmed => Ending::Unconfirmed,
-            Expected::Fault(..) => Ending::Aborted,
+            Expected::Nothing => EpochEnding::Complete,
+            Expected::Fault(Cause::PeerAbort, _) => EpochEnding::Aborted,
+            Expected::Fault(..) if confirmed => EpochEnding::Unconfirmed,
+            Expected::Fault(..) => EpochEnding::Aborted,
         };
         assert_eq!(finish.ending, ending, "{what}");
         let state =
-            if ending == Ending::Aborted { DeviceState::Running } else { DeviceState::Stop };
+            if ending == EpochEnding::Aborted { DeviceState::Running } else { DeviceState::Stop };
         assert_eq!(device.state_now(), state, "{what}");
         assert_eq!((device.holding(), device.resets()), (Holding::Own, 0), "{what}");
         if let Some(fault) = &finish.fault
-            && ending == Ending::Aborted
+            && ending == EpochEnding::Aborted
             && (fault.cause, fault.observed) == (Cause::PeerMisbehaviour, Observation::Peer)
             // One that does not read is not told either.
             && case.as_ref().is_some_and(|case| case.times == 1)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Phase};
+use vfio_ferry::outcome::{Cause, DeviceOptions, EpochEnding, Phase};
 use vfio_ferry::session::{Options, Session, SessionEvent, accept, connect};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Content, Holding, Kind, Plan, TestDevice};
@@ -128,7 +128,7 @@ fn has_phase(ended: &Ended, wanted: Phase) -> bool {
 
 /// Every device gets exactly one last completion, of the session's ending.
 fn assert_completed(ended: &Ended) {
-    let endings: Vec<Ending> = ended
+    let endings: Vec<EpochEnding> = ended
         .notices
         .iter()
         .filter_map(|notice| match notice {
@@ -139,7 +139,7 @@ fn assert_completed(ended: &Ended) {
     assert_eq!(endings, [ended.report.finish.ending]);
 }
 
-fn a_source_survives(seed: u64) -> Ending {
+fn a_source_survives(seed: u64) -> EpochEnding {
     let moment = Moment::from_seed(seed);
     let victim = Side::spawn(PROGRAM, &spec(false, 0));
     let streams = connect(("127.0.0.1", victim.port()), 2).expect("it listens");
@@ -155,17 +155,17 @@ fn a_source_survives(seed: u64) -> Ending {
     let finish = &ended.report.finish;
     match finish.ending {
         // The guest runs on here, with the device as it was.
-        Ending::Aborted => {
+        EpochEnding::Aborted => {
             assert_eq!(device.state_now(), DeviceState::Running);
             assert_eq!((device.holding(), device.resets()), (Holding::Own, 0));
             assert!(!has_phase(&ended, Phase::Handover), "{finish:?}");
         }
         // The target may run: this device must not.
-        Ending::Unconfirmed => {
+        EpochEnding::Unconfirmed => {
             assert_eq!(device.state_now(), DeviceState::Stop);
             assert!(has_phase(&ended, Phase::Handover));
         }
-        Ending::Complete => assert_eq!(device.state_now(), DeviceState::Stop),
+        EpochEnding::Complete => assert_eq!(device.state_now(), DeviceState::Stop),
         other => panic!("{other:?}"),
     }
     if let Some(fault) = &finish.fault {
@@ -175,7 +175,7 @@ fn a_source_survives(seed: u64) -> Ending {
     finish.ending
 }
 
-fn a_target_survives(seed: u64) -> Ending {
+fn a_target_survives(seed: u64) -> EpochEnding {
     let moment = Moment::from_seed(seed);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
@@ -188,14 +188,14 @@ fn a_target_survives(seed: u64) -> Ending {
     let handed_over = ended.notices.contains(&Notice::HandedOver);
     match finish.ending {
         // Nothing of the source's device is left here.
-        Ending::Aborted => {
+        EpochEnding::Aborted => {
             assert_eq!(device.state_now(), DeviceState::Running);
             let begun = device.trail().contains(&DeviceState::Resuming);
             let left = if begun { Holding::Blank } else { Holding::Own };
             assert_eq!(device.holding(), left);
             assert!(!handed_over, "{finish:?}");
         }
-        Ending::Complete => {
+        EpochEnding::Complete => {
             assert_eq!(device.state_now(), DeviceState::Running);
             assert_eq!(device.holding(), Holding::Loaded(device.passed()));
             assert_eq!(device.passed().bytes, STATE_BYTES);
@@ -211,7 +211,7 @@ fn a_target_survives(seed: u64) -> Ending {
 }
 
 /// All rounds, or the one that FERRY_SEED names; and how they ended.
-fn rounds(round: fn(u64) -> Ending) {
+fn rounds(round: fn(u64) -> EpochEnding) {
     if let Some(seed) = std::env::var("FERRY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         println!("seed {seed}: {:?}, {}", Moment::from_seed(seed), round(seed));
         return;
@@ -222,7 +222,7 @@ fn rounds(round: fn(u64) -> Ending) {
         endings.push(round(seed));
     }
     let count = |ending| endings.iter().filter(|e| **e == ending).count();
-    let (complete, aborted) = (count(Ending::Complete), count(Ending::Aborted));
+    let (complete, aborted) = (count(EpochEnding::Complete), count(EpochEnding::Aborted));
     println!("{complete} complete, {aborted} aborted, of {ROUNDS}");
     assert!(aborted >= 20, "hardly anything was interrupted");
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vfio_ferry::error::UsageError;
 use vfio_ferry::limits::{MESSAGE_BYTES_MAX, MESSAGES_WAITING_MAX};
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending};
+use vfio_ferry::outcome::{Cause, DeviceOptions, EpochEnding};
 use vfio_ferry::session::{Options, Session};
 use vfio_ferry::wire::{Accept, Features, Frame, Kind};
 use vfio_ferry_tests::device::{Plan, TestDevice};
@@ -33,7 +33,7 @@ fn target(streams: Vec<OwnedFd>) -> Session {
 fn assert_cancels(session: Session) {
     session.cancel();
     let finish = end(session).report.finish;
-    assert_eq!(finish.ending, Ending::Aborted);
+    assert_eq!(finish.ending, EpochEnding::Aborted);
     assert_eq!(finish.fault.expect("an abort has a cause").cause, Cause::Cancelled);
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending};
+use vfio_ferry::outcome::{Cause, DeviceOptions, EpochEnding};
 use vfio_ferry::session::{Options, Session, accept, connect};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Accept, Features, Frame, Kind};
@@ -32,7 +32,7 @@ fn assert_lost(session: Session) -> Ended {
     let took = start.elapsed();
     assert!(took < SILENCE + SLACK, "it took {took:?}");
     let finish = &ended.report.finish;
-    assert_eq!(finish.ending, Ending::Aborted);
+    assert_eq!(finish.ending, EpochEnding::Aborted);
     let fault = finish.fault.as_ref().expect("an abort has a cause");
     assert_eq!(fault.cause, Cause::Network, "{fault}");
     assert!(fault.message.contains("silent"), "{fault}");

@@ -2,7 +2,7 @@
 
 use crate::machine::Finish;
 use crate::metrics::Metrics;
-use crate::outcome::Ending;
+use crate::outcome::EpochEnding;
 use crate::ring::Backend;
 use crate::{receiver, sender};
 
@@ -37,6 +37,6 @@ pub enum Sides {
 impl Report {
     /// Whether the devices were handed over: they run on the target, and only there.
     pub fn is_complete(&self) -> bool {
-        self.finish.ending == Ending::Complete
+        self.finish.ending == EpochEnding::Complete
     }
 }

@@ -431,7 +431,7 @@ pub struct Estimate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finish {
     /// Complete, unconfirmed or aborted.
-    pub ending: crate::outcome::Ending,
+    pub ending: crate::outcome::EpochEnding,
     /// Why, unless complete.
     pub fault: Option<Fault>,
 }

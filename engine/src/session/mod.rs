@@ -50,7 +50,7 @@
 //! ```
 //!
 //! Whatever happens, a source device ends in RUNNING, or it was handed over: see
-//! [`Ending`].
+//! [`EpochEnding`].
 
 #[cfg(feature = "tokio-uring")]
 mod aio;
@@ -70,8 +70,8 @@ pub use crate::limits;
 pub use crate::machine::{Estimate, Finish, Notice};
 pub use crate::metrics::{DeviceMetrics, Metrics, Step, StreamMetrics};
 pub use crate::outcome::{
-    Breach, Cause, Completion, DeviceOptions, Ending, Fallback, Fault, Host, Observation, OnReset,
-    Phase,
+    Breach, Cause, Completion, DeviceOptions, EpochEnding, Fallback, Fault, Host, Observation,
+    OnReset, Phase,
 };
 pub use crate::receiver::DeviceReport as TargetReport;
 pub use crate::ring::{Backend, BackendChoice};

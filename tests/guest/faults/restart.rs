@@ -4,7 +4,9 @@
 use std::ops::RangeInclusive;
 
 use vfio_ferry::limits::CHUNK_BYTES_DEFAULT;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fallback, Fault, Observation, OnReset};
+use vfio_ferry::outcome::{
+    Cause, DeviceOptions, EpochEnding, Fallback, Fault, Observation, OnReset,
+};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::Sides;
 
@@ -74,7 +76,7 @@ fn one_of_two(on_reset: OnReset, pollable: bool, backend: BackendChoice) -> Outc
 /// The first device: one epoch was discarded on both hosts, and both say what that cost.
 fn began_anew(sent: &End, loaded: &End) -> Outcome {
     let restarts: Vec<_> =
-        sent.completions.iter().filter(|c| c.ending == Ending::Restarted).collect();
+        sent.completions.iter().filter(|c| c.ending == EpochEnding::Restarted).collect();
     let [restart] = restarts[..] else { crate::checks::fail!("restarts: {restarts:?}") };
     let fault = restart.fault.as_ref();
     let reset = |fault: &Fault| {

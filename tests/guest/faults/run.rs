@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fault, Host};
+use vfio_ferry::outcome::{Cause, DeviceOptions, EpochEnding, Fault, Host};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
@@ -129,7 +129,7 @@ fn judge(case: &Case, sent: &End, loaded: &End) -> Outcome {
 fn aborted(end: &End) -> Outcome<&Fault> {
     let finish = &end.report.finish;
     match (&finish.ending, &finish.fault) {
-        (Ending::Aborted, Some(fault)) => Ok(fault),
+        (EpochEnding::Aborted, Some(fault)) => Ok(fault),
         (ending, _) => fail!("{ending}: {}", end.why()),
     }
 }

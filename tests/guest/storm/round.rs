@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vfio_ferry::outcome::{Cause, Completion, DeviceOptions, Ending, Fault, Host, Observation};
+use vfio_ferry::outcome::{
+    Cause, Completion, DeviceOptions, EpochEnding, Fault, Host, Observation,
+};
 use vfio_ferry::session::Options;
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
@@ -39,7 +41,7 @@ pub(super) struct Bench {
 /// How a round ended that ended well.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) source: Ending,
+    pub(super) source: EpochEnding,
     pub(super) cause: Option<Cause>,
     pub(super) restarts: usize,
     /// How each host saw resets, those that an epoch was started anew for included.
@@ -129,13 +131,13 @@ impl Bench {
         let after = (self.source.mdev.state()?, self.target.mdev.state()?);
         ensure!(after.1 == DeviceState::Running, "the target is in {}", after.1);
         match (source.ending, target.ending) {
-            (Ending::Complete, Ending::Complete) => {
+            (EpochEnding::Complete, EpochEnding::Complete) => {
                 let stays = after.0 == DeviceState::Stop || resets.source > 0;
                 ensure!(stays, "complete, and the source is in {}", after.0);
                 self.source.mdev.set_state(DeviceState::Running)?;
                 return same_state(state, &self.target.mdev.read_state()?);
             }
-            (Ending::Aborted, Ending::Aborted) => {}
+            (EpochEnding::Aborted, EpochEnding::Aborted) => {}
             (source, target) => fail!(
                 "the source's end is {source} ({}), the target's {target} ({})",
                 sent.why(),
@@ -208,6 +210,6 @@ fn ended(
 fn restarts(sent: &End) -> impl Iterator<Item = &Fault> {
     sent.completions
         .iter()
-        .filter(|completion: &&Completion| completion.ending == Ending::Restarted)
+        .filter(|completion: &&Completion| completion.ending == EpochEnding::Restarted)
         .filter_map(|completion| completion.fault.as_ref())
 }

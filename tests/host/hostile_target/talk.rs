@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vfio_ferry::compress::codec::Codec;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
-use vfio_ferry::outcome::{Cause, Ending, Observation};
+use vfio_ferry::outcome::{Cause, EpochEnding, Observation};
 use vfio_ferry::session::{Options, Session};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{
@@ -145,11 +145,11 @@ pub(crate) fn play(script: &[Step], case: Option<&Case>) {
     assert_eq!(device.violations(), [""; 0]);
     let kept = device.kept();
     if *expected == Expected::Nothing {
-        assert_eq!(finish.ending, Ending::Complete, "{what}");
+        assert_eq!(finish.ending, EpochEnding::Complete, "{what}");
         assert!(kept == whole && matches!(device.holding(), Holding::Loaded(_)), "{what}");
         return;
     }
-    assert_eq!(finish.ending, Ending::Aborted, "{what}");
+    assert_eq!(finish.ending, EpochEnding::Aborted, "{what}");
     let begun = device.trail().contains(&DeviceState::Resuming);
     let blank = if begun { Holding::Blank } else { Holding::Own };
     assert_eq!(device.holding(), blank, "{what}");

@@ -33,7 +33,7 @@ use crate::buffers::Slot;
 use crate::compress::workers::Workers;
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::machine::{Action, Event, Finish, Machine};
-use crate::outcome::{Cause, Ending, Fault, Observation};
+use crate::outcome::{Cause, EpochEnding, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice};
 use crate::sender::Sender;
@@ -233,7 +233,7 @@ impl Drop for Guarded {
         if self.0.linger_until_ns.is_none() {
             let message = "the session's thread ended unexpectedly; this is a defect of the engine";
             let fault = Fault::session(Cause::Local, Observation::Engine, message);
-            self.0.finish(Finish { ending: Ending::Aborted, fault: Some(fault) }, now_ns());
+            self.0.finish(Finish { ending: EpochEnding::Aborted, fault: Some(fault) }, now_ns());
         }
         for device in self.0.devices.drain(..) {
             if let Some((handle, ..)) = device.data {
