@@ -10,7 +10,7 @@ mod policy;
 
 pub use breach::Breach;
 pub use classify::{DeviceAnswer, Finding, Operation, Verdict, classify};
-pub use ending::EpochEnding;
+pub use ending::{EpochEnding, SourceEnding, TargetEnding};
 pub use policy::{DeviceOptions, Fallback, OnReset};
 
 use std::fmt;
@@ -274,8 +274,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One completion: a device's epoch, or its whole migration, has ended.
+/// One completion: a device's epoch has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completion {
     /// The device.
     pub device: DeviceId,
