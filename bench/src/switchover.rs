@@ -79,14 +79,10 @@ mod tests {
     use super::*;
 
     fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
-        Sight::Notice(Notice::Estimate(Estimate {
-            initial_data_loaded,
-            pending_bytes: 1,
-            stop_copy_bytes: Some(0),
-            state_bytes_per_s: 1,
-            ratio: 1.0,
-            downtime_ns: Some(ms * 1_000_000),
-        }))
+        let mut estimate = Estimate::default();
+        estimate.initial_data_loaded = initial_data_loaded;
+        (estimate.pending_bytes, estimate.downtime_ns) = (1, Some(ms * 1_000_000));
+        Sight::Notice(Notice::Estimate(estimate))
     }
 
     fn decided_after(precopy: bool, sights: impl IntoIterator<Item = Sight>) -> Option<usize> {
@@ -113,10 +109,11 @@ mod tests {
     #[test]
     fn a_drained_device_is_waited_for_no_longer() {
         let pending = |pending_bytes, downtime_ns| {
-            let Sight::Notice(Notice::Estimate(estimate)) = estimate(true, 0) else {
+            let Sight::Notice(Notice::Estimate(mut estimate)) = estimate(true, 0) else {
                 unreachable!("what it makes")
             };
-            Sight::Notice(Notice::Estimate(Estimate { pending_bytes, downtime_ns, ..estimate }))
+            (estimate.pending_bytes, estimate.downtime_ns) = (pending_bytes, downtime_ns);
+            Sight::Notice(Notice::Estimate(estimate))
         };
         let slow = Some(900_000_000);
         assert_eq!(decided_after(true, [pending(9, slow), pending(0, slow)]), Some(1));

@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use vfio_ferry::session::{
-    Completion, Estimate, Fault, Finish, Notice, Readiness, SessionEvent, is_ready,
-};
+use vfio_ferry::session::{Completion, Estimate, Fault, Notice, Readiness, SessionEvent, is_ready};
 
 use crate::failure::{Failure, guarded, guarded_or};
 use crate::raw::{self, Sized32};
@@ -176,11 +174,11 @@ impl Why {
 }
 
 /// An event as it crosses, with its payload. None for a notice that this ABI has no type for.
-fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
+fn cross(session: &SessionInner, event: SessionEvent) -> Option<(vferry_event, Bytes)> {
     use vferry_event_type::*;
     let notice = match event {
         SessionEvent::Notice(notice) => notice,
-        SessionEvent::Finished(finish) => return Some((finished(&finish), Bytes::new())),
+        SessionEvent::Finished => return Some((finished(session)?, Bytes::new())),
         _ => return None,
     };
     let mut payload = Bytes::new();
@@ -247,13 +245,14 @@ fn completed(completion: &Completion) -> vferry_event {
     event
 }
 
-fn finished(finish: &Finish) -> vferry_event {
+fn finished(session: &SessionInner) -> Option<vferry_event> {
+    let report = session.report().ok()?;
     let mut event = vferry_event {
-        ending: values::ending_number(finish.ending),
+        ending: values::session_ending_number(report),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)
     };
-    event.fault(finish.fault.as_ref());
-    event
+    event.fault(report.fault());
+    Some(event)
 }
 
 /// Fetches the next event with `next`, which gives none where there is nothing to be had.
@@ -263,10 +262,10 @@ fn fetch(
 ) -> Option<vferry_event> {
     loop {
         let event = next()?;
-        if matches!(event, SessionEvent::Finished(_)) {
+        if event == SessionEvent::Finished {
             session.over.store(true, Ordering::Release);
         }
-        if let Some((event, payload)) = cross(event) {
+        if let Some((event, payload)) = cross(session, event) {
             session.keep(payload);
             return Some(event);
         }
@@ -337,14 +336,10 @@ pub extern "C" fn vferry_event_is_ready(
         let estimate = vferry_event_type::VFERRY_EVENT_ESTIMATE as u32;
         let Some(event) = event.filter(|event| event.r#type == estimate) else { return false };
         let known = |number: u64| (number != VFERRY_UNKNOWN).then_some(number);
-        let estimate = Estimate {
-            initial_data_loaded: event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0,
-            pending_bytes: event.pending_bytes,
-            stop_copy_bytes: known(event.stop_copy_bytes),
-            state_bytes_per_s: event.state_bytes_per_s,
-            ratio: event.ratio,
-            downtime_ns: known(event.downtime_ns),
-        };
+        let mut estimate = Estimate::default();
+        estimate.initial_data_loaded = event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0;
+        estimate.pending_bytes = event.pending_bytes;
+        estimate.downtime_ns = known(event.downtime_ns);
         is_ready(&estimate, Duration::from_nanos(downtime_ns_max))
     })
 }
@@ -366,10 +361,10 @@ pub extern "C" fn vferry_session_wait_ready(
             Duration::from_millis(downtime_ms_max.into()),
             Duration::from_millis(patience_ms.into()),
         );
-        match session.session.wait_until_ready(downtime, patience, |_| {}) {
+        match session.session.source()?.wait_until_ready(downtime, patience, |_| {}) {
             Readiness::Ready(_) => Ok(()),
             Readiness::Patience(_) => Err(Failure::not_now(VFERRY_TIMEOUT)),
-            Readiness::Ended(_) => {
+            Readiness::Ended => {
                 session.over.store(true, Ordering::Release);
                 Err(Failure::not_now(VFERRY_OVER))
             }

@@ -106,7 +106,6 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::TooLong { .. } => VFERRY_TOO_LONG,
         UsageError::Memory { .. } => VFERRY_MEMORY,
         UsageError::Pacing => VFERRY_PACING,
-        UsageError::WrongHost { .. } => VFERRY_WRONG_HOST,
         UsageError::UnknownDevice { .. } => VFERRY_UNKNOWN_NUMBER,
         UsageError::Full { .. } => VFERRY_FULL,
         _ => VFERRY_RANGE,

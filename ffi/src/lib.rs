@@ -27,6 +27,8 @@ mod status;
 
 mod failure;
 
+mod hosts;
+
 mod raw;
 
 mod version;

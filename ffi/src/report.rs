@@ -4,10 +4,11 @@ use std::ffi::c_char;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use vfio_ferry::session::{Report, SessionEvent, Sides};
+use vfio_ferry::session::{Report, SessionEvent};
 
 use crate::event::{VFERRY_TEXT_BYTES, Why, deadline};
 use crate::failure::{Failure, guarded};
+use crate::hosts::AnyReport;
 use crate::options::backend_number;
 use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
@@ -119,13 +120,20 @@ unsafe impl Sized32 for vferry_device_report {
 const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
 const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
 
-fn whole(report: &Report) -> vferry_report {
+fn whole(report: &AnyReport) -> vferry_report {
+    match report {
+        AnyReport::Source(source) => filled(report, source),
+        AnyReport::Target(target) => filled(report, target),
+    }
+}
+
+fn filled<E, D>(any: &AnyReport, report: &Report<E, D>) -> vferry_report {
     let timeline = &report.timeline;
     let mut text = [0; VFERRY_TEXT_BYTES];
-    let why = Why::of(report.finish.fault.as_ref(), &mut text);
+    let why = Why::of(any.fault(), &mut text);
     let mut found = vferry_report {
         size: 0,
-        ending: values::ending_number(report.finish.ending),
+        ending: values::session_ending_number(any),
         cause: why.cause,
         observed: why.observed,
         os_error: why.os_error,
@@ -148,7 +156,7 @@ fn whole(report: &Report) -> vferry_report {
     found
 }
 
-fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
+fn one(report: &AnyReport, device: u32) -> Option<vferry_device_report> {
     let index = device as usize;
     let mut found = vferry_device_report {
         size: 0,
@@ -166,16 +174,16 @@ fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
         zstd_chunks: 0,
         late_frames: 0,
     };
-    let (epoch, ending, total, stuck, state) = match &report.sides {
-        Sides::Source(devices) => {
-            let side = devices.get(index)?;
+    let (epoch, ending, total, stuck, state) = match report {
+        AnyReport::Source(report) => {
+            let side = report.devices.get(index)?;
             [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
             found.discarded_bytes = side.discarded_bytes;
             found.wire_bytes = side.wire_bytes;
             (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
-        Sides::Target(devices) => {
-            let side = devices.get(index)?;
+        AnyReport::Target(report) => {
+            let side = report.devices.get(index)?;
             found.late_frames = side.late_frames;
             found.discarded_bytes = side.discarded_bytes;
             (side.epoch, side.ending, side.total, side.stuck, side.state)
@@ -238,7 +246,7 @@ pub unsafe extern "C" fn vferry_session_finish(
         while !session.is_over() {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match session.session.wait_event(left) {
-                Some(SessionEvent::Finished(_)) => session.over.store(true, Ordering::Release),
+                Some(SessionEvent::Finished) => session.over.store(true, Ordering::Release),
                 Some(_) => {}
                 None if left.is_none() => break,
                 None if left.is_some_and(|left| left.is_zero()) => {

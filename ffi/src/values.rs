@@ -4,9 +4,12 @@
 
 use std::ffi::{CStr, c_char};
 
-use vfio_ferry::session::{Cause, DeviceState, EpochEnding, Host, Observation, Phase, Step};
+use vfio_ferry::session::{
+    Cause, DeviceState, EpochEnding, Host, Observation, Phase, SourceEnding, Step, TargetEnding,
+};
 
 use crate::failure::Failure;
+use crate::hosts::AnyReport;
 use crate::status::vferry_status::VFERRY_RANGE;
 
 /// Which host of a migration this is.
@@ -176,6 +179,21 @@ pub(crate) fn phase_number(phase: Phase) -> u32 {
 
 pub(crate) fn ending_number(ending: EpochEnding) -> u32 {
     place(&ENDINGS, &ending)
+}
+
+pub(crate) fn session_ending_number(report: &AnyReport) -> u32 {
+    let ending = match report {
+        AnyReport::Source(report) => match report.ending {
+            SourceEnding::HandedOver => EpochEnding::Complete,
+            SourceEnding::Unconfirmed(_) => EpochEnding::Unconfirmed,
+            SourceEnding::Returned(_) | SourceEnding::NotReturned(_) => EpochEnding::Aborted,
+        },
+        AnyReport::Target(report) => match report.ending {
+            TargetEnding::Running => EpochEnding::Complete,
+            TargetEnding::Blank(_) | TargetEnding::NotBlank(_) => EpochEnding::Aborted,
+        },
+    };
+    ending_number(ending)
 }
 
 pub(crate) fn cause_number(cause: Cause) -> u32 {

@@ -19,7 +19,7 @@ use vfio_ferry::ids::DeviceId;
 use vfio_ferry::machine::Notice;
 use vfio_ferry::outcome::{Cause, Completion, DeviceOptions, EpochEnding, OnReset};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::{Session, SessionEvent};
+use vfio_ferry::session::{SessionEvent, SourceSession};
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
 
@@ -147,7 +147,7 @@ fn round(scene: &Scene, rng: &mut fastrand::Rng) -> Outcome<Duration> {
 }
 
 /// Waits as a VMM does: in a poll of the session's event fd.
-fn first_completion(session: &Session) -> Outcome<(Instant, Completion)> {
+fn first_completion(session: &SourceSession) -> Outcome<(Instant, Completion)> {
     let patience = Timespec { tv_sec: LOST.as_secs() as i64, tv_nsec: 0 };
     loop {
         let mut fds = [PollFd::from_borrowed_fd(session.event_fd(), PollFlags::IN)];
@@ -157,7 +157,7 @@ fn first_completion(session: &Session) -> Outcome<(Instant, Completion)> {
                 SessionEvent::Notice(Notice::Completion(completion)) => {
                     return Ok((Instant::now(), completion));
                 }
-                SessionEvent::Finished(finish) => fail!("it ended with {finish:?}"),
+                SessionEvent::Finished => fail!("it ended: {:?}", session.report()),
                 _ => {}
             }
         }

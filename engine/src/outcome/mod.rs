@@ -280,8 +280,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One completion: a device's epoch, or its whole migration, has ended.
+/// One completion: a device's epoch has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completion {
     /// The device.
     pub device: DeviceId,

@@ -3,13 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::Drive;
+use super::{Drive, Machines};
 use crate::buffers::Slot;
 use crate::compress::workers::{Job as WorkerJob, Work};
 use crate::drive::data::{DataThread, Job};
 use crate::drive::inbox::{Chunk, WorkTag};
 use crate::drive::outbox::SessionEvent;
-use crate::drive::report::Report;
+use crate::drive::report::{Ended, Report};
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::limits;
 use crate::machine::{
@@ -31,7 +31,7 @@ impl Drive {
                 let entry = &mut self.devices[device.index()];
                 let data_fd = entry.data.as_ref().map(|(_, fd, _)| Arc::clone(fd));
                 entry.control.ask(request, data_fd);
-                entry.asked = true;
+                (entry.touched, entry.asked) = (true, true);
             }
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
@@ -57,8 +57,10 @@ impl Drive {
                 let mut events = std::mem::take(&mut self.stream_events);
                 match what {
                     Outgoing::Frame(frame) => {
-                        if frame.kind() == Kind::MESSAGE {
-                            self.room.free();
+                        match frame.kind() {
+                            Kind::MESSAGE => self.room.free(),
+                            Kind::HANDOVER => self.handed_over = true,
+                            _ => {}
                         }
                         self.streams.send_frame(stream, &frame, now_ns, &mut events);
                     }
@@ -85,7 +87,7 @@ impl Drive {
                 self.stream_events = events;
             }
             Action::Notify(notice) => self.notify(notice, now_ns),
-            Action::Finish(finish) => self.finish(finish, now_ns),
+            Action::Finish => self.finish(now_ns),
         }
     }
 
@@ -222,23 +224,41 @@ impl Drive {
         }
     }
 
-    pub(super) fn finish(&mut self, finish: Finish, now_ns: u64) {
+    fn finish(&mut self, now_ns: u64) {
+        let message = "the session ended without a reason; this is a defect of the engine";
+        let fault = Fault::session(Cause::Local, Observation::Engine, message);
+        self.end(self.machines.machine().reports(), fault, now_ns);
+    }
+
+    /// Makes the report. The fault is for a machine that has not come to its end.
+    pub(super) fn end(&mut self, devices: Vec<DeviceReport>, fault: Fault, now_ns: u64) {
         self.watch.finished(now_ns);
         for (metrics, measured) in self.watch.metrics.streams.iter_mut().zip(self.streams.metrics())
         {
             *metrics = measured;
         }
-        let report = Report {
-            finish: finish.clone(),
-            sides: self.machines.sides(),
+        let ended = match &self.machines {
+            Machines::Source(sender) => {
+                Ended::Source(self.report(sender.ending_if_lost(fault), devices))
+            }
+            Machines::Target(receiver) => {
+                Ended::Target(self.report(receiver.ending_if_lost(fault), devices))
+            }
+        };
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        self.outbox.push(SessionEvent::Finished);
+        self.streams.close_sending();
+        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
+    }
+
+    fn report<E>(&self, ending: E, devices: Vec<DeviceReport>) -> Report<E> {
+        Report {
+            ending,
+            devices,
             metrics: self.watch.metrics.clone(),
             timeline: self.watch.timeline,
             backend: self.backend,
             fallback: self.fallback.clone(),
-        };
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-        self.outbox.push(SessionEvent::Finished(finish));
-        self.streams.close_sending();
-        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
+        }
     }
 }
