@@ -13,12 +13,13 @@
 //! | 3 | [`sender`], [`receiver`], [`abort`], [`machine`]: events in, actions out | no fd, clock, thread, memory |
 //! | 2 | [`vfio`] (ioctls), [`buffers`], [`ring`], [`compress`] (codec, workers) | the only `unsafe` |
 //! | 1 | [`wire`], [`vfio::state`], [`outcome`], [`compress::policy`], [`metrics`] | no fd, clock, thread |
-//! | 0 | [`limits`], [`error`], [`ids`] | nothing |
+//! | 0 | [`limits`], [`error`], [`errno`], [`ids`] | nothing |
 
 pub mod abort;
 pub mod buffers;
 pub mod compress;
 pub mod drive;
+pub mod errno;
 pub mod error;
 pub mod ids;
 pub mod limits;

@@ -10,17 +10,12 @@ use std::time::Instant;
 use crossbeam_channel::{Sender, unbounded};
 
 use super::{Inbox, Input};
+use crate::errno::{EBADF, EINTR, EIO};
 use crate::ids::DeviceId;
 use crate::machine::{Reply, Request};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
 
-/// EIO, for an error that carries no errno of the kernel's.
-const EIO: i32 = 5;
-/// EBADF: there is no data fd to ask.
-const EBADF: i32 = 9;
-/// EINTR: a signal came while the driver waited.
-const EINTR: i32 = 4;
 /// How often SET_STATE may be interrupted.
 const INTERRUPTED_MAX: u32 = 10;
 
@@ -102,6 +97,7 @@ fn ask(
         }
         Request::PrecopyInfo => match &asked.data_fd {
             Some(fd) => (device.precopy_info(fd.as_fd()).map(Reply::Info).map_err(errno), None),
+            // There is no data fd to ask.
             None => (Err(EBADF), None),
         },
         Request::StopCopyLength => {

@@ -7,6 +7,7 @@
 //! returns, and nobody else waits for that.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,28 +17,21 @@ use super::jobs::{self, JobQueue, JobSender, Next};
 use super::{Inbox, Input};
 use crate::buffers::{Buffer, Slot};
 use crate::compress::codec::is_zero;
+use crate::errno::{EAGAIN, EIO, ENOMSG, is_interruption};
 use crate::ids::{DeviceId, Epoch};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
 use crate::ring::{
-    BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, class, open,
+    BackendChoice, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token, class, open,
 };
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 
-/// ENOMSG: a PRE_COPY data fd is drained for now.
-const ENOMSG: i32 = 42;
-/// EINTR, ECANCELED, and the ERESTARTSYS that io-wq leaks: interrupted, in one way or another.
-const INTERRUPTED: [i32; 3] = [4, 125, 512];
-/// EAGAIN: nothing now.
-const EAGAIN: i32 = 11;
 /// A resume fd has no poll that would tell when it takes more: how often it is asked, and how long
 /// it is left alone in between.
 const AGAIN_MAX: u32 = 1000;
 const AGAIN_PAUSE: Duration = Duration::from_millis(1);
-/// EIO, for what can only be a broken driver.
-const EIO: i32 = 5;
 
 /// What the thread is to do next.
 #[derive(Debug)]
@@ -192,13 +186,9 @@ impl Channel {
         // mlx5 says so while it saves, and a poll tells when there is more.
         let mut patient = self.kind != FileKind::Pollable || phase == DataPhase::StopCopy;
         while filled < end {
-            let range = filled..end;
-            let file = self.file;
             let result;
-            (buffer, result) = self.operate(buffer, |buffer| match patient {
-                true => Op::Read { file, buffer, range: range.clone() },
-                false => Op::TryRead { file, buffer, range: range.clone() },
-            });
+            let kind = if patient { OpKind::Read } else { OpKind::TryRead };
+            (buffer, result) = self.operate(kind, buffer, filled..end);
             match self.observe(result) {
                 Ok(0) => {
                     first.get_or_insert(Ok(0));
@@ -238,9 +228,7 @@ impl Channel {
                 }
             }
             Some(Err(ENOMSG)) if phase == DataPhase::PreCopy => ReadResult::Empty,
-            Some(Err(errno)) if INTERRUPTED.contains(&errno) && self.stopped() => {
-                ReadResult::Cancelled
-            }
+            Some(Err(errno)) if is_interruption(errno) && self.stopped() => ReadResult::Cancelled,
             Some(Err(errno)) => ReadResult::Failed(errno),
         };
         (slot, result)
@@ -278,11 +266,9 @@ impl Channel {
             let mut written = 0;
             let mut patience = AGAIN_MAX;
             while written < bytes {
-                let range = start + written..start + bytes;
-                let file = self.file;
                 let answer;
-                (buffer, answer) =
-                    self.operate(buffer, |buffer| Op::Write { file, buffer, range: range.clone() });
+                let range = start + written..start + bytes;
+                (buffer, answer) = self.operate(OpKind::Write, buffer, range);
                 match self.observe(answer) {
                     // A driver that takes nothing and says nothing would be asked for ever.
                     Ok(0) => {
@@ -297,7 +283,7 @@ impl Channel {
                         patience -= 1;
                         std::thread::sleep(AGAIN_PAUSE);
                     }
-                    Err(errno) if INTERRUPTED.contains(&errno) && self.stopped() => {
+                    Err(errno) if is_interruption(errno) && self.stopped() => {
                         result = WriteResult::Cancelled;
                         break;
                     }
@@ -321,14 +307,16 @@ impl Channel {
     /// and its completion still waited for. One that was interrupted by anything else starts again.
     fn operate(
         &mut self,
+        kind: OpKind,
         mut buffer: Buffer,
-        make: impl Fn(Buffer) -> Op,
+        range: Range<usize>,
     ) -> (Buffer, Result<usize, i32>) {
         loop {
             let result;
-            (buffer, result) = self.operate_once(make(buffer));
+            (buffer, result) =
+                self.operate_once(Op { kind, file: self.file, buffer, range: range.clone() });
             match result {
-                Err(errno) if INTERRUPTED.contains(&errno) && !self.stopped() => {}
+                Err(errno) if is_interruption(errno) && !self.stopped() => {}
                 result => return (buffer, result),
             }
         }
@@ -338,12 +326,7 @@ impl Channel {
         self.operations += 1;
         let token = Token(self.operations);
         if let Err(rejected) = self.ring.submit(token, op) {
-            let (Op::Read { buffer, .. }
-            | Op::TryRead { buffer, .. }
-            | Op::Write { buffer, .. }
-            | Op::Send { buffer, .. }
-            | Op::Recv { buffer, .. }) = rejected.op;
-            return (buffer, Err(rejected.errno));
+            return (rejected.op.buffer, Err(rejected.errno));
         }
         let mut cancelled = false;
         loop {

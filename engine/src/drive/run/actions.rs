@@ -10,7 +10,7 @@ use crate::drive::data::{DataThread, Job};
 use crate::drive::inbox::{Chunk, WorkTag};
 use crate::drive::outbox::SessionEvent;
 use crate::drive::report::Report;
-use crate::ids::{DeviceId, Epoch, SlotId};
+use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
 use crate::limits;
 use crate::machine::{
     Action, EncodeResult, Event, Finish, Notice, Outgoing, ReadResult, WriteResult,
@@ -23,7 +23,8 @@ use crate::wire::{DataHeader, Kind};
 const LINGER: Duration = Duration::from_millis(500);
 
 impl Drive {
-    /// Carries out one action; what that causes at once waits in `caused` and `stream_events`.
+    /// Carries out one action; what that causes at once waits in `caused` and in the
+    /// streams.
     pub(super) fn act(&mut self, now_ns: u64, action: Action) {
         match action {
             Action::Control { device, request } => {
@@ -53,39 +54,32 @@ impl Drive {
                 };
                 self.work(Chunk::Decode(header), slot, into, work, now_ns);
             }
-            Action::Send { stream, what } => {
-                let mut events = std::mem::take(&mut self.stream_events);
-                match what {
-                    Outgoing::Frame(frame) => {
-                        if frame.kind() == Kind::MESSAGE {
-                            self.room.free();
-                        }
-                        self.streams.send_frame(stream, &frame, now_ns, &mut events);
-                    }
-                    Outgoing::Data { header, slot } => {
-                        let metrics = &mut self.watch.metrics.devices[header.place.device.index()];
-                        metrics.wire_bytes +=
-                            u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;
-                        let slot = slot.and_then(|slot| self.slots[slot.index()].take());
-                        self.streams.send_data(stream, header, slot, now_ns, &mut events);
-                    }
-                }
-                self.stream_events = events;
-            }
+            Action::Send { stream, what } => self.send(stream, what, now_ns),
             Action::ReceiveBody { stream, header, slot } => {
-                let mut events = std::mem::take(&mut self.stream_events);
                 if let Some(slot) = self.slots[slot.index()].take() {
-                    self.streams.receive_body(stream, header, slot, now_ns, &mut events);
+                    self.streams.receive_body(stream, header, slot, now_ns);
                 }
-                self.stream_events = events;
             }
-            Action::SkipBody { stream } => {
-                let mut events = std::mem::take(&mut self.stream_events);
-                self.streams.skip_body(stream, now_ns, &mut events);
-                self.stream_events = events;
-            }
+            Action::SkipBody { stream } => self.streams.skip_body(stream, now_ns),
             Action::Notify(notice) => self.notify(notice, now_ns),
             Action::Finish(finish) => self.finish(finish, now_ns),
+        }
+    }
+
+    fn send(&mut self, stream: StreamId, what: Outgoing, now_ns: u64) {
+        match what {
+            Outgoing::Frame(frame) => {
+                if frame.kind() == Kind::MESSAGE {
+                    self.room.free();
+                }
+                self.streams.send_frame(stream, &frame, now_ns);
+            }
+            Outgoing::Data { header, slot } => {
+                let metrics = &mut self.watch.metrics.devices[header.place.device.index()];
+                metrics.wire_bytes += u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;
+                let slot = slot.and_then(|slot| self.slots[slot.index()].take());
+                self.streams.send_data(stream, header, slot, now_ns);
+            }
         }
     }
 

@@ -27,7 +27,7 @@ use super::live::Live;
 use super::outbox::Outbox;
 use super::report::{Report, Sides};
 use super::room::Room;
-use super::streams::{StreamEvent, Streams};
+use super::streams::Streams;
 use super::watch::Watch;
 use crate::buffers::Slot;
 use crate::compress::workers::Workers;
@@ -105,7 +105,6 @@ pub(crate) struct Drive {
     interrupted: bool,
     /// Events that an action caused by itself.
     caused: VecDeque<Event>,
-    stream_events: Vec<StreamEvent>,
     actions: Vec<Action>,
     linger_until_ns: Option<u64>,
 }
@@ -119,17 +118,13 @@ pub(crate) fn now_ns() -> u64 {
 impl Drive {
     fn run(&mut self) {
         self.feed(Event::Start);
-        let mut events = std::mem::take(&mut self.stream_events);
-        self.streams.start(now_ns(), &mut events);
-        self.stream_events = events;
+        self.streams.start(now_ns());
         self.settle();
         while !self.is_over() {
             let timeout = self.timeout();
-            let mut events = std::mem::take(&mut self.stream_events);
-            if let Err(error) = self.streams.wait(timeout, now_ns, &mut events) {
+            if let Err(error) = self.streams.wait(timeout, now_ns) {
                 tracing::debug!(%error, "waiting for the streams");
             }
-            self.stream_events = events;
             self.settle();
             while let Ok(input) = self.inputs.try_recv() {
                 self.take(input);
@@ -176,12 +171,10 @@ impl Drive {
         loop {
             if let Some(event) = self.caused.pop_front() {
                 self.feed(event);
-            } else if self.stream_events.is_empty() {
-                return;
+            } else if let Some(event) = self.streams.next() {
+                self.take_stream_event(event);
             } else {
-                for event in std::mem::take(&mut self.stream_events) {
-                    self.take_stream_event(event);
-                }
+                return;
             }
         }
     }

@@ -137,7 +137,6 @@ impl Drive {
             switchover: false,
             interrupted: false,
             caused: VecDeque::new(),
-            stream_events: Vec::new(),
             actions: Vec::new(),
             linger_until_ns: None,
         })

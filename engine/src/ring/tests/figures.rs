@@ -22,7 +22,7 @@ fn reads(ring: &mut dyn Ring, fd: Arc<OwnedFd>, kind: FileKind, rewind: bool) ->
     for _ in 0..ROUNDS {
         let buffer = Buffer::Slot(slots.pop().expect("slot"));
         let start = Instant::now();
-        submit(ring, 1, Op::Read { file, buffer, range: 64..64 + CHUNK_BYTES });
+        submit(ring, 1, Op::read(file, buffer, 64..64 + CHUNK_BYTES));
         while done.is_empty() {
             ring.wait(None, &mut done).expect("wait");
         }

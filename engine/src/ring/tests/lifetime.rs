@@ -18,11 +18,11 @@ fn a_ring_that_ends_waits_for_its_operations_and_frees_their_memory() {
         let data = ring.add_file(reader, FileKind::Pollable).expect("add");
         let socket = ring.add_file(Arc::clone(&here), FileKind::Socket).expect("add");
         let mut slot = || Buffer::Slot(slots.pop().expect("slot"));
-        submit(&mut *ring, 1, Op::Read { file: data, buffer: slot(), range: 0..100 });
-        submit(&mut *ring, 2, Op::Recv { file: socket, buffer: slot(), range: 0..100 });
+        submit(&mut *ring, 1, Op::read(data, slot(), 0..100));
+        submit(&mut *ring, 2, Op::recv(socket, slot(), 0..100));
         nothing_completes(&mut *ring);
         // Never seen by the kernel before the end.
-        submit(&mut *ring, 3, Op::Send { file: socket, buffer: slot(), range: 0..100 });
+        submit(&mut *ring, 3, Op::send(socket, slot(), 0..100));
         assert_eq!(Arc::strong_count(&here), 2);
         drop(ring);
         assert_eq!(Arc::strong_count(&here), 1, "the file was not let go");
