@@ -15,15 +15,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::buffers::{Buffer, Slot};
+use crate::drive::waits::CLOSE;
 use crate::ids::StreamId;
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind, Ring};
 use crate::wire::{DataHeader, Frame, WireLimits};
 use receiving::Receiving;
-
-/// How long the end waits for what is in flight before it aborts connections.
-const CLOSING: Duration = Duration::from_millis(100);
 
 /// What happened on a stream.
 #[derive(Debug)]
@@ -188,7 +186,7 @@ impl Streams {
     }
 
     fn wait_until_idle(&mut self) {
-        let deadline = Instant::now() + CLOSING;
+        let deadline = Instant::now() + CLOSE;
         while self.ring.in_flight() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.ring.wait(Some(left), &mut self.done).is_err() {
