@@ -13,7 +13,7 @@ mod data_fd;
 mod data_thread;
 mod jobs;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

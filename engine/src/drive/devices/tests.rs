@@ -30,9 +30,9 @@ const LONG: Duration = Duration::from_secs(60);
 const BACKENDS: [BackendChoice; 2] = [BackendChoice::Auto, BackendChoice::Syscalls];
 
 /// What a device makes of the n-th answer of its data fd, counted from 1.
-type Observe = fn(u32, io::Result<usize>) -> io::Result<usize>;
+pub(in crate::drive) type Observe = fn(u32, io::Result<usize>) -> io::Result<usize>;
 
-struct Double {
+pub(in crate::drive) struct Double {
     answers: AtomicU32,
     observe: Observe,
 }
@@ -61,7 +61,7 @@ impl MigrationDevice for Double {
     }
 }
 
-fn double(observe: Observe) -> Arc<Double> {
+pub(in crate::drive) fn double(observe: Observe) -> Arc<Double> {
     Arc::new(Double { answers: AtomicU32::new(0), observe })
 }
 

@@ -10,6 +10,8 @@
 mod actions;
 mod inputs;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use start::{DriveConfig, Running};
 

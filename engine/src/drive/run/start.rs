@@ -76,7 +76,7 @@ impl Drive {
         Ok(Running { inbox, outbox, message_budget, report, metrics, thread: Some(thread) })
     }
 
-    fn open(
+    pub(super) fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
         message_budget: Arc<MessageBudget>,
