@@ -127,7 +127,7 @@ impl Bench {
 
     fn read(&mut self, token: u64) {
         let buffer = Buffer::Slot(self.slots.pop().expect("slot"));
-        let op = Op::Read { file: self.file, buffer, range: 64..64 + CHUNK_BYTES };
+        let op = Op::read(self.file, buffer, 64..64 + CHUNK_BYTES);
         self.ring.submit(Token(token), op).expect("submit");
     }
 

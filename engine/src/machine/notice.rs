@@ -47,7 +47,8 @@ pub enum Notice {
 }
 
 /// What the downtime would be, and from what that was reckoned.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Estimate {
     /// All devices' initial data is loaded at the target.
     pub initial_data_loaded: bool,

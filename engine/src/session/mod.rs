@@ -19,15 +19,13 @@ pub use crate::compress::policy::Policy;
 pub use crate::error::{Error, UsageError};
 pub use crate::ids::{DeviceId, Epoch, StreamId};
 pub use crate::limits;
-pub use crate::machine::{Estimate, Notice};
+pub use crate::machine::{DeviceReport, Estimate, Notice};
 pub use crate::metrics::{DeviceMetrics, Metrics, Step, StreamMetrics};
 pub use crate::outcome::{
     Breach, Cause, Completion, DeviceOptions, EpochEnding, Fallback, Fault, Host, Observation,
     OnReset, Phase, SourceEnding, TargetEnding,
 };
-pub use crate::receiver::DeviceReport as TargetDeviceReport;
 pub use crate::ring::{Backend, BackendChoice};
-pub use crate::sender::DeviceReport as SourceDeviceReport;
 pub use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 pub use crate::vfio::state::{Capabilities, DeviceState};
 pub use crate::vfio::{Container, OpenError, VfioDevice};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Finish, LinksConfig, Machine, Request};
+use vfio_ferry::machine::{Action, Event, Finish, PeerConfig, Machine, Request};
 use vfio_ferry::outcome::{Completion, Phase};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
@@ -124,7 +124,7 @@ pub(crate) struct Side {
 impl Side {
     pub(crate) fn new(host: HostId, plan: &Plan) -> Side {
         let count = plan.devices.len();
-        let links = LinksConfig { streams: plan.streams, silence_ns: plan.silence_ns };
+        let peer = PeerConfig { streams: plan.streams, silence_ns: plan.silence_ns };
         let slots_per_device = plan.slots_per_device;
         let name = |index: usize| format!("device-{index}");
         let real = if host == SOURCE {
@@ -135,7 +135,7 @@ impl Side {
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
-                links,
+                peer,
                 session: 0x5e55,
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
@@ -151,7 +151,7 @@ impl Side {
             };
             Real::Receiver(Box::new(Receiver::new(ReceiverConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
-                links,
+                peer,
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
                 slots_per_device,

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::drive::waits::FIGURES_EVERY;
 use crate::metrics::{Metrics, StreamMetrics};
 
-/// A copy is 250 KB of histograms: at this pace it costs nothing that could be measured.
-const EVERY_NS: u64 = 100_000_000;
+const EVERY_NS: u64 = FIGURES_EVERY.as_nanos() as u64;
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(in crate::drive) struct Live {
     shared: Arc<Mutex<Metrics>>,
     /// When the next copy is due; none while nothing was measured since the last.
     due_ns: Option<u64>,
@@ -17,22 +17,22 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(shared: Arc<Mutex<Metrics>>) -> Live {
+    pub(in crate::drive) fn new(shared: Arc<Mutex<Metrics>>) -> Live {
         Live { shared, due_ns: None, published_ns: 0 }
     }
 
     /// Something may have been measured.
-    pub(super) fn touch(&mut self) {
+    pub(in crate::drive) fn touch(&mut self) {
         self.due_ns.get_or_insert(self.published_ns + EVERY_NS);
     }
 
     /// When the drive should look again.
-    pub(super) fn deadline_ns(&self) -> Option<u64> {
+    pub(in crate::drive) fn deadline_ns(&self) -> Option<u64> {
         self.due_ns
     }
 
     /// Publishes if it is time.
-    pub(super) fn look(
+    pub(in crate::drive) fn look(
         &mut self,
         now_ns: u64,
         metrics: &Metrics,

@@ -38,7 +38,7 @@ struct State {
 }
 
 impl Outbox {
-    pub(super) fn new() -> io::Result<Outbox> {
+    pub(in crate::drive) fn new() -> io::Result<Outbox> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Outbox {
             state: Mutex::new(State::default()),
@@ -51,7 +51,7 @@ impl Outbox {
     ///
     /// Estimates replace each other, and beyond [`EVENTS_WAITING_MAX`] phases are dropped: an
     /// embedder that does not look loses detail, never a completion.
-    pub(super) fn push(&self, event: SessionEvent) -> bool {
+    pub(in crate::drive) fn push(&self, event: SessionEvent) -> bool {
         let mut state = self.lock();
         match &event {
             SessionEvent::Notice(Notice::Message(_)) => {

@@ -8,8 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::data::Job;
+use crate::buffers::Slot;
+use crate::ids::Epoch;
 use crate::ring::Waker;
+use crate::wire::{DataHeader, DataPhase};
+
+/// What the thread is to do next.
+#[derive(Debug)]
+pub(in crate::drive) enum Job {
+    /// Read a chunk into the slot.
+    Read { epoch: Epoch, slot: Slot, phase: DataPhase },
+    /// Verify the chunk that stands in the slot, or zeros, and write it.
+    Write { header: DataHeader, slot: Option<Slot> },
+}
 
 /// Makes a queue whose receiver runs the ring that `waker` wakes.
 pub(super) fn channel(waker: Waker) -> (JobSender, JobQueue) {
@@ -111,10 +122,15 @@ impl JobQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::until_asleep;
     use super::*;
     use crate::ring::{BackendChoice, RingConfig, open};
     use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+    use rustix::thread::gettid;
+    use std::os::fd::OwnedFd;
     use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(60);
 
     fn queue() -> (JobSender, JobQueue) {
         let config =
@@ -140,42 +156,53 @@ mod tests {
         Job::Write { header, slot: None }
     }
 
+    fn sockets() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .expect("sockets")
+    }
+
+    /// A thread that watches an fd for its first two answers, and what it is told; it sleeps.
+    fn watching(queue: JobQueue, fd: OwnedFd) -> Receiver<Next> {
+        let (told, told_by_it) = unbounded();
+        let (begun, thread) = unbounded();
+        std::thread::spawn(move || {
+            begun.send(gettid()).expect("the test waits");
+            for watched in [Some(fd.as_fd()), Some(fd.as_fd()), None, None] {
+                let next = queue.next(watched);
+                let is_end = matches!(next, Next::End);
+                if told.send(next).is_err() || is_end {
+                    return;
+                }
+            }
+        });
+        until_asleep(thread.recv().expect("it begins"));
+        told_by_it
+    }
+
     /// A socket hangs up as mlx5's save fd does.
     #[test]
     fn a_watched_fd_that_dies_is_told_and_jobs_still_come() {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                .expect("sockets");
+        let (ours, theirs) = sockets();
         let (jobs, queue) = queue();
-        let thread = std::thread::spawn(move || {
-            let watched = Some(ours.as_fd());
-            let first = queue.next(watched);
-            let second = queue.next(watched);
-            let third = queue.next(None);
-            (first, second, third, queue.next(None))
-        });
-        let pause = || std::thread::sleep(Duration::from_millis(20));
-        pause();
+        let told = watching(queue, ours);
+        let next = || told.recv_timeout(LONG).expect("the thread answers");
         jobs.send(job()).expect("the thread lives");
-        pause();
+        assert!(matches!(next(), Next::Job(_)));
         shutdown(&theirs, Shutdown::Write).expect("a shutdown");
-        pause();
+        assert!(matches!(next(), Next::HungUp));
         jobs.send(job()).expect("the thread lives");
+        assert!(matches!(next(), Next::Job(_)));
         jobs.end();
-        let ends = thread.join().expect("no panic");
-        assert!(matches!(ends, (Next::Job(_), Next::HungUp, Next::Job(_), Next::End)), "{ends:?}");
+        assert!(matches!(next(), Next::End));
     }
 
     #[test]
     fn the_end_is_seen_while_watching() {
-        let (fd, _other) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                .expect("sockets");
+        let (ours, _theirs) = sockets();
         let (jobs, queue) = queue();
-        let thread = std::thread::spawn(move || queue.next(Some(fd.as_fd())));
-        std::thread::sleep(Duration::from_millis(20));
+        let told = watching(queue, ours);
         jobs.end();
-        assert!(matches!(thread.join().expect("no panic"), Next::End));
+        assert!(matches!(told.recv_timeout(LONG), Ok(Next::End)));
     }
 
     #[test]

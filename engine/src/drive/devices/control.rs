@@ -9,20 +9,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::{Inbox, Input};
+use crate::drive::inbox::{Inbox, Input};
+use crate::drive::waits::SET_STATE_MAX;
+use crate::errno::{EBADF, EINTR, EIO};
 use crate::ids::DeviceId;
 use crate::machine::{Reply, Request};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
-
-/// EIO, for an error that carries no errno of the kernel's.
-const EIO: i32 = 5;
-/// EBADF: there is no data fd to ask.
-const EBADF: i32 = 9;
-/// EINTR: a signal came while the driver waited.
-const EINTR: i32 = 4;
-/// How often SET_STATE may be interrupted.
-const INTERRUPTED_MAX: u32 = 10;
 
 #[derive(Debug)]
 struct Asked {
@@ -33,13 +26,13 @@ struct Asked {
 /// The other end of a device's control thread; the thread ends when this is dropped and the
 /// request in flight has returned.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(in crate::drive) struct Control {
     requests: Sender<Asked>,
     thread: JoinHandle<()>,
 }
 
 impl Control {
-    pub(super) fn spawn(
+    pub(in crate::drive) fn spawn(
         id: DeviceId,
         device: Arc<dyn MigrationDevice>,
         inbox: Inbox,
@@ -64,7 +57,7 @@ impl Control {
 
     /// Ends the thread and waits for it, so that nothing holds the device afterwards. Only for one
     /// that has answered everything.
-    pub(super) fn finish(self) {
+    pub(in crate::drive) fn finish(self) {
         drop(self.requests);
         if self.thread.join().is_err() {
             tracing::warn!("a control thread panicked");
@@ -72,7 +65,7 @@ impl Control {
     }
 
     /// Asks; the answer comes as [`Input::Control`].
-    pub(super) fn ask(&self, request: Request, data_fd: Option<Arc<OwnedFd>>) {
+    pub(in crate::drive) fn ask(&self, request: Request, data_fd: Option<Arc<OwnedFd>>) {
         // The thread lives as long as this handle: it cannot have gone.
         let _ = self.requests.send(Asked { request, data_fd });
     }
@@ -102,6 +95,7 @@ fn ask(
         }
         Request::PrecopyInfo => match &asked.data_fd {
             Some(fd) => (device.precopy_info(fd.as_fd()).map(Reply::Info).map_err(errno), None),
+            // There is no data fd to ask.
             None => (Err(EBADF), None),
         },
         Request::StopCopyLength => {
@@ -123,7 +117,7 @@ fn set_state(
         match device.set_state(to) {
             Err(error)
                 if error.raw_os_error() == Some(EINTR)
-                    && tries < INTERRUPTED_MAX
+                    && tries < SET_STATE_MAX
                     && device.settled_state().is_ok_and(|state| state == known) =>
             {
                 tries += 1;
@@ -183,7 +177,7 @@ mod tests {
     #[test]
     fn an_interrupted_device_that_has_not_moved_is_asked_again() {
         assert_eq!(set(2, DeviceState::PreCopy), Ok(Reply::Set { fd: false }));
-        assert_eq!(set(INTERRUPTED_MAX, DeviceState::PreCopy), Err(EINTR));
+        assert_eq!(set(SET_STATE_MAX, DeviceState::PreCopy), Err(EINTR));
     }
 
     #[test]

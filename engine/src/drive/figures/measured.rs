@@ -21,22 +21,22 @@ pub struct Timeline {
     pub finished_ns: Option<u64>,
 }
 
-pub(super) struct Watch {
-    pub(super) metrics: Metrics,
-    pub(super) timeline: Timeline,
+pub(in crate::drive) struct Measured {
+    pub(in crate::drive) metrics: Metrics,
+    pub(in crate::drive) timeline: Timeline,
     phases: Vec<Option<(Phase, u64)>>,
 }
 
-impl Watch {
-    pub(super) fn new(devices: usize, streams: usize, now_ns: u64) -> Watch {
-        Watch {
+impl Measured {
+    pub(in crate::drive) fn new(devices: usize, streams: usize, now_ns: u64) -> Measured {
+        Measured {
             metrics: Metrics::new(devices, streams),
             timeline: Timeline { started_ns: now_ns, ..Timeline::default() },
             phases: vec![Some((Phase::Connect, now_ns)); devices],
         }
     }
 
-    pub(super) fn noticed(&mut self, notice: &Notice, now_ns: u64) {
+    pub(in crate::drive) fn noticed(&mut self, notice: &Notice, now_ns: u64) {
         match notice {
             Notice::Connected { .. } => self.timeline.connected_ns = Some(now_ns),
             Notice::Phase { device, phase } => self.enter(*device, Some(*phase), now_ns),
@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// A request is about to be made of a device.
-    pub(super) fn asking(&mut self, request: Request, switchover: bool, now_ns: u64) {
+    pub(in crate::drive) fn asking(&mut self, request: Request, switchover: bool, now_ns: u64) {
         let stops = matches!(
             request,
             Request::SetState(
@@ -58,11 +58,11 @@ impl Watch {
     }
 
     /// A device was put to RUNNING.
-    pub(super) fn running(&mut self, now_ns: u64) {
+    pub(in crate::drive) fn running(&mut self, now_ns: u64) {
         self.timeline.running_ns = Some(now_ns);
     }
 
-    pub(super) fn finished(&mut self, now_ns: u64) {
+    pub(in crate::drive) fn finished(&mut self, now_ns: u64) {
         self.timeline.finished_ns = Some(now_ns);
         for index in 0..self.phases.len() {
             self.enter(DeviceId(index as u32), None, now_ns);

@@ -1,6 +1,6 @@
-//! Room for the embedder's messages: how many wait for a stream, whether still in the inbox or with
-//! the machine. The embedder's side counts up, the drive counts down when it sends one. So the
-//! embedder is told that there is no room, and the machine's own bound is never reached.
+//! How many of the embedder's messages wait for a stream, in the inbox or with the machine. The
+//! embedder's side counts up, the drive counts down when it sends one. So the embedder is told that
+//! there is no room, and the machine's own bound is never reached.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,20 +8,20 @@ use crate::limits::MESSAGES_WAITING_MAX;
 
 /// See the module's text.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct MessageBudget {
     waiting: AtomicUsize,
 }
 
-impl Room {
-    /// Takes room for one more message. False if there is none.
+impl MessageBudget {
+    /// Counts one more message in. False if there is no room for it.
     pub(crate) fn take(&self) -> bool {
         self.change(|waiting| (waiting < MESSAGES_WAITING_MAX).then_some(waiting + 1))
     }
 
-    /// A message waits no more.
-    pub(super) fn free(&self) {
+    /// Counts a message out: it was sent.
+    pub(in crate::drive) fn free(&self) {
         let counted = self.change(|waiting| waiting.checked_sub(1));
-        debug_assert!(counted, "a message was sent for which nobody took room");
+        debug_assert!(counted, "a message was sent that nobody counted in");
     }
 
     /// The number is all that is shared, so no order with other memory is needed.
@@ -36,18 +36,18 @@ mod tests {
 
     #[test]
     fn there_is_room_for_as_many_as_the_limit_says() {
-        let room = Room::default();
-        assert!((0..MESSAGES_WAITING_MAX).all(|_| room.take()));
-        assert!(!room.take());
-        room.free();
-        assert!(room.take());
-        assert!(!room.take());
+        let budget = MessageBudget::default();
+        assert!((0..MESSAGES_WAITING_MAX).all(|_| budget.take()));
+        assert!(!budget.take());
+        budget.free();
+        assert!(budget.take());
+        assert!(!budget.take());
     }
 
     #[test]
     fn many_threads_never_take_more_than_there_is() {
-        let room = Room::default();
-        let taken = || (0..MESSAGES_WAITING_MAX).filter(|_| room.take()).count();
+        let budget = MessageBudget::default();
+        let taken = || (0..MESSAGES_WAITING_MAX).filter(|_| budget.take()).count();
         let total: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(taken)).collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()

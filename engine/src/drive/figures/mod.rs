@@ -1,0 +1,8 @@
+//! What a session measures, and what is told of it.
+
+mod live;
+mod measured;
+
+pub(super) use live::Live;
+pub(super) use measured::Measured;
+pub use measured::Timeline;
