@@ -122,7 +122,17 @@ impl World {
             }
             Notice::HandedOver => side.handed_over = true,
             Notice::Message(_) => side.messages += 1,
+            Notice::InitialDataLoaded { device } if h == SOURCE => {
+                let (epoch, sent, heard) = side.device(device).initial;
+                ensure!(
+                    sent == heard || self.plan.hostile.is_some(),
+                    "initial data is loaded once the target has said so as often as it was sent",
+                    "{device} {epoch}: sent {sent} times, loaded {heard}"
+                );
+            }
             Notice::Completion(completion) => {
+                self.check_told(h, &completion)?;
+                let side = &mut self.sides[h];
                 ensure!(
                     completion.fault.is_none() == (completion.ending == Ending::Complete),
                     "what does not complete says why",

@@ -1,8 +1,9 @@
 //! What must hold after every step, when a session finishes, and when nothing is left to happen.
 
 use vfio_ferry::ids::{DeviceId, Epoch};
-use vfio_ferry::machine::Request;
-use vfio_ferry::outcome::{Cause, Ending, Fault, OnReset};
+use vfio_ferry::limits::RESTARTS_DEFAULT;
+use vfio_ferry::machine::{Finish, Request};
+use vfio_ferry::outcome::{Cause, Completion, Ending, Fallback, Fault, Observation, OnReset};
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::check::{Check, ensure};
@@ -135,6 +136,8 @@ impl World {
     pub(crate) fn check_finished(&mut self, h: HostId) -> Check {
         let side = &self.sides[h];
         let Some(finish) = &side.finish else { return Ok(()) };
+        self.check_word(h, finish)?;
+        self.check_reports(h)?;
         ensure!(
             side.ends_by_ns.is_none_or(|ends_by_ns| side.finished_ns <= ends_by_ns),
             "a cancel ends within its bound",
@@ -157,6 +160,73 @@ impl World {
                 self.check_condition(h, index)?;
             }
         }
+        Ok(())
+    }
+
+    /// Who gives up says so on every stream, so that the peer reads why before it sees any of them
+    /// end; and the target may run only where the handover was sent.
+    fn check_word(&self, h: HostId, finish: &Finish) -> Check {
+        let own = finish.fault.as_ref().is_some_and(|fault| fault.cause != Cause::PeerAbort);
+        // A target that was to run, and cannot be reset, does not give its word.
+        let gives = finish.ending == Ending::Aborted && own && !self.sides[h].handed_over;
+        ensure!(
+            !gives || self.told_everywhere(h),
+            "who gives up says so on every stream",
+            "host {h}: {finish:?}"
+        );
+        let let_go = h == SOURCE && finish.ending != Ending::Aborted;
+        ensure!(
+            !let_go || self.sides[h].handover_sent,
+            "nothing is let go of before the handover is sent",
+            "{finish:?}"
+        );
+        Ok(())
+    }
+
+    /// A completion says of a device's state what the kernel said last, or nothing.
+    pub(crate) fn check_told(&self, h: HostId, completion: &Completion) -> Check {
+        // What an embedder or a source discards was not looked at: the state may be an older one.
+        let unasked = completion.ending == Ending::Restarted
+            && completion.fault.as_ref().is_some_and(|fault| {
+                matches!(fault.observed, Observation::Embedder | Observation::Peer)
+            });
+        if unasked {
+            return Ok(());
+        }
+        self.check_state(h, completion.device, completion.state_after, "completion")
+    }
+
+    /// Every device's report at the end, as [`check_told`](Self::check_told).
+    fn check_reports(&self, h: HostId) -> Check {
+        let states: Vec<_> = match &self.sides[h].real {
+            Real::Sender(sender) => sender.reports().iter().map(|r| r.state_after).collect(),
+            Real::Receiver(receiver) => receiver.reports().iter().map(|r| r.state_after).collect(),
+        };
+        for (index, state) in states.into_iter().enumerate() {
+            self.check_state(h, DeviceId(index as u32), state, "report")?;
+        }
+        Ok(())
+    }
+
+    fn check_state(
+        &self,
+        h: HostId,
+        id: DeviceId,
+        said: Option<DeviceState>,
+        place: &str,
+    ) -> Check {
+        let device = &self.sides[h].devices[id.index()];
+        let told = device.told;
+        let fits = match said {
+            None => told.moved || told.last.is_none() || device.has_stuck_fd(),
+            // Nobody knows any better than before the call that failed or has not returned.
+            Some(state) => told.last.is_none_or(|last| last == state) || device.has_stuck_fd(),
+        };
+        ensure!(
+            fits,
+            "a device's state is what the kernel said last",
+            "host {h} {id}: the {place} says {said:?}, and the kernel said {told:?}"
+        );
         Ok(())
     }
 
@@ -293,12 +363,25 @@ impl World {
             "every restart is a discard at the target, or an abort",
             "device {index}: {restarts:?}"
         );
+        // So many, and then what the embedder wants instead: the whole state from STOP_COPY, once.
         let bound = match self.plan.devices[index].options.on_reset {
             OnReset::Abort => 0,
-            OnReset::Restart { attempts, .. } => attempts as usize + 1,
-            _ => vfio_ferry::limits::RESTARTS_DEFAULT as usize,
+            OnReset::Restart { attempts, then } => {
+                attempts as usize + usize::from(then == Fallback::StopCopy)
+            }
+            _ => RESTARTS_DEFAULT as usize,
         };
         ensure!(restarts[0] <= bound, "restarts are bounded", "device {index}: {restarts:?}");
+        let finish = self.sides[SOURCE].finish.as_ref();
+        let reset = finish.and_then(|finish| finish.fault.as_ref()).is_some_and(|fault| {
+            fault.cause == Cause::DeviceReset && fault.device == Some(DeviceId(index as u32))
+        });
+        ensure!(
+            !reset || restarts[0] == bound,
+            "a reset is given up on when the restarts are used up",
+            "device {index}: {} of {bound}",
+            restarts[0]
+        );
         Ok(())
     }
 
@@ -311,7 +394,10 @@ impl World {
             // SET_STATE from ERROR is EINVAL; a reset may have hidden the ERROR since.
             Cause::DeviceFailure => allowed.failure[h] || allowed.error[h],
             Cause::DeviceError => allowed.error[h] || allowed.failure[h],
-            Cause::PeerAbort => peer.is_some_and(|peer| peer.cause != Cause::PeerAbort),
+            // With the peer's own words.
+            Cause::PeerAbort => peer.is_some_and(|peer| {
+                peer.cause != Cause::PeerAbort && fault.message.contains(&peer.message)
+            }),
             Cause::PeerMisbehaviour => allowed.damage,
             Cause::Network => allowed.network || allowed.damage || !self.sides[1 - h].gave_word,
             Cause::Cancelled => allowed.cancel[h],

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Finish, LinksConfig, Machine, Request};
+use vfio_ferry::machine::{Action, Event, Finish, LinksConfig, Machine, Reply, Request};
 use vfio_ferry::outcome::{Completion, Phase};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
+use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Offer, WireLimits};
 
 use super::device::SimDevice;
@@ -63,9 +64,41 @@ pub(crate) struct SideDevice {
     /// The last epoch after which GET_STATE has said STOP.
     pub(crate) confirmed: Option<Epoch>,
     pub(crate) resets_asked: u64,
+    /// What the kernel has told this host of the device's state.
+    pub(crate) told: Told,
+    /// Of the last epoch in which the source said that its initial data is sent: how often it
+    /// said so, and how often it heard that this is loaded.
+    pub(crate) initial: (Epoch, u32, u32),
     /// Calls that failed by plan.
     pub(crate) failed: u32,
     pub(crate) errored: bool,
+}
+
+/// What the kernel has told a host of its device's state, by GET_STATE or a SET_STATE that
+/// succeeded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    /// The last that it said; none before it was asked anything.
+    pub(crate) last: Option<DeviceState>,
+    /// A call that moves the device has failed, or has not returned, since.
+    pub(crate) moved: bool,
+}
+
+impl Told {
+    /// A request is on its way to the device.
+    pub(crate) fn asked(&mut self, request: Request) {
+        self.moved |= matches!(request, Request::SetState(_) | Request::Reset);
+    }
+
+    /// It was answered.
+    pub(crate) fn answered(&mut self, request: Request, result: Result<Reply, i32>) {
+        match (request, result) {
+            (Request::SetState(state), Ok(_)) => *self = Told { last: Some(state), moved: false },
+            (_, Ok(Reply::State(state))) => *self = Told { last: Some(state), moved: false },
+            (Request::GetState, Err(_)) => self.moved = true,
+            _ => {}
+        }
+    }
 }
 
 /// The machine of either host.
@@ -108,6 +141,8 @@ pub(crate) struct Side {
     pub(crate) handed_over: bool,
     /// It has sent its abort.
     pub(crate) gave_word: bool,
+    /// It has sent the handover.
+    pub(crate) handover_sent: bool,
     pub(crate) finish: Option<Finish>,
     pub(crate) finished_ns: u64,
     /// It was cancelled, and has until then.
@@ -175,6 +210,7 @@ impl Side {
             connected: false,
             handed_over: false,
             gave_word: false,
+            handover_sent: false,
             finish: None,
             finished_ns: 0,
             ends_by_ns: None,
@@ -234,6 +270,8 @@ impl SideDevice {
             checked: false,
             confirmed: None,
             resets_asked: 0,
+            told: Told::default(),
+            initial: (Epoch(0), 0, 0),
             failed: 0,
             errored: false,
         }

@@ -8,6 +8,7 @@ use vfio_ferry::ids::{DeviceId, StreamId};
 use vfio_ferry::limits::MESSAGES_WAITING_MAX;
 use vfio_ferry::machine::{Command, Event};
 use vfio_ferry::outcome::{Cause, Fault, Observation, Phase};
+use vfio_ferry::wire::Frame;
 
 use super::check::{Check, ensure};
 use super::coverage::Coverage;
@@ -257,8 +258,7 @@ impl World {
             self.allowed.cancel[h] = true;
             let bound_ns = self.schedule.now_ns + self.plan.bound_ns + TICK_LATE_NS;
             let side = &mut self.sides[h];
-            let early =
-                !side.handed_over && side.devices.iter().all(|d| d.phase != Phase::Handover);
+            let early = !side.handed_over && !side.handover_sent;
             if early && side.finish.is_none() {
                 side.ends_by_ns.get_or_insert(bound_ns);
             }
@@ -365,7 +365,15 @@ impl World {
         let side = &mut self.sides[h];
         side.take_back(&event);
         match &event {
-            Event::Control { device, .. } => side.device(*device).asked = None,
+            Event::Control { device, request, result } => {
+                let device = side.device(*device);
+                device.asked = None;
+                device.told.answered(*request, *result);
+            }
+            Event::Frame { frame: Frame::InitialDataLoaded { device, epoch }, .. } => {
+                let (of, _, heard) = &mut side.device(*device).initial;
+                *heard += u32::from(of == epoch);
+            }
             Event::Tick => side.ticks += 1,
             _ => {}
         }
