@@ -7,7 +7,7 @@ use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Sequence};
 use vfio_ferry::machine::{
-    Action, Command, Event, PeerConfig, Machine, Outgoing, ReadResult, Reply, Request,
+    Action, Command, Event, Machine, Outgoing, PeerConfig, ReadResult, Reply, Request,
 };
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};

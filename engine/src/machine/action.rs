@@ -124,4 +124,3 @@ pub enum Action {
     /// The machine is at its end; streams are to be closed once what was sent is out.
     Finish,
 }
-

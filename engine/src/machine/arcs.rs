@@ -128,15 +128,19 @@ pub(crate) fn grid<S: Copy + PartialEq + fmt::Debug>(stages: &[S], arcs: &[Arc<S
     all.extend([On::Closed, On::Back, On::Abort]);
     all.extend(DeviceState::ALL.map(On::Set));
     all.extend(DeviceState::ALL.map(On::Found));
-    let mut text = String::from("# stage, event: without an fd | given | open | given and open\n");
+    let mut text = String::from(
+        "# stage, event: next stage. SET_STATE: no fd | given | one is open | given and one is open\n",
+    );
     for stage in stages {
         for on in &all {
-            let cells = [(false, false), (true, false), (false, true), (true, true)];
-            let cells = cells.map(|(given, open)| match next(arcs, *stage, *on, given, open) {
+            let fds = [(false, false), (true, false), (false, true), (true, true)];
+            let fds = if matches!(on, On::Set(_)) { &fds[..] } else { &fds[..1] };
+            let cell = |(given, open): &(bool, bool)| match next(arcs, *stage, *on, *given, *open) {
                 Next::To(stage) => format!("{stage:?}"),
                 Next::UnexpectedFd => "unexpected fd".to_owned(),
                 Next::None => "-".to_owned(),
-            });
+            };
+            let cells: Vec<String> = fds.iter().map(cell).collect();
             if cells.iter().any(|cell| cell != "-") {
                 text.push_str(&format!("{stage:?}, {on}: {}\n", cells.join(" | ")));
             }

@@ -234,4 +234,3 @@ pub enum EncodeResult {
         worker_ns: u64,
     },
 }
-

@@ -18,7 +18,7 @@
 //! | `slots` | who holds which slot of the arena |
 
 mod action;
-mod arcs;
+pub(crate) mod arcs;
 mod device;
 mod event;
 mod line;

@@ -65,4 +65,3 @@ pub struct Estimate {
     /// rate.
     pub downtime_ns: Option<u64>,
 }
-

@@ -37,4 +37,3 @@ pub enum Reply {
     /// VFIO_DEVICE_RESET returned.
     Reset,
 }
-

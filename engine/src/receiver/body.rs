@@ -98,12 +98,7 @@ impl Receiver {
     }
 
     /// A chunk is ready to be written, from this slot.
-    fn arrived(
-        &mut self,
-        turn: &mut Turn,
-        header: DataHeader,
-        slot: SlotId,
-    ) -> Result<(), Fault> {
+    fn arrived(&mut self, turn: &mut Turn, header: DataHeader, slot: SlotId) -> Result<(), Fault> {
         let id = header.place.device;
         self.devices[id.index()].epoch.window.arrived(header, slot);
         self.take_in_order(turn, id)

@@ -24,8 +24,7 @@ impl Receiver {
             "the source discarded {} of the device after {} bytes",
             device.epoch.number, discard.discarded_bytes
         );
-        let fault =
-            Fault::device(id, Cause::DeviceReset, Observation::Peer, None, message);
+        let fault = Fault::device(id, Cause::DeviceReset, Observation::Peer, None, message);
         device.restarts_with(turn, fault);
         device.core.line.take_suspicion(None);
         let next = Epoch::after_discard(place.epoch, device.epoch.window.size());

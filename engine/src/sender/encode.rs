@@ -31,8 +31,7 @@ impl Sender {
     ) {
         let (place, bytes) = (header.place, header.raw_bytes);
         self.devices[place.device.index()].epoch.queue.encode(header, level);
-        let chunk =
-            ChunkKey { device: place.device, epoch: place.epoch, sequence: place.sequence };
+        let chunk = ChunkKey { device: place.device, epoch: place.epoch, sequence: place.sequence };
         self.unencoded.push_back(Unencoded { chunk, slot, bytes, level, probe });
         self.encode_next(turn);
     }

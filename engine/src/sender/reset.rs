@@ -7,9 +7,7 @@ use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::limits::RESTARTS_DEFAULT;
 use crate::machine::{Action, On, Turn};
-use crate::outcome::{
-    Cause, DeviceAnswer, Fallback, Fault, Observation, OnReset, Operation,
-};
+use crate::outcome::{Cause, DeviceAnswer, Fallback, Fault, Observation, OnReset, Operation};
 use crate::vfio::state::DeviceState;
 use crate::wire::{Discard, Frame};
 

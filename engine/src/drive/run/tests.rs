@@ -9,7 +9,7 @@ use super::*;
 use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId};
 use crate::limits::CHUNK_BYTES_MIN;
-use crate::machine::{LinksConfig, ReadResult};
+use crate::machine::{PeerConfig, ReadResult};
 use crate::metrics::Metrics;
 use crate::receiver::ReceiverConfig;
 use crate::wire::{DataPhase, Offer, WireLimits};
@@ -23,7 +23,7 @@ fn drive() -> (Drive, OwnedFd) {
             .expect("sockets");
     let machine = Receiver::new(ReceiverConfig {
         devices: Vec::new(),
-        links: LinksConfig { streams: 1, silence_ns: u64::MAX / 4 },
+        peer: PeerConfig { streams: 1, silence_ns: u64::MAX / 4 },
         chunk_bytes: CHUNK_BYTES_MIN as u32,
         workers: 1,
         slots_per_device: 2,
