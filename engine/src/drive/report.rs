@@ -30,10 +30,10 @@ pub struct Report<E, D> {
     pub fallback: Option<String>,
 }
 
-/// Everything about a session of the source that has ended.
+/// A [`Report`] of the source: its `ending` is a [`SourceEnding`].
 pub type SourceReport = Report<SourceEnding, SourceDeviceReport>;
 
-/// Everything about a session of the target that has ended.
+/// A [`Report`] of the target: its `ending` is a [`TargetEnding`].
 pub type TargetReport = Report<TargetEnding, TargetDeviceReport>;
 
 /// The report of either host's session.
