@@ -100,3 +100,8 @@ pub mod session;
 pub mod vfio;
 #[doc(hidden)]
 pub mod wire;
+
+/// Compiles the code that README.md shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

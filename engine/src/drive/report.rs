@@ -27,10 +27,10 @@ pub struct Report<E> {
     pub fallback: Option<String>,
 }
 
-/// Everything about a session of the source that has ended.
+/// A [`Report`] of the source: its `ending` is a [`SourceEnding`].
 pub type SourceReport = Report<SourceEnding>;
 
-/// Everything about a session of the target that has ended.
+/// A [`Report`] of the target: its `ending` is a [`TargetEnding`].
 pub type TargetReport = Report<TargetEnding>;
 
 /// The report of either host's session.

@@ -44,8 +44,8 @@ pub use ready::{Readiness, is_ready};
 pub use side::{ReportOf, Side, Source, Target};
 pub use tcp::{accept, connect};
 
-/// A migration of devices away from this host.
+/// A migration of devices away from this host. At its end it has a [`SourceReport`].
 pub type SourceSession = Session<Source>;
 
-/// A migration of devices to this host.
+/// A migration of devices to this host. At its end it has a [`TargetReport`].
 pub type TargetSession = Session<Target>;

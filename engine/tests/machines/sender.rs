@@ -249,3 +249,25 @@ fn what_was_damaged_on_its_way_ends_it_at_once() {
     run.feed(Event::StreamLost { stream: StreamId(0), slots: vec![], fault });
     assert_eq!(run.aborted_on(), [1]);
 }
+
+#[test]
+fn a_sender_whose_thread_is_lost_claims_what_can_be_known() {
+    let lost = |run: &Run<Sender>| {
+        let fault = Fault::session(Cause::Local, Observation::Engine, "lost");
+        run.machine.ending_if_lost(fault).name()
+    };
+    assert_eq!(lost(&connected(&[true], 1, OnReset::Abort)), "not_returned", "under way");
+    let mut run = connected(&[false], 1, OnReset::Abort);
+    assert_eq!(lost(&run), "returned", "nobody has moved the device");
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
+    run.feed(Event::Command(Command::Switchover));
+    assert_eq!(lost(&run), "not_returned");
+    let mut run = sent(1);
+    assert_eq!(lost(&run), "not_returned");
+    run.hears(0, loaded());
+    assert_eq!((handovers(&run), lost(&run)), (1, "unconfirmed"));
+    run.hears(0, Frame::Running);
+    assert_eq!((run.ending(), lost(&run)), (None, "handed_over"), "the target has said so");
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!((run.ending(), lost(&run)), (Some(("handed_over", None)), "handed_over"));
+}
