@@ -15,15 +15,13 @@ mod devices;
 mod embedder;
 mod figures;
 mod inbox;
-mod report;
 mod run;
 mod slots;
 mod streams;
 mod waits;
 
 pub use embedder::{Outbox, SessionEvent};
-pub use figures::Timeline;
+pub use figures::{Report, Sides, Timeline};
 pub(crate) use inbox::Input;
-pub use report::{Report, Sides};
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
 pub use waits::{Wait, WaitRow};

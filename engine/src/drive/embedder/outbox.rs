@@ -1,5 +1,5 @@
 //! What the embedder has not fetched yet: a queue that never blocks the drive, an eventfd that is
-//! readable while something waits, and a condition for those who would rather sleep.
+//! readable while something waits, and a condition for blocking callers.
 
 use std::collections::VecDeque;
 use std::io;

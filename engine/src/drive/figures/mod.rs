@@ -2,7 +2,9 @@
 
 mod live;
 mod measured;
+mod report;
 
 pub(super) use live::Live;
 pub(super) use measured::Measured;
 pub use measured::Timeline;
+pub use report::{Report, Sides};
