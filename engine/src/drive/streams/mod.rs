@@ -6,6 +6,8 @@
 
 mod receiving;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
