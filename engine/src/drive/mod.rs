@@ -15,16 +15,14 @@ mod devices;
 mod embedder;
 mod figures;
 mod inbox;
-mod report;
 mod run;
 mod slots;
 mod streams;
 mod waits;
 
 pub use embedder::{Outbox, SessionEvent};
-pub use figures::Timeline;
+pub(crate) use figures::Ended;
+pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use inbox::Input;
-pub(crate) use report::Ended;
-pub use report::{Report, SourceReport, TargetReport};
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
 pub use waits::{Wait, WaitRow};

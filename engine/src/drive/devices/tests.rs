@@ -125,7 +125,7 @@ fn chunk() -> (DataHeader, Slot) {
 }
 
 /// Waits until a thread of this process sleeps in the kernel, or has ended.
-pub(super) fn until_asleep(thread: Pid) {
+pub(in crate::drive) fn until_asleep(thread: Pid) {
     let path = format!("/proc/self/task/{thread}/stat");
     let start = Instant::now();
     // The state is what follows the name, which stands in brackets.

@@ -1,5 +1,5 @@
 //! What the embedder has not fetched yet: a queue that never blocks the drive, an eventfd that is
-//! readable while something waits, and a condition for those who would rather sleep.
+//! readable while something waits, and a condition for blocking callers.
 
 use std::collections::VecDeque;
 use std::io;
@@ -132,7 +132,10 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drive::devices::tests::until_asleep;
+    use crate::ids::DeviceId;
     use crate::machine::Estimate;
+    use crate::outcome::Phase;
     use bytes::Bytes;
 
     fn readable(outbox: &Outbox) -> bool {
@@ -191,5 +194,36 @@ mod tests {
         };
         assert_eq!(estimate.pending_bytes, 9);
         assert_eq!(outbox.poll(), None);
+    }
+
+    #[test]
+    fn an_embedder_that_does_not_look_loses_phases_and_nothing_else() {
+        let outbox = Outbox::new().expect("eventfd");
+        let (device, phase) = (DeviceId(0), Phase::PreCopy);
+        for _ in 0..2 * EVENTS_WAITING_MAX {
+            assert!(outbox.push(SessionEvent::Notice(Notice::Phase { device, phase })));
+        }
+        let loaded = SessionEvent::Notice(Notice::InitialDataLoaded { device });
+        assert!(outbox.push(loaded.clone()));
+        let fetched: Vec<SessionEvent> = std::iter::from_fn(|| outbox.poll()).collect();
+        assert_eq!(fetched.len(), EVENTS_WAITING_MAX + 1);
+        assert_eq!(fetched.last(), Some(&loaded));
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_an_event_and_by_the_deadline() {
+        let outbox = Outbox::new().expect("eventfd");
+        assert_eq!(outbox.wait(Some(Instant::now())), None);
+        let (told, thread) = std::sync::mpsc::channel();
+        let of = &outbox;
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                told.send(rustix::thread::gettid()).expect("the test waits");
+                of.wait(None)
+            });
+            until_asleep(thread.recv().expect("it begins"));
+            outbox.push(message(3));
+            assert_eq!(waiting.join().expect("no panic"), Some(message(3)));
+        });
     }
 }

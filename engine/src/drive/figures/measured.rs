@@ -76,3 +76,49 @@ impl Measured {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stop() -> Request {
+        Request::SetState(DeviceState::StopCopy)
+    }
+
+    #[test]
+    fn the_downtime_begins_with_the_first_call_that_stops_a_device() {
+        let mut measured = Measured::new(2, 1, 10);
+        measured.asking(stop(), false, 20);
+        measured.asking(Request::SetState(DeviceState::PreCopy), true, 30);
+        assert_eq!(measured.timeline.stop_called_ns, None, "the VM runs");
+        measured.asking(Request::SetState(DeviceState::PreCopyP2p), true, 40);
+        measured.asking(stop(), true, 50);
+        measured.running(60);
+        measured.running(70);
+        measured.noticed(&Notice::Connected { version: 1, chunk_bytes: 1 }, 15);
+        measured.finished(80);
+        let expected = Timeline {
+            started_ns: 10,
+            connected_ns: Some(15),
+            stop_called_ns: Some(40),
+            running_ns: Some(70),
+            finished_ns: Some(80),
+        };
+        assert_eq!(measured.timeline, expected);
+    }
+
+    #[test]
+    fn a_phase_lasts_until_the_next_one_or_the_end() {
+        let mut measured = Measured::new(1, 1, 100);
+        let device = DeviceId(0);
+        let phase = Phase::PreCopy;
+        measured.noticed(&Notice::Phase { device, phase }, 105);
+        measured.finished(125);
+        measured.finished(999);
+        let of = |phase| measured.metrics.phase(phase);
+        let once = |phase: Phase| (of(phase).len(), of(phase).max());
+        assert_eq!(once(Phase::Connect), (1, 5));
+        assert_eq!(once(Phase::PreCopy), (1, 20));
+        assert_eq!(of(Phase::StopCopy).len(), 0);
+    }
+}

@@ -23,9 +23,8 @@ use crossbeam_channel::Receiver as Channel;
 
 use super::devices::Device;
 use super::embedder::{MessageBudget, Outbox};
-use super::figures::{Live, Measured};
+use super::figures::{Ended, Live, Measured};
 use super::inbox::{Inbox, Input, WorkTag};
-use super::report::Ended;
 use super::slots::Slots;
 use super::streams::Streams;
 use crate::compress::workers::Workers;

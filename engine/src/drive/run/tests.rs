@@ -2,17 +2,19 @@
 
 use std::os::fd::OwnedFd;
 
+use bytes::Bytes;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::*;
+use crate::drive::devices::Detaching;
 use crate::drive::devices::tests::double;
-use crate::ids::{Epoch, SlotId};
-use crate::limits::CHUNK_BYTES_MIN;
-use crate::machine::{PeerConfig, ReadResult};
+use crate::ids::{Epoch, SlotId, StreamId};
+use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
+use crate::machine::{PeerConfig, Outgoing, ReadResult};
 use crate::metrics::Metrics;
 use crate::receiver::ReceiverConfig;
-use crate::wire::{DataPhase, Offer, WireLimits};
+use crate::wire::{DataPhase, Frame, Offer, WireLimits};
 
 const DEVICE: DeviceId = DeviceId(0);
 
@@ -87,4 +89,44 @@ fn a_read_that_nobody_does_comes_back_with_its_slot() {
         other => panic!("{other:?}"),
     }
     assert!(drive.slots.take(SlotId(1)).is_some(), "the slot is not here");
+}
+
+#[test]
+fn a_message_that_is_sent_makes_room_for_another() {
+    let (mut drive, _peer) = drive();
+    assert!((0..MESSAGES_WAITING_MAX).all(|_| drive.message_budget.take()));
+    let mut send = |frame| {
+        let what = Outgoing::Frame(frame);
+        drive.act(0, Action::Send { stream: StreamId(0), what });
+        drive.streams.wait(None, || 0).expect("wait");
+        drive.message_budget.take()
+    };
+    assert!(!send(Frame::Ping(0)), "a ping is no message");
+    assert!(send(Frame::Message(Bytes::from_static(b"the VMM's"))));
+}
+
+#[test]
+fn the_end_of_a_thread_that_was_given_up_is_not_the_next_ones() {
+    let (mut drive, _peer) = drive();
+    let detaching = Some(Detaching { epoch: Epoch(2), until_ns: u64::MAX });
+    drive.devices[DEVICE.index()].detaching = detaching;
+    drive.take(Input::Detached { device: DEVICE, epoch: Epoch(1) });
+    assert!(drive.devices[DEVICE.index()].detaching.is_some(), "the second one is still there");
+}
+
+#[test]
+fn the_loop_sleeps_until_the_first_of_its_deadlines() {
+    let (mut drive, _peer) = drive();
+    let at = |s: u64| now_ns() + s * 1_000_000_000;
+    let between = |left: Option<Duration>, from, to| {
+        let left = left.expect("a deadline").as_secs_f64();
+        assert!((from..to).contains(&left), "{left} s");
+    };
+    drive.linger_until_ns = Some(at(30_000));
+    between(drive.timeout(), 20_000.0, 30_001.0);
+    let detaching = Some(Detaching { epoch: Epoch(2), until_ns: at(20_000) });
+    drive.devices[DEVICE.index()].detaching = detaching;
+    between(drive.timeout(), 10_000.0, 20_001.0);
+    drive.live.touch();
+    assert_eq!(drive.timeout(), Some(Duration::ZERO), "figures were never published");
 }

@@ -6,6 +6,8 @@
 
 mod receiving;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,7 +21,7 @@ use crate::drive::waits::CLOSE;
 use crate::ids::StreamId;
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
-use crate::ring::{Done, FileId, FileKind, Ring};
+use crate::ring::{Done, FileId, FileKind, Ring, Token};
 use crate::wire::{DataHeader, Frame, WireLimits};
 use receiving::Receiving;
 
@@ -36,6 +38,26 @@ pub(super) enum StreamEvent {
     Body { stream: StreamId, header: DataHeader, slot: Slot, ns: u64 },
     /// The stream is over; slots that it held.
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
+}
+
+/// Which way an operation moves bytes. Each stream has at most one operation for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Out,
+    In,
+}
+
+impl Way {
+    /// The name of a stream's operation on the ring.
+    fn token(self, stream: StreamId) -> Token {
+        Token(u64::from(stream.0) << 1 | self as u64)
+    }
+
+    /// The operation that a token names.
+    fn of(token: Token) -> (StreamId, Way) {
+        let way = if token.0 & 1 == Way::Out as u64 { Way::Out } else { Way::In };
+        (StreamId((token.0 >> 1) as u16), way)
+    }
 }
 
 #[derive(Debug)]
@@ -124,11 +146,9 @@ impl Streams {
         let now_ns = now();
         let mut all = std::mem::take(&mut self.done);
         for done in all.drain(..) {
-            let stream = StreamId((done.token.0 / 2) as u16);
-            if done.token.0 % 2 == 0 {
-                self.sent(stream, done, now_ns);
-            } else {
-                self.received(stream, done, now_ns);
+            match Way::of(done.token) {
+                (stream, Way::Out) => self.sent(stream, done.buffer, done.result, now_ns),
+                (stream, Way::In) => self.received(stream, done.buffer, done.result, now_ns),
             }
         }
         self.done = all;

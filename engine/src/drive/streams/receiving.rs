@@ -6,12 +6,12 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, broken};
+use super::{StreamEvent, Streams, Way, broken};
 use crate::buffers::{Buffer, Slot};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Breach, Cause, Fault, Observation};
-use crate::ring::{Done, Op, Token};
+use crate::ring::Op;
 use crate::wire::{DataHeader, Header, Kind, data_header, decode, decode_header};
 
 /// Bytes of a skipped body that are received at a time.
@@ -80,15 +80,18 @@ impl Streams {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = true;
         let op = Op::recv(entry.file, buffer, range);
-        if let Err(rejected) = self.ring.submit(Token(u64::from(stream.0) * 2 + 1), op) {
-            let errno = rejected.errno;
-            let buffer = rejected.op.buffer;
-            let done = Done { token: Token(1), result: Err(errno), buffer };
-            self.received(stream, done, now_ns);
+        if let Err(rejected) = self.ring.submit(Way::In.token(stream), op) {
+            self.received(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
 
-    pub(super) fn received(&mut self, stream: StreamId, done: Done, now_ns: u64) {
+    pub(super) fn received(
+        &mut self,
+        stream: StreamId,
+        buffer: Buffer,
+        result: Result<usize, i32>,
+        now_ns: u64,
+    ) {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = false;
         let receiving = std::mem::replace(&mut entry.receiving, Receiving::Over);
@@ -99,24 +102,21 @@ impl Streams {
             Receiving::Skip { left } => (*left).min(SKIP_BYTES),
             Receiving::Asking(_) | Receiving::Over => 0,
         };
-        let bytes = match done.result {
-            Ok(bytes) if bytes == wanted => bytes,
+        let fault = match result {
+            Ok(bytes) if bytes == wanted => None,
             Ok(bytes) => {
-                self.keep(stream, done.buffer);
                 let at_boundary = bytes == 0 && matches!(receiving, Receiving::Header);
-                let fault = ended(stream, at_boundary, bytes, wanted);
-                self.fail(stream, fault);
-                return;
+                Some(ended(stream, at_boundary, bytes, wanted))
             }
-            Err(errno) => {
-                self.keep(stream, done.buffer);
-                let fault = broken("receive from", stream, errno);
-                self.fail(stream, fault);
-                return;
-            }
+            Err(errno) => Some(broken("receive from", stream, errno)),
         };
-        entry.metrics.received_bytes += bytes as u64;
-        match (receiving, done.buffer) {
+        if let Some(fault) = fault {
+            self.keep(stream, buffer);
+            self.fail(stream, fault);
+            return;
+        }
+        entry.metrics.received_bytes += wanted as u64;
+        match (receiving, buffer) {
             (Receiving::Header, Buffer::Small(buffer)) => {
                 let parsed = buffer
                     .first_chunk::<HEADER_BYTES>()
@@ -139,7 +139,7 @@ impl Streams {
             }
             (Receiving::Skip { left }, Buffer::Small(buffer)) => {
                 self.skip.insert(stream.0, buffer);
-                self.skip(stream, left - bytes, now_ns);
+                self.skip(stream, left - wanted, now_ns);
             }
             (_, buffer) => self.keep(stream, buffer),
         }

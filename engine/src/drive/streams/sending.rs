@@ -2,12 +2,12 @@
 
 use std::net::Shutdown;
 
-use super::{StreamEvent, Streams, broken, shutdown};
+use super::{StreamEvent, Streams, Way, broken, shutdown};
 use crate::buffers::{Buffer, Slot};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Cause, Fault};
-use crate::ring::{Done, Op, Token};
+use crate::ring::Op;
 use crate::wire::{DataHeader, Frame, Header, encode, encode_header};
 
 impl Streams {
@@ -53,23 +53,26 @@ impl Streams {
         entry.metrics.sent_frames += 1;
         entry.send_since_ns = Some(now_ns);
         let op = Op::send(entry.file, buffer, 0..length);
-        if let Err(rejected) = self.ring.submit(Token(u64::from(stream.0) * 2), op) {
-            let errno = rejected.errno;
-            let buffer = rejected.op.buffer;
-            let done = Done { token: Token(0), result: Err(errno), buffer };
-            self.sent(stream, done, now_ns);
+        if let Err(rejected) = self.ring.submit(Way::Out.token(stream), op) {
+            self.sent(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
 
-    pub(super) fn sent(&mut self, stream: StreamId, done: Done, now_ns: u64) {
+    pub(super) fn sent(
+        &mut self,
+        stream: StreamId,
+        buffer: Buffer,
+        result: Result<usize, i32>,
+        now_ns: u64,
+    ) {
         let entry = &mut self.streams[stream.index()];
         let ns = now_ns.saturating_sub(entry.send_since_ns.take().unwrap_or(now_ns));
         entry.metrics.send_ns += ns;
-        let slot = match done.buffer {
+        let slot = match buffer {
             Buffer::Slot(slot) => Some(slot),
             Buffer::Small(_) => None,
         };
-        match done.result {
+        match result {
             Ok(_) if entry.fault.is_none() => {
                 self.events.push_back(StreamEvent::Sent { stream, slot, ns })
             }
