@@ -179,7 +179,7 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
              VFIO_FERRY_RESTARTS, VFERRY_ON_RESET_STOP_COPY) &&
          !vferry_channel_new(&ferry->channel, &stream);
     if (ok) {
-        ok = !(host == VFERRY_SOURCE ?
+        ok = !(host == VFERRY_HOST_SOURCE ?
                vferry_session_source(options, &ferry->device, 1, &stream, 1,
                                      &ferry->session) :
                vferry_session_target(options, &ferry->device, 1, &stream, 1,
@@ -450,7 +450,7 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
         return 0;
     }
 
-    ferry = vfio_ferry_new(vbasedev, VFERRY_SOURCE,
+    ferry = vfio_ferry_new(vbasedev, VFERRY_HOST_SOURCE,
                            precopy ? VFERRY_EMBEDDED_PRECOPY |
                            VFERRY_EMBEDDED_PRECOPY_INFO : 0, errp);
     if (!ferry) {
@@ -478,8 +478,8 @@ bool vfio_ferry_return_data(void *opaque, const uint8_t *buf, size_t len,
     vferry_status status = VFERRY_OK;
     size_t pushed;
 
-    while (len && status <= VFERRY_FULL) {
-        if (status == VFERRY_FULL) {
+    while (len && status <= VFERRY_ERR_FULL) {
+        if (status == VFERRY_ERR_FULL) {
             g_usleep(1000);
         }
         WITH_QEMU_LOCK_GUARD(&leaving_lock) {
@@ -683,7 +683,7 @@ static void *vfio_ferry_load_thread(void *opaque)
             /* A return path that broke breaks the migration by itself. */
             migrate_send_return_data(ferry->vbasedev, buf, count);
             break;
-        case VFERRY_EMPTY:
+        case VFERRY_ERR_EMPTY:
             vfio_ferry_wait(ferry, -1);
             break;
         default:
@@ -706,7 +706,7 @@ static VFIOFerry *vfio_ferry_load_begin(VFIODevice *vbasedev, Error **errp)
                    "but x-migration-ferry=off here", vbasedev->name);
         return NULL;
     }
-    ferry = vfio_ferry_new(vbasedev, VFERRY_TARGET,
+    ferry = vfio_ferry_new(vbasedev, VFERRY_HOST_TARGET,
                            VFERRY_EMBEDDED_STARTS_LATER, errp);
     if (ferry) {
         /* load_setup has set RESUMING. */
@@ -751,7 +751,7 @@ int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
 
         if (status == VFERRY_OK) {
             done += pushed;
-        } else if (status == VFERRY_FULL) {
+        } else if (status == VFERRY_ERR_FULL) {
             /* The device takes its time, as a write() to it would. */
             vferry_channel_fd(ferry->channel, &fd.fd);
             g_poll(&fd, 1, -1);

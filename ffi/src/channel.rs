@@ -32,8 +32,8 @@ fn moved(result: std::io::Result<Moved>, none: vferry_status) -> Result<usize, F
     match result {
         Ok(Moved::Bytes(bytes)) => Ok(bytes),
         Ok(Moved::NotNow) => Err(Failure::not_now(none)),
-        Ok(Moved::Over) => Err(Failure::not_now(VFERRY_OVER)),
-        Err(error) => Err(Failure::system(VFERRY_SYSTEM, "the channel's socket", error)),
+        Ok(Moved::Over) => Err(Failure::not_now(VFERRY_ERR_ENDED)),
+        Err(error) => Err(Failure::system(VFERRY_ERR_SYSTEM, "the channel's socket", error)),
     }
 }
 
@@ -49,7 +49,7 @@ pub extern "C" fn vferry_channel_new(
         let channel = raw::out(channel, "channel")?;
         let stream_fd = raw::out(stream_fd, "stream_fd")?;
         let (ours, theirs) = Channel::new()
-            .map_err(|error| Failure::system(VFERRY_SYSTEM, "a pair of sockets", error))?;
+            .map_err(|error| Failure::system(VFERRY_ERR_SYSTEM, "a pair of sockets", error))?;
         channel.write(raw::handle(ours));
         stream_fd.write(theirs.into_raw_fd());
         Ok(())
@@ -69,7 +69,7 @@ pub extern "C" fn vferry_channel_free(channel: Option<&mut *mut vferry_channel>)
 /// Takes up to `capacity` bytes that are to be carried to the peer. On success `*pulled` says how
 /// many there are in `buffer`, at least one.
 ///
-/// VFERRY_EMPTY when there are none at this moment; VFERRY_OVER when the session has closed the
+/// VFERRY_ERR_EMPTY when there are none at this moment; VFERRY_ERR_ENDED when the session has closed the
 /// stream and all of it was pulled: tell the peer's VMM, which calls `vferry_channel_close`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_channel_pull(
@@ -82,11 +82,11 @@ pub unsafe extern "C" fn vferry_channel_pull(
         let place = raw::out(pulled, "pulled")?;
         let channel = raw::inner(channel)?;
         if capacity == 0 {
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, "there is no room for a byte"));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, "there is no room for a byte"));
         }
         // SAFETY: the caller's buffer of this capacity, as the header asks.
         let room = unsafe { raw::room(buffer, capacity, "buffer") }?;
-        place.write(moved(channel.pull(room), VFERRY_EMPTY)?);
+        place.write(moved(channel.pull(room), VFERRY_ERR_EMPTY)?);
         Ok(())
     })
 }
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn vferry_channel_pull(
 /// Gives up to `count` bytes that were pulled at the peer. On success `*pushed` says how many were
 /// taken, at least one unless `count` is 0; push the rest again.
 ///
-/// VFERRY_FULL when there is no room at this moment; VFERRY_OVER when the session has closed the
+/// VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed the
 /// stream, and takes no more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_channel_push(
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn vferry_channel_push(
         let channel = raw::inner(channel)?;
         // SAFETY: the caller's array of this count, as the header asks.
         let bytes = unsafe { raw::array(bytes, count, "bytes") }?;
-        let taken = if count == 0 { 0 } else { moved(channel.push(bytes), VFERRY_FULL)? };
+        let taken = if count == 0 { 0 } else { moved(channel.push(bytes), VFERRY_ERR_FULL)? };
         place.write(taken);
         Ok(())
     })

@@ -99,10 +99,10 @@ impl DeviceInner {
             && device.host() != host
         {
             let message = format!("device {name:?} was made for the other host");
-            return Err(Failure::new(VFERRY_WRONG_HOST, message));
+            return Err(Failure::new(VFERRY_ERR_WRONG_HOST, message));
         }
         if self.used.swap(true, Ordering::AcqRel) {
-            return Err(Failure::new(VFERRY_IN_USE, format!("device {name:?} is in a session")));
+            return Err(Failure::new(VFERRY_ERR_DEVICE_IN_USE, format!("device {name:?} is in a session")));
         }
         let for_good = matches!(self.kind, Kind::Embedded(_));
         Ok(Use { used: Arc::clone(&self.used), for_good, started: false })
@@ -133,7 +133,7 @@ fn set(
         let device = raw::inner(device)?;
         if device.used.load(Ordering::Acquire) {
             let message = format!("device {:?} is in a session: set it before", device.name);
-            return Err(Failure::new(VFERRY_IN_USE, message));
+            return Err(Failure::new(VFERRY_ERR_DEVICE_IN_USE, message));
         }
         change(&mut device.lock())
     })
@@ -147,7 +147,7 @@ pub(crate) unsafe fn name<'a>(name: *const c_char) -> Result<&'a str, Failure> {
     // SAFETY: handed on.
     let name = unsafe { raw::text(name, "name") }?;
     if name.is_empty() {
-        return Err(Failure::new(VFERRY_NAME, "a device's name is empty"));
+        return Err(Failure::new(VFERRY_ERR_DEVICE_NAME, "a device's name is empty"));
     }
     too_long("a device's name", name.len(), NAME_BYTES_MAX)?;
     Ok(name)
@@ -158,7 +158,7 @@ fn too_long(what: &str, found: usize, max: usize) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("{what} has {found} bytes; at most {max} are allowed");
-    Err(Failure::new(VFERRY_TOO_LONG, message))
+    Err(Failure::new(VFERRY_ERR_TOO_LONG, message))
 }
 
 /// Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn vferry_device_from_fd(
         // SAFETY: the caller's string, as the header asks.
         let name = unsafe { self::name(name) }?;
         let real = VfioDevice::from_fd(raw::duplicate(fd, "the device's fd")?)
-            .map_err(|error| Failure::system(VFERRY_DEVICE, format!("device {name:?}"), error))?;
+            .map_err(|error| Failure::system(VFERRY_ERR_DEVICE_IO, format!("device {name:?}"), error))?;
         place.write(raw::handle(DeviceInner::new(name, Kind::Real(Arc::new(real)))));
         Ok(())
     })

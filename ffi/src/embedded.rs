@@ -69,7 +69,7 @@ fn embedded(device: Option<&mut vferry_device>) -> Result<&EmbeddedDevice, Failu
         Kind::Embedded(embedded) => Ok(embedded),
         Kind::Real(_) => {
             let message = format!("device {:?} is driven by the engine", device.name);
-            Err(Failure::new(VFERRY_NOT_EMBEDDED, message))
+            Err(Failure::new(VFERRY_ERR_NOT_EMBEDDED, message))
         }
     }
 }
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn vferry_device_embedded(
             device,
         };
         let device = EmbeddedDevice::new(host, config)
-            .map_err(|error| Failure::system(VFERRY_SYSTEM, "an eventfd", error))?;
+            .map_err(|error| Failure::system(VFERRY_ERR_SYSTEM, "an eventfd", error))?;
         place.write(raw::handle(DeviceInner::new(name, Kind::Embedded(device))));
         Ok(())
     })

@@ -18,7 +18,7 @@ use crate::values;
 /// In a field for a device's number: no device, the whole session.
 pub const VFERRY_DEVICE_NONE: u32 = 0xffff_ffff;
 /// In a field for a number of bytes or nanoseconds: not known.
-pub const VFERRY_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
+pub const VFERRY_VALUE_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
 /// Room for a text in an event, report or log line, the NUL included.
 pub const VFERRY_TEXT_BYTES: usize = 512;
 
@@ -59,7 +59,7 @@ pub enum vferry_event_type {
 }
 
 /// An event. Set `size` to sizeof(vferry_event) before the call. Fields that do not belong to its
-/// type are 0, VFERRY_DEVICE_NONE, VFERRY_UNKNOWN or VFERRY_STATE_UNKNOWN.
+/// type are 0, VFERRY_DEVICE_NONE, VFERRY_VALUE_UNKNOWN or VFERRY_STATE_UNKNOWN.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_event {
@@ -94,11 +94,11 @@ pub struct vferry_event {
     /// Bytes of PRE_COPY data that the devices report as still to be read, and those that were read
     /// and have not been sent.
     pub pending_bytes: u64,
-    /// Bytes that the devices expect to give out in STOP_COPY, or VFERRY_UNKNOWN.
+    /// Bytes that the devices expect to give out in STOP_COPY, or VFERRY_VALUE_UNKNOWN.
     pub stop_copy_bytes: u64,
     /// Measured: bytes of state per second through the whole path.
     pub state_bytes_per_s: u64,
-    /// What the downtime would be now, in nanoseconds, or VFERRY_UNKNOWN.
+    /// What the downtime would be now, in nanoseconds, or VFERRY_VALUE_UNKNOWN.
     pub downtime_ns: u64,
     /// Measured: bytes of state over bytes on the wire.
     pub ratio: f64,
@@ -133,9 +133,9 @@ impl vferry_event {
             bytes: 0,
             payload_bytes: 0,
             pending_bytes: 0,
-            stop_copy_bytes: VFERRY_UNKNOWN,
+            stop_copy_bytes: VFERRY_VALUE_UNKNOWN,
             state_bytes_per_s: 0,
-            downtime_ns: VFERRY_UNKNOWN,
+            downtime_ns: VFERRY_VALUE_UNKNOWN,
             ratio: 0.0,
             text: [0; VFERRY_TEXT_BYTES],
         }
@@ -225,9 +225,9 @@ fn estimated(estimate: &Estimate) -> vferry_event {
     vferry_event {
         flags: if loaded { VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED } else { 0 },
         pending_bytes: estimate.pending_bytes,
-        stop_copy_bytes: estimate.stop_copy_bytes.unwrap_or(VFERRY_UNKNOWN),
+        stop_copy_bytes: estimate.stop_copy_bytes.unwrap_or(VFERRY_VALUE_UNKNOWN),
         state_bytes_per_s: estimate.state_bytes_per_s,
-        downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_UNKNOWN),
+        downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_VALUE_UNKNOWN),
         ratio: estimate.ratio,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_ESTIMATE)
     }
@@ -273,7 +273,7 @@ fn fetch(
     }
 }
 
-/// Fetches the next event. Never blocks. VFERRY_EMPTY when none waits at this moment, VFERRY_OVER
+/// Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment, VFERRY_ERR_ENDED
 /// when VFERRY_EVENT_FINISHED was fetched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_poll(
@@ -286,15 +286,15 @@ pub unsafe extern "C" fn vferry_session_poll(
         let session = raw::inner(session)?;
         match fetch(session, || session.session.poll_event()) {
             Some(event) => place.write(event),
-            None if session.is_over() => return Err(Failure::not_now(VFERRY_OVER)),
-            None => return Err(Failure::not_now(VFERRY_EMPTY)),
+            None if session.is_over() => return Err(Failure::not_now(VFERRY_ERR_ENDED)),
+            None => return Err(Failure::not_now(VFERRY_ERR_EMPTY)),
         }
         Ok(())
     })
 }
 
 /// Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
-/// VFERRY_TIMEOUT when the time is over, VFERRY_OVER when VFERRY_EVENT_FINISHED was fetched.
+/// VFERRY_ERR_TIMEOUT when the time is over, VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_wait(
     session: Option<&mut vferry_session>,
@@ -310,9 +310,9 @@ pub unsafe extern "C" fn vferry_session_wait(
         match fetch(session, || session.session.wait_event(left())) {
             Some(event) => place.write(event),
             None if session.is_over() || until.is_none() => {
-                return Err(Failure::not_now(VFERRY_OVER));
+                return Err(Failure::not_now(VFERRY_ERR_ENDED));
             }
-            None => return Err(Failure::not_now(VFERRY_TIMEOUT)),
+            None => return Err(Failure::not_now(VFERRY_ERR_TIMEOUT)),
         }
         Ok(())
     })
@@ -336,7 +336,7 @@ pub extern "C" fn vferry_event_is_ready(
     guarded_or(false, || {
         let estimate = vferry_event_type::VFERRY_EVENT_ESTIMATE as u32;
         let Some(event) = event.filter(|event| event.r#type == estimate) else { return false };
-        let known = |number: u64| (number != VFERRY_UNKNOWN).then_some(number);
+        let known = |number: u64| (number != VFERRY_VALUE_UNKNOWN).then_some(number);
         let estimate = Estimate {
             initial_data_loaded: event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0,
             pending_bytes: event.pending_bytes,
@@ -351,8 +351,8 @@ pub extern "C" fn vferry_event_is_ready(
 
 /// Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
 /// `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
-/// `vferry_session_wait`. VFERRY_TIMEOUT when the patience is over, and that is no reason against
-/// stopping; VFERRY_OVER when the session ended. Without a device that saves in PRE_COPY there is
+/// `vferry_session_wait`. VFERRY_ERR_TIMEOUT when the patience is over, and that is no reason against
+/// stopping; VFERRY_ERR_ENDED when the session ended. Without a device that saves in PRE_COPY there is
 /// nothing to wait for, and no estimate comes.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_wait_ready(
@@ -368,10 +368,10 @@ pub extern "C" fn vferry_session_wait_ready(
         );
         match session.session.wait_until_ready(downtime, patience, |_| {}) {
             Readiness::Ready(_) => Ok(()),
-            Readiness::Patience(_) => Err(Failure::not_now(VFERRY_TIMEOUT)),
+            Readiness::Patience(_) => Err(Failure::not_now(VFERRY_ERR_TIMEOUT)),
             Readiness::Ended(_) => {
                 session.over.store(true, Ordering::Release);
-                Err(Failure::not_now(VFERRY_OVER))
+                Err(Failure::not_now(VFERRY_ERR_ENDED))
             }
         }
     })

@@ -175,7 +175,7 @@ fn level_number(level: Level) -> u32 {
 }
 
 /// Begins to keep log lines up to `level`, a `vferry_log_level`, of all sessions of the process:
-/// the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_LOG_TAKEN
+/// the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_ERR_LOG_TAKEN
 /// after that, and where the process is a Rust program that has a `tracing` subscriber of its own.
 /// Without this call nothing is logged anywhere.
 #[unsafe(no_mangle)]
@@ -191,19 +191,19 @@ pub extern "C" fn vferry_log_start(level: u32, lines_max: usize) -> vferry_statu
         if !(1..=LINES_MAX).contains(&lines_max) {
             return Err(unknown("log with lines:", lines_max));
         }
-        let taken = || Failure::new(VFERRY_LOG_TAKEN, "log lines go elsewhere already");
+        let taken = || Failure::new(VFERRY_ERR_LOG_TAKEN, "log lines go elsewhere already");
         LOG.set(Log { most: lines_max, queue: Mutex::default() }).map_err(|_| taken())?;
         tracing::subscriber::set_global_default(Lines { most }).map_err(|_| taken())
     })
 }
 
-/// Fetches the oldest log line. Never blocks. VFERRY_EMPTY when there is none.
+/// Fetches the oldest log line. Never blocks. VFERRY_ERR_EMPTY when there is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_log_next(line: *mut vferry_log_line) -> vferry_status {
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(line) }?;
-        let none = || Failure::not_now(VFERRY_EMPTY);
+        let none = || Failure::not_now(VFERRY_ERR_EMPTY);
         let mut queue = LOG.get().ok_or_else(none)?.lock();
         let Line { level, time_ns, text } = queue.lines.pop_front().ok_or_else(none)?;
         let lost = std::mem::take(&mut queue.lost);

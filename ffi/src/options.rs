@@ -8,7 +8,7 @@ use vfio_ferry::session::{Backend, BackendChoice, Options, Policy};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
-use crate::status::vferry_status::{self, VFERRY_RANGE};
+use crate::status::vferry_status::{self, VFERRY_ERR_RANGE};
 use crate::values::unknown;
 
 /// What a session is made with. Each host has its own; what must be the same is agreed between
@@ -78,7 +78,7 @@ fn set(
 /// A time that is not nothing.
 fn time(milliseconds: u32, what: &'static str) -> Result<Duration, Failure> {
     match milliseconds {
-        0 => Err(Failure::new(VFERRY_RANGE, format!("{what} of 0 ms"))),
+        0 => Err(Failure::new(VFERRY_ERR_RANGE, format!("{what} of 0 ms"))),
         some => Ok(Duration::from_millis(some.into())),
     }
 }
@@ -195,7 +195,7 @@ pub extern "C" fn vferry_options_set_memory_bytes(
 
 /// Most bytes per second that all streams together send; 0 for no limit, which is the default. The
 /// kernel keeps it, with SO_MAX_PACING_RATE and an equal share for each stream, so streams must be
-/// TCP: for others `vferry_session_source` answers VFERRY_PACING. What a `vferry_channel` carries is
+/// TCP: for others `vferry_session_source` answers VFERRY_ERR_RATE_NEEDS_TCP. What a `vferry_channel` carries is
 /// limited by how fast it is pulled.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_rate(

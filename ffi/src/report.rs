@@ -191,7 +191,7 @@ fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
 }
 
 /// Says what a session came to, once VFERRY_EVENT_FINISHED waits or was fetched. Never blocks.
-/// VFERRY_NOT_ENDED before.
+/// VFERRY_ERR_NOT_ENDED before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_report(
     session: Option<&vferry_session>,
@@ -216,14 +216,14 @@ pub unsafe extern "C" fn vferry_session_device_report(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(report) }?;
         let found = one(raw::inner(session)?.report()?, device);
-        let message = || Failure::new(VFERRY_UNKNOWN_NUMBER, format!("no device {device}"));
+        let message = || Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, format!("no device {device}"));
         place.write(found.ok_or_else(message)?);
         Ok(())
     })
 }
 
 /// Waits for the session's end, for `timeout_ms` at most, or for ever if that is negative, and says
-/// what it came to. Events that come meanwhile are dropped. VFERRY_TIMEOUT when the time is over.
+/// what it came to. Events that come meanwhile are dropped. VFERRY_ERR_TIMEOUT when the time is over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_finish(
     session: Option<&mut vferry_session>,
@@ -242,7 +242,7 @@ pub unsafe extern "C" fn vferry_session_finish(
                 Some(_) => {}
                 None if left.is_none() => break,
                 None if left.is_some_and(|left| left.is_zero()) => {
-                    return Err(Failure::not_now(VFERRY_TIMEOUT));
+                    return Err(Failure::not_now(VFERRY_ERR_TIMEOUT));
                 }
                 None => {}
             }

@@ -58,13 +58,13 @@ impl SessionInner {
         }
         let message = "the session has not ended; fetch events until VFERRY_EVENT_FINISHED";
         let report =
-            self.session.report().ok_or_else(|| Failure::new(VFERRY_NOT_ENDED, message))?;
+            self.session.report().ok_or_else(|| Failure::new(VFERRY_ERR_NOT_ENDED, message))?;
         Ok(self.report.get_or_init(|| report))
     }
 
     fn running(&self) -> Result<&Session, Failure> {
         if self.session.has_ended() {
-            return Err(Failure::new(VFERRY_OVER, "the session has ended"));
+            return Err(Failure::new(VFERRY_ERR_ENDED, "the session has ended"));
         }
         Ok(&self.session)
     }
@@ -133,7 +133,7 @@ impl<'a> Parts<'a> {
 /// Duplicates of connected stream sockets, each of which is given once.
 fn duplicates(fds: &[c_int]) -> Result<Vec<OwnedFd>, Failure> {
     let stream = |(index, &fd): (usize, &c_int)| {
-        let bad = |why| Failure::new(VFERRY_BAD_FD, format!("fd {fd} for stream {index} {why}"));
+        let bad = |why| Failure::new(VFERRY_ERR_BAD_FD, format!("fd {fd} for stream {index} {why}"));
         if fds[..index].contains(&fd) {
             return Err(bad("is given twice"));
         }
@@ -223,7 +223,7 @@ pub extern "C" fn vferry_session_free(session: Option<&mut *mut vferry_session>)
 }
 
 /// The vCPUs are stopped: stop the devices, send the rest, hand over (source). Returns at once.
-/// VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
+/// VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_switchover(session: Option<&mut vferry_session>) -> vferry_status {
     guarded(|| Ok(raw::inner(session)?.running()?.switchover()?))
@@ -242,7 +242,7 @@ pub extern "C" fn vferry_session_cancel(session: Option<&mut vferry_session>) ->
 
 /// The VMM knows that a device was reset (it carried out the guest's FLR, say): the device's epoch
 /// is discarded as if the engine had seen it, and what was chosen for the device follows (source).
-/// Returns at once. VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
+/// Returns at once. VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_device_was_reset(
     session: Option<&mut vferry_session>,
@@ -253,9 +253,9 @@ pub extern "C" fn vferry_session_device_was_reset(
 
 /// Carries up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
 /// VFERRY_EVENT_MESSAGE: unchanged, and in their order where there is one stream. They are copied.
-/// Returns at once. VFERRY_OVER once the session has ended.
+/// Returns at once. VFERRY_ERR_ENDED once the session has ended.
 ///
-/// VFERRY_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read: the
+/// VFERRY_ERR_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read: the
 /// message was not taken, send it again later. No event says when there is room; a peer that reads
 /// nothing for long ends the session. The peer's embedder, too, may leave as many waiting to be
 /// fetched: one more ends its session.
@@ -307,7 +307,7 @@ pub unsafe extern "C" fn vferry_session_payload(
         let payload = session.payload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if payload.len() > capacity {
             let message = format!("{} bytes; there is room for {capacity}", payload.len());
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, message));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, message));
         }
         // SAFETY: the caller's buffer of this capacity, as the header asks.
         let room = unsafe { raw::room(buffer, payload.len(), "buffer") }?;

@@ -207,5 +207,5 @@ fn durations(
 }
 
 fn none(what: &str, number: u32) -> Failure {
-    Failure::new(VFERRY_UNKNOWN_NUMBER, format!("the session has no {what} {number}"))
+    Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, format!("the session has no {what} {number}"))
 }

@@ -85,7 +85,7 @@ pub unsafe extern "C" fn vferry_listener_new(
         let address = unsafe { raw::text(address, "address") }?;
         let bound = TcpListener::bind(address).map_err(|error| {
             let status =
-                if error.raw_os_error().is_some() { VFERRY_NETWORK } else { VFERRY_ADDRESS };
+                if error.raw_os_error().is_some() { VFERRY_ERR_CONNECTION } else { VFERRY_ERR_ADDRESS };
             Failure::system(status, format!("cannot listen on {address}"), error)
         })?;
         place.write(raw::handle(bound));
@@ -113,7 +113,7 @@ pub extern "C" fn vferry_listener_port(
         let place = raw::out(port, "port")?;
         let address = raw::inner(listener)?.local_addr();
         let address = address
-            .map_err(|error| Failure::system(VFERRY_NETWORK, "the listener's address", error))?;
+            .map_err(|error| Failure::system(VFERRY_ERR_CONNECTION, "the listener's address", error))?;
         place.write(address.port());
         Ok(())
     })
@@ -134,7 +134,7 @@ pub extern "C" fn vferry_listener_fd(
 }
 
 /// Accepts all streams of one session, as many as its source has: blocks until they are there, for
-/// `timeout_ms` at most. VFERRY_TIMEOUT when that is over, VFERRY_PEER where something else than a
+/// `timeout_ms` at most. VFERRY_ERR_TIMEOUT when that is over, VFERRY_ERR_PEER_PROTOCOL where something else than a
 /// source connects.
 ///
 /// `fds` has room for `capacity` fds, VFERRY_STREAMS_MAX always being enough. On success the first
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn vferry_listener_accept(
         let place = raw::out(count, "count")?;
         let listener = raw::inner(listener)?;
         if capacity == 0 {
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, "there is no room for a stream"));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, "there is no room for a stream"));
         }
         // SAFETY: the caller's array of this capacity, as the header asks.
         let room = unsafe { raw::room(fds, capacity.min(STREAMS_MAX), "fds") }?;
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn vferry_listener_accept(
         let found = streams.len();
         if found > room.len() {
             let message = format!("the source has {found} streams; there is room for {capacity}");
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, message));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, message));
         }
         give(streams, room);
         place.write(found);

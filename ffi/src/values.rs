@@ -7,16 +7,16 @@ use std::ffi::{CStr, c_char};
 use vfio_ferry::session::{Cause, DeviceState, Ending, Host, Observation, Phase, Step};
 
 use crate::failure::Failure;
-use crate::status::vferry_status::VFERRY_RANGE;
+use crate::status::vferry_status::VFERRY_ERR_RANGE;
 
 /// Which host of a migration this is.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_host {
     /// The host that the device leaves.
-    VFERRY_SOURCE = 1,
+    VFERRY_HOST_SOURCE = 1,
     /// The host that the device goes to.
-    VFERRY_TARGET = 2,
+    VFERRY_HOST_TARGET = 2,
 }
 
 /// A device's migration state: the numbers of `enum vfio_device_mig_state` in linux/vfio.h.
@@ -197,7 +197,7 @@ fn pick<T: Copy>(list: &[T], number: u32, what: &'static str) -> Result<T, Failu
 }
 
 pub(crate) fn unknown(what: &'static str, number: impl std::fmt::Display) -> Failure {
-    Failure::new(VFERRY_RANGE, format!("there is no {what} {number}"))
+    Failure::new(VFERRY_ERR_RANGE, format!("there is no {what} {number}"))
 }
 
 pub(crate) fn phase(number: u32) -> Result<Phase, Failure> {
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(cause_number(Cause::Network), vferry_cause::VFERRY_CAUSE_NETWORK as u32);
         assert_eq!(observed_number(Observation::Write), VFERRY_OBSERVED_WRITE as u32);
         assert_eq!(step(vferry_step::VFERRY_STEP_CONTROL as u32).ok(), Some(Step::Control));
-        assert_eq!(host(vferry_host::VFERRY_TARGET as u32).ok(), Some(Host::Target));
+        assert_eq!(host(vferry_host::VFERRY_HOST_TARGET as u32).ok(), Some(Host::Target));
         let resuming = vferry_state::VFERRY_STATE_RESUMING as i32;
         assert_eq!(state(resuming).ok(), Some(DeviceState::Resuming));
         assert!(phase(0).is_err() && phase(9).is_err() && state(-1).is_err() && state(8).is_err());

@@ -28,9 +28,9 @@ static int carry(struct pipe *pipe)
         return 0;
     if (pipe->pushed == pipe->count) {
         status = vferry_channel_pull(pipe->from, pipe->bytes, sizeof pipe->bytes, &count);
-        if (status == VFERRY_EMPTY)
+        if (status == VFERRY_ERR_EMPTY)
             return 0;
-        if (status == VFERRY_OVER) {
+        if (status == VFERRY_ERR_ENDED) {
             MUST(vferry_channel_close(pipe->to));
             pipe->closed = 1;
             return 1;
@@ -41,9 +41,9 @@ static int carry(struct pipe *pipe)
         pipe->pushed = 0;
     }
     status = vferry_channel_push(pipe->to, pipe->bytes + pipe->pushed, pipe->count - pipe->pushed, &count);
-    if (status == VFERRY_FULL)
+    if (status == VFERRY_ERR_FULL)
         return 0;
-    if (status == VFERRY_OVER) { /* That session is over: the rest is for nobody. */
+    if (status == VFERRY_ERR_ENDED) { /* That session is over: the rest is for nobody. */
         pipe->pushed = pipe->count;
         return 1;
     }
@@ -152,7 +152,7 @@ static void is_cancelled(void)
     CHECK(world.source.finished.ending == VFERRY_ENDING_ABORTED);
     CHECK(world.source.finished.cause == VFERRY_CAUSE_CANCELLED);
     CHECK(world.target.finished.ending == VFERRY_ENDING_ABORTED);
-    CHECK(vferry_session_switchover(world.source.session) == VFERRY_OVER);
+    CHECK(vferry_session_switchover(world.source.session) == VFERRY_ERR_ENDED);
     CHECK(vferry_session_cancel(world.source.session) == VFERRY_OK);
     stop(&world);
 }

@@ -90,7 +90,7 @@ void double_source(struct double_device *device, const char *name, struct double
     device->seed = 88172645463325252u;
     for (const char *c = name; *c; c++)
         device->seed = device->seed * 31 + (uint64_t)*c;
-    make(device, name, VFERRY_SOURCE,
+    make(device, name, VFERRY_HOST_SOURCE,
          plan.initial_bytes ? VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO : 0);
     MUST(vferry_device_set_stop_copy_length(device->ferry, plan.rest_bytes));
 }
@@ -98,7 +98,7 @@ void double_source(struct double_device *device, const char *name, struct double
 void double_target(struct double_device *device, const char *name)
 {
     memset(device, 0, sizeof *device);
-    make(device, name, VFERRY_TARGET, 0);
+    make(device, name, VFERRY_HOST_TARGET, 0);
 }
 
 /* The precopy info: new data appears only when it is asked for, as with mlx5. */

@@ -36,9 +36,9 @@ static inline int drive_turn(struct drive *drive)
         memset(&event, 0xff, sizeof event);
         event.size = sizeof event;
         status = vferry_session_poll(drive->session, &event);
-        if (status == VFERRY_EMPTY)
+        if (status == VFERRY_ERR_EMPTY)
             return 0;
-        if (status == VFERRY_OVER)
+        if (status == VFERRY_ERR_ENDED)
             return 1;
         MUST(status);
         CHECK(event.size == sizeof event);

@@ -25,7 +25,7 @@ int main(int argc, char **argv)
         return 2;
     }
     /* A VMM passes its VFIO device fd for -1, and VFERRY_EMBEDDED_PRECOPY if the device has that. */
-    if (vferry_device_embedded("net0", VFERRY_SOURCE, 0, -1, &device) ||
+    if (vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -1, &device) ||
         vferry_connect(argv[1], streams, 2) ||
         vferry_session_source(NULL, &device, 1, streams, 2, &session))
         return fail("cannot start");
@@ -34,7 +34,7 @@ int main(int argc, char **argv)
 
     /* Here the vCPUs are paused. */
     vferry_session_switchover(session);
-    while (vferry_session_report(session, &report) == VFERRY_NOT_ENDED) {
+    while (vferry_session_report(session, &report) == VFERRY_ERR_NOT_ENDED) {
         struct pollfd fds[] = {{wanted_fd, POLLIN, 0}, {event_fd, POLLIN, 0}};
         vferry_event event = {.size = sizeof event};
         uint32_t want;

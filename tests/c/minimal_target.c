@@ -25,7 +25,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s IP:PORT FILE\n", argv[0]);
         return 2;
     }
-    if (vferry_device_embedded("net0", VFERRY_TARGET, 0, -1, &device) ||
+    if (vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &device) ||
         vferry_listener_new(argv[1], &listener) ||
         vferry_listener_accept(listener, 60000, streams, VFERRY_STREAMS_MAX, &count) ||
         vferry_session_target(NULL, &device, 1, streams, count, &session))
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
     vferry_device_event_fd(device, &wanted_fd);
     vferry_session_event_fd(session, &event_fd);
 
-    while (vferry_session_report(session, &report) == VFERRY_NOT_ENDED) {
+    while (vferry_session_report(session, &report) == VFERRY_ERR_NOT_ENDED) {
         struct pollfd fds[] = {{wanted_fd, POLLIN, 0}, {event_fd, POLLIN, 0}};
         vferry_event event = {.size = sizeof event};
         uint32_t want;

@@ -85,7 +85,7 @@ pub use crate::drive::{Report, SessionEvent, Sides, Timeline};
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
 pub use channel::{Channel, Moved};
-pub use embedded::{EmbeddedConfig, EmbeddedDevice, Wanted};
+pub use embedded::{Answer, EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};
