@@ -1,4 +1,4 @@
-//! Streams that the VMM carries on channels of its own.
+//! Streams whose bytes the VMM carries itself.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -10,15 +10,15 @@ use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
 
-/// A stream whose bytes the VMM carries on a channel of its own: it pulls what the session would
-/// send, and pushes what came from the peer's VMM.
+/// A stream whose bytes the VMM carries itself: it pulls what the session sends, and pushes what came
+/// from the peer's VMM.
 ///
-/// What is pulled is a stream of bytes: it may be cut anywhere on its way, and must be pushed at the
-/// peer whole and in order. No call blocks, and what waits inside is bounded by a socket buffer in
-/// each direction: a VMM that does not pull holds the engine back.
+/// The bytes may be cut anywhere, and must reach the peer whole and in order. No call blocks. A socket
+/// buffer in each direction holds what was not pulled or not received yet: a VMM that does not pull
+/// slows the engine down.
 ///
-/// Made by `vferry_channel_new`, freed by `vferry_channel_free`, independently of the session that
-/// has the other end. All calls may be made from any thread.
+/// Made by `vferry_channel_new`, freed by `vferry_channel_free` at any time. All calls may be made
+/// from any thread.
 pub struct vferry_channel {
     _opaque: [u8; 0],
 }
@@ -56,8 +56,8 @@ pub extern "C" fn vferry_channel_new(
     })
 }
 
-/// Frees a channel and sets the variable to NULL. Where it, or `channel` itself, is NULL there is
-/// nothing to do. To a session that still runs it is a stream that broke.
+/// Frees a channel and sets the variable to NULL. Does nothing where it, or `channel`, is NULL. A
+/// session that still runs takes it for a broken stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_channel_free(channel: Option<&mut *mut vferry_channel>) {
     guarded(|| {
@@ -66,11 +66,11 @@ pub extern "C" fn vferry_channel_free(channel: Option<&mut *mut vferry_channel>)
     });
 }
 
-/// Takes up to `capacity` bytes that are to be carried to the peer. On success `*pulled` says how
-/// many there are in `buffer`, at least one.
+/// Takes up to `capacity` bytes for the peer. On success `*pulled` of them are in `buffer`, at least
+/// one.
 ///
-/// VFERRY_ERR_EMPTY when there are none at this moment; VFERRY_ERR_ENDED when the session has closed the
-/// stream and all of it was pulled: tell the peer's VMM, which calls `vferry_channel_close`.
+/// VFERRY_ERR_EMPTY when there are none at this moment; VFERRY_ERR_ENDED when the session has closed
+/// the stream and everything was pulled: then the peer's VMM has to call `vferry_channel_close`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_channel_pull(
     channel: Option<&mut vferry_channel>,
@@ -91,11 +91,11 @@ pub unsafe extern "C" fn vferry_channel_pull(
     })
 }
 
-/// Gives up to `count` bytes that were pulled at the peer. On success `*pushed` says how many were
-/// taken, at least one unless `count` is 0; push the rest again.
+/// Gives up to `count` bytes from the peer to the session. On success `*pushed` of them were taken, at
+/// least one unless `count` is 0; push the rest again.
 ///
-/// VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed the
-/// stream, and takes no more.
+/// VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed
+/// the stream.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_channel_push(
     channel: Option<&mut vferry_channel>,
@@ -114,8 +114,9 @@ pub unsafe extern "C" fn vferry_channel_push(
     })
 }
 
-/// Nothing more will be pushed: the peer's stream is over, or the VMM's channel broke. What waits to
-/// be pulled still can be. A session that had not ended takes it as a stream that broke.
+/// Says that nothing more will be pushed: the peer has closed its stream, or the VMM's own channel
+/// broke. What was not pulled yet still can be. A session that still runs takes it for a broken
+/// stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_channel_close(channel: Option<&mut vferry_channel>) -> vferry_status {
     guarded(|| {
@@ -124,9 +125,9 @@ pub extern "C" fn vferry_channel_close(channel: Option<&mut vferry_channel>) -> 
     })
 }
 
-/// An fd that is readable while there is something to pull, or to be told; and writable while a push
-/// finds room. For poll, epoll or an event loop. It belongs to the channel: do not read, write or
-/// close it.
+/// Gives an fd that is readable while a pull would not return VFERRY_ERR_EMPTY, and writable while a
+/// push would not return VFERRY_ERR_FULL. For poll, epoll or an event loop. It belongs to the
+/// channel: do not read, write or close it.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_channel_fd(
     channel: Option<&vferry_channel>,

@@ -1,26 +1,15 @@
-//! What a session tells while it runs.
+//! The events of a session, and how they cross.
 
 use std::ffi::c_char;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::session::{
-    Completion, Estimate, Fault, Finish, Notice, Readiness, SessionEvent, is_ready,
-};
+use vfio_ferry::session::{Completion, Estimate, Fault, Finish, Notice, SessionEvent, is_ready};
 
-use crate::failure::{Failure, guarded, guarded_or};
+use crate::failure::guarded_or;
+use crate::outcome::{cause_number, ending_number, observed_number, phase_number};
 use crate::raw::{self, Sized32};
-use crate::session::{SessionInner, vferry_session};
-use crate::status::vferry_status::{self, *};
-use crate::values;
-
-/// In a field for a device's number: no device, the whole session.
-pub const VFERRY_DEVICE_NONE: u32 = 0xffff_ffff;
-/// In a field for a number of bytes or nanoseconds: not known.
-pub const VFERRY_VALUE_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
-/// Room for a text in an event, report or log line, the NUL included.
-pub const VFERRY_TEXT_BYTES: usize = 512;
+use crate::values::{VFERRY_DEVICE_NONE, VFERRY_TEXT_BYTES, VFERRY_VALUE_UNKNOWN, state_number};
 
 /// In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
 pub const VFERRY_EVENT_FLAG_PRECOPY: u32 = 1;
@@ -29,29 +18,28 @@ pub const VFERRY_EVENT_FLAG_P2P: u32 = 2;
 /// In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
 pub const VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED: u32 = 4;
 
-/// What an event is about, and which of `vferry_event`'s fields it fills in besides `size` and
-/// `type`.
+/// What an event is about, and which fields of `vferry_event` it fills in besides `size` and `type`.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_event_type {
-    /// The streams are agreed on: `wire_version`; `bytes` in a frame at most.
+    /// Both hosts have agreed on the streams: `wire_version`, and the most `bytes` of a frame.
     VFERRY_EVENT_CONNECTED = 1,
     /// A device entered a phase: `device`, `phase`.
     VFERRY_EVENT_PHASE = 2,
-    /// A device was announced, and its name checked (target): `device`, `flags`, its name in `text`,
-    /// its opaque part as the payload.
+    /// The source announced a device, and its name is the expected one (target): `device`, `flags`,
+    /// its name in `text`, its opaque part as the payload.
     VFERRY_EVENT_BEGIN = 3,
     /// The target has written a device's initial PRE_COPY data: `device`.
     VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
     /// What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
-    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. Only the newest one waits.
+    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. A newer one replaces one that was not fetched.
     VFERRY_EVENT_ESTIMATE = 5,
     /// A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
     /// `observed`, `os_error`, `state_after`, `bytes`, `text`.
     VFERRY_EVENT_COMPLETION = 6,
     /// The source has let go, and RUNNING follows (target).
     VFERRY_EVENT_HANDED_OVER = 7,
-    /// Bytes of the peer's embedder, as the payload.
+    /// A message of the peer's embedder: the payload.
     VFERRY_EVENT_MESSAGE = 8,
     /// The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
     /// `text`. `vferry_session_report` has all of it.
@@ -63,13 +51,13 @@ pub enum vferry_event_type {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_event {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
-    /// A `vferry_event_type`. Skip those that you do not know: later versions have more.
+    /// A `vferry_event_type`. Ignore unknown ones: later versions have more.
     pub r#type: u32,
     /// The device's number, or VFERRY_DEVICE_NONE.
     pub device: u32,
-    /// The device's saving session, counted from 0: a discard starts the next one.
+    /// The device's saving session, counted from 0. A discard starts the next one.
     pub epoch: u32,
     /// A `vferry_phase`.
     pub phase: u32,
@@ -77,9 +65,9 @@ pub struct vferry_event {
     pub ending: u32,
     /// A `vferry_cause`: why, unless it completed.
     pub cause: u32,
-    /// A `vferry_observed`: how that was seen.
+    /// A `vferry_observed`: how the cause was found.
     pub observed: u32,
-    /// The errno that the kernel gave; 0 where there was none. 512 is a leaked ERESTARTSYS.
+    /// The kernel's errno; 0 where there was none. 512 is ERESTARTSYS, which some drivers leak.
     pub os_error: i32,
     /// A `vferry_state`: the device's state afterwards.
     pub state_after: i32,
@@ -91,18 +79,17 @@ pub struct vferry_event {
     pub bytes: u64,
     /// Bytes that `vferry_session_payload` has for this event.
     pub payload_bytes: u64,
-    /// Bytes of PRE_COPY data that the devices report as still to be read, and those that were read
-    /// and have not been sent.
+    /// Bytes of PRE_COPY data that the devices report as unread, plus those read and not yet sent.
     pub pending_bytes: u64,
-    /// Bytes that the devices expect to give out in STOP_COPY, or VFERRY_VALUE_UNKNOWN.
+    /// Bytes of STOP_COPY data that the devices expect, or VFERRY_VALUE_UNKNOWN.
     pub stop_copy_bytes: u64,
-    /// Measured: bytes of state per second through the whole path.
+    /// Measured bytes of state per second from device to device.
     pub state_bytes_per_s: u64,
     /// What the downtime would be now, in nanoseconds, or VFERRY_VALUE_UNKNOWN.
     pub downtime_ns: u64,
-    /// Measured: bytes of state over bytes on the wire.
+    /// Measured bytes of state over bytes on the wire.
     pub ratio: f64,
-    /// A sentence for a person: what happened, and what to do about it where there is something.
+    /// A sentence for a person: what happened, and what to do about it.
     pub text: [c_char; VFERRY_TEXT_BYTES],
 }
 
@@ -127,7 +114,7 @@ impl vferry_event {
             cause: 0,
             observed: 0,
             os_error: 0,
-            state_after: values::state_number(None),
+            state_after: state_number(None),
             flags: 0,
             wire_version: 0,
             bytes: 0,
@@ -167,8 +154,8 @@ impl Why {
         };
         raw::fill_text(&fault.message, text);
         Why {
-            cause: values::cause_number(fault.cause),
-            observed: values::observed_number(fault.observed),
+            cause: cause_number(fault.cause),
+            observed: observed_number(fault.observed),
             os_error: fault.errno.unwrap_or(0),
             device: fault.device.map_or(VFERRY_DEVICE_NONE, |device| device.0),
         }
@@ -176,7 +163,7 @@ impl Why {
 }
 
 /// An event as it crosses, with its payload. None for a notice that this ABI has no type for.
-fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
+pub(crate) fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
     use vferry_event_type::*;
     let notice = match event {
         SessionEvent::Notice(notice) => notice,
@@ -192,7 +179,7 @@ fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
         },
         Notice::Phase { device, phase } => vferry_event {
             device: device.0,
-            phase: values::phase_number(phase),
+            phase: phase_number(phase),
             ..vferry_event::new(VFERRY_EVENT_PHASE)
         },
         Notice::Begin { device, begin } => {
@@ -237,9 +224,9 @@ fn completed(completion: &Completion) -> vferry_event {
     let mut event = vferry_event {
         device: completion.device.0,
         epoch: completion.epoch.0,
-        phase: values::phase_number(completion.phase),
-        ending: values::ending_number(completion.ending),
-        state_after: values::state_number(completion.state_after),
+        phase: phase_number(completion.phase),
+        ending: ending_number(completion.ending),
+        state_after: state_number(completion.state_after),
         bytes: completion.bytes,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_COMPLETION)
     };
@@ -249,85 +236,17 @@ fn completed(completion: &Completion) -> vferry_event {
 
 fn finished(finish: &Finish) -> vferry_event {
     let mut event = vferry_event {
-        ending: values::ending_number(finish.ending),
+        ending: ending_number(finish.ending),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)
     };
     event.fault(finish.fault.as_ref());
     event
 }
 
-/// Fetches the next event with `next`, which gives none where there is nothing to be had.
-fn fetch(
-    session: &SessionInner,
-    mut next: impl FnMut() -> Option<SessionEvent>,
-) -> Option<vferry_event> {
-    loop {
-        let event = next()?;
-        if matches!(event, SessionEvent::Finished(_)) {
-            session.over.store(true, Ordering::Release);
-        }
-        if let Some((event, payload)) = cross(event) {
-            session.keep(payload);
-            return Some(event);
-        }
-    }
-}
-
-/// Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment, VFERRY_ERR_ENDED
-/// when VFERRY_EVENT_FINISHED was fetched.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vferry_session_poll(
-    session: Option<&mut vferry_session>,
-    event: *mut vferry_event,
-) -> vferry_status {
-    guarded(|| {
-        // SAFETY: the caller's struct, as the header asks.
-        let place = unsafe { raw::struct_out(event) }?;
-        let session = raw::inner(session)?;
-        match fetch(session, || session.session.poll_event()) {
-            Some(event) => place.write(event),
-            None if session.is_over() => return Err(Failure::not_now(VFERRY_ERR_ENDED)),
-            None => return Err(Failure::not_now(VFERRY_ERR_EMPTY)),
-        }
-        Ok(())
-    })
-}
-
-/// Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
-/// VFERRY_ERR_TIMEOUT when the time is over, VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vferry_session_wait(
-    session: Option<&mut vferry_session>,
-    timeout_ms: i32,
-    event: *mut vferry_event,
-) -> vferry_status {
-    guarded(|| {
-        // SAFETY: the caller's struct, as the header asks.
-        let place = unsafe { raw::struct_out(event) }?;
-        let session = raw::inner(session)?;
-        let until = deadline(timeout_ms);
-        let left = || until.map(|until| until.saturating_duration_since(Instant::now()));
-        match fetch(session, || session.session.wait_event(left())) {
-            Some(event) => place.write(event),
-            None if session.is_over() || until.is_none() => {
-                return Err(Failure::not_now(VFERRY_ERR_ENDED));
-            }
-            None => return Err(Failure::not_now(VFERRY_ERR_TIMEOUT)),
-        }
-        Ok(())
-    })
-}
-
-/// For a negative number of milliseconds there is none.
-pub(crate) fn deadline(timeout_ms: i32) -> Option<Instant> {
-    let timeout = Duration::from_millis(u64::try_from(timeout_ms).ok()?);
-    Some(Instant::now() + timeout)
-}
-
-/// Whether an event says that stopping the VM now would mean a downtime of `downtime_ns_max` at
-/// most, with all initial data loaded at the target. Where too little has moved to reckon a downtime
-/// from, it is enough that nothing more can be moved while the guest runs. False for events other
-/// than VFERRY_EVENT_ESTIMATE, and for NULL.
+/// Whether an estimate says that the vCPUs can be stopped now: all initial data is loaded at the
+/// target, and the downtime would be `downtime_ns_max` at most. Where too little was sent to measure
+/// a rate, the second condition is that no PRE_COPY data is pending. False for events other than
+/// VFERRY_EVENT_ESTIMATE, and for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_event_is_ready(
     event: Option<&vferry_event>,
@@ -346,34 +265,6 @@ pub extern "C" fn vferry_event_is_ready(
             downtime_ns: known(event.downtime_ns),
         };
         is_ready(&estimate, Duration::from_nanos(downtime_ns_max))
-    })
-}
-
-/// Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
-/// `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
-/// `vferry_session_wait`. VFERRY_ERR_TIMEOUT when the patience is over, and that is no reason against
-/// stopping; VFERRY_ERR_ENDED when the session ended. Without a device that saves in PRE_COPY there is
-/// nothing to wait for, and no estimate comes.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_session_wait_ready(
-    session: Option<&mut vferry_session>,
-    downtime_ms_max: u32,
-    patience_ms: u32,
-) -> vferry_status {
-    guarded(|| {
-        let session = raw::inner(session)?;
-        let (downtime, patience) = (
-            Duration::from_millis(downtime_ms_max.into()),
-            Duration::from_millis(patience_ms.into()),
-        );
-        match session.session.wait_until_ready(downtime, patience, |_| {}) {
-            Readiness::Ready(_) => Ok(()),
-            Readiness::Patience(_) => Err(Failure::not_now(VFERRY_ERR_TIMEOUT)),
-            Readiness::Ended(_) => {
-                session.over.store(true, Ordering::Release);
-                Err(Failure::not_now(VFERRY_ERR_ENDED))
-            }
-        }
     })
 }
 

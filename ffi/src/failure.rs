@@ -28,7 +28,7 @@ impl Failure {
         Failure { status, message: message.into(), errno: 0 }
     }
 
-    /// Nothing is wrong, there is only nothing to be had: leaves the last error as it was.
+    /// Nothing is wrong, there is only nothing to be had. The last error stays as it was.
     pub(crate) fn not_now(status: vferry_status) -> Failure {
         debug_assert!(status.is_not_now());
         Failure::new(status, "")
@@ -44,13 +44,13 @@ impl Failure {
         Failure { status, message: format!("{}: {error}", what.as_ref()).into(), errno }
     }
 
-    fn defect(panic: &(dyn Any + Send)) -> Failure {
+    fn internal(panic: &(dyn Any + Send)) -> Failure {
         let said = panic
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Failure::new(VFERRY_ERR_INTERNAL, format!("a defect of vfio-ferry: {said}"))
+        Failure::new(VFERRY_ERR_INTERNAL, format!("a bug of vfio-ferry: {said}"))
     }
 }
 
@@ -122,10 +122,10 @@ fn network_status(error: &io::Error) -> vferry_status {
     }
 }
 
-/// Runs a function of the ABI: no panic leaves it, and what it failed with is kept.
+/// Runs a function of the ABI. No panic leaves it; its failure is kept for the thread.
 pub(crate) fn guarded(body: impl FnOnce() -> Result<(), Failure>) -> vferry_status {
-    let result =
-        catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::defect(&*panic)));
+    let result = catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|panic| Err(Failure::internal(&*panic)));
     match result {
         Ok(()) => VFERRY_OK,
         Err(failure) => {
@@ -145,7 +145,7 @@ pub(crate) fn guarded_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
 }
 
-/// What the last call that failed on this thread said.
+/// The last failure of this thread.
 pub(crate) fn last<T>(look: impl FnOnce(&str, i32) -> T) -> T {
     LAST.with(|last| {
         let last = last.borrow();
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn no_panic_leaves_the_library() {
         assert_eq!(guarded(|| panic!("oh {}", "no")), VFERRY_ERR_INTERNAL);
-        assert_eq!(said(), "a defect of vfio-ferry: oh no");
+        assert_eq!(said(), "a bug of vfio-ferry: oh no");
         assert_eq!(guarded_or(7, || panic!("again")), 7);
     }
 

@@ -1,5 +1,5 @@
-//! The boundary: what C hands over becomes references, slices and fds, or an answer why not. All
-//! pointers of C are looked at here, so that the rest of the crate is ordinary Rust.
+//! The boundary: C's pointers become references, slices and fds here, or a failure. The rest of the
+//! crate is ordinary Rust.
 //!
 //! What cannot be checked is the caller's part of the contract, and the header says so: that a
 //! pointer which is not NULL points to what the function asks for, and that a handle was not freed.
@@ -204,7 +204,8 @@ pub(crate) fn duplicate(fd: c_int, what: &'static str) -> Result<OwnedFd, Failur
     // open under it, the kernel says so in the only call that is made.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
-        let status = if errno == rustix::io::Errno::BADF { VFERRY_ERR_BAD_FD } else { VFERRY_ERR_SYSTEM };
+        let status =
+            if errno == rustix::io::Errno::BADF { VFERRY_ERR_BAD_FD } else { VFERRY_ERR_SYSTEM };
         Failure::system(status, format!("{what}: fd {fd}"), errno.into())
     })
 }
@@ -224,8 +225,14 @@ pub(crate) fn null(what: &'static str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A handle as a function of the ABI gets it.
+    pub(crate) fn borrow<'a, T: Handle>(handle: *mut T) -> Option<&'a mut T> {
+        // SAFETY: needed because C passes pointers. A test gives one that `handle` made.
+        unsafe { handle.as_mut() }
+    }
 
     fn filled<const N: usize>(text: &str) -> String {
         let mut room = [1 as c_char; N];

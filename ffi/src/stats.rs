@@ -1,39 +1,40 @@
-//! What a session measured, while it runs and afterwards.
+//! The figures of a session, while it runs and afterwards.
 
 use vfio_ferry::session::Metrics;
 
 use crate::failure::{Failure, guarded};
+use crate::outcome;
 use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
 use crate::status::vferry_status::{self, *};
 use crate::values;
 
-/// What was summed up for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before
-/// the call. Times are added up over what runs at the same time.
+/// Sums for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before the call. Times
+/// of operations that overlap are added up.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_device_stats {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// The device's number.
     pub device: u32,
     /// Bytes of state read (source) or written (target).
     pub state_bytes: u64,
-    /// Bytes that its data frames took on the wire.
+    /// Bytes of its data frames on the wire.
     pub wire_bytes: u64,
-    /// Time in which its data fd was being read or written.
+    /// Time in which its data fd was read or written.
     pub device_ns: u64,
     /// Time in which its chunks waited for a worker or were with one.
     pub worker_ns: u64,
-    /// Time in which its frames were being sent or received.
+    /// Time in which its frames were sent or received.
     pub link_ns: u64,
 }
 
-/// What was summed up for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
+/// Sums for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_stream_stats {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// The stream's number: its place among the fds that the session was made with.
     pub stream: u32,
@@ -49,13 +50,12 @@ pub struct vferry_stream_stats {
     pub send_ns: u64,
 }
 
-/// How long something took, over all times that it happened. Set `size` to
-/// sizeof(vferry_duration_stats) before the call. All in nanoseconds, to three digits; 0 where it
-/// did not happen.
+/// The durations of something that happens often. Set `size` to sizeof(vferry_duration_stats) before
+/// the call. Nanoseconds, exact to 1 %; 0 where it did not happen.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_duration_stats {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// Zero.
     pub reserved: u32,
@@ -97,8 +97,8 @@ fn metrics(session: Option<&vferry_session>) -> Result<Metrics, Failure> {
     Ok(raw::inner(session)?.session.metrics())
 }
 
-/// What was measured of one device so far. Never blocks. While the session runs it may be a tenth of
-/// a second old.
+/// Fills in the sums of one device so far. Never blocks. While the session runs they may be a tenth
+/// of a second old.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_device_stats(
     session: Option<&vferry_session>,
@@ -123,7 +123,7 @@ pub unsafe extern "C" fn vferry_session_device_stats(
     })
 }
 
-/// What was measured of one stream so far. As `vferry_session_device_stats` otherwise.
+/// Fills in the sums of one stream so far. As `vferry_session_device_stats` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_stream_stats(
     session: Option<&vferry_session>,
@@ -148,8 +148,8 @@ pub unsafe extern "C" fn vferry_session_stream_stats(
     })
 }
 
-/// How long the chunks of all devices took at a `vferry_step`. As `vferry_session_device_stats`
-/// otherwise.
+/// Fills in how long the chunks of all devices took at a `vferry_step`. As
+/// `vferry_session_device_stats` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_step_stats(
     session: Option<&vferry_session>,
@@ -168,8 +168,8 @@ pub unsafe extern "C" fn vferry_session_step_stats(
     })
 }
 
-/// How long the devices spent in a `vferry_phase`: one value each time that a device left it. As
-/// `vferry_session_device_stats` otherwise.
+/// Fills in how long the devices spent in a `vferry_phase`: one value each time that a device left
+/// it. As `vferry_session_device_stats` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_phase_stats(
     session: Option<&vferry_session>,
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn vferry_session_phase_stats(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
         let metrics = metrics(session)?;
-        let found = metrics.phase(values::phase(phase)?);
+        let found = metrics.phase(outcome::phase(phase)?);
         place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
             found.value_at_quantile(quantile)
         }));

@@ -1,30 +1,30 @@
-//! The statuses that every call answers with. A number means one thing for ever: the ledger is
-//! `ffi/status.txt`, and a test holds the two together.
+//! The statuses that every call returns. A number means one thing for ever: the ledger is
+//! `ffi/status.txt`, and a test compares the two.
 
 use std::ffi::{CStr, c_char};
 
-/// What a call answers with: 0 for success, otherwise why not. Families, by who can do something
-/// about it: 1 to 99 nothing is wrong, but not now; 100 the caller; 200 the device or its set-up on
-/// this host; 300 the peer; 400 the network; 500 this host's system; 900 a defect of the library. A
-/// number keeps its meaning for ever, and later versions may answer with new ones.
+/// What a call returns: VFERRY_OK, or why it did nothing. The number's range says who can act:
+/// 1 to 99 nothing is wrong, but there is nothing to be had now; 100 the caller; 200 the device or
+/// its set-up on this host; 300 the peer; 400 the network; 500 this host's system; 900 a bug of the
+/// library. A number keeps its meaning for ever. Later versions may return new ones.
 ///
-/// On anything but success the out-parameters are as they were.
+/// Out-parameters are written on success only.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_status {
     /// Done.
     VFERRY_OK = 0,
 
-    /// Nothing is there at this moment.
+    /// Nothing waits at this moment.
     VFERRY_ERR_EMPTY = 1,
-    /// The time given for it is over.
+    /// The timeout expired.
     VFERRY_ERR_TIMEOUT = 2,
     /// There is no room at this moment.
     VFERRY_ERR_FULL = 3,
-    /// The session, or the channel, has ended: nothing more will come.
+    /// The session or the channel has ended: nothing more will come.
     VFERRY_ERR_ENDED = 4,
 
-    /// A pointer that must not be NULL is NULL.
+    /// A pointer is NULL that must not be.
     VFERRY_ERR_NULL = 100,
     /// A number is outside its range, or names nothing.
     VFERRY_ERR_RANGE = 101,
@@ -34,17 +34,17 @@ pub enum vferry_status {
     VFERRY_ERR_DEVICE_NAME = 103,
     /// A name, message or opaque part has more bytes than are allowed.
     VFERRY_ERR_TOO_LONG = 104,
-    /// The buffers would need more memory than was allowed.
+    /// The buffers would need more memory than `vferry_options_set_memory_bytes` allows.
     VFERRY_ERR_MEMORY_LIMIT = 105,
-    /// The call is for the other host's session or device.
+    /// The call belongs to the other host's session or device.
     VFERRY_ERR_WRONG_HOST = 106,
     /// The session has no device or stream of this number.
     VFERRY_ERR_UNKNOWN_NUMBER = 107,
-    /// An fd is not open, given twice, or not of the kind that is needed.
+    /// An fd is not open, given twice, or of the wrong kind.
     VFERRY_ERR_BAD_FD = 108,
     /// The device already belongs to a session.
     VFERRY_ERR_DEVICE_IN_USE = 109,
-    /// The call is for embedded devices.
+    /// The call is for embedded devices only.
     VFERRY_ERR_NOT_EMBEDDED = 110,
     /// The session has not ended yet.
     VFERRY_ERR_NOT_ENDED = 111,
@@ -52,40 +52,40 @@ pub enum vferry_status {
     VFERRY_ERR_BUFFER_TOO_SMALL = 112,
     /// A string is not UTF-8.
     VFERRY_ERR_NOT_UTF8 = 113,
-    /// A rate cap was set, and a stream is not TCP.
+    /// A rate limit was set, and a stream is not TCP.
     VFERRY_ERR_RATE_NEEDS_TCP = 114,
-    /// Log lines were asked for before.
+    /// The process already collects log lines.
     VFERRY_ERR_LOG_TAKEN = 115,
 
-    /// The device did not answer; the errno is the kernel's.
+    /// A call to the device failed; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_DEVICE_IO = 200,
-    /// The device's driver offers no migration.
+    /// The device's driver has no migration support.
     VFERRY_ERR_NOT_MIGRATABLE = 201,
     /// There is no such device.
     VFERRY_ERR_NO_SUCH_DEVICE = 202,
     /// The device is not bound to a VFIO driver, or has no IOMMU group.
     VFERRY_ERR_NOT_BOUND = 203,
-    /// The device may not be opened by this process.
+    /// This process may not open the device.
     VFERRY_ERR_ACCESS_DENIED = 204,
-    /// The device's IOMMU group is in use by another process.
+    /// Another process uses the device's IOMMU group.
     VFERRY_ERR_GROUP_BUSY = 205,
     /// Another device of the IOMMU group is not bound to VFIO.
     VFERRY_ERR_GROUP_NOT_VIABLE = 206,
     /// The kernel's vfio modules are not loaded.
     VFERRY_ERR_NO_VFIO = 207,
 
-    /// The peer does not speak this protocol, or not as it should.
+    /// The peer does not speak this protocol, or broke it.
     VFERRY_ERR_PEER_PROTOCOL = 300,
 
-    /// A connection failed; the errno is the kernel's.
+    /// A connection failed; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_CONNECTION = 400,
-    /// An address cannot be read or resolved.
+    /// An address cannot be parsed or resolved.
     VFERRY_ERR_ADDRESS = 401,
 
-    /// The system refused memory, threads, fds or a ring; the errno is the kernel's.
+    /// The system refused memory, threads, fds or a ring; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_SYSTEM = 500,
 
-    /// The library has a defect. Sessions that exist still can be freed.
+    /// A bug of the library. Sessions that exist can still be freed.
     VFERRY_ERR_INTERNAL = 900,
 }
 
@@ -95,17 +95,20 @@ impl vferry_status {
     /// All of them, with their texts.
     const TEXTS: [(vferry_status, &'static CStr); 34] = [
         (VFERRY_OK, c"done"),
-        (VFERRY_ERR_EMPTY, c"nothing is there at this moment"),
-        (VFERRY_ERR_TIMEOUT, c"the time given for it is over"),
+        (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
+        (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
         (VFERRY_ERR_FULL, c"there is no room at this moment"),
         (VFERRY_ERR_ENDED, c"the session or channel has ended"),
-        (VFERRY_ERR_NULL, c"a pointer that must not be NULL is NULL"),
+        (VFERRY_ERR_NULL, c"a pointer is NULL that must not be"),
         (VFERRY_ERR_RANGE, c"a number is outside its range"),
-        (VFERRY_ERR_STRUCT_SIZE, c"a struct's size is not set, or not of any version of the struct"),
+        (
+            VFERRY_ERR_STRUCT_SIZE,
+            c"a struct's size is not set, or not of any version of the struct",
+        ),
         (VFERRY_ERR_DEVICE_NAME, c"a device's name is empty or given twice"),
         (VFERRY_ERR_TOO_LONG, c"more bytes than are allowed"),
         (VFERRY_ERR_MEMORY_LIMIT, c"the buffers need more memory than was allowed"),
-        (VFERRY_ERR_WRONG_HOST, c"the call is for the other host"),
+        (VFERRY_ERR_WRONG_HOST, c"the call belongs to the other host"),
         (VFERRY_ERR_UNKNOWN_NUMBER, c"the session has no device or stream of this number"),
         (VFERRY_ERR_BAD_FD, c"an fd is not open, given twice, or of the wrong kind"),
         (VFERRY_ERR_DEVICE_IN_USE, c"the device already belongs to a session"),
@@ -114,23 +117,23 @@ impl vferry_status {
         (VFERRY_ERR_BUFFER_TOO_SMALL, c"the buffer is too small"),
         (VFERRY_ERR_NOT_UTF8, c"a string is not UTF-8"),
         (VFERRY_ERR_RATE_NEEDS_TCP, c"a rate can be set for TCP streams only"),
-        (VFERRY_ERR_LOG_TAKEN, c"log lines go elsewhere already"),
-        (VFERRY_ERR_DEVICE_IO, c"the device did not answer"),
-        (VFERRY_ERR_NOT_MIGRATABLE, c"the device's driver offers no migration"),
+        (VFERRY_ERR_LOG_TAKEN, c"the process already collects log lines"),
+        (VFERRY_ERR_DEVICE_IO, c"a call to the device failed"),
+        (VFERRY_ERR_NOT_MIGRATABLE, c"the device's driver has no migration support"),
         (VFERRY_ERR_NO_SUCH_DEVICE, c"there is no such device"),
         (VFERRY_ERR_NOT_BOUND, c"the device is not bound to a VFIO driver"),
-        (VFERRY_ERR_ACCESS_DENIED, c"the device may not be opened"),
+        (VFERRY_ERR_ACCESS_DENIED, c"this process may not open the device"),
         (VFERRY_ERR_GROUP_BUSY, c"the device's IOMMU group is in use"),
         (VFERRY_ERR_GROUP_NOT_VIABLE, c"the device's IOMMU group is not viable"),
         (VFERRY_ERR_NO_VFIO, c"vfio is not loaded"),
         (VFERRY_ERR_PEER_PROTOCOL, c"the peer does not speak this protocol"),
         (VFERRY_ERR_CONNECTION, c"a connection failed"),
-        (VFERRY_ERR_ADDRESS, c"an address cannot be read or resolved"),
+        (VFERRY_ERR_ADDRESS, c"an address cannot be parsed or resolved"),
         (VFERRY_ERR_SYSTEM, c"the system refused memory, threads, fds or a ring"),
-        (VFERRY_ERR_INTERNAL, c"a defect of vfio-ferry"),
+        (VFERRY_ERR_INTERNAL, c"a bug of vfio-ferry"),
     ];
 
-    /// Whether it only means that there is nothing to be had at this moment, or any more.
+    /// Whether nothing is wrong: there is only nothing to be had now, or any more.
     pub(crate) fn is_not_now(self) -> bool {
         (1..100).contains(&(self as i32))
     }

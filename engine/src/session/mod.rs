@@ -89,4 +89,4 @@ pub use embedded::{Answer, EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};
-pub use tcp::{accept, connect};
+pub use tcp::{accept, connect, connect_within};
