@@ -95,14 +95,6 @@ pub enum UsageError {
     /// A rate cap on streams that the kernel does not pace.
     #[error("a rate can be set for TCP streams only; limit other streams where they are carried")]
     Pacing,
-    /// A call that only the other host's session has.
-    #[error("{what} is for the {host} host's session")]
-    WrongHost {
-        /// The call.
-        what: &'static str,
-        /// Whose it is.
-        host: &'static str,
-    },
     /// A device number that the session does not have.
     #[error("the session has no device {device}")]
     UnknownDevice {

@@ -4,11 +4,15 @@ use std::ffi::c_char;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::session::{Completion, Estimate, Fault, Finish, Notice, SessionEvent, is_ready};
+use vfio_ferry::session::{Completion, Estimate, Fault, Notice, SessionEvent, is_ready};
 
 use crate::failure::guarded_or;
-use crate::outcome::{cause_number, ending_number, observed_number, phase_number};
+use crate::hosts::AnyReport;
+use crate::outcome::{
+    cause_number, ending_number, epoch_ending_number, observed_number, phase_number,
+};
 use crate::raw::{self, Sized32};
+use crate::session::SessionInner;
 use crate::values::{VFERRY_DEVICE_NONE, VFERRY_TEXT_BYTES, VFERRY_VALUE_UNKNOWN, state_number};
 
 /// In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
@@ -34,15 +38,15 @@ pub enum vferry_event_type {
     /// What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
     /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. A newer one replaces one that was not fetched.
     VFERRY_EVENT_ESTIMATE = 5,
-    /// A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
-    /// `observed`, `os_error`, `state_after`, `bytes`, `text`.
+    /// An epoch of a device ended: `device`, `epoch`, `phase`, `epoch_ending`, `cause`, `observed`,
+    /// `os_error`, `state`, `bytes`, `text`. It says nothing about the session.
     VFERRY_EVENT_COMPLETION = 6,
     /// The source has let go, and RUNNING follows (target).
     VFERRY_EVENT_HANDED_OVER = 7,
     /// A message of the peer's embedder: the payload.
     VFERRY_EVENT_MESSAGE = 8,
     /// The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
-    /// `text`. `vferry_session_report` has all of it.
+    /// `text`. `vferry_session_report` tells more.
     VFERRY_EVENT_FINISHED = 9,
 }
 
@@ -61,20 +65,24 @@ pub struct vferry_event {
     pub epoch: u32,
     /// A `vferry_phase`.
     pub phase: u32,
-    /// A `vferry_ending`.
+    /// A `vferry_ending`: how the session ended.
     pub ending: u32,
-    /// A `vferry_cause`: why, unless it completed.
+    /// A `vferry_epoch_ending`: how the device's epoch ended.
+    pub epoch_ending: u32,
+    /// A `vferry_cause`: why, unless it was handed over.
     pub cause: u32,
     /// A `vferry_observed`: how the cause was found.
     pub observed: u32,
     /// The kernel's errno; 0 where there was none. 512 is ERESTARTSYS, which some drivers leak.
     pub os_error: i32,
-    /// A `vferry_state`: the device's state afterwards.
-    pub state_after: i32,
+    /// A `vferry_state`: the device's state, as the kernel or the VMM said last.
+    pub state: i32,
     /// VFERRY_EVENT_FLAG_ bits.
     pub flags: u32,
     /// The agreed version of the wire.
     pub wire_version: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Bytes of device state read (source) or written (target) in the epoch.
     pub bytes: u64,
     /// Bytes that `vferry_session_payload` has for this event.
@@ -95,7 +103,7 @@ pub struct vferry_event {
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
 unsafe impl Sized32 for vferry_event {
-    const SIZE_MIN: usize = 616;
+    const SIZE_MIN: usize = 624;
     const NAME: &'static str = "vferry_event";
     fn set_size(&mut self, size: u32) {
         self.size = size;
@@ -111,12 +119,14 @@ impl vferry_event {
             epoch: 0,
             phase: 0,
             ending: 0,
+            epoch_ending: 0,
             cause: 0,
             observed: 0,
             os_error: 0,
-            state_after: state_number(None),
+            state: state_number(None),
             flags: 0,
             wire_version: 0,
+            reserved: 0,
             bytes: 0,
             payload_bytes: 0,
             pending_bytes: 0,
@@ -163,11 +173,13 @@ impl Why {
 }
 
 /// An event as it crosses, with its payload. None for a notice that this ABI has no type for.
-pub(crate) fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
+pub(crate) fn cross(session: &SessionInner, event: SessionEvent) -> Option<(vferry_event, Bytes)> {
     use vferry_event_type::*;
     let notice = match event {
         SessionEvent::Notice(notice) => notice,
-        SessionEvent::Finished(finish) => return Some((finished(&finish), Bytes::new())),
+        SessionEvent::Finished => {
+            return Some((finished(session.report().ok()?), Bytes::new()));
+        }
         _ => return None,
     };
     let mut payload = Bytes::new();
@@ -225,8 +237,8 @@ fn completed(completion: &Completion) -> vferry_event {
         device: completion.device.0,
         epoch: completion.epoch.0,
         phase: phase_number(completion.phase),
-        ending: ending_number(completion.ending),
-        state_after: state_number(completion.state_after),
+        epoch_ending: epoch_ending_number(completion.ending),
+        state: state_number(completion.state),
         bytes: completion.bytes,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_COMPLETION)
     };
@@ -234,12 +246,12 @@ fn completed(completion: &Completion) -> vferry_event {
     event
 }
 
-fn finished(finish: &Finish) -> vferry_event {
+fn finished(report: &AnyReport) -> vferry_event {
     let mut event = vferry_event {
-        ending: ending_number(finish.ending),
+        ending: ending_number(report),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)
     };
-    event.fault(finish.fault.as_ref());
+    event.fault(report.fault());
     event
 }
 
@@ -256,14 +268,10 @@ pub extern "C" fn vferry_event_is_ready(
         let estimate = vferry_event_type::VFERRY_EVENT_ESTIMATE as u32;
         let Some(event) = event.filter(|event| event.r#type == estimate) else { return false };
         let known = |number: u64| (number != VFERRY_VALUE_UNKNOWN).then_some(number);
-        let estimate = Estimate {
-            initial_data_loaded: event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0,
-            pending_bytes: event.pending_bytes,
-            stop_copy_bytes: known(event.stop_copy_bytes),
-            state_bytes_per_s: event.state_bytes_per_s,
-            ratio: event.ratio,
-            downtime_ns: known(event.downtime_ns),
-        };
+        let mut estimate = Estimate::default();
+        estimate.initial_data_loaded = event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0;
+        estimate.pending_bytes = event.pending_bytes;
+        estimate.downtime_ns = known(event.downtime_ns);
         is_ready(&estimate, Duration::from_nanos(downtime_ns_max))
     })
 }

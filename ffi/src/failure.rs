@@ -106,7 +106,6 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::TooLong { .. } => VFERRY_ERR_TOO_LONG,
         UsageError::Memory { .. } => VFERRY_ERR_MEMORY_LIMIT,
         UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
-        UsageError::WrongHost { .. } => VFERRY_ERR_WRONG_HOST,
         UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
         UsageError::Full { .. } => VFERRY_ERR_FULL,
         _ => VFERRY_ERR_RANGE,

@@ -27,6 +27,7 @@ mod device;
 mod embedded;
 mod event;
 mod failure;
+mod hosts;
 mod log;
 mod options;
 mod outcome;

@@ -2,12 +2,13 @@
 
 use std::ffi::c_char;
 
-use vfio_ferry::session::{Report, Sides};
+use vfio_ferry::session::Report;
 
 use crate::event::Why;
 use crate::failure::{Failure, guarded};
+use crate::hosts::AnyReport;
 use crate::options::backend_number;
-use crate::outcome::ending_number;
+use crate::outcome::{ending_number, epoch_ending_number};
 use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
 use crate::status::vferry_status::{self, *};
@@ -23,9 +24,9 @@ use crate::values::{VFERRY_TEXT_BYTES, state_number};
 pub struct vferry_report {
     /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
-    /// A `vferry_ending`: complete, unconfirmed or aborted.
+    /// A `vferry_ending`.
     pub ending: u32,
-    /// A `vferry_cause`: why, unless it completed.
+    /// A `vferry_cause`: why, unless it was handed over.
     pub cause: u32,
     /// A `vferry_observed`: how the cause was found.
     pub observed: u32,
@@ -55,7 +56,7 @@ pub struct vferry_report {
     pub state_bytes: u64,
     /// Bytes on the wire, the larger direction.
     pub wire_bytes: u64,
-    /// The cause in a sentence for a person; empty if it completed.
+    /// The cause in a sentence for a person; empty if it was handed over.
     pub text: [c_char; VFERRY_TEXT_BYTES],
     /// Why system calls were used where io_uring was asked for; empty otherwise.
     pub fallback: [c_char; VFERRY_TEXT_BYTES],
@@ -72,10 +73,10 @@ pub struct vferry_device_report {
     pub device: u32,
     /// Its last epoch: how often its saving was restarted.
     pub epoch: u32,
-    /// A `vferry_ending`.
-    pub ending: u32,
-    /// A `vferry_state`: the device's state at the end.
-    pub state_after: i32,
+    /// A `vferry_epoch_ending`: how its last epoch ended.
+    pub epoch_ending: u32,
+    /// A `vferry_state`: the device's state, as the kernel or the VMM said last.
+    pub state: i32,
     /// Not 0: an operation is still blocked in the driver. A thread, its buffers and the data fd are
     /// kept until it returns.
     pub stuck: u32,
@@ -118,13 +119,20 @@ unsafe impl Sized32 for vferry_device_report {
 const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
 const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
 
-pub(crate) fn whole(report: &Report) -> vferry_report {
+pub(crate) fn whole(report: &AnyReport) -> vferry_report {
+    match report {
+        AnyReport::Source(source) => filled(report, source),
+        AnyReport::Target(target) => filled(report, target),
+    }
+}
+
+fn filled<E, D>(any: &AnyReport, report: &Report<E, D>) -> vferry_report {
     let timeline = &report.timeline;
     let mut text = [0; VFERRY_TEXT_BYTES];
-    let why = Why::of(report.finish.fault.as_ref(), &mut text);
+    let why = Why::of(any.fault(), &mut text);
     let mut found = vferry_report {
         size: 0,
-        ending: ending_number(report.finish.ending),
+        ending: ending_number(any),
         cause: why.cause,
         observed: why.observed,
         os_error: why.os_error,
@@ -147,14 +155,14 @@ pub(crate) fn whole(report: &Report) -> vferry_report {
     found
 }
 
-fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
+fn one(report: &AnyReport, device: u32) -> Option<vferry_device_report> {
     let index = device as usize;
     let mut found = vferry_device_report {
         size: 0,
         device,
         epoch: 0,
-        ending: 0,
-        state_after: state_number(None),
+        epoch_ending: 0,
+        state: state_number(None),
         stuck: 0,
         bytes: 0,
         digest: [0; 16],
@@ -165,27 +173,27 @@ fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
         zstd_chunks: 0,
         late_frames: 0,
     };
-    let (epoch, ending, total, stuck, state) = match &report.sides {
-        Sides::Source(devices) => {
-            let side = devices.get(index)?;
+    let (epoch, ending, total, stuck, state) = match report {
+        AnyReport::Source(report) => {
+            let side = report.devices.get(index)?;
             [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
             found.discarded_bytes = side.discarded_bytes;
             found.wire_bytes = side.wire_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+            (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
-        Sides::Target(devices) => {
-            let side = devices.get(index)?;
+        AnyReport::Target(report) => {
+            let side = report.devices.get(index)?;
             found.late_frames = side.late_frames;
             found.discarded_bytes = side.discarded_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+            (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
     };
     found.epoch = epoch.0;
-    found.ending = ending.map_or(0, ending_number);
+    found.epoch_ending = ending.map_or(0, epoch_ending_number);
     found.bytes = total.bytes;
     found.digest = total.digest.0.to_be_bytes();
     found.stuck = stuck.into();
-    found.state_after = state_number(state);
+    found.state = state_number(state);
     Some(found)
 }
 

@@ -12,11 +12,12 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use vfio_ferry::session::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use vfio_ferry::session::{
-    DeviceId, Host, Report, Session, SourceDevice, TargetDevice, UsageError,
+    DeviceId, Host, SourceDevice, SourceSession, TargetDevice, TargetSession, UsageError,
 };
 
 use crate::device::{DeviceInner, Use, vferry_device};
 use crate::failure::{Failure, guarded};
+use crate::hosts::{AnyReport, AnySession};
 use crate::options::{self, vferry_options};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
@@ -36,12 +37,12 @@ pub struct vferry_session {
 
 #[derive(Debug)]
 pub(crate) struct SessionInner {
-    pub(crate) session: Session,
+    pub(crate) session: AnySession,
     /// The bytes of the event that was fetched last.
     pub(crate) payload: Mutex<Bytes>,
     /// The last event was fetched.
     pub(crate) over: AtomicBool,
-    report: OnceLock<Report>,
+    report: OnceLock<AnyReport>,
     /// Let go of after the session: fields are dropped in their order.
     _uses: Vec<Use>,
 }
@@ -53,7 +54,7 @@ impl Handle for vferry_session {
 
 impl SessionInner {
     /// The report of a session that has ended.
-    pub(crate) fn report(&self) -> Result<&Report, Failure> {
+    pub(crate) fn report(&self) -> Result<&AnyReport, Failure> {
         if let Some(report) = self.report.get() {
             return Ok(report);
         }
@@ -63,7 +64,7 @@ impl SessionInner {
         Ok(self.report.get_or_init(|| report))
     }
 
-    fn running(&self) -> Result<&Session, Failure> {
+    fn running(&self) -> Result<&AnySession, Failure> {
         if self.session.has_ended() {
             return Err(Failure::new(VFERRY_ERR_ENDED, "the session has ended"));
         }
@@ -110,7 +111,7 @@ impl<'a> Parts<'a> {
 
     fn finish(
         mut self,
-        session: Session,
+        session: AnySession,
         fds: *const c_int,
         place: &mut MaybeUninit<*mut vferry_session>,
     ) -> Result<(), Failure> {
@@ -178,8 +179,8 @@ pub unsafe extern "C" fn vferry_session_source(
         };
         let devices = parts.devices.iter().map(device).collect();
         let streams = std::mem::take(&mut parts.streams);
-        let session = Session::source(devices, streams, parts.options.clone())?;
-        parts.finish(session, fds, place)
+        let session = SourceSession::start(devices, streams, parts.options.clone())?;
+        parts.finish(AnySession::Source(session), fds, place)
     })
 }
 
@@ -205,8 +206,8 @@ pub unsafe extern "C" fn vferry_session_target(
         };
         let devices = parts.devices.iter().map(device).collect();
         let streams = std::mem::take(&mut parts.streams);
-        let session = Session::target(devices, streams, parts.options.clone())?;
-        parts.finish(session, fds, place)
+        let session = TargetSession::start(devices, streams, parts.options.clone())?;
+        parts.finish(AnySession::Target(session), fds, place)
     })
 }
 
@@ -230,7 +231,10 @@ pub extern "C" fn vferry_session_free(session: Option<&mut *mut vferry_session>)
 /// the session has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_switchover(session: Option<&mut vferry_session>) -> vferry_status {
-    guarded(|| Ok(raw::inner(session)?.running()?.switchover()?))
+    guarded(|| {
+        raw::inner(session)?.running()?.source()?.switchover();
+        Ok(())
+    })
 }
 
 /// Cancels the migration. Returns at once, and may be called at any time. VFERRY_EVENT_FINISHED
@@ -252,7 +256,7 @@ pub extern "C" fn vferry_session_device_was_reset(
     session: Option<&mut vferry_session>,
     device: u32,
 ) -> vferry_status {
-    guarded(|| Ok(raw::inner(session)?.running()?.device_was_reset(DeviceId(device))?))
+    guarded(|| Ok(raw::inner(session)?.running()?.source()?.device_was_reset(DeviceId(device))?))
 }
 
 /// Sends up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as

@@ -48,10 +48,10 @@ fn fetch(
 ) -> Option<vferry_event> {
     loop {
         let event = next()?;
-        if matches!(event, SessionEvent::Finished(_)) {
+        if event == SessionEvent::Finished {
             session.over.store(true, Ordering::Release);
         }
-        if let Some((event, payload)) = cross(event) {
+        if let Some((event, payload)) = cross(session, event) {
             session.keep(payload);
             return Some(event);
         }
@@ -106,8 +106,8 @@ pub unsafe extern "C" fn vferry_session_wait(
 /// drops the events that come meanwhile: a VMM that needs them uses `vferry_session_wait`.
 ///
 /// VFERRY_ERR_TIMEOUT: the downtime would still be longer than `downtime_ns_max`; the VMM may stop
-/// its vCPUs all the same. VFERRY_ERR_ENDED: the session ended. Where no device saves in PRE_COPY
-/// no estimate comes, and there is nothing to wait for.
+/// its vCPUs all the same. VFERRY_ERR_ENDED: the session ended. VFERRY_ERR_WRONG_HOST: it is a
+/// target's. Where no device saves in PRE_COPY no estimate comes, and there is nothing to wait for.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_wait_ready(
     session: Option<&mut vferry_session>,
@@ -118,10 +118,10 @@ pub extern "C" fn vferry_session_wait_ready(
         let session = raw::inner(session)?;
         let downtime = Duration::from_nanos(downtime_ns_max);
         let patience = timeout(timeout_ms)?.unwrap_or(FOREVER);
-        match session.session.wait_until_ready(downtime, patience, |_| {}) {
+        match session.session.source()?.wait_until_ready(downtime, patience, |_| {}) {
             Readiness::Ready(_) => Ok(()),
             Readiness::Patience(_) => Err(Failure::not_now(VFERRY_ERR_TIMEOUT)),
-            Readiness::Ended(_) => {
+            Readiness::Ended => {
                 session.over.store(true, Ordering::Release);
                 Err(Failure::not_now(VFERRY_ERR_ENDED))
             }
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn vferry_session_finish(
         while !session.is_over() {
             let left = deadline.left();
             match session.session.wait_event(left) {
-                Some(SessionEvent::Finished(_)) => session.over.store(true, Ordering::Release),
+                Some(SessionEvent::Finished) => session.over.store(true, Ordering::Release),
                 Some(_) => {}
                 None if left.is_none() => break,
                 None if left.is_some_and(|left| left.is_zero()) => {

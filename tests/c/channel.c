@@ -127,8 +127,8 @@ static void moves(int resets, int restarts)
     size_t gave, took;
     start(&world, resets);
     run(&world);
-    CHECK(world.source.finished.ending == VFERRY_ENDING_COMPLETE);
-    CHECK(world.target.finished.ending == VFERRY_ENDING_COMPLETE);
+    CHECK(world.source.finished.ending == VFERRY_ENDING_HANDED_OVER);
+    CHECK(world.target.finished.ending == VFERRY_ENDING_RUNNING);
     CHECK(double_hash(&world.leaving, &gave) == double_hash(&world.coming, &took));
     CHECK(gave == took && gave > 0 && world.source.restarts == restarts);
     stop(&world);
@@ -149,9 +149,9 @@ static void is_cancelled(void)
     CHECK(pthread_create(&thread, NULL, cancel, world.source.session) == 0);
     run(&world);
     CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(world.source.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.source.finished.ending == VFERRY_ENDING_RETURNED);
     CHECK(world.source.finished.cause == VFERRY_CAUSE_CANCELLED);
-    CHECK(world.target.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.target.finished.ending == VFERRY_ENDING_BLANK);
     CHECK(vferry_session_switchover(world.source.session) == VFERRY_ERR_ENDED);
     CHECK(vferry_session_cancel(world.source.session) == VFERRY_OK);
     stop(&world);
@@ -173,10 +173,10 @@ static void breaks(void)
     MUST(vferry_channel_close(world.there[0]));
     world.pipes[0].closed = world.pipes[1].closed = 1;
     run(&world);
-    CHECK(world.source.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.source.finished.ending == VFERRY_ENDING_RETURNED);
     CHECK(world.source.finished.cause == VFERRY_CAUSE_NETWORK ||
           world.source.finished.cause == VFERRY_CAUSE_PEER_ABORT);
-    CHECK(world.target.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.target.finished.ending == VFERRY_ENDING_BLANK);
     stop(&world);
 }
 

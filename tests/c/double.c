@@ -110,14 +110,14 @@ static void precopy_info(struct double_device *device)
             /* The guest resets its device now, and the VMM's ioctl shows it. */
             device->resets_left--;
             device->state = VFERRY_STATE_RUNNING;
-            MUST(vferry_device_moved(device->ferry, VFERRY_STATE_RUNNING, -1));
-            MUST(vferry_device_precopy_info_failed(device->ferry, EINVAL));
+            MUST(vferry_device_state_done(device->ferry, VFERRY_STATE_RUNNING, -1, 0));
+            MUST(vferry_device_precopy_info_done(device->ferry, 0, 0, 0, EINVAL));
             return;
         }
         dirty = device->plan.dirty_bytes;
         grow(device, dirty);
     }
-    MUST(vferry_device_precopy_info(device->ferry, 0, dirty, 0));
+    MUST(vferry_device_precopy_info_done(device->ferry, 0, dirty, 0, 0));
 }
 
 uint32_t double_turn(struct double_device *device)
@@ -151,7 +151,7 @@ uint32_t double_turn(struct double_device *device)
         break;
     }
     device->state = (int)want;
-    MUST(vferry_device_moved(device->ferry, (int)want, fd));
+    MUST(vferry_device_state_done(device->ferry, (int)want, fd, 0));
     return want;
 }
 

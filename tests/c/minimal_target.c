@@ -41,15 +41,16 @@ int main(int argc, char **argv)
         poll(fds, 2, -1);
         vferry_device_wanted(device, &want);
         if (want == VFERRY_WANT_RESUMING) /* A VMM makes these ioctls; this one gives the data fd. */
-            vferry_device_moved(device, want, open(argv[2], O_WRONLY | O_CREAT | O_TRUNC, 0600));
+            vferry_device_state_done(device, want, open(argv[2], O_WRONLY | O_CREAT | O_TRUNC, 0600), 0);
         else if (want == VFERRY_WANT_STOP || want == VFERRY_WANT_RUNNING)
-            vferry_device_moved(device, want, -1);
+            vferry_device_state_done(device, want, -1, 0);
         while (vferry_session_poll(session, &event) == VFERRY_OK)
             if (event.type == VFERRY_EVENT_COMPLETION)
-                printf("%s %s\n", vferry_ending_text(event.ending), event.text);
+                printf("%s %s\n", vferry_epoch_ending_text(event.epoch_ending), event.text);
     }
     vferry_session_free(&session);
     vferry_device_free(&device);
     vferry_listener_free(&listener);
-    return report.ending == VFERRY_ENDING_COMPLETE ? 0 : 1; /* 0: the vCPUs start here. */
+    printf("%s %s\n", vferry_ending_text(report.ending), report.text);
+    return report.ending == VFERRY_ENDING_RUNNING ? 0 : 1; /* RUNNING: start the vCPUs. */
 }

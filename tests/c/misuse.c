@@ -64,6 +64,9 @@ static void options(void)
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_peer_silence_ms(options, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_cancel_bound_ms(options, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_precopy_poll_ms(options, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_peer_silence_ms(options, -2));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_cancel_bound_ms(options, VFERRY_NO_LIMIT));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_precopy_poll_ms(options, INT64_MAX));
     vferry_options_free(&options);
     CHECK(options == NULL);
     vferry_options_free(&options); /* A second time does nothing. */
@@ -119,20 +122,17 @@ static void devices(void)
     ANSWERS(VFERRY_ERR_NULL, vferry_device_event_fd(NULL, &fd));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_event_fd(source, NULL));
     CHECK(want == 77 && fd == -7);
-    ANSWERS(VFERRY_ERR_NULL, vferry_device_moved(NULL, VFERRY_STATE_STOP, -1));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_moved(source, 8, 0));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_moved(source, -1, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_state_done(NULL, VFERRY_STATE_STOP, -1, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, 8, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, -1, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, VFERRY_STATE_STOP, -1, -5));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, VFERRY_STATE_STOP, 0, 5));
     CHECK(is_open(0)); /* Fds are taken over on success only. */
-    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_moved(source, VFERRY_STATE_PRE_COPY, closed));
-    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_moved(source, VFERRY_STATE_PRE_COPY, -2));
-    ANSWERS(VFERRY_ERR_NULL, vferry_device_failed(NULL, VFERRY_STATE_STOP, 5));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_failed(source, 8, 5));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_failed(source, VFERRY_STATE_STOP, 0));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_failed(source, VFERRY_STATE_STOP, -5));
-    ANSWERS(VFERRY_ERR_NULL, vferry_device_precopy_info(NULL, 0, 0, 0));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_precopy_info(source, 0, 0, 2));
-    ANSWERS(VFERRY_ERR_NULL, vferry_device_precopy_info_failed(NULL, 5));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_precopy_info_failed(source, 0));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_state_done(source, VFERRY_STATE_PRE_COPY, closed, 0));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_state_done(source, VFERRY_STATE_PRE_COPY, -2, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_precopy_info_done(NULL, 0, 0, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_precopy_info_done(source, 0, 0, 2, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_precopy_info_done(source, 0, 0, 0, -5));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_reset_done(NULL, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_reset_done(source, -1));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_stop_copy_length(NULL, 0));
@@ -142,7 +142,7 @@ static void devices(void)
     MUST(vferry_device_from_fd("null", fd, &device));
     CHECK(close(fd) == 0); /* It was duplicated. */
     ANSWERS(VFERRY_ERR_NOT_EMBEDDED, vferry_device_wanted(device, &want));
-    ANSWERS(VFERRY_ERR_NOT_EMBEDDED, vferry_device_moved(device, VFERRY_STATE_STOP, -1));
+    ANSWERS(VFERRY_ERR_NOT_EMBEDDED, vferry_device_state_done(device, VFERRY_STATE_STOP, -1, 0));
     vferry_device_free(&device);
     vferry_device_free(&device);
     vferry_device_free(NULL);
@@ -160,13 +160,14 @@ static void streams(void)
     char address[32];
     char *long_address = malloc(1 << 20);
 
-    ANSWERS(VFERRY_ERR_NULL, vferry_connect(NULL, fds, 1));
-    ANSWERS(VFERRY_ERR_NULL, vferry_connect("127.0.0.1:1", NULL, 1));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", fds, 0));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", fds, VFERRY_STREAMS_MAX + 1));
-    ANSWERS(VFERRY_ERR_ADDRESS, vferry_connect("nowhere", fds, 1));
-    ANSWERS(VFERRY_ERR_CONNECTION, vferry_connect("127.0.0.1:1", fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_connect(NULL, 60000, fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_connect("127.0.0.1:1", 60000, NULL, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", 60000, fds, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", 60000, fds, VFERRY_STREAMS_MAX + 1));
+    ANSWERS(VFERRY_ERR_ADDRESS, vferry_connect("nowhere", 60000, fds, 1));
+    ANSWERS(VFERRY_ERR_CONNECTION, vferry_connect("127.0.0.1:1", 60000, fds, 1));
     CHECK(vferry_last_errno() == ECONNREFUSED);
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", -2, fds, 1));
     memset(long_address, 'a', (1 << 20) - 1);
     long_address[(1 << 20) - 1] = 0;
     ANSWERS(VFERRY_ERR_ADDRESS, vferry_listener_new(long_address, &listener));
@@ -188,10 +189,10 @@ static void streams(void)
     ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_accept(listener, 1, fds, 1, &count));
     MUST(vferry_listener_port(listener, &port));
     snprintf(address, sizeof address, "127.0.0.1:%u", port);
-    MUST(vferry_connect(address, &other, 1)); /* It says nothing, and then goes. */
+    MUST(vferry_connect(address, 60000, &other, 1)); /* It says nothing, and then goes. */
     ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_accept(listener, 50, fds, 1, &count));
     close(other);
-    MUST(vferry_connect(address, &other, 1));
+    MUST(vferry_connect(address, 60000, &other, 1));
     close(other);
     ANSWERS(VFERRY_ERR_PEER_PROTOCOL, vferry_listener_accept(listener, 5000, fds, 1, &count));
     CHECK(count == 77);
@@ -346,6 +347,9 @@ static void a_session(void)
     ANSWERS(VFERRY_ERR_RANGE, vferry_session_step_stats(session, 8, &durations));
     ANSWERS(VFERRY_ERR_RANGE, vferry_session_phase_stats(session, 9, &durations));
     ANSWERS(VFERRY_ERR_TIMEOUT, vferry_session_wait_ready(session, 1, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_wait_ready(session, 1, -2));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_wait(session, -2, &event));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_finish(session, INT64_MIN, &report));
 
     /* Sizes. */
     event.size = 0;
@@ -371,6 +375,7 @@ static void a_session(void)
     CHECK(later.more[0] == 0x55); /* What this library does not know is left as it was. */
     ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_switchover(target));
     ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_device_was_reset(target, 0));
+    ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_wait_ready(target, 1, 0));
     CHECK(!vferry_event_is_ready(&later.event, UINT64_MAX) && !vferry_event_is_ready(NULL, 1));
     MUST(vferry_session_cancel(target));
     MUST(vferry_session_cancel(target));
@@ -379,10 +384,10 @@ static void a_session(void)
     while ((status = vferry_session_wait(session, 60000, &event)) == VFERRY_OK)
         ;
     ANSWERS(VFERRY_ERR_ENDED, status);
-    CHECK(event.type == VFERRY_EVENT_FINISHED && event.ending == VFERRY_ENDING_ABORTED);
+    CHECK(event.type == VFERRY_EVENT_FINISHED && event.ending == VFERRY_ENDING_RETURNED);
     CHECK(event.text[0] && event.device == VFERRY_DEVICE_NONE);
     ANSWERS(VFERRY_ERR_ENDED, vferry_session_poll(session, &event));
-    ANSWERS(VFERRY_ERR_ENDED, vferry_session_wait(session, -1, &event));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_wait(session, VFERRY_NO_LIMIT, &event));
     ANSWERS(VFERRY_ERR_ENDED, vferry_session_wait_ready(session, 1, 1));
     ANSWERS(VFERRY_ERR_ENDED, vferry_session_switchover(session));
     ANSWERS(VFERRY_ERR_ENDED, vferry_session_send(session, message, 1));
@@ -391,8 +396,8 @@ static void a_session(void)
     ANSWERS(VFERRY_OK, vferry_session_payload(session, NULL, 0, &count));
     CHECK(count == 0);
     report.size = sizeof report;
-    ANSWERS(VFERRY_OK, vferry_session_finish(session, -1, &report));
-    CHECK(report.ending == VFERRY_ENDING_ABORTED && report.text[0]);
+    ANSWERS(VFERRY_OK, vferry_session_finish(session, VFERRY_NO_LIMIT, &report));
+    CHECK(report.ending == VFERRY_ENDING_RETURNED && report.text[0]);
     one.size = sizeof one;
     ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_device_report(session, 1, &one));
     ANSWERS(VFERRY_OK, vferry_session_event_fd(session, &fd));
@@ -433,7 +438,7 @@ static void freed_while_it_runs(void)
     sockets(fds);
     CHECK(pipe2(data, O_CLOEXEC) == 0);
     MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &device));
-    MUST(vferry_device_moved(device, VFERRY_STATE_RESUMING, data[1])); /* Before it is wanted. */
+    MUST(vferry_device_state_done(device, VFERRY_STATE_RESUMING, data[1], 0)); /* Before it is wanted. */
     CHECK(is_open(data[1]));
     MUST(vferry_session_target(options, &device, 1, fds, 1, &session));
     vferry_options_free(&options);
@@ -465,7 +470,13 @@ static void the_rest(void)
     CHECK(strcmp(vferry_status_text(-5), "unknown status") == 0);
     CHECK(strcmp(vferry_phase_text(99), "unknown") == 0);
     CHECK(strcmp(vferry_state_text(VFERRY_STATE_UNKNOWN), "unknown") == 0);
+    CHECK(strcmp(vferry_ending_text(VFERRY_ENDING_NOT_BLANK), "not_blank") == 0);
+    CHECK(strcmp(vferry_ending_text(VFERRY_ENDING_NOT_BLANK + 1), "unknown") == 0);
+    CHECK(strcmp(vferry_epoch_ending_text(VFERRY_EPOCH_ABORTED), "aborted") == 0);
     CHECK(vferry_abi_version() == VFERRY_ABI_VERSION);
+    snprintf(small, sizeof small, "%d.%d.%d", VFERRY_VERSION_MAJOR, VFERRY_VERSION_MINOR,
+             VFERRY_VERSION_PATCH);
+    CHECK(strcmp(vferry_version_text(), small) == 0);
     CHECK(vferry_wire_version_max() == VFERRY_WIRE_VERSION_MAX);
 }
 

@@ -25,6 +25,7 @@ mod watch;
 
 pub(crate) use inbox::{Inbox, Input};
 pub use outbox::{Outbox, SessionEvent};
-pub use report::{Report, Sides};
+pub(crate) use report::Ended;
+pub use report::{Report, SourceReport, TargetReport};
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
 pub use watch::Timeline;

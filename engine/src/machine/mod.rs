@@ -409,7 +409,8 @@ pub enum Notice {
 }
 
 /// What the downtime would be, and from what that was reckoned.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Estimate {
     /// All devices' initial data is loaded at the target.
     pub initial_data_loaded: bool,
@@ -431,7 +432,7 @@ pub struct Estimate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finish {
     /// Complete, unconfirmed or aborted.
-    pub ending: crate::outcome::Ending,
+    pub ending: crate::outcome::EpochEnding,
     /// Why, unless complete.
     pub fault: Option<Fault>,
 }

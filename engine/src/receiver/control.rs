@@ -145,7 +145,7 @@ impl Receiver {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        device.report.state_after = answer.found;
+        device.report.state = answer.found;
         let fault = device.line.fault(answer);
         self.lost(now_ns, fault, actions);
     }

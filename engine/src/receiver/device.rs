@@ -4,7 +4,7 @@ use super::window::Window;
 use crate::abort::{Goal, Line};
 use crate::ids::{DeviceId, Epoch};
 use crate::machine::{Action, Notice};
-use crate::outcome::{Completion, Ending, Fault, Phase};
+use crate::outcome::{Completion, EpochEnding, Fault, Phase};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataPhase, Digest, StateDigest, Total};
 
@@ -25,7 +25,7 @@ pub struct DeviceReport {
     /// Its last epoch.
     pub epoch: Epoch,
     /// How its migration ended; none while it goes on.
-    pub ending: Option<Ending>,
+    pub ending: Option<EpochEnding>,
     /// Bytes of state and digest of what was written in the last epoch.
     pub total: Total,
     /// Bytes of state that were written in discarded epochs.
@@ -35,7 +35,7 @@ pub struct DeviceReport {
     /// The driver never gave back an operation: its slots and fd stay with a lingering thread.
     pub stuck: bool,
     /// The device's state at the end, if it was asked for.
-    pub state_after: Option<DeviceState>,
+    pub state: Option<DeviceState>,
 }
 
 /// Where a device is on the target.
@@ -125,7 +125,7 @@ impl Device {
                 discarded_bytes: 0,
                 late_frames: 0,
                 stuck: false,
-                state_after: None,
+                state: None,
             },
         }
     }
@@ -152,19 +152,19 @@ impl Device {
     }
 
     /// Its migration ends here.
-    pub(super) fn ends(&mut self, ending: Ending, fault: Option<Fault>) -> Action {
+    pub(super) fn ends(&mut self, ending: EpochEnding, fault: Option<Fault>) -> Action {
         self.report.ending = Some(ending);
         self.completion(ending, fault)
     }
 
-    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Action {
+    pub(super) fn completion(&self, ending: EpochEnding, fault: Option<Fault>) -> Action {
         Action::Notify(Notice::Completion(Completion {
             device: self.line.id(),
             epoch: self.epoch,
             phase: self.phase,
             ending,
             fault,
-            state_after: self.report.state_after,
+            state: self.report.state,
             bytes: self.digest.bytes(),
         }))
     }

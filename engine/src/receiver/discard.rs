@@ -7,7 +7,7 @@ use super::device::Stage as DeviceStage;
 use super::window::Entry;
 use crate::ids::DeviceId;
 use crate::machine::Action;
-use crate::outcome::{Cause, Ending, Fault, Observation};
+use crate::outcome::{Cause, EpochEnding, Fault, Observation};
 use crate::wire::{DevicePlace, Discard, Frame};
 
 impl Receiver {
@@ -30,7 +30,7 @@ impl Receiver {
                 device.epoch, discard.discarded_bytes
             ),
         );
-        actions.push(device.completion(Ending::Restarted, Some(fault)));
+        actions.push(device.completion(EpochEnding::Restarted, Some(fault)));
         let slots = device.window.clear();
         device.held -= slots.len();
         for slot in slots {
@@ -65,7 +65,7 @@ impl Receiver {
         let device = &mut self.devices[id.index()];
         let Some(arrival) = device.line.arrived() else { return };
         device.blank = arrival.reached;
-        device.report.state_after = arrival.state;
+        device.report.state = arrival.state;
         if device.stage != DeviceStage::Discarding {
             device.stage = DeviceStage::Gone;
         } else if arrival.reached {

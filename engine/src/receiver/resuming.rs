@@ -5,7 +5,7 @@ use super::device::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish, Notice, Request};
-use crate::outcome::{Breach, Ending, Fault, Phase};
+use crate::outcome::{Breach, EpochEnding, Fault, Phase};
 use crate::vfio::state::DeviceState;
 use crate::wire::{Frame, Kind};
 
@@ -55,13 +55,13 @@ impl Receiver {
         self.stage = Stage::Telling { until_ns: now_ns + self.config.abort_bound_ns };
         self.links.queue(Frame::Running);
         for device in &mut self.devices {
-            device.report.state_after = Some(DeviceState::Running);
-            actions.push(device.ends(Ending::Complete, None));
+            device.report.state = Some(DeviceState::Running);
+            actions.push(device.ends(EpochEnding::Complete, None));
         }
     }
 
     pub(super) fn complete(&mut self, actions: &mut Vec<Action>) {
-        self.end(Finish { ending: Ending::Complete, fault: None }, actions);
+        self.end(Finish { ending: EpochEnding::Complete, fault: None }, actions);
     }
 
     pub(super) fn end(&mut self, finish: Finish, actions: &mut Vec<Action>) {

@@ -4,7 +4,7 @@ use super::device::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish};
-use crate::outcome::{Cause, Ending, Fault};
+use crate::outcome::{Cause, EpochEnding, Fault};
 use crate::wire::Frame;
 
 impl Receiver {
@@ -81,8 +81,8 @@ impl Receiver {
     pub(super) fn aborted(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
         for device in self.devices.iter_mut().filter(|device| device.report.ending.is_none()) {
-            actions.push(device.ends(Ending::Aborted, fault.clone()));
+            actions.push(device.ends(EpochEnding::Aborted, fault.clone()));
         }
-        self.end(Finish { ending: Ending::Aborted, fault }, actions);
+        self.end(Finish { ending: EpochEnding::Aborted, fault }, actions);
     }
 }

@@ -7,7 +7,7 @@ use crate::abort::{Goal, Line};
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId};
 use crate::machine::{Action, Notice, Outgoing};
 use crate::outcome::{
-    Completion, DeviceOptions, Ending, Fault, Operation, Phase, Verdict, classify,
+    Completion, DeviceOptions, EpochEnding, Fault, Operation, Phase, Verdict, classify,
 };
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DevicePlace, Digest, Frame, StateDigest, Total};
@@ -34,7 +34,7 @@ pub struct DeviceReport {
     /// Its last epoch.
     pub epoch: Epoch,
     /// How its migration ended; none while it goes on.
-    pub ending: Option<Ending>,
+    pub ending: Option<EpochEnding>,
     /// Bytes of state and digest of the last epoch.
     pub total: Total,
     /// Bytes of state that were sent in discarded epochs.
@@ -46,7 +46,7 @@ pub struct DeviceReport {
     /// The driver never gave back an operation: its slots and fd stay with a lingering thread.
     pub stuck: bool,
     /// The device's state at the end, if it was asked for.
-    pub state_after: Option<DeviceState>,
+    pub state: Option<DeviceState>,
 }
 
 /// Where a device is on the source.
@@ -195,7 +195,7 @@ impl Device {
                 wire_bytes: 0,
                 chunks: [0; 3],
                 stuck: false,
-                state_after: None,
+                state: None,
             },
             digest,
             config,
@@ -343,19 +343,19 @@ impl Device {
     }
 
     /// Its migration ends here.
-    pub(super) fn ends(&mut self, ending: Ending, fault: Option<Fault>) -> Action {
+    pub(super) fn ends(&mut self, ending: EpochEnding, fault: Option<Fault>) -> Action {
         self.report.ending = Some(ending);
         self.completion(ending, fault)
     }
 
-    pub(super) fn completion(&self, ending: Ending, fault: Option<Fault>) -> Action {
+    pub(super) fn completion(&self, ending: EpochEnding, fault: Option<Fault>) -> Action {
         Action::Notify(Notice::Completion(Completion {
             device: self.line.id(),
             epoch: self.epoch,
             phase: self.phase,
             ending,
             fault,
-            state_after: self.report.state_after,
+            state: self.report.state,
             bytes: self.digest.bytes(),
         }))
     }

@@ -7,7 +7,7 @@ use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::machine::Action;
 use crate::outcome::{
-    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase,
+    Cause, DeviceAnswer, EpochEnding, Fallback, Fault, Observation, OnReset, Operation, Phase,
 };
 use crate::vfio::state::DeviceState;
 use crate::wire::{Discard, Frame};
@@ -29,7 +29,7 @@ impl Sender {
         actions: &mut Vec<Action>,
     ) {
         let device = &mut self.devices[id.index()];
-        device.report.state_after = answer.found;
+        device.report.state = answer.found;
         let fault = device.line.fault(answer);
         let runs = fault.cause == Cause::DeviceReset && answer.found == Some(DeviceState::Running);
         if self.stage == Stage::Active && runs && self.choose_next(id, &fault) == Next::Abort {
@@ -59,7 +59,7 @@ impl Sender {
              that was sent is worthless"
         );
         let fault = Fault { cause: Cause::DeviceReset, message, ..device.line.fault(answer) };
-        device.report.state_after = Some(state);
+        device.report.state = Some(state);
         let next = self.choose_next(id, &fault);
         if state == DeviceState::StopCopy && next != Next::Abort {
             // The new session holds the whole state: read that.
@@ -121,7 +121,7 @@ impl Sender {
         let switchover = self.switchover;
         self.forget_under_way(id);
         let device = &mut self.devices[id.index()];
-        actions.push(device.completion(Ending::Restarted, Some(fault)));
+        actions.push(device.completion(EpochEnding::Restarted, Some(fault)));
         device.restarts += 1;
         device.line.take_suspicion(None);
         let discarded_bytes = device.digest.bytes();
@@ -189,7 +189,7 @@ impl Sender {
     pub(super) fn recovered(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
         let Some(arrival) = device.line.arrived() else { return };
-        device.report.state_after = arrival.state;
+        device.report.state = arrival.state;
         if device.stage == DeviceStage::Restarting && arrival.reached {
             device.stage = DeviceStage::Held;
             let phase = if self.switchover { Phase::Stop } else { Phase::Start };

@@ -4,7 +4,7 @@ use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish};
-use crate::outcome::{Cause, Ending, Fault, Observation};
+use crate::outcome::{Cause, EpochEnding, Fault, Observation};
 use crate::wire::Frame;
 
 impl Sender {
@@ -70,7 +70,7 @@ impl Sender {
                 self.tell_aborted(DeviceId(index as u32), fault, actions);
             }
         }
-        self.end(Finish { ending: Ending::Aborted, fault }, actions);
+        self.end(Finish { ending: EpochEnding::Aborted, fault }, actions);
     }
 
     /// The devices that are back are told of; nothing that others are waited for changes for them.
@@ -87,7 +87,7 @@ impl Sender {
     pub(super) fn tell_aborted(&mut self, id: DeviceId, fault: &Fault, actions: &mut Vec<Action>) {
         let device = &mut self.devices[id.index()];
         if device.report.ending.is_none() {
-            actions.push(device.ends(Ending::Aborted, Some(fault.clone())));
+            actions.push(device.ends(EpochEnding::Aborted, Some(fault.clone())));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::device::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::machine::{Action, Finish};
-use crate::outcome::{Ending, Fault, Phase};
+use crate::outcome::{EpochEnding, Fault, Phase};
 
 impl Sender {
     pub(super) fn switchover(&mut self, _now_ns: u64, actions: &mut Vec<Action>) {
@@ -49,9 +49,9 @@ impl Sender {
     /// The devices are let go, or the bound is over: whoever is in a driver is left there.
     pub(super) fn complete(&mut self, actions: &mut Vec<Action>) {
         let fault = self.fault.clone();
-        let ending = if fault.is_none() { Ending::Complete } else { Ending::Unconfirmed };
+        let ending = if fault.is_none() { EpochEnding::Complete } else { EpochEnding::Unconfirmed };
         for device in &mut self.devices {
-            device.report.state_after = Some(device.line.expected());
+            device.report.state = Some(device.line.expected());
             actions.push(device.ends(ending, fault.clone()));
         }
         self.end(Finish { ending, fault }, actions);

@@ -4,14 +4,15 @@
 use std::ops::RangeInclusive;
 
 use vfio_ferry::limits::CHUNK_BYTES_DEFAULT;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fallback, Fault, Observation, OnReset};
+use vfio_ferry::outcome::{
+    Cause, DeviceOptions, EpochEnding, Fallback, Fault, Observation, OnReset,
+};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::Sides;
 
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route, patient};
+use crate::pair::{Pair, Route, SourceEnd, TargetEnd, patient};
 
 const STREAMS: usize = 2;
 const STATE_BYTES: &str = "4M";
@@ -72,9 +73,9 @@ fn one_of_two(on_reset: OnReset, pollable: bool, backend: BackendChoice) -> Outc
 }
 
 /// The first device: one epoch was discarded on both hosts, and both say what that cost.
-fn began_anew(sent: &End, loaded: &End) -> Outcome {
+fn began_anew(sent: &SourceEnd, loaded: &TargetEnd) -> Outcome {
     let restarts: Vec<_> =
-        sent.completions.iter().filter(|c| c.ending == Ending::Restarted).collect();
+        sent.completions.iter().filter(|c| c.ending == EpochEnding::Restarted).collect();
     let [restart] = restarts[..] else { crate::checks::fail!("restarts: {restarts:?}") };
     let fault = restart.fault.as_ref();
     let reset = |fault: &Fault| {
@@ -85,11 +86,7 @@ fn began_anew(sent: &End, loaded: &End) -> Outcome {
     ensure!(restart.device.0 == 0 && restart.epoch.0 == 0, "restarted: {restart:?}");
     ensure!(FAULT_BYTES.contains(&restart.bytes), "{} bytes were read before it", restart.bytes);
 
-    let (Sides::Source(source), Sides::Target(target)) = (&sent.report.sides, &loaded.report.sides)
-    else {
-        unreachable!("a source's report and a target's");
-    };
-    let (source, target) = (&source[0], &target[0]);
+    let (source, target) = (&sent.report.devices[0], &loaded.report.devices[0]);
     ensure!(source.epoch.0 == 1 && target.epoch.0 == 1, "{source:?}; {target:?}");
     ensure!(source.discarded_bytes == restart.bytes, "{source:?}");
     ensure!(target.discarded_bytes <= restart.bytes, "{target:?}");
@@ -98,12 +95,8 @@ fn began_anew(sent: &End, loaded: &End) -> Outcome {
 }
 
 /// The second device: one epoch, one data fd, and every byte went over the wire once.
-fn went_on(sent: &End, loaded: &End, device: &FerryDev) -> Outcome {
-    let (Sides::Source(source), Sides::Target(target)) = (&sent.report.sides, &loaded.report.sides)
-    else {
-        unreachable!("a source's report and a target's");
-    };
-    let (source, target) = (&source[1], &target[1]);
+fn went_on(sent: &SourceEnd, loaded: &TargetEnd, device: &FerryDev) -> Outcome {
+    let (source, target) = (&sent.report.devices[1], &loaded.report.devices[1]);
     ensure!(source.epoch.0 == 0 && source.discarded_bytes == 0, "{source:?}");
     ensure!(target.epoch.0 == 0 && target.discarded_bytes == 0, "{target:?}");
     ensure!(target.late_frames == 0, "{target:?}");

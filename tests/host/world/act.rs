@@ -2,7 +2,7 @@
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
 use vfio_ferry::machine::{Action, ChunkKey, EncodeResult, Event, Notice};
-use vfio_ferry::outcome::{Breach, Cause, Ending, Fault, Observation};
+use vfio_ferry::outcome::{Breach, Cause, EpochEnding, Fault, Observation};
 use vfio_ferry::wire::{DataHeader, chunk_hash};
 
 use super::check::{Check, ensure};
@@ -124,7 +124,7 @@ impl World {
             Notice::Message(_) => side.messages += 1,
             Notice::Completion(completion) => {
                 ensure!(
-                    completion.fault.is_none() == (completion.ending == Ending::Complete),
+                    completion.fault.is_none() == (completion.ending == EpochEnding::Complete),
                     "what does not complete says why",
                     "{h}: {completion:?}"
                 );

@@ -2,7 +2,7 @@
 
 use vfio_ferry::ids::{DeviceId, Epoch};
 use vfio_ferry::machine::Request;
-use vfio_ferry::outcome::{Cause, Ending, Fault, OnReset};
+use vfio_ferry::outcome::{Cause, EpochEnding, Fault, OnReset};
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::check::{Check, ensure};
@@ -143,9 +143,9 @@ impl World {
         );
         for index in 0..side.devices.len() {
             let finals = side.completions.iter().filter(|completion| {
-                completion.device.index() == index && completion.ending != Ending::Restarted
+                completion.device.index() == index && completion.ending != EpochEnding::Restarted
             });
-            let endings: Vec<Ending> = finals.map(|completion| completion.ending).collect();
+            let endings: Vec<EpochEnding> = finals.map(|completion| completion.ending).collect();
             ensure!(
                 endings == [finish.ending],
                 "each device has one final completion, the session's",
@@ -169,7 +169,7 @@ impl World {
             return Ok(());
         }
         match (h, ending) {
-            (SOURCE, Some(Ending::Aborted)) => ensure!(
+            (SOURCE, Some(EpochEnding::Aborted)) => ensure!(
                 state == DeviceState::Running,
                 "a source device ends RUNNING unless the target confirmed",
                 "device {index} is in {state}"
@@ -179,7 +179,7 @@ impl World {
                 "a device that was handed over does not run on the source",
                 "device {index} is in {state}"
             ),
-            (_, Some(Ending::Complete)) => {
+            (_, Some(EpochEnding::Complete)) => {
                 let id = DeviceId(index as u32);
                 let whole = device.sim.loaded.as_ref().is_some_and(|loaded| {
                     self.is_tampered() || self.is_whole(id, loaded.epoch, &loaded.bytes)
@@ -252,11 +252,11 @@ impl World {
         };
         let both = format!("source {source:?}, target {target:?}");
         let agreed = match (source.ending, target.ending) {
-            (Ending::Complete, target) => target == Ending::Complete,
-            (Ending::Aborted, target) => target == Ending::Aborted,
-            (Ending::Unconfirmed, Ending::Complete) => self.may_be_unheard(),
+            (EpochEnding::Complete, target) => target == EpochEnding::Complete,
+            (EpochEnding::Aborted, target) => target == EpochEnding::Aborted,
+            (EpochEnding::Unconfirmed, EpochEnding::Complete) => self.may_be_unheard(),
             // A target that cannot reset its device does not give its word.
-            (Ending::Unconfirmed, _) => self.may_be_unheard() || self.allowed.troubled(TARGET),
+            (EpochEnding::Unconfirmed, _) => self.may_be_unheard() || self.allowed.troubled(TARGET),
             _ => false,
         };
         ensure!(agreed, "the two hosts' endings fit", "{both}");
@@ -281,15 +281,16 @@ impl World {
         self.allowed.network || self.allowed.damage || self.allowed.local[SOURCE]
     }
 
-    fn check_restarts(&self, index: usize, ending: Ending) -> Check {
+    fn check_restarts(&self, index: usize, ending: EpochEnding) -> Check {
         let restarts = [SOURCE, TARGET].map(|h| {
             let of = |c: &&vfio_ferry::outcome::Completion| {
-                c.device.index() == index && c.ending == Ending::Restarted
+                c.device.index() == index && c.ending == EpochEnding::Restarted
             };
             self.sides[h].completions.iter().filter(of).count()
         });
         ensure!(
-            restarts[0] == restarts[1] || (restarts[1] < restarts[0] && ending == Ending::Aborted),
+            restarts[0] == restarts[1]
+                || (restarts[1] < restarts[0] && ending == EpochEnding::Aborted),
             "every restart is a discard at the target, or an abort",
             "device {index}: {restarts:?}"
         );

@@ -3,13 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::Drive;
+use super::{Drive, Machines};
 use crate::buffers::Slot;
 use crate::compress::workers::{Job as WorkerJob, Work};
 use crate::drive::data::{DataThread, Job};
 use crate::drive::inbox::{Chunk, WorkTag};
 use crate::drive::outbox::SessionEvent;
-use crate::drive::report::Report;
+use crate::drive::report::{Ended, Report, Seen, source_ending, target_ending};
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::limits;
 use crate::machine::{
@@ -31,7 +31,7 @@ impl Drive {
                 let entry = &mut self.devices[device.index()];
                 let data_fd = entry.data.as_ref().map(|(_, fd, _)| Arc::clone(fd));
                 entry.control.ask(request, data_fd);
-                entry.asked = true;
+                (entry.touched, entry.asked) = (true, true);
             }
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
@@ -57,8 +57,10 @@ impl Drive {
                 let mut events = std::mem::take(&mut self.stream_events);
                 match what {
                     Outgoing::Frame(frame) => {
-                        if frame.kind() == Kind::MESSAGE {
-                            self.room.free();
+                        match frame.kind() {
+                            Kind::MESSAGE => self.room.free(),
+                            Kind::HANDOVER => self.handed_over = true,
+                            _ => {}
                         }
                         self.streams.send_frame(stream, &frame, now_ns, &mut events);
                     }
@@ -222,23 +224,47 @@ impl Drive {
         }
     }
 
-    pub(super) fn finish(&mut self, finish: Finish, now_ns: u64) {
+    fn finish(&mut self, finish: Finish, now_ns: u64) {
+        let seen = |device: &super::Attached| Seen {
+            touched: device.touched,
+            unanswered: device.asked || device.ending.is_some(),
+        };
+        let seen: Vec<Seen> = self.devices.iter().map(seen).collect();
+        self.end(finish, &seen, now_ns);
+    }
+
+    pub(super) fn end(&mut self, finish: Finish, seen: &[Seen], now_ns: u64) {
         self.watch.finished(now_ns);
         for (metrics, measured) in self.watch.metrics.streams.iter_mut().zip(self.streams.metrics())
         {
             *metrics = measured;
         }
-        let report = Report {
-            finish: finish.clone(),
-            sides: self.machines.sides(),
+        let ended = match &self.machines {
+            Machines::Source(sender) => {
+                let mut devices = sender.reports();
+                let ending = source_ending(finish, &mut devices, seen);
+                Ended::Source(self.report(ending, devices))
+            }
+            Machines::Target(receiver) => {
+                let mut devices = receiver.reports();
+                let ending = target_ending(finish, &mut devices, seen);
+                Ended::Target(self.report(ending, devices))
+            }
+        };
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        self.outbox.push(SessionEvent::Finished);
+        self.streams.close_sending();
+        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
+    }
+
+    fn report<E, D>(&self, ending: E, devices: Vec<D>) -> Report<E, D> {
+        Report {
+            ending,
+            devices,
             metrics: self.watch.metrics.clone(),
             timeline: self.watch.timeline,
             backend: self.backend,
             fallback: self.fallback.clone(),
-        };
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-        self.outbox.push(SessionEvent::Finished(finish));
-        self.streams.close_sending();
-        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
+        }
     }
 }

@@ -25,7 +25,7 @@ use super::data::DataHandle;
 use super::inbox::{Inbox, Input, WorkTag};
 use super::live::Live;
 use super::outbox::Outbox;
-use super::report::{Report, Sides};
+use super::report::{Ended, Seen};
 use super::room::Room;
 use super::streams::{StreamEvent, Streams};
 use super::watch::Watch;
@@ -33,7 +33,7 @@ use crate::buffers::Slot;
 use crate::compress::workers::Workers;
 use crate::ids::{DeviceId, Epoch, SlotId};
 use crate::machine::{Action, Event, Finish, Machine};
-use crate::outcome::{Cause, Ending, Fault, Observation};
+use crate::outcome::{Cause, EpochEnding, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice};
 use crate::sender::Sender;
@@ -60,19 +60,14 @@ impl Machines {
             Machines::Target(receiver) => receiver.deadline_ns(),
         }
     }
-
-    fn sides(&self) -> Sides {
-        match self {
-            Machines::Source(sender) => Sides::Source(sender.reports()),
-            Machines::Target(receiver) => Sides::Target(receiver.reports()),
-        }
-    }
 }
 
 /// One device's threads and fds.
 struct Attached {
     behind: Arc<dyn MigrationDevice>,
     control: Control,
+    /// Something was asked of it.
+    touched: bool,
     /// The control thread is with the driver.
     asked: bool,
     /// What the last SET_STATE gave and nobody has taken.
@@ -92,7 +87,7 @@ pub(crate) struct Drive {
     inputs: Channel<Input>,
     outbox: Arc<Outbox>,
     room: Arc<Room>,
-    report: Arc<Mutex<Option<Report>>>,
+    report: Arc<Mutex<Option<Ended>>>,
     watch: Watch,
     live: Live,
     backend: Backend,
@@ -101,6 +96,8 @@ pub(crate) struct Drive {
     chunk_bytes: usize,
     detach_bound: Duration,
     switchover: bool,
+    /// The target was told to run.
+    handed_over: bool,
     /// The devices were told that the session is ending.
     interrupted: bool,
     /// Events that an action caused by itself.
@@ -232,8 +229,14 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         if self.0.linger_until_ns.is_none() {
             let message = "the session's thread ended unexpectedly; this is a defect of the engine";
-            let fault = Fault::session(Cause::Local, Observation::Engine, message);
-            self.0.finish(Finish { ending: Ending::Aborted, fault: Some(fault) }, now_ns());
+            let fault = Some(Fault::session(Cause::Local, Observation::Engine, message));
+            let ending = match self.0.handed_over {
+                true => EpochEnding::Unconfirmed,
+                false => EpochEnding::Aborted,
+            };
+            // Whatever the machine says of the devices, nobody knows what became of them.
+            let seen = vec![Seen { touched: true, unanswered: true }; self.0.devices.len()];
+            self.0.end(Finish { ending, fault }, &seen, now_ns());
         }
         for device in self.0.devices.drain(..) {
             if let Some((handle, ..)) = device.data {

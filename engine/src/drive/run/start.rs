@@ -14,7 +14,7 @@ use crate::drive::control::Control;
 use crate::drive::inbox::{Inbox, Input};
 use crate::drive::live::Live;
 use crate::drive::outbox::Outbox;
-use crate::drive::report::Report;
+use crate::drive::report::Ended;
 use crate::drive::room::Room;
 use crate::drive::streams::Streams;
 use crate::drive::watch::Watch;
@@ -45,7 +45,7 @@ pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) room: Arc<Room>,
-    pub(crate) report: Arc<Mutex<Option<Report>>>,
+    pub(crate) report: Arc<Mutex<Option<Ended>>>,
     pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
 }
@@ -81,7 +81,7 @@ impl Drive {
         config: DriveConfig,
         outbox: Arc<Outbox>,
         room: Arc<Room>,
-        report: Arc<Mutex<Option<Report>>>,
+        report: Arc<Mutex<Option<Ended>>>,
         live: Live,
     ) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
@@ -109,6 +109,7 @@ impl Drive {
                 Ok(Attached {
                     behind,
                     control,
+                    touched: false,
                     asked: false,
                     fresh: None,
                     data: None,
@@ -135,6 +136,7 @@ impl Drive {
             chunk_bytes: config.chunk_bytes,
             detach_bound: config.detach_bound,
             switchover: false,
+            handed_over: false,
             interrupted: false,
             caused: VecDeque::new(),
             stream_events: Vec::new(),
