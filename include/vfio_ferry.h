@@ -11,29 +11,40 @@
  *   stop the vCPUs
  *   vferry_session_switchover
  *     VFERRY_EVENT_FINISHED                         VFERRY_EVENT_FINISHED
- *   vferry_session_free                           vferry_session_free, start the vCPUs
+ *   vferry_session_report                         vferry_session_report
+ *     HANDED_OVER: destroy the VM                   RUNNING: start the vCPUs
+ *     RETURNED: resume the vCPUs                    BLANK: the devices are as new
+ *     NOT_RETURNED: reset devices, then resume      NOT_BLANK: reset the devices
+ *     UNCONFIRMED: find out about the target
+ *   vferry_session_free                           vferry_session_free
  *
- * Calls answer with a vferry_status: VFERRY_OK (0), or why not. vferry_last_error says more, in a
- * sentence. Where a call does not succeed its out-parameters are as they were.
+ * Sections: versions and errors, limits and enumerations, options, devices, embedded devices, streams
+ * and channels, sessions, events, reports, figures, log.
+ *
+ * Errors. Calls return a vferry_status: VFERRY_OK (0), or VFERRY_ERR_ and the reason.
+ * vferry_last_error tells more, in a sentence. Out-parameters are written on success only.
  *
  * Handles are opaque. Each is made by one call and freed by the _free call of its type, which takes
- * the address of the variable that holds it and sets that to NULL; so freeing a variable twice, or
- * one that is NULL, does nothing. A copy of the pointer in another variable is dead from then on.
+ * the address of the variable that holds it and sets that to NULL. So it does nothing when it is
+ * called twice with one variable. Copies of the pointer must not be used after that.
  *
- * Fds that a call takes over are the library's only if the call succeeds. Fds that it says it
- * duplicates stay the caller's. Fds that it hands out to be polled are not to be read, written or
+ * Fds. An fd that a call takes over is the library's only if the call succeeds. An fd that a call
+ * duplicates stays the caller's. An fd that a call gives out for poll must not be read, written or
  * closed.
  *
- * Structs that are filled in begin with their size, which the caller sets to sizeof the struct
- * before each call. So a program and a library of different versions fit: what either does not know
- * is left out.
+ * Structs that a call fills in begin with their size, which the caller sets to sizeof the struct
+ * before each call. So a program and a library of different versions work together: what either does
+ * not know is left out.
  *
- * Strings are UTF-8 and end with NUL. Enumerations cross as integers; a number that names nothing
- * is VFERRY_ERR_RANGE, and numbers that a program does not know may come from a later library.
+ * Strings are UTF-8 and end with NUL. Enumerations are passed as integers. The library refuses a
+ * number that names nothing (VFERRY_ERR_RANGE); a later library may return numbers that a program
+ * does not know.
  *
- * Threads: every call may be made from any thread, and calls with one handle at the same time, but
- * for _free, which must be the last. Nothing here calls back, and nothing blocks except where it
- * says so.
+ * Times. A `timeout_ms` is how long a call may block: 0 for not at all, VFERRY_NO_LIMIT (-1) for as
+ * long as it takes, other negative numbers are VFERRY_ERR_RANGE. Only calls that say so block.
+ *
+ * Threads. Every call may be made from any thread, also with the same handle at the same time. Only
+ * _free must be the last call with its handle. The library never calls back.
  */
 
 #ifndef VFIO_FERRY_H
@@ -64,17 +75,17 @@ extern "C" {
 #define VFERRY_ABI_VERSION_MIN 3
 
 /**
- * The library's release, as `vferry_version_text` has it.
+ * The first number of the library's release.
  */
 #define VFERRY_VERSION_MAJOR 0
 
 /**
- * The library's release, as `vferry_version_text` has it.
+ * The second number of the library's release.
  */
 #define VFERRY_VERSION_MINOR 1
 
 /**
- * The library's release, as `vferry_version_text` has it.
+ * The third number of the library's release.
  */
 #define VFERRY_VERSION_PATCH 0
 
@@ -87,7 +98,6 @@ extern "C" {
  * Newest version of the wire that this library speaks. Two hosts use the newest that both speak.
  */
 #define VFERRY_WIRE_VERSION_MAX 1
-
 
 /**
  * `VFERRY_ABI_VERSION` of the library that runs. Where it is the header's or larger, the library has
@@ -123,6 +133,164 @@ size_t vferry_last_error(char *buffer, size_t capacity);
  * The errno that belongs to `vferry_last_error`: the kernel's, or 0 where it gave none.
  */
 int32_t vferry_last_errno(void);
+
+/**
+ * What a call returns: VFERRY_OK, or why it did nothing. The number's range says who can act:
+ * 1 to 99 nothing is wrong, but there is nothing to be had now; 100 the caller; 200 the device or
+ * its set-up on this host; 300 the peer; 400 the network; 500 this host's system; 900 a bug of the
+ * library. A number keeps its meaning for ever. Later versions may return new ones.
+ *
+ * Out-parameters are written on success only.
+ */
+enum vferry_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Done.
+     */
+    VFERRY_OK = 0,
+    /**
+     * Nothing waits at this moment.
+     */
+    VFERRY_ERR_EMPTY = 1,
+    /**
+     * The timeout expired.
+     */
+    VFERRY_ERR_TIMEOUT = 2,
+    /**
+     * There is no room at this moment.
+     */
+    VFERRY_ERR_FULL = 3,
+    /**
+     * The session or the channel has ended: nothing more will come.
+     */
+    VFERRY_ERR_ENDED = 4,
+    /**
+     * A pointer is NULL that must not be.
+     */
+    VFERRY_ERR_NULL = 100,
+    /**
+     * A number is outside its range, or names nothing.
+     */
+    VFERRY_ERR_RANGE = 101,
+    /**
+     * A struct's `size` is not the size of any version of the struct.
+     */
+    VFERRY_ERR_STRUCT_SIZE = 102,
+    /**
+     * A device's name is empty, or given twice.
+     */
+    VFERRY_ERR_DEVICE_NAME = 103,
+    /**
+     * A name, message or opaque part has more bytes than are allowed.
+     */
+    VFERRY_ERR_TOO_LONG = 104,
+    /**
+     * The buffers would need more memory than `vferry_options_set_memory_bytes` allows.
+     */
+    VFERRY_ERR_MEMORY_LIMIT = 105,
+    /**
+     * The call belongs to the other host's session or device.
+     */
+    VFERRY_ERR_WRONG_HOST = 106,
+    /**
+     * The session has no device or stream of this number.
+     */
+    VFERRY_ERR_UNKNOWN_NUMBER = 107,
+    /**
+     * An fd is not open, given twice, or of the wrong kind.
+     */
+    VFERRY_ERR_BAD_FD = 108,
+    /**
+     * The device already belongs to a session.
+     */
+    VFERRY_ERR_DEVICE_IN_USE = 109,
+    /**
+     * The call is for embedded devices only.
+     */
+    VFERRY_ERR_NOT_EMBEDDED = 110,
+    /**
+     * The session has not ended yet.
+     */
+    VFERRY_ERR_NOT_ENDED = 111,
+    /**
+     * The buffer is too small.
+     */
+    VFERRY_ERR_BUFFER_TOO_SMALL = 112,
+    /**
+     * A string is not UTF-8.
+     */
+    VFERRY_ERR_NOT_UTF8 = 113,
+    /**
+     * A rate limit was set, and a stream is not TCP.
+     */
+    VFERRY_ERR_RATE_NEEDS_TCP = 114,
+    /**
+     * The process already collects log lines.
+     */
+    VFERRY_ERR_LOG_TAKEN = 115,
+    /**
+     * A call to the device failed; `vferry_last_errno` is the kernel's errno.
+     */
+    VFERRY_ERR_DEVICE_IO = 200,
+    /**
+     * The device's driver has no migration support.
+     */
+    VFERRY_ERR_NOT_MIGRATABLE = 201,
+    /**
+     * There is no such device.
+     */
+    VFERRY_ERR_NO_SUCH_DEVICE = 202,
+    /**
+     * The device is not bound to a VFIO driver, or has no IOMMU group.
+     */
+    VFERRY_ERR_NOT_BOUND = 203,
+    /**
+     * This process may not open the device.
+     */
+    VFERRY_ERR_ACCESS_DENIED = 204,
+    /**
+     * Another process uses the device's IOMMU group.
+     */
+    VFERRY_ERR_GROUP_BUSY = 205,
+    /**
+     * Another device of the IOMMU group is not bound to VFIO.
+     */
+    VFERRY_ERR_GROUP_NOT_VIABLE = 206,
+    /**
+     * The kernel's vfio modules are not loaded.
+     */
+    VFERRY_ERR_NO_VFIO = 207,
+    /**
+     * The peer does not speak this protocol, or broke it.
+     */
+    VFERRY_ERR_PEER_PROTOCOL = 300,
+    /**
+     * A connection failed; `vferry_last_errno` is the kernel's errno.
+     */
+    VFERRY_ERR_CONNECTION = 400,
+    /**
+     * An address cannot be parsed or resolved.
+     */
+    VFERRY_ERR_ADDRESS = 401,
+    /**
+     * The system refused memory, threads, fds or a ring; `vferry_last_errno` is the kernel's errno.
+     */
+    VFERRY_ERR_SYSTEM = 500,
+    /**
+     * A bug of the library. Sessions that exist can still be freed.
+     */
+    VFERRY_ERR_INTERNAL = 900,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_status vferry_status;
+#else
+typedef int32_t vferry_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
 
 /**
  * What a status means, in a few words. Static, never NULL; for numbers of later versions too.
@@ -296,7 +464,6 @@ typedef uint32_t vferry_step;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-
 /**
  * The name of a `vferry_step`. Static, never NULL.
  */
@@ -308,7 +475,7 @@ const char *vferry_step_text(uint32_t step);
 const char *vferry_state_text(int32_t state);
 
 /**
- * Where in its migration a device is.
+ * A device's progress in its migration.
  */
 enum vferry_phase
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -320,7 +487,7 @@ enum vferry_phase
      */
     VFERRY_PHASE_NONE = 0,
     /**
-     * Streams are being agreed on; the device has not been touched.
+     * The hosts agree on the streams. The device is untouched.
      */
     VFERRY_PHASE_CONNECT = 1,
     /**
@@ -344,7 +511,7 @@ enum vferry_phase
      */
     VFERRY_PHASE_LOAD = 6,
     /**
-     * The target has confirmed; the source lets go.
+     * The target has confirmed the loaded state; the source hands the device over.
      */
     VFERRY_PHASE_HANDOVER = 7,
     /**
@@ -361,7 +528,7 @@ typedef uint32_t vferry_phase;
 #endif // __cplusplus
 
 /**
- * How a device's epoch, or a migration, ended on this host.
+ * How a session ended on this host, and with that what the VMM does next.
  */
 enum vferry_ending
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -369,27 +536,40 @@ enum vferry_ending
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * It has not.
+     * It has not ended.
      */
     VFERRY_ENDING_NONE = 0,
     /**
-     * The target's device holds the whole state and runs; the source has let go.
+     * Source: the target runs the devices. Destroy the VM here.
      */
-    VFERRY_ENDING_COMPLETE = 1,
+    VFERRY_ENDING_HANDED_OVER = 1,
     /**
-     * The source let go after the target had confirmed the loaded state, and then lost the target
-     * before it heard of RUNNING. The device stays stopped here. It may be resumed only once it is
-     * certain that the target does not run it.
+     * Source: every device is where the session found it. Resume the vCPUs.
      */
-    VFERRY_ENDING_UNCONFIRMED = 2,
+    VFERRY_ENDING_RETURNED = 2,
     /**
-     * The device's epoch was discarded, and its saving started again.
+     * Source: some device is not where the session found it, or nobody knows. The devices' reports
+     * tell which: bring it to RUNNING or reset it before the vCPUs are resumed.
      */
-    VFERRY_ENDING_RESTARTED = 3,
+    VFERRY_ENDING_NOT_RETURNED = 3,
     /**
-     * The device was not handed over.
+     * Source: the target was told to run, and the source never heard whether it does. Nothing may run
+     * here before it is certain that the target does not.
      */
-    VFERRY_ENDING_ABORTED = 4,
+    VFERRY_ENDING_UNCONFIRMED = 4,
+    /**
+     * Target: every device holds the whole state, and runs or, with VFERRY_EMBEDDED_STARTS_LATER, is
+     * in STOP. Start the vCPUs.
+     */
+    VFERRY_ENDING_RUNNING = 5,
+    /**
+     * Target: no device holds any of the state: each was reset, or was not touched.
+     */
+    VFERRY_ENDING_BLANK = 6,
+    /**
+     * Target: some device may hold a part of the state. Reset it before it is used.
+     */
+    VFERRY_ENDING_NOT_BLANK = 7,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -400,7 +580,44 @@ typedef uint32_t vferry_ending;
 #endif // __cplusplus
 
 /**
- * Who or what ended an epoch or a migration.
+ * How an epoch of a device ended. For what becomes of the VM see `vferry_ending`.
+ */
+enum vferry_epoch_ending
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It has not ended.
+     */
+    VFERRY_EPOCH_NONE = 0,
+    /**
+     * The target's device holds the whole state, and the source has handed it over.
+     */
+    VFERRY_EPOCH_COMPLETE = 1,
+    /**
+     * The source has handed the device over, and never heard whether it runs at the target.
+     */
+    VFERRY_EPOCH_UNCONFIRMED = 2,
+    /**
+     * The epoch was discarded, and the device's saving was started again in the next one.
+     */
+    VFERRY_EPOCH_RESTARTED = 3,
+    /**
+     * The epoch ended without a handover, and no other follows.
+     */
+    VFERRY_EPOCH_ABORTED = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_epoch_ending vferry_epoch_ending;
+#else
+typedef uint32_t vferry_epoch_ending;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What ended an epoch or a session.
  */
 enum vferry_cause
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -408,16 +625,16 @@ enum vferry_cause
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Nothing: it completed.
+     * Nothing: it was handed over.
      */
     VFERRY_CAUSE_NONE = 0,
     /**
-     * The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET): it is in RUNNING again, and
-     * the state saved or loaded so far is worthless.
+     * The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET). It is in RUNNING again, and the
+     * state saved or loaded so far is worthless.
      */
     VFERRY_CAUSE_DEVICE_RESET = 1,
     /**
-     * The device or its firmware failed to save or load; its state did not change.
+     * The device or its firmware failed to save or load. Its migration state did not change.
      */
     VFERRY_CAUSE_DEVICE_FAILURE = 2,
     /**
@@ -425,15 +642,15 @@ enum vferry_cause
      */
     VFERRY_CAUSE_DEVICE_ERROR = 3,
     /**
-     * The peer aborted, and said why.
+     * The peer aborted. The text has its reason.
      */
     VFERRY_CAUSE_PEER_ABORT = 4,
     /**
-     * The peer sent what the protocol does not allow.
+     * The peer broke the protocol.
      */
     VFERRY_CAUSE_PEER_MISBEHAVIOUR = 5,
     /**
-     * A stream broke, ended early or stayed silent too long.
+     * A stream broke, ended early, or was silent for too long.
      */
     VFERRY_CAUSE_NETWORK = 6,
     /**
@@ -441,7 +658,7 @@ enum vferry_cause
      */
     VFERRY_CAUSE_CANCELLED = 7,
     /**
-     * This host could not go on: memory, threads, ring.
+     * This host failed: memory, threads, ring.
      */
     VFERRY_CAUSE_LOCAL = 8,
 };
@@ -454,7 +671,7 @@ typedef uint32_t vferry_cause;
 #endif // __cplusplus
 
 /**
- * How the cause came to be known.
+ * How the cause was found.
  */
 enum vferry_observed
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -478,15 +695,15 @@ enum vferry_observed
      */
     VFERRY_OBSERVED_PRECOPY_INFO = 3,
     /**
-     * PRE_COPY to STOP_COPY gave a new data fd: the session that it belonged to had died.
+     * PRE_COPY to STOP_COPY gave a new data fd: the device had been reset in between.
      */
     VFERRY_OBSERVED_UNEXPECTED_FD = 4,
     /**
-     * SET_STATE succeeded, but the fd that it gave was already dead.
+     * SET_STATE succeeded, but its data fd was dead at the first read.
      */
     VFERRY_OBSERVED_DEAD_ON_ARRIVAL = 5,
     /**
-     * The device's state was not what the migration had left it in.
+     * GET_STATE gave another state than the migration had set.
      */
     VFERRY_OBSERVED_STATE_CHECK = 6,
     /**
@@ -502,15 +719,15 @@ enum vferry_observed
      */
     VFERRY_OBSERVED_PEER = 9,
     /**
-     * A stream of the session showed it.
+     * A stream of the session failed.
      */
     VFERRY_OBSERVED_STREAM = 10,
     /**
-     * The embedder said or asked for it.
+     * The embedder asked for it, or reported it.
      */
     VFERRY_OBSERVED_EMBEDDER = 11,
     /**
-     * This host's own mechanism reported it.
+     * The engine itself reported it.
      */
     VFERRY_OBSERVED_ENGINE = 12,
 };
@@ -522,7 +739,6 @@ typedef uint32_t vferry_observed;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-
 /**
  * The name of a `vferry_phase`. Static, never NULL.
  */
@@ -532,6 +748,11 @@ const char *vferry_phase_text(uint32_t phase);
  * The name of a `vferry_ending`. Static, never NULL.
  */
 const char *vferry_ending_text(uint32_t ending);
+
+/**
+ * The name of a `vferry_epoch_ending`. Static, never NULL.
+ */
+const char *vferry_epoch_ending_text(uint32_t ending);
 
 /**
  * The name of a `vferry_cause`. Static, never NULL.
@@ -612,53 +833,52 @@ typedef uint32_t vferry_backend;
  */
 typedef struct vferry_options vferry_options;
 
-
 /**
  * Makes options, all at their defaults.
  */
-vferry_status vferry_options_new(struct vferry_options **options);
+vferry_status vferry_options_new(vferry_options **options);
 
 /**
  * Frees options and sets the variable to NULL. Does nothing where it, or `options`, is NULL.
  */
-void vferry_options_free(struct vferry_options **options);
+void vferry_options_free(vferry_options **options);
 
 /**
  * Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
  * numbers is used. The range is checked when a session is made.
  */
-vferry_status vferry_options_set_chunk_bytes(struct vferry_options *options, size_t bytes);
+vferry_status vferry_options_set_chunk_bytes(vferry_options *options, size_t bytes);
 
 /**
  * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, but
  * no more than 8. The range is checked when a session is made.
  */
-vferry_status vferry_options_set_workers(struct vferry_options *options, size_t workers);
+vferry_status vferry_options_set_workers(vferry_options *options, size_t workers);
 
 /**
  * Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and is used for
  * VFERRY_POLICY_ZSTD only.
  */
-vferry_status vferry_options_set_policy(struct vferry_options *options,
+vferry_status vferry_options_set_policy(vferry_options *options,
                                         uint32_t policy,
                                         int32_t level);
 
 /**
  * How the engine does its I/O: a `vferry_backend`.
  */
-vferry_status vferry_options_set_backend(struct vferry_options *options, uint32_t backend);
+vferry_status vferry_options_set_backend(vferry_options *options, uint32_t backend);
 
 /**
  * Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel reports that it
  * did not copy. On by default.
  */
-vferry_status vferry_options_set_zero_copy(struct vferry_options *options, bool zero_copy);
+vferry_status vferry_options_set_zero_copy(vferry_options *options, bool zero_copy);
 
 /**
  * Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session allocates what it can
  * use of that at its start, and nothing later, whatever the state's size, the link or the peer.
  */
-vferry_status vferry_options_set_memory_bytes(struct vferry_options *options,
+vferry_status vferry_options_set_memory_bytes(vferry_options *options,
                                               size_t bytes);
 
 /**
@@ -667,14 +887,14 @@ vferry_status vferry_options_set_memory_bytes(struct vferry_options *options,
  * otherwise `vferry_session_source` returns VFERRY_ERR_RATE_NEEDS_TCP. The limit of a
  * `vferry_channel` is how fast the VMM pulls.
  */
-vferry_status vferry_options_set_rate(struct vferry_options *options, uint64_t bytes_per_s);
+vferry_status vferry_options_set_rate(vferry_options *options, uint64_t bytes_per_s);
 
 /**
  * How long the peer may be silent before it counts as lost: 1 to 86400000 ms (a day), or
  * VFERRY_NO_LIMIT where something else watches the connection. By default 10000. An engine that has
  * nothing to send sends pings.
  */
-vferry_status vferry_options_set_peer_silence_ms(struct vferry_options *options,
+vferry_status vferry_options_set_peer_silence_ms(vferry_options *options,
                                                  int64_t timeout_ms);
 
 /**
@@ -682,14 +902,14 @@ vferry_status vferry_options_set_peer_silence_ms(struct vferry_options *options,
  * one for its devices to return: 1 to 86400000 ms (a day), by default 2000. An operation that is
  * still blocked then keeps a thread of its own, and the report says so (`stuck`).
  */
-vferry_status vferry_options_set_cancel_bound_ms(struct vferry_options *options,
+vferry_status vferry_options_set_cancel_bound_ms(vferry_options *options,
                                                  int64_t timeout_ms);
 
 /**
  * How long the engine waits before it asks a device again that had no PRE_COPY data: 1 to 86400000
  * ms (a day), by default 20.
  */
-vferry_status vferry_options_set_precopy_poll_ms(struct vferry_options *options,
+vferry_status vferry_options_set_precopy_poll_ms(vferry_options *options,
                                                  int64_t interval_ms);
 
 /* --- Devices ---------------------------------------------------------------------------------- */
@@ -736,7 +956,6 @@ typedef uint32_t vferry_on_reset;
  */
 typedef struct vferry_device vferry_device;
 
-
 /**
  * Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
  * /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
@@ -746,7 +965,7 @@ typedef struct vferry_device vferry_device;
  * `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
  * caller's, to be freed by `vferry_device_free`.
  */
-vferry_status vferry_device_open(const char *name, const char *path, struct vferry_device **device);
+vferry_status vferry_device_open(const char *name, const char *path, vferry_device **device);
 
 /**
  * Takes a VFIO device that the VMM has opened (VFIO_GROUP_GET_DEVICE_FD, or a bound cdev). The
@@ -755,18 +974,18 @@ vferry_status vferry_device_open(const char *name, const char *path, struct vfer
  * `fd` is duplicated and stays the caller's. The duplicate is closed when the device was freed and
  * its session has ended. `name` is as in `vferry_device_open`.
  */
-vferry_status vferry_device_from_fd(const char *name, int fd, struct vferry_device **device);
+vferry_status vferry_device_from_fd(const char *name, int fd, vferry_device **device);
 
 /**
  * Frees a device and sets the variable to NULL. Does nothing where it, or `device`, is NULL. A
  * session that has the device keeps what it needs.
  */
-void vferry_device_free(struct vferry_device **device);
+void vferry_device_free(vferry_device **device);
 
 /**
  * Whether to save in PRE_COPY while the guest runs, where the device can (source). On by default.
  */
-vferry_status vferry_device_set_precopy(struct vferry_device *device, bool precopy);
+vferry_status vferry_device_set_precopy(vferry_device *device, bool precopy);
 
 /**
  * What to do when the device is reset while its state is saved: a `vferry_on_reset` (source).
@@ -775,7 +994,7 @@ vferry_status vferry_device_set_precopy(struct vferry_device *device, bool preco
  * restarted in one session, and what to do after that, VFERRY_ON_RESET_ABORT or
  * VFERRY_ON_RESET_STOP_COPY.
  */
-vferry_status vferry_device_set_on_reset(struct vferry_device *device,
+vferry_status vferry_device_set_on_reset(vferry_device *device,
                                          uint32_t on_reset,
                                          uint32_t attempts,
                                          uint32_t fallback);
@@ -784,7 +1003,7 @@ vferry_status vferry_device_set_on_reset(struct vferry_device *device,
  * The device's weight when the devices of its session share the link, 1 or more (source). By default
  * 1.
  */
-vferry_status vferry_device_set_weight(struct vferry_device *device,
+vferry_status vferry_device_set_weight(vferry_device *device,
                                        uint32_t weight);
 
 /**
@@ -792,7 +1011,7 @@ vferry_status vferry_device_set_weight(struct vferry_device *device,
  * VFERRY_MESSAGE_BYTES_MAX (source). The engine does not look at them. They are copied; `bytes` may
  * be NULL if `count` is 0.
  */
-vferry_status vferry_device_set_opaque(struct vferry_device *device,
+vferry_status vferry_device_set_opaque(vferry_device *device,
                                        const uint8_t *bytes,
                                        size_t count);
 
@@ -877,7 +1096,6 @@ typedef enum vferry_want vferry_want;
 typedef uint32_t vferry_want;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
-
 
 /**
  * Makes an embedded device: the VMM makes its ioctls, when the engine wants them
@@ -967,7 +1185,6 @@ vferry_status vferry_device_set_stop_copy_length(vferry_device *device,
  */
 typedef struct vferry_listener vferry_listener;
 
-
 /**
  * Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks, `timeout_ms` at
  * most after the host's name was resolved; VFERRY_ERR_TIMEOUT then. VFERRY_NO_LIMIT: for as long as
@@ -982,23 +1199,23 @@ vferry_status vferry_connect(const char *address, int64_t timeout_ms, int *fds, 
  * Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
  * is the caller's, to be freed by `vferry_listener_free`.
  */
-vferry_status vferry_listener_new(const char *address, struct vferry_listener **listener);
+vferry_status vferry_listener_new(const char *address, vferry_listener **listener);
 
 /**
  * Frees a listener and sets the variable to NULL. Does nothing where it, or `listener`, is NULL.
  */
-void vferry_listener_free(struct vferry_listener **listener);
+void vferry_listener_free(vferry_listener **listener);
 
 /**
  * Tells the port of the listening socket.
  */
-vferry_status vferry_listener_port(const struct vferry_listener *listener, uint16_t *port);
+vferry_status vferry_listener_port(const vferry_listener *listener, uint16_t *port);
 
 /**
  * Gives the listening socket, which is readable when a source connects; for poll, epoll or an event
  * loop. It belongs to the listener: do not close it.
  */
-vferry_status vferry_listener_fd(const struct vferry_listener *listener, int *fd);
+vferry_status vferry_listener_fd(const vferry_listener *listener, int *fd);
 
 /**
  * Accepts all streams of one session, as many as its source announces. Blocks until they have
@@ -1009,7 +1226,7 @@ vferry_status vferry_listener_fd(const struct vferry_listener *listener, int *fd
  * `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
  * or closed.
  */
-vferry_status vferry_listener_accept(struct vferry_listener *listener,
+vferry_status vferry_listener_accept(vferry_listener *listener,
                                      int64_t timeout_ms,
                                      int *fds,
                                      size_t capacity,
@@ -1028,19 +1245,18 @@ vferry_status vferry_listener_accept(struct vferry_listener *listener,
  */
 typedef struct vferry_channel vferry_channel;
 
-
 /**
  * Makes a channel. On success `*channel` is the caller's, to be freed by `vferry_channel_free`, and
  * `*stream_fd` is the session's end of it, to be given to `vferry_session_source` or
  * `vferry_session_target` as one of its streams, or closed.
  */
-vferry_status vferry_channel_new(struct vferry_channel **channel, int *stream_fd);
+vferry_status vferry_channel_new(vferry_channel **channel, int *stream_fd);
 
 /**
  * Frees a channel and sets the variable to NULL. Does nothing where it, or `channel`, is NULL. A
  * session that still runs takes it for a broken stream.
  */
-void vferry_channel_free(struct vferry_channel **channel);
+void vferry_channel_free(vferry_channel **channel);
 
 /**
  * Takes up to `capacity` bytes for the peer. On success `*pulled` of them are in `buffer`, at least
@@ -1049,7 +1265,7 @@ void vferry_channel_free(struct vferry_channel **channel);
  * VFERRY_ERR_EMPTY when there are none at this moment; VFERRY_ERR_ENDED when the session has closed
  * the stream and everything was pulled: then the peer's VMM has to call `vferry_channel_close`.
  */
-vferry_status vferry_channel_pull(struct vferry_channel *channel,
+vferry_status vferry_channel_pull(vferry_channel *channel,
                                   uint8_t *buffer,
                                   size_t capacity,
                                   size_t *pulled);
@@ -1061,7 +1277,7 @@ vferry_status vferry_channel_pull(struct vferry_channel *channel,
  * VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed
  * the stream.
  */
-vferry_status vferry_channel_push(struct vferry_channel *channel,
+vferry_status vferry_channel_push(vferry_channel *channel,
                                   const uint8_t *bytes,
                                   size_t count,
                                   size_t *pushed);
@@ -1071,14 +1287,14 @@ vferry_status vferry_channel_push(struct vferry_channel *channel,
  * broke. What was not pulled yet still can be. A session that still runs takes it for a broken
  * stream.
  */
-vferry_status vferry_channel_close(struct vferry_channel *channel);
+vferry_status vferry_channel_close(vferry_channel *channel);
 
 /**
  * Gives an fd that is readable while a pull would not return VFERRY_ERR_EMPTY, and writable while a
  * push would not return VFERRY_ERR_FULL. For poll, epoll or an event loop. It belongs to the
  * channel: do not read, write or close it.
  */
-vferry_status vferry_channel_fd(const struct vferry_channel *channel, int *fd);
+vferry_status vferry_channel_fd(const vferry_channel *channel, int *fd);
 
 /* --- Sessions --------------------------------------------------------------------------------- */
 
@@ -1093,7 +1309,6 @@ vferry_status vferry_channel_fd(const struct vferry_channel *channel, int *fd);
  * calls may be made from any thread, but one thread should fetch the events.
  */
 typedef struct vferry_session vferry_session;
-
 
 /**
  * Starts to migrate devices to the target at the other end of the streams.
@@ -1111,7 +1326,7 @@ vferry_status vferry_session_source(const vferry_options *options,
                                     size_t device_count,
                                     const int *fds,
                                     size_t stream_count,
-                                    struct vferry_session **session);
+                                    vferry_session **session);
 
 /**
  * Starts to load devices from the source at the other end of the streams. As
@@ -1122,7 +1337,7 @@ vferry_status vferry_session_target(const vferry_options *options,
                                     size_t device_count,
                                     const int *fds,
                                     size_t stream_count,
-                                    struct vferry_session **session);
+                                    vferry_session **session);
 
 /**
  * Frees a session and sets the variable to NULL. Does nothing where it, or `session`, is NULL. No
@@ -1133,28 +1348,28 @@ vferry_status vferry_session_target(const vferry_options *options,
  * frames to reach the peer. Then all memory and fds are freed, except those of an operation that is
  * still blocked in a driver.
  */
-void vferry_session_free(struct vferry_session **session);
+void vferry_session_free(vferry_session **session);
 
 /**
  * Says that the vCPUs are stopped (source): the session stops the devices, sends the rest of their
  * state, and hands over. Returns at once. VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once
  * the session has ended.
  */
-vferry_status vferry_session_switchover(struct vferry_session *session);
+vferry_status vferry_session_switchover(vferry_session *session);
 
 /**
  * Cancels the migration. Returns at once, and may be called at any time. VFERRY_EVENT_FINISHED
  * follows within the cancel bound, even while an operation is blocked in a driver. After the handover
  * and after the end it changes nothing.
  */
-vferry_status vferry_session_cancel(struct vferry_session *session);
+vferry_status vferry_session_cancel(vferry_session *session);
 
 /**
  * Says that a device was reset, for example by the VMM itself for the guest's FLR (source). The
  * session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Returns at once.
  * VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
  */
-vferry_status vferry_session_device_was_reset(struct vferry_session *session,
+vferry_status vferry_session_device_was_reset(vferry_session *session,
                                               uint32_t device);
 
 /**
@@ -1166,7 +1381,7 @@ vferry_status vferry_session_device_was_reset(struct vferry_session *session,
  * the message was not taken; send it again later. No event tells when there is room. A peer's
  * embedder that leaves more than VFERRY_MESSAGES_WAITING_MAX messages unfetched ends its session.
  */
-vferry_status vferry_session_send(struct vferry_session *session,
+vferry_status vferry_session_send(vferry_session *session,
                                   const uint8_t *bytes,
                                   size_t count);
 
@@ -1174,7 +1389,7 @@ vferry_status vferry_session_send(struct vferry_session *session,
  * Gives an eventfd that is readable while an event waits; for poll, epoll or an event loop. It
  * belongs to the session: do not read, write or close it.
  */
-vferry_status vferry_session_event_fd(const struct vferry_session *session, int *fd);
+vferry_status vferry_session_event_fd(const vferry_session *session, int *fd);
 
 /**
  * Copies the payload of the event that was fetched last: a message, or a device's opaque part.
@@ -1182,7 +1397,7 @@ vferry_status vferry_session_event_fd(const struct vferry_session *session, int 
  * `*count` how many were copied. VFERRY_ERR_BUFFER_TOO_SMALL, and nothing is written, where they do
  * not fit. The payload stays until the next event is fetched.
  */
-vferry_status vferry_session_payload(const struct vferry_session *session,
+vferry_status vferry_session_payload(const vferry_session *session,
                                      uint8_t *buffer,
                                      size_t capacity,
                                      size_t *count);
@@ -1235,8 +1450,8 @@ enum vferry_event_type
      */
     VFERRY_EVENT_ESTIMATE = 5,
     /**
-     * A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
-     * `observed`, `os_error`, `state_after`, `bytes`, `text`.
+     * An epoch of a device ended: `device`, `epoch`, `phase`, `epoch_ending`, `cause`, `observed`,
+     * `os_error`, `state`, `bytes`, `text`. It says nothing about the session.
      */
     VFERRY_EVENT_COMPLETION = 6,
     /**
@@ -1249,7 +1464,7 @@ enum vferry_event_type
     VFERRY_EVENT_MESSAGE = 8,
     /**
      * The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
-     * `text`. `vferry_session_report` has all of it.
+     * `text`. `vferry_session_report` tells more.
      */
     VFERRY_EVENT_FINISHED = 9,
 };
@@ -1287,11 +1502,15 @@ typedef struct vferry_event {
      */
     uint32_t phase;
     /**
-     * A `vferry_ending`.
+     * A `vferry_ending`: how the session ended.
      */
     uint32_t ending;
     /**
-     * A `vferry_cause`: why, unless it completed.
+     * A `vferry_epoch_ending`: how the device's epoch ended.
+     */
+    uint32_t epoch_ending;
+    /**
+     * A `vferry_cause`: why, unless it was handed over.
      */
     uint32_t cause;
     /**
@@ -1303,9 +1522,9 @@ typedef struct vferry_event {
      */
     int32_t os_error;
     /**
-     * A `vferry_state`: the device's state afterwards.
+     * A `vferry_state`: the device's state, as the kernel or the VMM said last.
      */
-    int32_t state_after;
+    int32_t state;
     /**
      * VFERRY_EVENT_FLAG_ bits.
      */
@@ -1314,6 +1533,10 @@ typedef struct vferry_event {
      * The agreed version of the wire.
      */
     uint32_t wire_version;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
     /**
      * Bytes of device state read (source) or written (target) in the epoch.
      */
@@ -1348,14 +1571,13 @@ typedef struct vferry_event {
     char text[VFERRY_TEXT_BYTES];
 } vferry_event;
 
-
 /**
  * Whether an estimate says that the vCPUs can be stopped now: all initial data is loaded at the
  * target, and the downtime would be `downtime_ns_max` at most. Where too little was sent to measure
  * a rate, the second condition is that no PRE_COPY data is pending. False for events other than
  * VFERRY_EVENT_ESTIMATE, and for NULL.
  */
-bool vferry_event_is_ready(const struct vferry_event *event, uint64_t downtime_ns_max);
+bool vferry_event_is_ready(const vferry_event *event, uint64_t downtime_ns_max);
 
 /**
  * Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment,
@@ -1374,20 +1596,12 @@ vferry_status vferry_session_wait(vferry_session *session, int64_t timeout_ms, v
  * drops the events that come meanwhile: a VMM that needs them uses `vferry_session_wait`.
  *
  * VFERRY_ERR_TIMEOUT: the downtime would still be longer than `downtime_ns_max`; the VMM may stop
- * its vCPUs all the same. VFERRY_ERR_ENDED: the session ended. Where no device saves in PRE_COPY
- * no estimate comes, and there is nothing to wait for.
+ * its vCPUs all the same. VFERRY_ERR_ENDED: the session ended. VFERRY_ERR_WRONG_HOST: it is a
+ * target's. Where no device saves in PRE_COPY no estimate comes, and there is nothing to wait for.
  */
 vferry_status vferry_session_wait_ready(vferry_session *session,
                                         uint64_t downtime_ns_max,
                                         int64_t timeout_ms);
-
-/**
- * Waits for the session's end, `timeout_ms` at most, and fills the report in. It drops the events
- * that come meanwhile. VFERRY_ERR_TIMEOUT when the session has not ended by then.
- */
-vferry_status vferry_session_finish(vferry_session *session,
-                                    int64_t timeout_ms,
-                                    vferry_report *report);
 
 /* --- Reports ---------------------------------------------------------------------------------- */
 
@@ -1404,11 +1618,11 @@ typedef struct vferry_report {
      */
     uint32_t size;
     /**
-     * A `vferry_ending`: complete, unconfirmed or aborted.
+     * A `vferry_ending`.
      */
     uint32_t ending;
     /**
-     * A `vferry_cause`: why, unless it completed.
+     * A `vferry_cause`: why, unless it was handed over.
      */
     uint32_t cause;
     /**
@@ -1468,7 +1682,7 @@ typedef struct vferry_report {
      */
     uint64_t wire_bytes;
     /**
-     * The cause in a sentence for a person; empty if it completed.
+     * The cause in a sentence for a person; empty if it was handed over.
      */
     char text[VFERRY_TEXT_BYTES];
     /**
@@ -1495,13 +1709,13 @@ typedef struct vferry_device_report {
      */
     uint32_t epoch;
     /**
-     * A `vferry_ending`.
+     * A `vferry_epoch_ending`: how its last epoch ended.
      */
-    uint32_t ending;
+    uint32_t epoch_ending;
     /**
-     * A `vferry_state`: the device's state at the end.
+     * A `vferry_state`: the device's state, as the kernel or the VMM said last.
      */
-    int32_t state_after;
+    int32_t state;
     /**
      * Not 0: an operation is still blocked in the driver. A thread, its buffers and the data fd are
      * kept until it returns.
@@ -1541,19 +1755,26 @@ typedef struct vferry_device_report {
     uint64_t late_frames;
 } vferry_device_report;
 
-
 /**
  * Fills in the report of a session that has ended: as soon as VFERRY_EVENT_FINISHED can be fetched.
  * Never blocks. VFERRY_ERR_NOT_ENDED before.
  */
-vferry_status vferry_session_report(const vferry_session *session, struct vferry_report *report);
+vferry_status vferry_session_report(const vferry_session *session, vferry_report *report);
 
 /**
  * Fills in the report of one device. As `vferry_session_report` otherwise.
  */
 vferry_status vferry_session_device_report(const vferry_session *session,
                                            uint32_t device,
-                                           struct vferry_device_report *report);
+                                           vferry_device_report *report);
+
+/**
+ * Waits for the session's end, `timeout_ms` at most, and fills the report in. It drops the events
+ * that come meanwhile. VFERRY_ERR_TIMEOUT when the session has not ended by then.
+ */
+vferry_status vferry_session_finish(vferry_session *session,
+                                    int64_t timeout_ms,
+                                    vferry_report *report);
 
 /* --- Figures ---------------------------------------------------------------------------------- */
 
@@ -1665,21 +1886,20 @@ typedef struct vferry_duration_stats {
     uint64_t max_ns;
 } vferry_duration_stats;
 
-
 /**
  * Fills in the sums of one device so far. Never blocks. While the session runs they may be a tenth
  * of a second old.
  */
 vferry_status vferry_session_device_stats(const vferry_session *session,
                                           uint32_t device,
-                                          struct vferry_device_stats *stats);
+                                          vferry_device_stats *stats);
 
 /**
  * Fills in the sums of one stream so far. As `vferry_session_device_stats` otherwise.
  */
 vferry_status vferry_session_stream_stats(const vferry_session *session,
                                           uint32_t stream,
-                                          struct vferry_stream_stats *stats);
+                                          vferry_stream_stats *stats);
 
 /**
  * Fills in how long the chunks of all devices took at a `vferry_step`. As
@@ -1687,7 +1907,7 @@ vferry_status vferry_session_stream_stats(const vferry_session *session,
  */
 vferry_status vferry_session_step_stats(const vferry_session *session,
                                         uint32_t step,
-                                        struct vferry_duration_stats *stats);
+                                        vferry_duration_stats *stats);
 
 /**
  * Fills in how long the devices spent in a `vferry_phase`: one value each time that a device left
@@ -1695,7 +1915,7 @@ vferry_status vferry_session_step_stats(const vferry_session *session,
  */
 vferry_status vferry_session_phase_stats(const vferry_session *session,
                                          uint32_t phase,
-                                         struct vferry_duration_stats *stats);
+                                         vferry_duration_stats *stats);
 
 /* --- Log -------------------------------------------------------------------------------------- */
 
@@ -1758,7 +1978,6 @@ typedef struct vferry_log_line {
     char text[VFERRY_TEXT_BYTES];
 } vferry_log_line;
 
-
 /**
  * Starts to collect the log lines of all sessions of this process, up to `level` (a
  * `vferry_log_level`). The newest `lines_max` (1 to 65536) that were not fetched are kept. Without
@@ -1772,7 +1991,7 @@ vferry_status vferry_log_start(uint32_t level, size_t lines_max);
 /**
  * Fetches the oldest log line. Never blocks. VFERRY_ERR_EMPTY when none waits.
  */
-vferry_status vferry_log_next(struct vferry_log_line *line);
+vferry_status vferry_log_next(vferry_log_line *line);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1,8 +1,9 @@
 //! The results of a session that has ended.
 
 use std::ffi::c_char;
+use std::sync::atomic::Ordering;
 
-use vfio_ferry::session::Report;
+use vfio_ferry::session::{Report, SessionEvent};
 
 use crate::event::Why;
 use crate::failure::{Failure, guarded};
@@ -13,6 +14,7 @@ use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
 use crate::status::vferry_status::{self, *};
 use crate::values::{VFERRY_TEXT_BYTES, state_number};
+use crate::wait::Deadline;
 
 /// A session that has ended. Set `size` to sizeof(vferry_report) before the call.
 ///
@@ -119,7 +121,7 @@ unsafe impl Sized32 for vferry_device_report {
 const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
 const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
 
-pub(crate) fn whole(report: &AnyReport) -> vferry_report {
+fn whole(report: &AnyReport) -> vferry_report {
     match report {
         AnyReport::Source(source) => filled(report, source),
         AnyReport::Target(target) => filled(report, target),
@@ -225,6 +227,36 @@ pub unsafe extern "C" fn vferry_session_device_report(
         let found = one(raw::inner(session)?.report()?, device);
         let message = || Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, format!("no device {device}"));
         place.write(found.ok_or_else(message)?);
+        Ok(())
+    })
+}
+
+/// Waits for the session's end, `timeout_ms` at most, and fills the report in. It drops the events
+/// that come meanwhile. VFERRY_ERR_TIMEOUT when the session has not ended by then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_finish(
+    session: Option<&mut vferry_session>,
+    timeout_ms: i64,
+    report: *mut vferry_report,
+) -> vferry_status {
+    guarded(|| {
+        // SAFETY: the caller's struct, as the header asks.
+        let place = unsafe { raw::struct_out(report) }?;
+        let session = raw::inner(session)?;
+        let deadline = Deadline::after(timeout_ms)?;
+        while !session.is_over() {
+            let left = deadline.left();
+            match session.session.wait_event(left) {
+                Some(SessionEvent::Finished) => session.over.store(true, Ordering::Release),
+                Some(_) => {}
+                None if left.is_none() => break,
+                None if left.is_some_and(|left| left.is_zero()) => {
+                    return Err(Failure::not_now(VFERRY_ERR_TIMEOUT));
+                }
+                None => {}
+            }
+        }
+        place.write(whole(session.report()?));
         Ok(())
     })
 }

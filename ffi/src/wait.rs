@@ -9,7 +9,6 @@ use vfio_ferry::session::{Readiness, SessionEvent};
 use crate::event::{cross, vferry_event};
 use crate::failure::{Failure, guarded};
 use crate::raw;
-use crate::report::{vferry_report, whole};
 use crate::session::{SessionInner, vferry_session};
 use crate::status::vferry_status::{self, *};
 use crate::values::VFERRY_NO_LIMIT;
@@ -29,14 +28,14 @@ pub(crate) fn timeout(milliseconds: i64) -> Result<Option<Duration>, Failure> {
 
 /// When a wait that begins now is over.
 #[derive(Debug, Clone, Copy)]
-struct Deadline(Option<Instant>);
+pub(crate) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    fn after(milliseconds: i64) -> Result<Deadline, Failure> {
+    pub(crate) fn after(milliseconds: i64) -> Result<Deadline, Failure> {
         Ok(Deadline(timeout(milliseconds)?.map(|timeout| Instant::now() + timeout)))
     }
 
-    fn left(self) -> Option<Duration> {
+    pub(crate) fn left(self) -> Option<Duration> {
         self.0.map(|until| until.saturating_duration_since(Instant::now()))
     }
 }
@@ -126,36 +125,6 @@ pub extern "C" fn vferry_session_wait_ready(
                 Err(Failure::not_now(VFERRY_ERR_ENDED))
             }
         }
-    })
-}
-
-/// Waits for the session's end, `timeout_ms` at most, and fills the report in. It drops the events
-/// that come meanwhile. VFERRY_ERR_TIMEOUT when the session has not ended by then.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vferry_session_finish(
-    session: Option<&mut vferry_session>,
-    timeout_ms: i64,
-    report: *mut vferry_report,
-) -> vferry_status {
-    guarded(|| {
-        // SAFETY: the caller's struct, as the header asks.
-        let place = unsafe { raw::struct_out(report) }?;
-        let session = raw::inner(session)?;
-        let deadline = Deadline::after(timeout_ms)?;
-        while !session.is_over() {
-            let left = deadline.left();
-            match session.session.wait_event(left) {
-                Some(SessionEvent::Finished) => session.over.store(true, Ordering::Release),
-                Some(_) => {}
-                None if left.is_none() => break,
-                None if left.is_some_and(|left| left.is_zero()) => {
-                    return Err(Failure::not_now(VFERRY_ERR_TIMEOUT));
-                }
-                None => {}
-            }
-        }
-        place.write(whole(session.report()?));
-        Ok(())
     })
 }
 
