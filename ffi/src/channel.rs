@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
-use vfio_ferry::session::{Channel, Moved};
+use vfio_ferry::{Channel, Moved};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use vfio_ferry::session::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use vfio_ferry::session::{
+use vfio_ferry::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use vfio_ferry::{
     DeviceOptions, EmbeddedDevice, Fallback, Host, MigrationDevice, OnReset, VfioDevice,
 };
 

@@ -4,9 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-use vfio_ferry::session::{
-    Answer, DeviceState, EmbeddedConfig, EmbeddedDevice, PrecopyInfo, Wanted,
-};
+use vfio_ferry::{Answer, DeviceState, EmbeddedConfig, EmbeddedDevice, PrecopyInfo, Wanted};
 
 use crate::device::{DeviceInner, Kind, name, vferry_device};
 use crate::failure::{Failure, guarded};

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::session::{Completion, Estimate, Fault, Notice, SessionEvent, is_ready};
+use vfio_ferry::{Completion, Estimate, Fault, Notice, is_ready};
 
 use crate::failure::guarded_or;
 use crate::hosts::AnyReport;
@@ -12,7 +12,6 @@ use crate::outcome::{
     cause_number, ending_number, epoch_ending_number, observed_number, phase_number,
 };
 use crate::raw::{self, Sized32};
-use crate::session::SessionInner;
 use crate::values::{VFERRY_DEVICE_NONE, VFERRY_TEXT_BYTES, VFERRY_VALUE_UNKNOWN, state_number};
 
 /// In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
@@ -172,16 +171,9 @@ impl Why {
     }
 }
 
-/// An event as it crosses, with its payload. None for a notice that this ABI has no type for.
-pub(crate) fn cross(session: &SessionInner, event: SessionEvent) -> Option<(vferry_event, Bytes)> {
+/// A notice as it crosses, with its payload. None for one that this ABI has no type for.
+pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
     use vferry_event_type::*;
-    let notice = match event {
-        SessionEvent::Notice(notice) => notice,
-        SessionEvent::Finished => {
-            return Some((finished(session.report().ok()?), Bytes::new()));
-        }
-        _ => return None,
-    };
     let mut payload = Bytes::new();
     let mut event = match notice {
         Notice::Connected { version, chunk_bytes } => vferry_event {
@@ -246,7 +238,7 @@ fn completed(completion: &Completion) -> vferry_event {
     event
 }
 
-fn finished(report: &AnyReport) -> vferry_event {
+pub(crate) fn finished(report: &AnyReport) -> vferry_event {
     let mut event = vferry_event {
         ending: ending_number(report),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use vfio_ferry::session::{Error, OpenError, UsageError};
+use vfio_ferry::{Error, OpenError, UsageError};
 
 use crate::status::vferry_status::{self, *};
 

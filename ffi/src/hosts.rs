@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::session::{
+use vfio_ferry::{
     Fault, Metrics, SessionEvent, SourceReport, SourceSession, TargetReport, TargetSession,
     UsageError,
 };

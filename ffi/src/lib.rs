@@ -1,6 +1,6 @@
 //! The C ABI of vfio-ferry: `include/vfio_ferry.h` is generated from these files, doc comments
 //! included, so what stands here is written for a C programmer. It is made of the engine's public
-//! API (`vfio_ferry::session`) and adds nothing to it.
+//! API (`vfio_ferry`) and adds nothing to it.
 //!
 //! | module | |
 //! |---|---|
@@ -37,6 +37,8 @@ mod session;
 mod stats;
 mod status;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod values;
 mod version;
 mod wait;

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vfio_ferry::session::{Backend, BackendChoice, Options, Policy};
+use vfio_ferry::{Backend, BackendChoice, Options, Policy};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};

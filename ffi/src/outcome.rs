@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use vfio_ferry::session::{Cause, EpochEnding, Observation, Phase, SourceEnding, TargetEnding};
+use vfio_ferry::{Cause, EpochEnding, Observation, Phase, SourceEnding, TargetEnding};
 
 use crate::failure::Failure;
 use crate::hosts::AnyReport;
@@ -258,7 +258,7 @@ pub extern "C" fn vferry_observed_text(observed: u32) -> *const c_char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vfio_ferry::session::Fault;
+    use vfio_ferry::Fault;
 
     fn says(names: &[&CStr], number: u32, name: &str) {
         assert_eq!(names[number as usize].to_str(), Ok(name));

@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::sync::atomic::Ordering;
 
-use vfio_ferry::session::{Report, SessionEvent};
+use vfio_ferry::{Report, SessionEvent};
 
 use crate::event::Why;
 use crate::failure::{Failure, guarded};
@@ -121,7 +121,7 @@ unsafe impl Sized32 for vferry_device_report {
 const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
 const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
 
-fn whole(report: &AnyReport) -> vferry_report {
+pub(crate) fn whole(report: &AnyReport) -> vferry_report {
     match report {
         AnyReport::Source(source) => filled(report, source),
         AnyReport::Target(target) => filled(report, target),
@@ -157,7 +157,7 @@ fn filled<E, D>(any: &AnyReport, report: &Report<E, D>) -> vferry_report {
     found
 }
 
-fn one(report: &AnyReport, device: u32) -> Option<vferry_device_report> {
+pub(crate) fn one(report: &AnyReport, device: u32) -> Option<vferry_device_report> {
     let index = device as usize;
     let mut found = vferry_device_report {
         size: 0,

@@ -10,8 +10,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use vfio_ferry::session::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
-use vfio_ferry::session::{
+use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
+use vfio_ferry::{
     DeviceId, Host, SourceDevice, SourceSession, TargetDevice, TargetSession, UsageError,
 };
 
@@ -74,7 +74,7 @@ impl SessionInner {
 
 /// The arguments that both hosts' sessions have.
 struct Parts<'a> {
-    options: vfio_ferry::session::Options,
+    options: vfio_ferry::Options,
     devices: Vec<&'a DeviceInner>,
     uses: Vec<Use>,
     /// Duplicates of the caller's fds: if no session is made, the caller still has its own.

@@ -1,6 +1,6 @@
 //! The figures of a session, while it runs and afterwards.
 
-use vfio_ferry::session::Metrics;
+use vfio_ferry::{Metrics, Phase, Step};
 
 use crate::failure::{Failure, guarded};
 use crate::outcome;
@@ -108,17 +108,8 @@ pub unsafe extern "C" fn vferry_session_device_stats(
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
-        let metrics = metrics(session)?;
-        let found = metrics.devices.get(device as usize).ok_or_else(|| none("device", device))?;
-        place.write(vferry_device_stats {
-            size: 0,
-            device,
-            state_bytes: found.state_bytes,
-            wire_bytes: found.wire_bytes,
-            device_ns: found.device_ns,
-            worker_ns: found.worker_ns,
-            link_ns: found.link_ns,
-        });
+        let found = device_stats(&metrics(session)?, device);
+        place.write(found.ok_or_else(|| none("device", device))?);
         Ok(())
     })
 }
@@ -133,17 +124,8 @@ pub unsafe extern "C" fn vferry_session_stream_stats(
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
-        let metrics = metrics(session)?;
-        let found = metrics.streams.get(stream as usize).ok_or_else(|| none("stream", stream))?;
-        place.write(vferry_stream_stats {
-            size: 0,
-            stream,
-            sent_bytes: found.sent_bytes,
-            received_bytes: found.received_bytes,
-            sent_frames: found.sent_frames,
-            received_frames: found.received_frames,
-            send_ns: found.send_ns,
-        });
+        let found = stream_stats(&metrics(session)?, stream);
+        place.write(found.ok_or_else(|| none("stream", stream))?);
         Ok(())
     })
 }
@@ -160,10 +142,7 @@ pub unsafe extern "C" fn vferry_session_step_stats(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
         let metrics = metrics(session)?;
-        let found = metrics.step(values::step(step)?);
-        place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
-            found.value_at_quantile(quantile)
-        }));
+        place.write(step_stats(&metrics, values::step(step)?));
         Ok(())
     })
 }
@@ -180,30 +159,62 @@ pub unsafe extern "C" fn vferry_session_phase_stats(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
         let metrics = metrics(session)?;
-        let found = metrics.phase(outcome::phase(phase)?);
-        place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
-            found.value_at_quantile(quantile)
-        }));
+        place.write(phase_stats(&metrics, outcome::phase(phase)?));
         Ok(())
     })
 }
 
-fn durations(
-    count: u64,
-    (min_ns, max_ns, mean_ns): (u64, u64, f64),
-    at: impl Fn(f64) -> u64,
-) -> vferry_duration_stats {
-    let seen = |ns: u64| if count == 0 { 0 } else { ns };
-    vferry_duration_stats {
+pub(crate) fn device_stats(metrics: &Metrics, device: u32) -> Option<vferry_device_stats> {
+    let found = metrics.devices.get(device as usize)?;
+    Some(vferry_device_stats {
         size: 0,
-        reserved: 0,
-        count,
-        min_ns: seen(min_ns),
-        mean_ns: seen(mean_ns as u64),
-        p50_ns: seen(at(0.5)),
-        p99_ns: seen(at(0.99)),
-        max_ns: seen(max_ns),
-    }
+        device,
+        state_bytes: found.state_bytes,
+        wire_bytes: found.wire_bytes,
+        device_ns: found.device_ns,
+        worker_ns: found.worker_ns,
+        link_ns: found.link_ns,
+    })
+}
+
+pub(crate) fn stream_stats(metrics: &Metrics, stream: u32) -> Option<vferry_stream_stats> {
+    let found = metrics.streams.get(stream as usize)?;
+    Some(vferry_stream_stats {
+        size: 0,
+        stream,
+        sent_bytes: found.sent_bytes,
+        received_bytes: found.received_bytes,
+        sent_frames: found.sent_frames,
+        received_frames: found.received_frames,
+        send_ns: found.send_ns,
+    })
+}
+
+/// The type of a histogram is not this crate's to name.
+macro_rules! durations {
+    ($found:expr) => {{
+        let found = $found;
+        // An empty one has a smallest value that nobody measured.
+        let min_ns = if found.is_empty() { 0 } else { found.min() };
+        vferry_duration_stats {
+            size: 0,
+            reserved: 0,
+            count: found.len(),
+            min_ns,
+            mean_ns: found.mean() as u64,
+            p50_ns: found.value_at_quantile(0.5),
+            p99_ns: found.value_at_quantile(0.99),
+            max_ns: found.max(),
+        }
+    }};
+}
+
+pub(crate) fn step_stats(metrics: &Metrics, step: Step) -> vferry_duration_stats {
+    durations!(metrics.step(step))
+}
+
+pub(crate) fn phase_stats(metrics: &Metrics, phase: Phase) -> vferry_duration_stats {
+    durations!(metrics.phase(phase))
 }
 
 fn none(what: &str, number: u32) -> Failure {

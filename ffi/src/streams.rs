@@ -5,8 +5,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
-use vfio_ferry::session;
-use vfio_ferry::session::limits::STREAMS_MAX;
+use vfio_ferry::limits::STREAMS_MAX;
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
@@ -54,7 +53,7 @@ pub unsafe extern "C" fn vferry_connect(
         // SAFETY: the caller's array of this count, as the header asks.
         let room = unsafe { raw::room(fds, count, "fds") }?;
         let timeout = timeout(timeout_ms)?;
-        give(session::connect_within(address, count, timeout)?, room);
+        give(vfio_ferry::connect_within(address, count, timeout)?, room);
         Ok(())
     })
 }
@@ -147,7 +146,7 @@ pub unsafe extern "C" fn vferry_listener_accept(
         }
         // SAFETY: the caller's array of this capacity, as the header asks.
         let room = unsafe { raw::room(fds, capacity.min(STREAMS_MAX), "fds") }?;
-        let streams = session::accept(listener, timeout.unwrap_or(FOREVER))?;
+        let streams = vfio_ferry::accept(listener, timeout.unwrap_or(FOREVER))?;
         let found = streams.len();
         if found > room.len() {
             let message = format!("the source has {found} streams; there is room for {capacity}");

@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use vfio_ferry::session::{DeviceState, Host, Step, limits};
+use vfio_ferry::{DeviceState, Host, Step, limits};
 
 use crate::failure::Failure;
 use crate::status::vferry_status::VFERRY_ERR_RANGE;

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use vfio_ferry::session::{WIRE_VERSION_MAX, WIRE_VERSION_MIN};
+use vfio_ferry::{WIRE_VERSION_MAX, WIRE_VERSION_MIN};
 
 use crate::failure::{guarded_or, last};
 use crate::raw;

@@ -4,9 +4,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use vfio_ferry::session::{Readiness, SessionEvent};
+use bytes::Bytes;
+use vfio_ferry::{Readiness, SessionEvent};
 
-use crate::event::{cross, vferry_event};
+use crate::event::{cross, finished, vferry_event};
 use crate::failure::{Failure, guarded};
 use crate::raw;
 use crate::session::{SessionInner, vferry_session};
@@ -44,17 +45,22 @@ impl Deadline {
 fn fetch(
     session: &SessionInner,
     mut next: impl FnMut() -> Option<SessionEvent>,
-) -> Option<vferry_event> {
-    loop {
-        let event = next()?;
-        if event == SessionEvent::Finished {
-            session.over.store(true, Ordering::Release);
-        }
-        if let Some((event, payload)) = cross(session, event) {
+) -> Result<Option<vferry_event>, Failure> {
+    while let Some(event) = next() {
+        let crossed = match event {
+            SessionEvent::Notice(notice) => cross(notice),
+            SessionEvent::Finished => {
+                session.over.store(true, Ordering::Release);
+                Some((finished(session.report()?), Bytes::new()))
+            }
+            _ => None,
+        };
+        if let Some((event, payload)) = crossed {
             session.keep(payload);
-            return Some(event);
+            return Ok(Some(event));
         }
     }
+    Ok(None)
 }
 
 /// Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment,
@@ -68,7 +74,7 @@ pub unsafe extern "C" fn vferry_session_poll(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(event) }?;
         let session = raw::inner(session)?;
-        match fetch(session, || session.session.poll_event()) {
+        match fetch(session, || session.session.poll_event())? {
             Some(event) => place.write(event),
             None if session.is_over() => return Err(Failure::not_now(VFERRY_ERR_ENDED)),
             None => return Err(Failure::not_now(VFERRY_ERR_EMPTY)),
@@ -90,7 +96,7 @@ pub unsafe extern "C" fn vferry_session_wait(
         let place = unsafe { raw::struct_out(event) }?;
         let session = raw::inner(session)?;
         let deadline = Deadline::after(timeout_ms)?;
-        match fetch(session, || session.session.wait_event(deadline.left())) {
+        match fetch(session, || session.session.wait_event(deadline.left()))? {
             Some(event) => place.write(event),
             None if session.is_over() || deadline.0.is_none() => {
                 return Err(Failure::not_now(VFERRY_ERR_ENDED));
