@@ -544,7 +544,8 @@ enum vferry_ending
      */
     VFERRY_ENDING_HANDED_OVER = 1,
     /**
-     * Source: every device is where the session found it. Resume the vCPUs.
+     * Source: every device is where the session found it. Resume the vCPUs. An embedded device
+     * counts as returned: its VMM brings it to RUNNING first.
      */
     VFERRY_ENDING_RETURNED = 2,
     /**

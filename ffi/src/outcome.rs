@@ -40,7 +40,8 @@ pub enum vferry_ending {
     VFERRY_ENDING_NONE = 0,
     /// Source: the target runs the devices. Destroy the VM here.
     VFERRY_ENDING_HANDED_OVER = 1,
-    /// Source: every device is where the session found it. Resume the vCPUs.
+    /// Source: every device is where the session found it. Resume the vCPUs. An embedded device
+    /// counts as returned: its VMM brings it to RUNNING first.
     VFERRY_ENDING_RETURNED = 2,
     /// Source: some device is not where the session found it, or nobody knows. The devices' reports
     /// tell which: bring it to RUNNING or reset it before the vCPUs are resumed.
