@@ -188,10 +188,10 @@ static void an_answer_is_not_lost_to_a_reset(void)
     vferry_report report;
     start(&pair, 0);
     MUST(vferry_session_switchover(pair.source.session));
+    wants(&pair.target, VFERRY_WANT_RESUMING);
     wants(&pair.source, VFERRY_WANT_STOP_COPY);
     MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_STOP_COPY, data_fd(10000), 0));
     MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_RUNNING, -1, 0));
-    wants(&pair.target, VFERRY_WANT_RESUMING);
     MUST(vferry_device_state_done(pair.target.device, VFERRY_STATE_RESUMING, data_fd(0), 0));
     report = finish(&pair.source);
     CHECK(report.ending == VFERRY_ENDING_RETURNED && report.cause == VFERRY_CAUSE_DEVICE_RESET);
