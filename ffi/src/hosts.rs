@@ -4,13 +4,13 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::session::{
+use vfio_ferry::{
     Fault, Metrics, SessionEvent, SourceReport, SourceSession, TargetReport, TargetSession,
     UsageError,
 };
 
 use crate::failure::Failure;
-use crate::status::vferry_status::VFERRY_WRONG_HOST;
+use crate::status::vferry_status::VFERRY_ERR_WRONG_HOST;
 
 #[derive(Debug)]
 pub(crate) enum AnySession {
@@ -40,7 +40,7 @@ impl AnySession {
         match self {
             AnySession::Source(session) => Ok(session),
             AnySession::Target(_) => {
-                Err(Failure::new(VFERRY_WRONG_HOST, "the call is for the source host's session"))
+                Err(Failure::new(VFERRY_ERR_WRONG_HOST, "the call belongs to the source's session"))
             }
         }
     }
@@ -86,7 +86,7 @@ impl AnySession {
 }
 
 impl AnyReport {
-    /// Why it ended so, unless all went well.
+    /// Why, unless it was handed over.
     pub(crate) fn fault(&self) -> Option<&Fault> {
         match self {
             AnyReport::Source(report) => report.ending.fault(),

@@ -37,12 +37,12 @@ pub use crate::drive::{Report, SessionEvent, SourceReport, TargetReport, Timelin
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
 pub use channel::{Channel, Moved};
-pub use embedded::{EmbeddedConfig, EmbeddedDevice, Wanted};
+pub use embedded::{Answer, EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};
 pub use side::{ReportOf, Side, Source, Target};
-pub use tcp::{accept, connect};
+pub use tcp::{accept, connect, connect_within};
 
 /// A migration of devices away from this host. At its end it has a [`SourceReport`].
 pub type SourceSession = Session<Source>;
