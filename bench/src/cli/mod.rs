@@ -211,9 +211,9 @@ pub(crate) struct LinkArgs {
     /// Send no faster than this, all streams together (SO_MAX_PACING_RATE).
     #[arg(long, value_name = "RATE")]
     pub(crate) link: Option<Rate>,
-    /// TCP congestion control of every connection.
-    #[arg(long, value_name = "NAME", default_value = "cubic")]
-    pub(crate) congestion: String,
+    /// TCP congestion control of every connection; the host's own default if absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
 }
 
 fn runs() -> clap::builder::RangedI64ValueParser<u32> {

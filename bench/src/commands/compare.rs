@@ -25,7 +25,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         spec.data,
         many(spec.devices.into(), "device"),
         many(args.runs as usize, "round"),
-        spec.link.congestion,
+        congestion(&contenders),
         spec.link.rate.map_or_else(String::new, |rate| format!(", link {rate}")),
     );
     print!("{}", table(&contenders));
@@ -48,6 +48,12 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         })
         .collect();
     if faults.is_empty() { Ok(()) } else { Err(Failure::Migration(faults.join("; "))) }
+}
+
+/// What the connections used, by the kernel's word.
+fn congestion(contenders: &[(Contender, Runs)]) -> &str {
+    let mut names = contenders.iter().map(|(_, runs)| runs.tcp_congestion.as_str());
+    names.find(|name| !name.is_empty()).unwrap_or("no connection")
 }
 
 /// A B C D A B C D ...

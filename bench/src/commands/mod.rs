@@ -44,8 +44,10 @@ fn many(count: usize, what: &str) -> String {
 }
 
 fn link(args: &LinkArgs) -> Result<Link, Failure> {
-    net::check_congestion(&args.congestion)
-        .map_err(|error| input(&format!("--congestion {}", args.congestion), error))?;
+    if let Some(name) = &args.congestion {
+        net::check_congestion(name)
+            .map_err(|error| input(&format!("--congestion {name}"), error))?;
+    }
     Ok(Link { rate: args.link, congestion: args.congestion.clone() })
 }
 

@@ -26,8 +26,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Link {
     /// Most bytes per second, all connections together.
     pub(crate) rate: Option<Rate>,
-    /// The name of the congestion control.
-    pub(crate) congestion: String,
+    /// The name of the congestion control; without one the sockets keep the host's default.
+    pub(crate) congestion: Option<String>,
 }
 
 /// Opens a listening socket.
@@ -117,7 +117,9 @@ fn pace(stream: &TcpStream, link: &Link, count: u64) -> io::Result<()> {
 
 fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    sockopt::set_tcp_congestion(stream, &link.congestion)?;
+    if let Some(name) = &link.congestion {
+        sockopt::set_tcp_congestion(stream, name)?;
+    }
     Ok(())
 }
 
@@ -131,13 +133,23 @@ pub(crate) fn congestion_in_use(streams: &[TcpStream]) -> io::Result<String> {
 }
 
 /// Checks that this user may use a congestion control, before anything is started.
+///
+/// TCP_CONGESTION asks for CAP_NET_ADMIN (EPERM) unless the name is in the first of these lists,
+/// and says ENOENT unless it is in the second (`tcp_set_congestion_control`).
 pub(crate) fn check_congestion(name: &str) -> Result<(), String> {
+    let list = |which: &str| {
+        let path = format!("/proc/sys/net/ipv4/tcp_{which}_congestion_control");
+        std::fs::read_to_string(path)
+            .map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
+    };
     let probe = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
     sockopt::set_tcp_congestion(&probe, name).map_err(|error| {
-        let available =
-            std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")
-                .unwrap_or_default();
-        format!("{} (this host has: {})", io::Error::from(error), available.trim())
+        format!(
+            "{} (allowed to every user: {}; this host has: {})",
+            io::Error::from(error),
+            list("allowed"),
+            list("available")
+        )
     })
 }
 
@@ -158,7 +170,7 @@ mod tests {
     #[test]
     fn congestion_control_is_what_was_asked_for() {
         for name in ["cubic", "reno"] {
-            let link = Link { rate: None, congestion: name.to_owned() };
+            let link = Link { rate: None, congestion: Some(name.to_owned()) };
             if check_congestion(name).is_err() {
                 println!("skipped: this host has no {name}");
                 continue;
@@ -167,14 +179,21 @@ mod tests {
             let both = congestion_in_use(&[source, target]);
             assert_eq!(both.map_err(|e| e.to_string()), Ok(name.to_owned()));
         }
-        let refused = check_congestion("no_such_control");
-        assert!(refused.is_err_and(|text| text.contains("this host has")));
+    }
+
+    #[test]
+    fn without_a_name_the_hosts_own_is_kept_and_told() {
+        let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+        let default = default.unwrap_or_else(|e| panic!("{e}"));
+        let (source, target) = pair(&Link { rate: None, congestion: None });
+        let both = congestion_in_use(&[source, target]).map_err(|e| e.to_string());
+        assert_eq!(both, Ok(default.trim().to_owned()));
     }
 
     #[test]
     fn pacing_holds_the_rate() {
         let rate = 50_000_000;
-        let link = Link { rate: Some(Rate(rate)), congestion: "cubic".to_owned() };
+        let link = Link { rate: Some(Rate(rate)), congestion: None };
         let (mut source, mut target) = pair(&link);
         let bytes = 10_000_000usize;
         let reader = thread::spawn(move || {

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -19,11 +22,36 @@ pub(crate) struct Ended {
 
 /// Runs it with arguments, which are separated by spaces.
 pub(crate) fn ferry_bench(line: &str) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_ferry-bench"))
-        .args(line.split_whitespace())
-        .stdin(Stdio::null())
-        .output()
+    run(Command::new(env!("CARGO_BIN_EXE_ferry-bench")).args(line.split_whitespace()))
+}
+
+/// A user without any privilege.
+const NOBODY: u32 = 65534;
+
+/// Runs it as a user without privileges: as whoever runs the test, or as nobody if that is root.
+pub(crate) fn ferry_bench_of_a_user(line: &str) -> Ended {
+    if !rustix::process::geteuid().is_root() {
+        return ferry_bench(line);
+    }
+    // Where the build put the program, nobody else need be able to reach it.
+    let folder = scratch();
+    let program = folder.path().join("ferry-bench");
+    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755));
+    std::fs::copy(env!("CARGO_BIN_EXE_ferry-bench"), &program)
+        .and_then(|_| open(folder.path()).and_then(|()| open(&program)))
         .unwrap_or_else(|error| panic!("{error}"));
+    run(Command::new(program).args(line.split_whitespace()).uid(NOBODY).gid(NOBODY))
+}
+
+/// The names in one of the host's `tcp_..._congestion_control`.
+pub(crate) fn host_congestion(which: &str) -> Vec<String> {
+    let path = format!("/proc/sys/net/ipv4/tcp_{which}congestion_control");
+    let names = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
+fn run(command: &mut Command) -> Ended {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{error}"));
     Ended {
         status: output.status.code(),
         output: String::from_utf8_lossy(&output.stdout).into_owned(),
