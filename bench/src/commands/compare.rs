@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use super::{Failure, check_data, input, link, many};
-use crate::cli::{CompareArgs, OnResetChoice, Rate, Size};
-use crate::contender::Contender;
+use crate::cli::CompareArgs;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::json::{CompareReport, JsonFile};
 use crate::report::progress::Progress;
 use crate::report::run::{Run, Runs, per_second};
 use crate::report::table::{Table, duration};
+use crate::spec::{Contender, OnResetChoice, Rate, Size};
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {

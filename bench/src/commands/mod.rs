@@ -5,9 +5,10 @@ pub(crate) mod downtime;
 pub(crate) mod real;
 mod rounds;
 
-use crate::cli::{DataKind, LinkArgs};
+use crate::cli::LinkArgs;
 use crate::data::Content;
-use crate::net::{self, Link};
+use crate::net;
+use crate::spec::{DataKind, Link};
 
 /// Why the program does not end with status 0. The text is one line.
 #[derive(Debug, thiserror::Error)]

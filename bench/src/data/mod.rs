@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::cli::DataKind;
+use crate::spec::DataKind;
 
 /// The unit of content, and of a stamp.
 pub(crate) const PAGE_BYTES: usize = 4096;

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::cpu;
 use super::throttle::Throttle;
 use super::{DeviceConfig, PIECE_BYTES, PIPE_BYTES, Passed};
-use crate::process::usage;
 
 /// One resuming session.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Loading {
         thread::Builder::new().name("device-load".into()).spawn(move || {
             // An error of a pipe's read end is a bug of this file; the digest will be missing.
             let _ = thread_shared.drain(read_end, throttle);
-            usage::count_device_thread();
+            cpu::count_thread();
             thread_shared.lock().ended = true;
             thread_shared.changed.notify_all();
         })?;
@@ -163,7 +163,7 @@ impl Shared {
             let mut flow = self.lock();
             flow.bytes = bytes;
             if let Some(asked) = asked {
-                usage::count_device_thread();
+                cpu::count_thread();
                 flow.digest = Some(hash.digest128());
                 flow.answered = asked;
                 self.changed.notify_all();

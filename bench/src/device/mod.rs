@@ -14,12 +14,14 @@
 //! A pipe cannot say ENODEV or ENOMSG: [`MigrationDevice::observe`] puts them in.
 
 mod arcs;
+mod cpu;
 mod loading;
 mod reset;
 mod saving;
 mod throttle;
 mod watch;
 
+pub(crate) use cpu::used_ns as cpu_used_ns;
 pub(crate) use reset::ResetPlan;
 pub(crate) use watch::{Watch, Watched};
 
@@ -30,10 +32,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cli::Rate;
+use crate::clock::monotonic_ns;
 use crate::data::{Content, Origin};
 use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
-use crate::process::usage::monotonic_ns;
+use crate::spec::Rate;
 use loading::Loading;
 use saving::Saving;
 

@@ -1,6 +1,6 @@
 //! When a test device resets itself.
 
-use crate::cli::ResetAt;
+use crate::spec::ResetAt;
 
 /// A reset that is to come, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,12 +22,12 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::cpu;
 use super::reset::Moment;
 use super::throttle::Throttle;
 use super::{DeviceConfig, PIECE_BYTES, PIPE_BYTES, Passed};
 use crate::data::{Origin, PAGE_BYTES};
 use crate::engine::PrecopyInfo;
-use crate::process::usage;
 
 /// One saving session.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Saving {
         thread::Builder::new().name("device-save".into()).spawn(move || {
             // EPIPE: the reader is gone, and with it whoever would want to know.
             let _ = session.feed(&config, origin, &write_end);
-            usage::count_device_thread();
+            cpu::count_thread();
         })?;
         Ok((saving, read_end))
     }
@@ -134,7 +134,7 @@ impl Saving {
                 return Some(flow.released);
             }
             if flow.last {
-                usage::count_device_thread();
+                cpu::count_thread();
                 flow.digest = Some(hash.digest128());
                 self.changed.notify_all();
                 return None;

@@ -1,8 +1,8 @@
 //! The double keeps what a real device does: data, ends, resets, and who hears of them.
 
 use super::*;
-use crate::cli::{DataKind, ResetAt, Size};
 use crate::engine::DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
+use crate::spec::{DataKind, ResetAt, Size};
 
 const STATE_BYTES: u64 = 3_000_001;
 

@@ -14,21 +14,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt;
-use serde::{Deserialize, Serialize};
 
-use crate::cli::Rate;
+use crate::spec::Link;
 
 /// How long `connect` waits for a listener that is not there yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// What every connection of a run gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Link {
-    /// Most bytes per second, all connections together.
-    pub(crate) rate: Option<Rate>,
-    /// The name of the congestion control; without one the sockets keep the host's default.
-    pub(crate) congestion: Option<String>,
-}
 
 /// Opens a listening socket.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -158,6 +148,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+    use crate::spec::Rate;
 
     fn pair(link: &Link) -> (TcpStream, TcpStream) {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap_or_else(|e| panic!("{e}"));

@@ -9,11 +9,13 @@ use std::thread;
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
 use super::pulse::with_pulse;
 use super::usage;
-use crate::contender::Side;
+use crate::carriers;
+use crate::clock;
 use crate::data::Content;
-use crate::device::{DeviceConfig, ResetPlan, TestDevice, Watch, Watched};
+use crate::device::{self, DeviceConfig, ResetPlan, TestDevice, Watch, Watched};
 use crate::engine::{EngineOptions, Inputs, MigrationDevice};
 use crate::net;
+use crate::spec::Side;
 
 /// Reads a task, does it, and reports. An error is the parent's having gone.
 pub(crate) fn run() -> io::Result<()> {
@@ -63,7 +65,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             watch: Arc::default(),
         })
         .collect();
-    let cpu_before = usage::process_cpu_ns();
+    let cpu_before = clock::process_cpu_ns();
     let streams = match connect {
         Some(address) => net::connect(&[address], spec.streams, &spec.link)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,
@@ -84,7 +86,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             let _ = tell(&Event::Progress(bytes));
         }
     };
-    let outcome = with_pulse(tell_progress, || spec.contender.run(side, inputs))?;
+    let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs))?;
     Ok(SideReport {
         devices: benches.iter().map(Bench::report).collect(),
         fault: outcome.fault,
@@ -99,8 +101,8 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         wire_bytes: outcome.wire_bytes,
         backend: outcome.backend.to_owned(),
         tcp_congestion,
-        cpu_ns: usage::process_cpu_ns() - cpu_before,
-        device_cpu_ns: usage::device_cpu_ns(),
+        cpu_ns: clock::process_cpu_ns() - cpu_before,
+        device_cpu_ns: device::cpu_used_ns(),
         peak_rss_bytes: usage::peak_rss_bytes(),
     })
 }

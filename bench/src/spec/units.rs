@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Size(pub(crate) u64);
+pub struct Size(pub u64);
 
 /// A number of bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Rate(pub(crate) u64);
+pub struct Rate(pub u64);
 
 /// Why a size or a rate was refused. The text is the rest of a sentence about the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnitError {
+pub enum UnitError {
     /// There is no number where one was expected.
     #[error("expected a number such as {example}")]
     NoNumber {
