@@ -1,29 +1,25 @@
-//! The target's side of a session: a thread that empties the pipe and hashes what comes out.
+//! The target's side of a session: what is written to a data fd is taken out of it and hashed.
 //!
-//! Leaving RESUMING must know that everything written has arrived, while the writer may still hold
-//! the fd: an eventfd asks the thread to empty the pipe to the last byte and to say what it has.
+//! A pipe is emptied by a thread, a file on the spot after each write. Leaving RESUMING must know
+//! that everything written has arrived, while the writer may still hold the fd: an eventfd asks the
+//! thread to empty the pipe to the last byte and to say what it has.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use xxhash_rust::xxh3::Xxh3;
 
-use super::cpu;
-use super::throttle::Throttle;
-use super::{DeviceConfig, PIECE_BYTES, PIPE_BYTES, Passed};
+use super::plan::{Conduit, Plan};
+use super::stream::{Drain, memory_file, pipe};
+use super::{Passed, cpu};
 
 /// One resuming session.
 #[derive(Debug)]
 pub(super) struct Loading {
-    state_bytes: u64,
-    /// Bytes that the writer has reported.
-    observed: AtomicU64,
+    expects_bytes: u64,
     shared: Arc<Shared>,
 }
 
@@ -40,52 +36,78 @@ struct Flow {
     answered: u32,
     stop: bool,
     ended: bool,
+    /// Bytes that were written, by the writer's report.
+    observed: u64,
+    /// Bytes that were taken out.
     bytes: u64,
+    kept: Option<Vec<u8>>,
     digest: Option<u128>,
+    /// What empties a file; a pipe's is its thread's.
+    file: Option<Drain>,
 }
 
 impl Loading {
-    /// Opens the pipe and starts the thread. Returns the resume fd, too.
-    pub(super) fn start(config: &DeviceConfig) -> io::Result<(Loading, OwnedFd)> {
-        let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Best effort, as on the source.
-        let _ = fcntl_setpipe_size(&write_end, PIPE_BYTES);
-        rustix::io::ioctl_fionbio(&read_end, true)?;
+    /// Opens the resume fd, and has it emptied.
+    pub(super) fn start(plan: &Plan) -> io::Result<(Loading, OwnedFd)> {
+        let flow = Flow { kept: plan.keeps.then(Vec::new), ..Flow::default() };
         let shared = Arc::new(Shared {
             wake: eventfd(0, EventfdFlags::CLOEXEC)?,
-            flow: Mutex::default(),
+            flow: Mutex::new(flow),
             changed: Condvar::new(),
         });
-        let thread_shared = Arc::clone(&shared);
-        let throttle = Throttle::new(config.device_rate);
-        thread::Builder::new().name("device-load".into()).spawn(move || {
-            // An error of a pipe's read end is a bug of this file; the digest will be missing.
-            let _ = thread_shared.drain(read_end, throttle);
-            cpu::count_thread();
-            thread_shared.lock().ended = true;
-            thread_shared.changed.notify_all();
-        })?;
-        let state_bytes = config.state_bytes;
-        Ok((Loading { state_bytes, observed: AtomicU64::new(0), shared }, write_end))
+        let loading = Loading { expects_bytes: plan.expects_bytes, shared: Arc::clone(&shared) };
+        let resume_fd = match plan.conduit {
+            Conduit::Pipe => {
+                let (read_end, write_end) = pipe()?;
+                rustix::io::ioctl_fionbio(&read_end, true)?;
+                let drain = Drain::new(plan, read_end);
+                thread::Builder::new().name("device-load".into()).spawn(move || {
+                    // An error of a pipe's read end is a bug of this file; the digest will be
+                    // missing.
+                    let _ = shared.drain(drain);
+                    cpu::count_thread();
+                    shared.lock().ended = true;
+                    shared.changed.notify_all();
+                })?;
+                write_end
+            }
+            Conduit::File => {
+                let file = memory_file()?;
+                shared.lock().file = Some(Drain::new(plan, file.try_clone()?));
+                file
+            }
+        };
+        Ok((loading, resume_fd))
     }
 
-    /// The writer wrote so many bytes. True once it has written a whole state.
-    pub(super) fn observed(&self, bytes: usize) -> bool {
-        let bytes = bytes as u64;
-        self.observed.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.state_bytes
+    /// The writer wrote so many bytes. How many it has written by now.
+    pub(super) fn observed(&self, bytes: usize) -> io::Result<u64> {
+        let mut flow = self.shared.lock();
+        flow.observed += bytes as u64;
+        flow.empty_file()?;
+        Ok(flow.observed)
+    }
+
+    /// Bytes that were written.
+    pub(super) fn observed_bytes(&self) -> u64 {
+        self.shared.lock().observed
     }
 
     /// RESUMING -> STOP: takes the last byte; EINVAL if the state is not complete, and then more
     /// may be written.
-    pub(super) fn finish(&self, least_bytes: u64) -> io::Result<()> {
+    pub(super) fn finish(&self) -> io::Result<()> {
         let mut flow = self.shared.lock();
-        flow.asked += 1;
-        let asked = flow.asked;
-        self.shared.wake_thread()?;
-        while flow.answered < asked && !flow.ended {
-            flow = self.shared.changed.wait(flow).unwrap_or_else(PoisonError::into_inner);
+        if flow.file.is_some() {
+            flow.empty_file()?;
+        } else {
+            flow.asked += 1;
+            let asked = flow.asked;
+            self.shared.wake_thread()?;
+            while flow.answered < asked && !flow.ended {
+                flow = self.shared.changed.wait(flow).unwrap_or_else(PoisonError::into_inner);
+            }
         }
-        if flow.bytes < least_bytes {
+        if flow.bytes < self.expects_bytes {
             return Err(Errno::INVAL.into());
         }
         drop(flow);
@@ -98,10 +120,15 @@ impl Loading {
         self.shared.lock().digest = None;
     }
 
-    /// What came out of the pipe.
+    /// What came out of the fd.
     pub(super) fn passed(&self) -> Passed {
         let flow = self.shared.lock();
         Passed { bytes: flow.bytes, digest: flow.digest }
+    }
+
+    /// The bytes themselves, where the plan says that they are kept.
+    pub(super) fn kept(&self) -> Vec<u8> {
+        self.shared.lock().kept.clone().unwrap_or_default()
     }
 
     fn stop(&self) -> io::Result<()> {
@@ -118,14 +145,12 @@ impl Drop for Loading {
 
 impl Shared {
     /// The thread.
-    fn drain(&self, pipe: OwnedFd, mut throttle: Throttle) -> io::Result<()> {
-        let mut hash = Xxh3::new();
-        let mut buffer = vec![0; PIECE_BYTES];
-        let mut bytes = 0;
+    fn drain(&self, mut drain: Drain) -> io::Result<()> {
         let mut open = true;
         loop {
             let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
-            if open {
+            let pipe = drain.fd();
+            if open && !drain.has_stalled() {
                 fds.push(PollFd::new(&pipe, PollFlags::IN));
             }
             match poll(&mut fds, None) {
@@ -145,26 +170,23 @@ impl Shared {
             };
             // Everything that is there: what was asked for covers all writes before the question.
             while open {
-                match rustix::io::read(&pipe, &mut buffer) {
-                    Ok(0) => open = false,
-                    Ok(count) => {
-                        hash.update(&buffer[..count]);
-                        bytes += count as u64;
-                        throttle.spend(count);
-                        if self.lock().stop {
-                            return Ok(());
-                        }
-                    }
-                    Err(Errno::AGAIN) => break,
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
+                let Some(piece) = drain.take()? else {
+                    open = false;
+                    break;
+                };
+                let mut flow = self.lock();
+                if flow.stop {
+                    return Ok(());
                 }
+                if piece.is_empty() {
+                    break;
+                }
+                flow.take(piece);
             }
-            let mut flow = self.lock();
-            flow.bytes = bytes;
             if let Some(asked) = asked {
                 cpu::count_thread();
-                flow.digest = Some(hash.digest128());
+                let mut flow = self.lock();
+                flow.digest = Some(drain.digest());
                 flow.answered = asked;
                 self.changed.notify_all();
             }
@@ -178,5 +200,26 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Flow> {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flow {
+    fn take(&mut self, piece: &[u8]) {
+        self.bytes += piece.len() as u64;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(piece);
+        }
+    }
+
+    fn empty_file(&mut self) -> io::Result<()> {
+        let Some(mut drain) = self.file.take() else { return Ok(()) };
+        while let Some(piece) = drain.take()?
+            && !piece.is_empty()
+        {
+            self.take(piece);
+        }
+        self.digest = Some(drain.digest());
+        self.file = Some(drain);
+        Ok(())
     }
 }

@@ -6,26 +6,25 @@ use std::thread;
 
 use super::*;
 use crate::data::Content;
-use crate::device::{DeviceConfig, TestDevice, Watch, Watched};
+use crate::device::{Double, Plan, Watch, Watched};
 use crate::engine::EngineOptions;
 use crate::spec::{BackendChoice, DataKind, OnResetChoice, Policy};
 
-fn devices(content: &Content, sizes: &[u64]) -> Vec<Arc<TestDevice>> {
+fn devices(content: &Content, sizes: &[u64]) -> Vec<Arc<Double>> {
     let device = |(index, &state_bytes): (usize, &u64)| {
-        Arc::new(TestDevice::new(DeviceConfig {
+        Arc::new(Double::new(Plan {
             index: index as u8,
-            state_bytes,
             content: content.clone(),
-            dirty_rate: None,
-            device_rate: None,
-            reset: None,
+            rest_bytes: state_bytes,
+            expects_bytes: state_bytes,
+            ..Plan::default()
         }))
     };
     sizes.iter().enumerate().map(device).collect()
 }
 
-fn inputs(devices: &[Arc<TestDevice>], stream: TcpStream) -> Inputs {
-    let watched = |device: &Arc<TestDevice>| -> Arc<dyn MigrationDevice> {
+fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
+    let watched = |device: &Arc<Double>| -> Arc<dyn MigrationDevice> {
         Arc::new(Watched::new(device.clone(), Arc::<Watch>::default()))
     };
     Inputs {
