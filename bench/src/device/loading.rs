@@ -1,12 +1,13 @@
 //! The target's side of a session: what is written to a data fd is taken out of it and hashed.
 //!
 //! A pipe is emptied by a thread, a file on the spot after each write. Leaving RESUMING must know
-//! that everything written has arrived, while the writer may still hold the fd: an eventfd asks the
-//! thread to empty the pipe to the last byte and to say what it has.
+//! that everything written has arrived, while the writer may still hold the fd: whoever asks then
+//! takes out what the thread has not.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -20,206 +21,144 @@ use super::{Passed, cpu};
 #[derive(Debug)]
 pub(super) struct Loading {
     expects_bytes: u64,
+    is_file: bool,
+    /// Bytes that were written, by the writer's report.
+    observed: AtomicU64,
+    /// The state was complete when RESUMING was left.
+    whole: AtomicBool,
     shared: Arc<Shared>,
 }
 
+/// What the session has in common with its thread.
 #[derive(Debug)]
 struct Shared {
+    drain: Mutex<Drain>,
+    dead: AtomicBool,
+    /// Gets the thread out of its poll.
     wake: OwnedFd,
-    flow: Mutex<Flow>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Flow {
-    asked: u32,
-    answered: u32,
-    stop: bool,
-    ended: bool,
-    /// Bytes that were written, by the writer's report.
-    observed: u64,
-    /// Bytes that were taken out.
-    bytes: u64,
-    kept: Option<Vec<u8>>,
-    digest: Option<u128>,
-    /// What empties a file; a pipe's is its thread's.
-    file: Option<Drain>,
 }
 
 impl Loading {
     /// Opens the resume fd, and has it emptied.
     pub(super) fn start(plan: &Plan) -> io::Result<(Loading, OwnedFd)> {
-        let flow = Flow { kept: plan.keeps.then(Vec::new), ..Flow::default() };
-        let shared = Arc::new(Shared {
-            wake: eventfd(0, EventfdFlags::CLOEXEC)?,
-            flow: Mutex::new(flow),
-            changed: Condvar::new(),
-        });
-        let loading = Loading { expects_bytes: plan.expects_bytes, shared: Arc::clone(&shared) };
-        let resume_fd = match plan.conduit {
-            Conduit::Pipe => {
-                let (read_end, write_end) = pipe()?;
-                rustix::io::ioctl_fionbio(&read_end, true)?;
-                let drain = Drain::new(plan, read_end);
-                thread::Builder::new().name("device-load".into()).spawn(move || {
-                    // An error of a pipe's read end is a bug of this file; the digest will be
-                    // missing.
-                    let _ = shared.drain(drain);
-                    cpu::count_thread();
-                    shared.lock().ended = true;
-                    shared.changed.notify_all();
-                })?;
-                write_end
-            }
-            Conduit::File => {
-                let file = memory_file()?;
-                shared.lock().file = Some(Drain::new(plan, file.try_clone()?));
-                file
-            }
+        let is_file = plan.conduit == Conduit::File;
+        let (taken_from, resume_fd) = if is_file {
+            let file = memory_file()?;
+            (file.try_clone()?, file)
+        } else {
+            let (read_end, write_end) = pipe()?;
+            rustix::io::ioctl_fionbio(&read_end, true)?;
+            (read_end, write_end)
         };
+        let readable = taken_from.try_clone()?;
+        let shared = Arc::new(Shared {
+            drain: Mutex::new(Drain::new(plan, taken_from)),
+            dead: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC)?,
+        });
+        let loading = Loading {
+            expects_bytes: plan.expects_bytes,
+            is_file,
+            observed: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+            shared: Arc::clone(&shared),
+        };
+        if !is_file {
+            thread::Builder::new().name("device-load".into()).spawn(move || {
+                // An error of a pipe's read end is a bug of this file; bytes will be missing.
+                let _ = shared.serve(&readable);
+                cpu::count_thread();
+            })?;
+        }
         Ok((loading, resume_fd))
     }
 
     /// The writer wrote so many bytes. How many it has written by now.
     pub(super) fn observed(&self, bytes: usize) -> io::Result<u64> {
-        let mut flow = self.shared.lock();
-        flow.observed += bytes as u64;
-        flow.empty_file()?;
-        Ok(flow.observed)
+        if self.is_file {
+            self.shared.empty()?;
+        }
+        Ok(self.observed.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64)
     }
 
     /// Bytes that were written.
     pub(super) fn observed_bytes(&self) -> u64 {
-        self.shared.lock().observed
+        self.observed.load(Ordering::Relaxed)
     }
 
     /// RESUMING -> STOP: takes the last byte; EINVAL if the state is not complete, and then more
     /// may be written.
     pub(super) fn finish(&self) -> io::Result<()> {
-        let mut flow = self.shared.lock();
-        if flow.file.is_some() {
-            flow.empty_file()?;
-        } else {
-            flow.asked += 1;
-            let asked = flow.asked;
-            self.shared.wake_thread()?;
-            while flow.answered < asked && !flow.ended {
-                flow = self.shared.changed.wait(flow).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        if flow.bytes < self.expects_bytes {
+        self.shared.empty()?;
+        if self.shared.lock().bytes() < self.expects_bytes {
             return Err(Errno::INVAL.into());
         }
-        drop(flow);
-        self.stop()
+        self.whole.store(true, Ordering::Relaxed);
+        self.shared.end();
+        Ok(())
     }
 
     /// The fd is dead from now on, and what was written is lost.
     pub(super) fn kill(&self) {
-        let _ = self.stop();
-        self.shared.lock().digest = None;
+        self.whole.store(false, Ordering::Relaxed);
+        self.shared.end();
     }
 
     /// What came out of the fd.
     pub(super) fn passed(&self) -> Passed {
-        let flow = self.shared.lock();
-        Passed { bytes: flow.bytes, digest: flow.digest }
+        let drain = self.shared.lock();
+        let whole = self.whole.load(Ordering::Relaxed);
+        Passed { bytes: drain.bytes(), digest: whole.then(|| drain.digest()) }
     }
 
     /// The bytes themselves, where the plan says that they are kept.
     pub(super) fn kept(&self) -> Vec<u8> {
-        self.shared.lock().kept.clone().unwrap_or_default()
-    }
-
-    fn stop(&self) -> io::Result<()> {
-        self.shared.lock().stop = true;
-        self.shared.wake_thread()
+        self.shared.lock().kept().to_vec()
     }
 }
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        let _ = self.stop();
+        self.shared.end();
     }
 }
 
 impl Shared {
-    /// The thread.
-    fn drain(&self, mut drain: Drain) -> io::Result<()> {
-        let mut open = true;
-        loop {
-            let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
-            let pipe = drain.fd();
-            if open && !drain.has_stalled() {
-                fds.push(PollFd::new(&pipe, PollFlags::IN));
-            }
+    /// The thread: takes out what comes, until the session or the pipe ends, or the device stalls.
+    fn serve(&self, pipe: &OwnedFd) -> io::Result<()> {
+        while self.empty()? {
+            let mut fds =
+                [PollFd::new(&self.wake, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
+            cpu::count_thread();
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let asked = if fds[0].revents().is_empty() {
-                None
-            } else {
-                let mut count = [0; 8];
-                rustix::io::read(&self.wake, &mut count)?;
-                let flow = self.lock();
-                if flow.stop {
-                    return Ok(());
-                }
-                Some(flow.asked)
-            };
-            // Everything that is there: what was asked for covers all writes before the question.
-            while open {
-                let Some(piece) = drain.take()? else {
-                    open = false;
-                    break;
-                };
-                let mut flow = self.lock();
-                if flow.stop {
-                    return Ok(());
-                }
-                if piece.is_empty() {
-                    break;
-                }
-                flow.take(piece);
-            }
-            if let Some(asked) = asked {
-                cpu::count_thread();
-                let mut flow = self.lock();
-                flow.digest = Some(drain.digest());
-                flow.answered = asked;
-                self.changed.notify_all();
-            }
         }
-    }
-
-    fn wake_thread(&self) -> io::Result<()> {
-        rustix::io::write(&self.wake, &1u64.to_ne_bytes())?;
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Flow> {
-        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Flow {
-    fn take(&mut self, piece: &[u8]) {
-        self.bytes += piece.len() as u64;
-        if let Some(kept) = &mut self.kept {
-            kept.extend_from_slice(piece);
+    /// Takes out everything that is there. Whether more can come.
+    fn empty(&self) -> io::Result<bool> {
+        while !self.dead.load(Ordering::Acquire) {
+            match self.lock().take()? {
+                Some(0) => return Ok(true),
+                Some(_) => {}
+                None => break,
+            }
         }
+        Ok(false)
     }
 
-    fn empty_file(&mut self) -> io::Result<()> {
-        let Some(mut drain) = self.file.take() else { return Ok(()) };
-        while let Some(piece) = drain.take()?
-            && !piece.is_empty()
-        {
-            self.take(piece);
-        }
-        self.digest = Some(drain.digest());
-        self.file = Some(drain);
-        Ok(())
+    /// A writer that waits comes back.
+    fn end(&self) {
+        self.dead.store(true, Ordering::Release);
+        self.lock().close();
+        // Fails only if the counter is full: then the thread is awake.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Drain> {
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

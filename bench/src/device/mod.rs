@@ -19,7 +19,9 @@ mod arcs;
 mod cpu;
 mod loading;
 mod plan;
+mod release;
 mod saving;
+mod session;
 mod stream;
 mod throttle;
 mod watch;
@@ -31,7 +33,6 @@ pub(crate) use watch::{Watch, Watched};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
 use rustix::io::Errno;
 
@@ -40,6 +41,7 @@ use crate::data::Origin;
 use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
 use loading::Loading;
 use saving::Saving;
+use session::{Session, Users};
 
 /// The double. Any thread may use it; dropping it ends its session's thread.
 #[derive(Debug)]
@@ -60,23 +62,6 @@ struct Inner {
     planned_reset_ns: u64,
     /// What is planned to block still does.
     held: bool,
-}
-
-/// The session that runs, or the last one: its digest is asked for after it ended.
-#[derive(Debug)]
-enum Session {
-    None,
-    Saving(Arc<Saving>),
-    Loading(Loading),
-}
-
-/// The threads that use the data fds. [`MigrationDevice::observe`] is not told which fd was used: a
-/// thread that has used one of an ended session's is taken to go on using that one.
-#[derive(Debug, Default)]
-struct Users {
-    current: Option<ThreadId>,
-    former: Vec<ThreadId>,
-    strangers: u32,
 }
 
 /// What went through a session's fd.
@@ -116,20 +101,13 @@ impl Double {
     /// What passed through the last session's fd. Waits up to a second for the device's thread
     /// where all was read and only the digest is missing.
     pub fn passed(&self) -> Passed {
-        let saving = match &self.lock().session {
-            Session::None => return Passed { bytes: 0, digest: None },
-            Session::Saving(saving) => Arc::clone(saving),
-            Session::Loading(loading) => return loading.passed(),
-        };
-        saving.passed()
+        let session = self.lock().session.clone();
+        session.passed()
     }
 
     /// What was written in the last session, where the plan says that it is kept.
     pub fn kept(&self) -> Vec<u8> {
-        match &self.lock().session {
-            Session::Loading(loading) => loading.kept(),
-            _ => Vec::new(),
-        }
+        self.lock().session.kept()
     }
 
     /// How often the device was reset.
@@ -144,7 +122,7 @@ impl Double {
 
     /// How often a second thread used a session's fd, which nobody may.
     pub fn strangers(&self) -> u32 {
-        self.lock().users.strangers
+        self.lock().users.strangers()
     }
 
     /// Lets a held SET_STATE or a stuck read or write go on.
@@ -172,10 +150,10 @@ impl Double {
             fd = Some(opened);
         } else if to == DeviceState::Resuming {
             let (loading, opened) = Loading::start(&self.plan)?;
-            inner.begin_session(Session::Loading(loading));
+            inner.begin_session(Session::Loading(Arc::new(loading)));
             fd = Some(opened);
         } else if from.is_saving() && !to.is_saving() {
-            inner.end_session();
+            inner.session.kill();
         } else {
             match &inner.session {
                 Session::Saving(saving) if from.is_precopy() && to == DeviceState::StopCopy => {
@@ -192,28 +170,19 @@ impl Double {
 
 impl Drop for Double {
     fn drop(&mut self) {
-        self.lock().end_session();
+        self.lock().session.kill();
     }
 }
 
 impl Inner {
     fn begin_session(&mut self, session: Session) {
-        self.end_session();
-        self.users.former.extend(self.users.current.take());
+        self.session.kill();
+        self.users.end_session();
         self.session = session;
     }
 
-    /// A parked read or write must come back: it hangs on the device's end.
-    fn end_session(&mut self) {
-        match &self.session {
-            Session::None => {}
-            Session::Saving(saving) => saving.kill(),
-            Session::Loading(loading) => loading.kill(),
-        }
-    }
-
     fn reset(&mut self) {
-        self.end_session();
+        self.session.kill();
         self.state = DeviceState::Running;
         self.resets += 1;
     }
@@ -229,34 +198,7 @@ impl Inner {
 
     /// Whether the session's fd works.
     fn is_alive(&self) -> bool {
-        match &self.session {
-            Session::None => false,
-            Session::Saving(_) => self.state.is_saving(),
-            Session::Loading(_) => self.state == DeviceState::Resuming,
-        }
-    }
-
-    /// Bytes that went through the session's fd, by its user's report.
-    fn observed_bytes(&self) -> u64 {
-        match &self.session {
-            Session::None => 0,
-            Session::Saving(saving) => saving.observed_bytes(),
-            Session::Loading(loading) => loading.observed_bytes(),
-        }
-    }
-}
-
-impl Users {
-    /// Whether the calling thread uses the session's fd.
-    fn is_current(&mut self) -> bool {
-        let thread = thread::current().id();
-        if self.former.contains(&thread) {
-            return false;
-        }
-        if *self.current.get_or_insert(thread) != thread {
-            self.strangers += 1;
-        }
-        true
+        self.session.is_alive_in(self.state)
     }
 }
 
@@ -317,7 +259,7 @@ impl MigrationDevice for Double {
             return Err(Errno::NODEV.into());
         }
         if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)
-            && inner.observed_bytes() + *bytes as u64 >= at
+            && inner.session.observed_bytes() + *bytes as u64 >= at
         {
             while inner.held {
                 inner = self.wait(inner);

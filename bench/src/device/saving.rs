@@ -1,12 +1,5 @@
 //! The source's side of a session: content into a data fd.
 //!
-//! The state is a stream of bytes in order. `released` is how far the device lets it be read:
-//!
-//! ```text
-//! PRE_COPY:  initial data, then what got dirty, released by each `precopy_info`
-//! STOP_COPY: what got dirty since, then the rest of the state, then end of stream
-//! ```
-//!
 //! A pipe is filled by a thread, so that the device works while the engine does; a file is filled on
 //! the spot, since a read of it would not wait.
 //!
@@ -14,51 +7,35 @@
 //! turned into ENODEV by `observe`. A thread that waits in a full pipe ends with EPIPE when the
 //! reader closes the fd, as it must.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::plan::{Conduit, Drained, Plan, ResetAt, Round};
+use super::plan::{Conduit, Drained, Plan, ResetAt};
+use super::release::Release;
 use super::stream::{Feed, memory_file, pipe};
 use super::{Passed, cpu};
-use crate::data::{Origin, PAGE_BYTES};
+use crate::data::Origin;
 use crate::engine::PrecopyInfo;
-use crate::spec::Rate;
 
 /// One saving session.
 #[derive(Debug)]
 pub(super) struct Saving {
     plan: Plan,
-    /// It began in PRE_COPY.
-    precopy: bool,
     flow: Mutex<Flow>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct Flow {
-    /// Bytes that may be read so far.
-    released: u64,
-    /// Bytes that were read, by the reader's report.
-    observed: u64,
-    /// Where initial data ends.
-    initial_end: u64,
-    rounds: VecDeque<Round>,
-    /// The first of them was announced, and is released by the next question.
-    announced: bool,
-    /// No more will be released: the stream ends there.
-    last: bool,
-    /// Bytes that had been read when the device was stopped.
-    stopped_at: u64,
-    /// Up to when dirty bytes have been released.
-    dirty_since: Instant,
+    release: Release,
     dead: bool,
+    /// Over all that was put in, once that is the whole state.
     digest: Option<u128>,
     /// What fills a file; a pipe's is its thread's.
     file: Option<Feed>,
@@ -73,16 +50,8 @@ impl Saving {
     ) -> io::Result<(Arc<Saving>, OwnedFd)> {
         let saving = Arc::new(Saving {
             plan: plan.clone(),
-            precopy,
             flow: Mutex::new(Flow {
-                released: plan.initial_bytes,
-                observed: 0,
-                initial_end: if precopy { plan.initial_bytes } else { 0 },
-                rounds: plan.rounds.iter().copied().collect(),
-                announced: false,
-                last: false,
-                stopped_at: 0,
-                dirty_since: Instant::now(),
+                release: Release::new(plan, precopy),
                 dead: false,
                 digest: None,
                 file: None,
@@ -112,7 +81,7 @@ impl Saving {
             }
         };
         match precopy {
-            true => saving.release(&mut saving.lock(), 0)?,
+            true => saving.put(&mut saving.lock())?,
             false => saving.stop_copy()?,
         }
         Ok((saving, data_fd))
@@ -137,13 +106,13 @@ impl Saving {
             let waiting = self.end(&flow) - feed.at();
             match self.plan.piece_bytes {
                 // Whatever the pipe holds is what one read gets.
-                Some(most) if waiting > 0 && flow.observed == feed.at() => {
+                Some(most) if waiting > 0 && flow.release.read == feed.at() => {
                     return Some(waiting.min(piece(feed.at(), most)));
                 }
                 None if waiting > 0 => return Some(waiting),
                 _ => {}
             }
-            if flow.last && feed.at() == flow.released {
+            if flow.release.last && feed.at() == flow.release.until {
                 cpu::count_thread();
                 flow.digest = Some(feed.digest());
                 self.changed.notify_all();
@@ -156,15 +125,16 @@ impl Saving {
     /// What the driver would have answered where this is what the read of the fd came to.
     pub(super) fn observed(&self, result: io::Result<usize>) -> io::Result<usize> {
         let mut flow = self.lock();
-        let drained = !flow.last && flow.observed >= flow.released;
+        let drained = flow.release.is_drained();
         match result {
-            Ok(0) if !flow.last => self.answer_of_a_drained_fd(),
+            // A file's end.
+            Ok(0) if !flow.release.last => self.answer_of_a_drained_fd(),
             Err(error) if drained && error.kind() == io::ErrorKind::WouldBlock => {
                 self.answer_of_a_drained_fd()
             }
             Ok(bytes) => {
                 let bytes = self.cut_short(&flow, bytes as u64)?;
-                flow.observed += bytes;
+                flow.release.read += bytes;
                 if self.plan.piece_bytes.is_some() {
                     self.changed.notify_all();
                 }
@@ -186,72 +156,39 @@ impl Saving {
         let (Some(feed), Some(most)) = (&flow.file, self.plan.piece_bytes) else {
             return Ok(bytes);
         };
-        let cut = bytes.min(piece(flow.observed, most));
+        let cut = bytes.min(piece(flow.release.read, most));
         rustix::fs::seek(feed.fd(), SeekFrom::Current(cut as i64 - bytes as i64))?;
         Ok(cut)
     }
 
     /// Bytes that were read.
     pub(super) fn observed_bytes(&self) -> u64 {
-        self.lock().observed
+        self.lock().release.read
     }
 
     /// Whether what was read so far is what a reset was planned for.
     pub(super) fn is_due(&self, at: ResetAt) -> bool {
-        let flow = self.lock();
-        match at {
-            ResetAt::Read(bytes) => flow.observed >= bytes,
-            ResetAt::HalfOfInitial => !flow.last && flow.observed >= self.plan.initial_bytes / 2,
-            ResetAt::HalfOfRest => {
-                flow.last && flow.observed >= (flow.stopped_at + flow.released) / 2
-            }
-            ResetAt::Stopping | ResetAt::Written(_) => false,
-        }
+        self.lock().release.is_due(&self.plan, at)
     }
 
-    /// VFIO_MIG_GET_PRECOPY_INFO: on a drained session this is what starts the next save.
+    /// VFIO_MIG_GET_PRECOPY_INFO.
     pub(super) fn precopy_info(&self) -> io::Result<PrecopyInfo> {
         let mut flow = self.lock();
-        let drained = flow.observed >= flow.released;
-        let (mut reinit, mut coming) = (false, 0);
-        if let Some(rate) = self.plan.dirty_rate {
-            coming = self.dirty_bytes(&flow, rate);
-            if drained && coming > 0 {
-                self.release(&mut flow, coming)?;
-                flow.dirty_since = Instant::now();
-                coming = 0;
-            }
-        } else if drained && let Some(round) = flow.rounds.front().copied() {
-            flow.announced = self.plan.lags && !flow.announced;
-            if flow.announced {
-                coming = round.bytes;
-            } else {
-                flow.rounds.pop_front();
-                self.release(&mut flow, round.bytes)?;
-                reinit = round.reinit;
-                if reinit {
-                    flow.initial_end = flow.released;
-                }
-            }
-        }
-        let initial_bytes = flow.initial_end.saturating_sub(flow.observed);
-        let dirty_bytes = flow.released - flow.observed - initial_bytes + coming;
-        Ok(PrecopyInfo { initial_bytes, dirty_bytes, reinit })
+        let info = flow.release.ask(&self.plan);
+        self.put(&mut flow)?;
+        Ok(info)
     }
 
     /// PRE_COPY -> STOP_COPY, or a session that begins there.
     pub(super) fn stop_copy(&self) -> io::Result<()> {
         let mut flow = self.lock();
-        let left = self.left_to_release(&flow);
-        flow.last = true;
-        flow.stopped_at = flow.observed;
-        self.release(&mut flow, left)
+        flow.release.stop(&self.plan);
+        self.put(&mut flow)
     }
 
-    /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE: what is left to read if the device stopped now.
+    /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE.
     pub(super) fn stop_copy_length(&self) -> u64 {
-        let flow = self.lock();
-        flow.released + self.left_to_release(&flow) - flow.observed
+        self.lock().release.left(&self.plan)
     }
 
     /// The fd is dead from now on.
@@ -264,51 +201,30 @@ impl Saving {
     /// still be between its last byte and its digest: it is waited for.
     pub(super) fn passed(&self) -> Passed {
         const PATIENCE: Duration = Duration::from_secs(1);
-        let unfinished = |flow: &mut Flow| {
-            let all_read = flow.last && flow.observed == flow.released;
-            all_read && flow.digest.is_none() && !flow.dead
-        };
+        let unfinished =
+            |flow: &mut Flow| flow.release.is_read() && flow.digest.is_none() && !flow.dead;
         let (flow, _) = self
             .changed
             .wait_timeout_while(self.lock(), PATIENCE, unfinished)
             .unwrap_or_else(PoisonError::into_inner);
-        let whole = flow.last && flow.observed == flow.released;
-        Passed { bytes: flow.observed, digest: flow.digest.filter(|_| whole) }
-    }
-
-    /// What a stop would release.
-    fn left_to_release(&self, flow: &Flow) -> u64 {
-        let dirty = match self.plan.dirty_rate {
-            Some(rate) => self.dirty_bytes(flow, rate),
-            None => flow.rounds.iter().map(|round| round.bytes).sum(),
-        };
-        if flow.last { 0 } else { dirty + self.plan.rest_bytes }
-    }
-
-    /// Whole pages that got dirty since the last release; at most the device's whole state.
-    fn dirty_bytes(&self, flow: &Flow, rate: Rate) -> u64 {
-        if !self.precopy {
-            return 0;
-        }
-        let page = PAGE_BYTES as u64;
-        let nanos = flow.dirty_since.elapsed().as_nanos();
-        let bytes = nanos * u128::from(rate.0) / 1_000_000_000;
-        bytes.min(u128::from(self.plan.total_bytes())) as u64 / page * page
+        let digest = flow.digest.filter(|_| flow.release.is_read());
+        Passed { bytes: flow.release.read, digest }
     }
 
     /// How far the stream may be put in.
     fn end(&self, flow: &Flow) -> u64 {
-        flow.released.min(self.plan.stalls_at.unwrap_or(u64::MAX))
+        flow.release.until.min(self.plan.stalls_at.unwrap_or(u64::MAX))
     }
 
-    fn release(&self, flow: &mut Flow, bytes: u64) -> io::Result<()> {
-        flow.released += bytes;
+    /// Has what is released put in.
+    fn put(&self, flow: &mut Flow) -> io::Result<()> {
         let end = self.end(flow);
         if let Some(feed) = &mut flow.file {
             while feed.at() < end {
                 feed.put(end - feed.at())?;
             }
-            flow.digest = (flow.last && feed.at() == flow.released).then(|| feed.digest());
+            let whole = flow.release.last && feed.at() == flow.release.until;
+            flow.digest = whole.then(|| feed.digest());
         }
         self.changed.notify_all();
         Ok(())

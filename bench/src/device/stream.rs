@@ -32,7 +32,6 @@ pub(super) fn memory_file() -> io::Result<OwnedFd> {
 /// A stream of bytes between a device and its data fd.
 #[derive(Debug)]
 struct Stream {
-    fd: OwnedFd,
     is_file: bool,
     /// Bytes that were moved.
     at: u64,
@@ -51,9 +50,8 @@ impl std::fmt::Debug for Hash {
 }
 
 impl Stream {
-    fn new(plan: &Plan, fd: OwnedFd) -> Stream {
+    fn new(plan: &Plan) -> Stream {
         Stream {
-            fd,
             is_file: plan.conduit == Conduit::File,
             at: 0,
             hash: Hash(Box::new(Xxh3::new())),
@@ -72,6 +70,7 @@ impl Stream {
 /// From content into a data fd.
 #[derive(Debug)]
 pub(super) struct Feed {
+    fd: OwnedFd,
     stream: Stream,
     content: Content,
     origin: Origin,
@@ -79,7 +78,7 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn new(plan: &Plan, origin: Origin, fd: OwnedFd) -> Feed {
-        Feed { stream: Stream::new(plan, fd), content: plan.content.clone(), origin }
+        Feed { fd, stream: Stream::new(plan), content: plan.content.clone(), origin }
     }
 
     /// Bytes that were put in.
@@ -93,12 +92,12 @@ impl Feed {
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.fd.as_fd()
+        self.fd.as_fd()
     }
 
     /// Puts a piece in, of at most so many bytes. Waits while a pipe is full.
     pub(super) fn put(&mut self, most: u64) -> io::Result<()> {
-        let Stream { fd, is_file, at, buffer, .. } = &mut self.stream;
+        let Stream { is_file, at, buffer, .. } = &mut self.stream;
         let length = buffer.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         let piece = &mut buffer[..length];
         self.content.fill(self.origin, *at, piece)?;
@@ -106,8 +105,8 @@ impl Feed {
         while done < length {
             let rest = &piece[done..];
             let written = match is_file {
-                true => rustix::io::pwrite(&*fd, rest, *at + done as u64),
-                false => rustix::io::write(&*fd, rest),
+                true => rustix::io::pwrite(&self.fd, rest, *at + done as u64),
+                false => rustix::io::write(&self.fd, rest),
             };
             match written {
                 Ok(written) => done += written,
@@ -123,43 +122,53 @@ impl Feed {
 /// Out of a data fd.
 #[derive(Debug)]
 pub(super) struct Drain {
+    /// None once nothing more is to be taken.
+    fd: Option<OwnedFd>,
     stream: Stream,
     stalls_at: u64,
+    kept: Option<Vec<u8>>,
 }
 
 impl Drain {
     pub(super) fn new(plan: &Plan, fd: OwnedFd) -> Drain {
-        let stalls_at = plan.stalls_at.unwrap_or(u64::MAX);
-        Drain { stream: Stream::new(plan, fd), stalls_at }
+        Drain {
+            fd: Some(fd),
+            stream: Stream::new(plan),
+            stalls_at: plan.stalls_at.unwrap_or(u64::MAX),
+            kept: plan.keeps.then(Vec::new),
+        }
     }
 
-    /// XXH3-128 over what was taken.
+    /// Bytes that were taken.
+    pub(super) fn bytes(&self) -> u64 {
+        self.stream.at
+    }
+
+    /// XXH3-128 over them.
     pub(super) fn digest(&self) -> u128 {
         self.stream.hash.0.digest128()
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.fd.as_fd()
+    /// Them.
+    pub(super) fn kept(&self) -> &[u8] {
+        self.kept.as_deref().unwrap_or_default()
     }
 
-    /// Takes nothing more, whatever there is.
-    pub(super) fn has_stalled(&self) -> bool {
-        self.stream.at >= self.stalls_at
-    }
-
-    /// Takes a piece; an empty one if nothing is there. None once a pipe has ended.
-    pub(super) fn take(&mut self) -> io::Result<Option<&[u8]>> {
-        if self.has_stalled() {
-            return Ok(Some(&[]));
-        }
-        let Stream { fd, is_file, at, buffer, .. } = &mut self.stream;
-        let most = usize::try_from(self.stalls_at - *at).unwrap_or(usize::MAX);
+    /// Takes a piece, and says how long it is: 0 if nothing is there. None if nothing more can
+    /// come: a pipe has ended, or the device has stalled.
+    pub(super) fn take(&mut self) -> io::Result<Option<usize>> {
+        let Some(fd) = &self.fd else { return Ok(None) };
+        let Stream { is_file, at, buffer, .. } = &mut self.stream;
+        let most = usize::try_from(self.stalls_at.saturating_sub(*at)).unwrap_or(usize::MAX);
         let length = buffer.len().min(most);
+        if length == 0 {
+            return Ok(None);
+        }
         let piece = &mut buffer[..length];
         let taken = loop {
             let taken = match is_file {
-                true => rustix::io::pread(&*fd, &mut *piece, *at),
-                false => rustix::io::read(&*fd, &mut *piece),
+                true => rustix::io::pread(fd, &mut *piece, *at),
+                false => rustix::io::read(fd, &mut *piece),
             };
             match taken {
                 Ok(0) if !*is_file => return Ok(None),
@@ -169,7 +178,15 @@ impl Drain {
                 Err(error) => return Err(error.into()),
             }
         };
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(&piece[..taken]);
+        }
         self.stream.moved(taken);
-        Ok(Some(&self.stream.buffer[..taken]))
+        Ok(Some(taken))
+    }
+
+    /// Takes nothing more, and lets the fd go.
+    pub(super) fn close(&mut self) {
+        self.fd = None;
     }
 }

@@ -1,6 +1,7 @@
 //! The double keeps what a real device does: data, ends, resets, and who hears of them.
 
 use std::os::fd::AsFd;
+use std::thread;
 
 use DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
 
