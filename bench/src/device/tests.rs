@@ -271,6 +271,8 @@ fn resuming_takes_a_whole_state_and_nothing_less() {
         assert!(device.set_state(Running).is_ok());
         assert_eq!(device.passed(), whole(&state));
         assert!(device.kept() == state);
+        assert!(device.reset().is_ok());
+        assert_eq!(device.passed().digest, None, "it is gone");
     }
 }
 
