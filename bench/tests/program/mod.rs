@@ -4,7 +4,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -33,13 +32,16 @@ pub(crate) fn ferry_bench_of_a_user(line: &str) -> Ended {
     if !rustix::process::geteuid().is_root() {
         return ferry_bench(line);
     }
-    // Where the build put the program, nobody else need be able to reach it.
+    // Where the build put the program, nobody else need be able to reach it. Another process copies
+    // it: what this one has open for writing, a child of another test holds until its exec, and a
+    // program that is open for writing cannot be started (ETXTBSY).
     let folder = scratch();
     let program = folder.path().join("ferry-bench");
-    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755));
-    std::fs::copy(env!("CARGO_BIN_EXE_ferry-bench"), &program)
-        .and_then(|_| open(folder.path()).and_then(|()| open(&program)))
+    let mut install = Command::new("install");
+    install.args(["-m", "755", env!("CARGO_BIN_EXE_ferry-bench")]).arg(&program);
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
         .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(run(&mut install).status, Some(0));
     run(Command::new(program).args(line.split_whitespace()).uid(NOBODY).gid(NOBODY))
 }
 
