@@ -75,10 +75,10 @@ impl Receiver {
         let Some(device) = self.devices.get(place.device.index()) else {
             return Err(Breach::UnknownDevice { kind, device: place.device });
         };
-        if device.stage == DeviceStage::Expected && kind != Kind::BEGIN {
+        if device.core.stage == DeviceStage::Expected && kind != Kind::BEGIN {
             return Err(Breach::Unexpected { kind, what: "the device has not begun" });
         }
-        let (found, current) = (place.epoch, device.epoch.number);
+        let (found, current) = (place.epoch, device.epoch.state.number);
         let opens = kind == Kind::DISCARD && place.sequence.0 == 0;
         match age(found, current) {
             Age::Next if opens => Ok(Age::Next),
@@ -97,7 +97,7 @@ impl Receiver {
         begin: Begin,
     ) -> Result<(), Breach> {
         let device = &mut self.devices[place.device.index()];
-        if device.stage != DeviceStage::Expected || place.sequence.0 != 0 {
+        if device.core.stage != DeviceStage::Expected || place.sequence.0 != 0 {
             return Err(Breach::Unexpected { kind: Kind::BEGIN, what: "the device has begun" });
         }
         if begin.name != device.config.name {
@@ -106,7 +106,7 @@ impl Receiver {
         }
         turn.tell(Notice::Begin { device: place.device, begin });
         device.core.enter_phase(turn, Phase::Start);
-        device.go(On::Begin);
+        device.core.go(On::Begin);
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ impl Sender {
         let Some(entry) = self.devices.get(device.index()) else {
             return Err(Breach::UnknownDevice { kind, device });
         };
-        let current = entry.epoch.number;
+        let current = entry.epoch.state.number;
         if found > current {
             return Err(Breach::Epoch { kind, device, found, current });
         }
@@ -89,15 +89,15 @@ impl Sender {
 
     fn loaded(&mut self, turn: &mut Turn, id: DeviceId, found: Total) -> Result<(), Breach> {
         let device = &mut self.devices[id.index()];
-        if device.stage != DeviceStage::Sent {
+        if device.core.stage != DeviceStage::Sent {
             let what = "the device's end was not sent";
             return Err(Breach::Unexpected { kind: Kind::LOADED, what });
         }
-        let expected = device.total();
+        let expected = device.epoch.state.total();
         if found != expected {
             return Err(Breach::Total { device: id, found, expected });
         }
-        device.go(On::Confirmed);
+        device.core.go(On::Confirmed);
         self.hand_over_if_all_loaded(turn);
         Ok(())
     }
