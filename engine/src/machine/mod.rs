@@ -40,9 +40,10 @@ pub use slots::SlotBudget;
 
 pub(crate) use arcs::{Arc, Fd, Next, On, Stages};
 pub(crate) use device::{Core, State};
-pub(crate) use line::{Line, state_of};
+pub(crate) use line::Line;
 pub(crate) use peer::Peer;
 pub(crate) use recovery::Goal;
+pub(crate) use request::state_of;
 pub(crate) use turn::Turn;
 pub(crate) use waits::{Wait, Waits};
 
