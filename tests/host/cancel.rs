@@ -12,6 +12,7 @@ use vfio_ferry::session::{Options, Session, SessionEvent, Sides};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Conduit, Holding, Plan, TestDevice};
 use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, end, sources, streams};
+use vfio_ferry_tests::watched::Watched;
 
 /// What the embedder allows: enough for the threads of a busy machine to be heard at all. A driver
 /// that blocks is let go only after the end, so an end shows that there is a bound; how exact it is
@@ -128,13 +129,15 @@ fn cancel_everywhere(on_source: bool) {
             (halt.target)(&mut target_plan);
             let (from, to) =
                 (Arc::new(TestDevice::new(plan)), Arc::new(TestDevice::new(target_plan)));
-            let pair = Pair::start(from_ref(&from), from_ref(&to), &setup(backend));
+            let [leaving, coming] = [&from, &to].map(Watched::of);
+            let pair = Pair::start(from_ref(&leaving), from_ref(&coming), &setup(backend));
             if halt.phase > Phase::PreCopy {
                 pair.source.switchover().expect("this is the source");
             }
             wait_for(&pair.source, halt.phase);
             // Into the middle of what stands still, wherever that is.
-            std::thread::sleep(Duration::from_millis(50));
+            leaving.wait_until_it_stands();
+            coming.wait_until_it_stands();
             let first = if on_source { &pair.source } else { &pair.target };
             first.cancel();
             let (source, target) = (end(pair.source), end(pair.target));
