@@ -26,7 +26,7 @@ fn falls_back_and_says(call: libc::c_long, errno: i32, word: &'static str) {
         rustix::io::write(&writer, b"works").expect("write");
         let kind = class(reader.as_fd()).expect("class");
         let file = opened.ring.add_file(Arc::new(reader), kind).expect("add");
-        let op = Op::Read { file, buffer: Buffer::Small(vec![0; 8]), range: 0..8 };
+        let op = Op::read(file, Buffer::Small(vec![0; 8]), 0..8);
         opened.ring.submit(Token(1), op).expect("submit");
         let mut done = Vec::new();
         opened.ring.wait(Some(Duration::from_secs(5)), &mut done).expect("wait");

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::DeviceOptions;
+use vfio_ferry::outcome::{DeviceOptions, Fault};
 use vfio_ferry::session::{
-    Options, Readiness, Report, Session, SessionEvent, SourceDevice, TargetDevice,
+    Options, Readiness, ReportOf, Session, SessionEvent, Side, Source, SourceDevice, SourceSession,
+    Target, TargetDevice, TargetSession,
 };
 use vfio_ferry::vfio::device::MigrationDevice;
 
@@ -39,20 +40,27 @@ impl Default for Setup {
 
 /// A side's end.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Ended<S: Side> {
     /// The session's report.
-    pub report: Report,
+    pub report: ReportOf<S>,
     /// What it said on the way.
     pub notices: Vec<Notice>,
+}
+
+impl<S: Side> Ended<S> {
+    /// Why it ended so, unless all went well.
+    pub fn fault(&self) -> Option<&Fault> {
+        S::fault(&self.report.ending)
+    }
 }
 
 /// Two running sessions.
 #[derive(Debug)]
 pub struct Pair {
     /// The source's.
-    pub source: Session,
+    pub source: SourceSession,
     /// The target's.
-    pub target: Session,
+    pub target: TargetSession,
     /// What the source has said so far.
     pub source_notices: Vec<Notice>,
 }
@@ -103,8 +111,8 @@ impl Pair {
         setup: &Setup,
     ) -> Pair {
         let (ours, theirs) = streams(setup.streams);
-        let source = Session::source(sources(from, &setup.device), ours, setup.source.clone());
-        let target = Session::target(targets(to), theirs, setup.target.clone());
+        let source = SourceSession::start(sources(from, &setup.device), ours, setup.source.clone());
+        let target = TargetSession::start(targets(to), theirs, setup.target.clone());
         Pair {
             source: source.expect("the source starts"),
             target: target.expect("the target starts"),
@@ -117,12 +125,12 @@ impl Pair {
         let notices = &mut self.source_notices;
         let second = Duration::from_secs(1);
         let ready = self.source.wait_until_ready(second, PATIENCE, |notice| notices.push(notice));
-        self.source.switchover().expect("this is the source");
+        self.source.switchover();
         ready
     }
 
     /// Waits for both ends.
-    pub fn end(self) -> (Ended, Ended) {
+    pub fn end(self) -> (Ended<Source>, Ended<Target>) {
         let mut source = end(self.source);
         source.notices.splice(0..0, self.source_notices);
         (source, end(self.target))
@@ -133,20 +141,20 @@ impl Pair {
 ///
 /// # Panics
 /// If it does not come.
-pub fn end(session: Session) -> Ended {
+pub fn end<S: Side>(session: Session<S>) -> Ended<S> {
     let deadline = Instant::now() + PATIENCE;
     let mut notices = Vec::new();
     loop {
         match session.wait_event(Some(deadline.saturating_duration_since(Instant::now()))) {
             Some(SessionEvent::Notice(notice)) => notices.push(notice),
-            Some(SessionEvent::Finished(_)) => {
+            Some(SessionEvent::Finished) => {
                 return Ended { report: session.finish(), notices };
             }
             Some(_) => {}
             None => {
-                let host = session.host();
                 // Its destructor would wait, too.
                 std::mem::forget(session);
+                let host = S::HOST;
                 panic!("the {host:?}'s session does not end; so far: {notices:#?}");
             }
         }

@@ -4,11 +4,30 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Finish, Machine, Notice, Outgoing, ReadResult};
+use vfio_ferry::machine::{Action, Event, Machine, Notice, Outgoing, ReadResult};
 use vfio_ferry::machine::{Estimate, Reply, Request};
 use vfio_ferry::outcome::{Cause, Completion, Fault};
+use vfio_ferry::receiver::Receiver;
+use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::Frame;
+
+/// A machine that says how its session ended: the ending's name, and why.
+pub(crate) trait Ends: Machine {
+    fn ended(&self) -> Option<(&'static str, Option<&Fault>)>;
+}
+
+impl Ends for Sender {
+    fn ended(&self) -> Option<(&'static str, Option<&Fault>)> {
+        self.ending().map(|ending| (ending.name(), ending.fault()))
+    }
+}
+
+impl Ends for Receiver {
+    fn ended(&self) -> Option<(&'static str, Option<&Fault>)> {
+        self.ending().map(|ending| (ending.name(), ending.fault()))
+    }
+}
 
 /// See the module's text.
 pub(crate) struct Run<M> {
@@ -21,7 +40,8 @@ pub(crate) struct Run<M> {
     /// The request that each device has not answered.
     pub(crate) asked: BTreeMap<DeviceId, Request>,
     pub(crate) notices: Vec<Notice>,
-    pub(crate) finish: Option<Finish>,
+    /// The machine has said that it is at its end.
+    finished: bool,
     /// Streams whose sends do not end.
     held: BTreeSet<StreamId>,
     sending: BTreeMap<StreamId, Option<SlotId>>,
@@ -29,7 +49,7 @@ pub(crate) struct Run<M> {
     epochs: BTreeMap<DeviceId, Epoch>,
 }
 
-impl<M: Machine> Run<M> {
+impl<M: Ends> Run<M> {
     /// The session starts.
     pub(crate) fn start(machine: M) -> Run<M> {
         let mut run = Run {
@@ -39,7 +59,7 @@ impl<M: Machine> Run<M> {
             sent_data: 0,
             asked: BTreeMap::new(),
             notices: Vec::new(),
-            finish: None,
+            finished: false,
             held: BTreeSet::new(),
             sending: BTreeMap::new(),
             reads: Vec::new(),
@@ -98,7 +118,7 @@ impl<M: Machine> Run<M> {
                 }
             }
             Action::Notify(notice) => self.notices.push(notice),
-            Action::Finish(finish) => self.finish = Some(finish),
+            Action::Finish => self.finished = true,
             Action::DropFd { .. } | Action::SkipBody { .. } => {}
             other => panic!("not part of these exchanges: {other:?}"),
         }
@@ -175,12 +195,13 @@ impl<M: Machine> Run<M> {
 
     /// The name of the session's ending, and the cause if there is one.
     pub(crate) fn ending(&self) -> Option<(&'static str, Option<Cause>)> {
-        let finish = self.finish.as_ref()?;
-        Some((finish.ending.name(), finish.fault.as_ref().map(|fault| fault.cause)))
+        let (name, fault) = self.machine.ended()?;
+        assert!(self.finished, "an ending comes with its action");
+        Some((name, fault.map(|fault| fault.cause)))
     }
 
     pub(crate) fn fault(&self) -> Option<&Fault> {
-        self.finish.as_ref().and_then(|finish| finish.fault.as_ref())
+        self.machine.ended().and_then(|(_, fault)| fault)
     }
 
     pub(crate) fn completions(&self) -> Vec<&Completion> {

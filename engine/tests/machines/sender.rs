@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Epoch, StreamId};
-use vfio_ferry::machine::{Command, Event, LinksConfig, Notice, ReadResult, Reply, Request};
+use vfio_ferry::machine::{Command, Event, Notice, PeerConfig, ReadResult, Reply, Request};
 use vfio_ferry::outcome::{Breach, Cause, DeviceOptions, Fault, Observation, OnReset};
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
 use vfio_ferry::vfio::device::PrecopyInfo;
@@ -27,7 +27,7 @@ pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Ru
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: precopy.iter().enumerate().map(device).collect(),
-        links: LinksConfig { streams, silence_ns: SILENCE_NS },
+        peer: PeerConfig { streams, silence_ns: SILENCE_NS },
         session: 1,
         chunk_bytes: CHUNK_BYTES,
         workers: 1,
@@ -186,7 +186,7 @@ fn a_handover_that_has_not_gone_out_is_taken_back() {
         run.set(FIRST, DeviceState::Running, false);
         run.found(FIRST, DeviceState::Running);
         let (ending, cause) = run.ending().expect("it ends");
-        assert!(["aborted", "returned"].contains(&ending), "{ending}");
+        assert_eq!(ending, "returned");
         assert!(matches!(cause, Some(Cause::Cancelled | Cause::Local)));
     }
 }
@@ -259,4 +259,26 @@ fn what_was_damaged_on_its_way_ends_it_at_once() {
     let fault = Fault::breach(Breach::Answers { max: 1 });
     run.feed(Event::StreamLost { stream: StreamId(0), slots: vec![], fault });
     assert_eq!(run.aborted_on(), [1]);
+}
+
+#[test]
+fn a_sender_whose_thread_is_lost_claims_what_can_be_known() {
+    let lost = |run: &Run<Sender>| {
+        let fault = Fault::session(Cause::Local, Observation::Engine, "lost");
+        run.machine.ending_if_lost(fault).name()
+    };
+    assert_eq!(lost(&connected(&[true], 1, OnReset::Abort)), "not_returned", "under way");
+    let mut run = connected(&[false], 1, OnReset::Abort);
+    assert_eq!(lost(&run), "returned", "nobody has moved the device");
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
+    run.feed(Event::Command(Command::Switchover));
+    assert_eq!(lost(&run), "not_returned");
+    let mut run = sent(1);
+    assert_eq!(lost(&run), "not_returned");
+    run.hears(0, loaded());
+    assert_eq!((handovers(&run), lost(&run)), (1, "unconfirmed"));
+    run.hears(0, Frame::Running);
+    assert_eq!((run.ending(), lost(&run)), (None, "handed_over"), "the target has said so");
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!((run.ending(), lost(&run)), (Some(("handed_over", None)), "handed_over"));
 }

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 
 use vfio_ferry::limits::CHUNK_BYTES_DEFAULT;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fallback, Fault, Observation, OnReset};
+use vfio_ferry::outcome::{
+    Cause, DeviceOptions, EpochEnding, Fallback, Fault, Observation, OnReset,
+};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::Sides;
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::trail::{Step, Trail};
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route, patient};
+use crate::pair::{Pair, Route, SourceEnd, TargetEnd, patient};
 
 use DeviceState::{PreCopy, PreCopyP2p, Resuming, Running, RunningP2p, Stop, StopCopy};
 use Step::{Reset, Set};
@@ -141,18 +142,18 @@ fn one_of_two(policy: &Policy, pollable: bool, backend: BackendChoice) -> Outcom
 }
 
 /// The first device: so many epochs were discarded on both hosts, and both say what that cost.
-fn began_anew(policy: &Policy, sent: &End, loaded: &End, device: &FerryDev) -> Outcome {
+fn began_anew(policy: &Policy, sent: &SourceEnd, loaded: &TargetEnd, device: &FerryDev) -> Outcome {
     let count = policy.discarded.len();
-    for end in [sent, loaded] {
-        let of = |ending| end.completions.iter().filter(move |c| c.ending == ending);
-        let epochs: Vec<_> = of(Ending::Restarted).map(|c| (c.device.0, c.epoch.0)).collect();
+    for completions in [&sent.completions, &loaded.completions] {
+        let of = |ending| completions.iter().filter(move |c| c.ending == ending);
+        let epochs: Vec<_> = of(EpochEnding::Restarted).map(|c| (c.device.0, c.epoch.0)).collect();
         let expected: Vec<_> = (0..count as u32).map(|epoch| (0, epoch)).collect();
         ensure!(epochs == expected, "restarted: {epochs:?}, not {expected:?}");
-        let last: Vec<_> = of(Ending::Complete).map(|c| (c.device.0, c.epoch.0)).collect();
+        let last: Vec<_> = of(EpochEnding::Complete).map(|c| (c.device.0, c.epoch.0)).collect();
         ensure!(last.contains(&(0, count as u32)), "complete: {last:?}");
     }
     let restarts: Vec<_> =
-        sent.completions.iter().filter(|c| c.ending == Ending::Restarted).collect();
+        sent.completions.iter().filter(|c| c.ending == EpochEnding::Restarted).collect();
     let reset = |fault: &Fault| {
         fault.cause == Cause::DeviceReset
             && [Observation::Read, Observation::PrecopyInfo].contains(&fault.observed)
@@ -165,11 +166,7 @@ fn began_anew(policy: &Policy, sent: &End, loaded: &End, device: &FerryDev) -> O
     }
     let discarded: u64 = restarts.iter().map(|restart| restart.bytes).sum();
 
-    let (Sides::Source(source), Sides::Target(target)) = (&sent.report.sides, &loaded.report.sides)
-    else {
-        unreachable!("a source's report and a target's");
-    };
-    let (source, target) = (&source[0], &target[0]);
+    let (source, target) = (&sent.report.devices[0], &loaded.report.devices[0]);
     let epochs = (source.epoch.0, target.epoch.0);
     ensure!(epochs == (count as u32, count as u32), "{source:?}; {target:?}");
     ensure!(source.discarded_bytes == discarded, "{source:?}");
@@ -182,12 +179,8 @@ fn began_anew(policy: &Policy, sent: &End, loaded: &End, device: &FerryDev) -> O
 }
 
 /// The second device: one epoch, one data fd, and every byte went over the wire once.
-fn went_on(sent: &End, loaded: &End, device: &FerryDev) -> Outcome {
-    let (Sides::Source(source), Sides::Target(target)) = (&sent.report.sides, &loaded.report.sides)
-    else {
-        unreachable!("a source's report and a target's");
-    };
-    let (source, target) = (&source[1], &target[1]);
+fn went_on(sent: &SourceEnd, loaded: &TargetEnd, device: &FerryDev) -> Outcome {
+    let (source, target) = (&sent.report.devices[1], &loaded.report.devices[1]);
     ensure!(source.epoch.0 == 0 && source.discarded_bytes == 0, "{source:?}");
     ensure!(target.epoch.0 == 0 && target.discarded_bytes == 0, "{target:?}");
     ensure!(target.late_frames == 0, "{target:?}");

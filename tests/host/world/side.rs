@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Finish, LinksConfig, Machine, Reply, Request};
-use vfio_ferry::outcome::{Completion, Phase};
+use vfio_ferry::machine::{Action, Event, Machine, PeerConfig, Reply, Request};
+use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
 use vfio_ferry::vfio::state::DeviceState;
@@ -116,17 +116,53 @@ impl Real {
         }
     }
 
-    pub(crate) fn slots_out(&self) -> usize {
+    pub(crate) fn look(&self) -> &dyn Machine {
         match self {
-            Real::Sender(sender) => sender.slots_out(),
-            Real::Receiver(receiver) => receiver.slots_out(),
+            Real::Sender(sender) => &**sender,
+            Real::Receiver(receiver) => &**receiver,
         }
     }
 
-    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+    /// How its session ended, once it has.
+    pub(crate) fn ended(&self) -> Option<Ended> {
         match self {
-            Real::Sender(sender) => sender.deadline_ns(),
-            Real::Receiver(receiver) => receiver.deadline_ns(),
+            Real::Sender(sender) => sender.ending().cloned().map(Ended::Source),
+            Real::Receiver(receiver) => receiver.ending().cloned().map(Ended::Target),
+        }
+    }
+}
+
+/// How a host's session ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    Source(SourceEnding),
+    Target(TargetEnding),
+}
+
+impl Ended {
+    /// How the last epoch of each of its devices must have ended.
+    pub(crate) fn epochs(&self) -> EpochEnding {
+        match self {
+            Ended::Source(SourceEnding::HandedOver) | Ended::Target(TargetEnding::Running) => {
+                EpochEnding::Complete
+            }
+            Ended::Source(SourceEnding::Unconfirmed(_)) => EpochEnding::Unconfirmed,
+            _ => EpochEnding::Aborted,
+        }
+    }
+
+    /// Whether it says that every device is where it was found.
+    pub(crate) fn says_home(&self) -> bool {
+        matches!(
+            self,
+            Ended::Source(SourceEnding::Returned(_)) | Ended::Target(TargetEnding::Blank(_))
+        )
+    }
+
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Ended::Source(ending) => ending.fault(),
+            Ended::Target(ending) => ending.fault(),
         }
     }
 }
@@ -143,7 +179,7 @@ pub(crate) struct Side {
     pub(crate) gave_word: bool,
     /// It has sent the handover.
     pub(crate) handover_sent: bool,
-    pub(crate) finish: Option<Finish>,
+    pub(crate) ended: Option<Ended>,
     pub(crate) finished_ns: u64,
     /// It was cancelled, and has until then.
     pub(crate) ends_by_ns: Option<u64>,
@@ -159,7 +195,7 @@ pub(crate) struct Side {
 impl Side {
     pub(crate) fn new(host: HostId, plan: &Plan) -> Side {
         let count = plan.devices.len();
-        let links = LinksConfig { streams: plan.streams, silence_ns: plan.silence_ns };
+        let peer = PeerConfig { streams: plan.streams, silence_ns: plan.silence_ns };
         let slots_per_device = plan.slots_per_device;
         let name = |index: usize| format!("device-{index}");
         let real = if host == SOURCE {
@@ -170,7 +206,7 @@ impl Side {
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
-                links,
+                peer,
                 session: 0x5e55,
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
@@ -186,7 +222,7 @@ impl Side {
             };
             Real::Receiver(Box::new(Receiver::new(ReceiverConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
-                links,
+                peer,
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
                 slots_per_device,
@@ -211,7 +247,7 @@ impl Side {
             handed_over: false,
             gave_word: false,
             handover_sent: false,
-            finish: None,
+            ended: None,
             finished_ns: 0,
             ends_by_ns: None,
             completions: Vec::new(),

@@ -76,23 +76,23 @@ fn buffer(bytes: usize) -> Buffer {
 }
 
 fn read(file: FileId, bytes: usize) -> Op {
-    Op::Read { file, buffer: buffer(bytes), range: 0..bytes }
+    Op::read(file, buffer(bytes), 0..bytes)
 }
 
 fn try_read(file: FileId, bytes: usize) -> Op {
-    Op::TryRead { file, buffer: buffer(bytes), range: 0..bytes }
+    Op::try_read(file, buffer(bytes), 0..bytes)
 }
 
 fn recv(file: FileId, bytes: usize) -> Op {
-    Op::Recv { file, buffer: buffer(bytes), range: 0..bytes }
+    Op::recv(file, buffer(bytes), 0..bytes)
 }
 
 fn write(file: FileId, bytes: &[u8]) -> Op {
-    Op::Write { file, buffer: Buffer::Small(bytes.to_vec()), range: 0..bytes.len() }
+    Op::write(file, Buffer::Small(bytes.to_vec()), 0..bytes.len())
 }
 
 fn send(file: FileId, bytes: &[u8]) -> Op {
-    Op::Send { file, buffer: Buffer::Small(bytes.to_vec()), range: 0..bytes.len() }
+    Op::send(file, Buffer::Small(bytes.to_vec()), 0..bytes.len())
 }
 
 /// Bytes that differ from one another and from place to place.

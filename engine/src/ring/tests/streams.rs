@@ -24,7 +24,7 @@ fn send_pieces(backend: BackendChoice, fd: Arc<OwnedFd>, pieces: &[usize]) -> bo
     for (number, &bytes) in (0..).zip(pieces) {
         let mut slot = slots.pop().expect("slot");
         slot.frame_mut()[..bytes].copy_from_slice(&pattern(number, bytes));
-        submit(&mut *ring, number, Op::Send { file, buffer: Buffer::Slot(slot), range: 0..bytes });
+        submit(&mut *ring, number, Op::send(file, Buffer::Slot(slot), 0..bytes));
         let done = complete(&mut *ring, 1).pop().expect("done");
         assert_eq!(done.result, Ok(bytes));
         let Buffer::Slot(mut slot) = done.buffer else { panic!("another buffer came back") };
