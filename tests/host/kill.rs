@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use vfio_ferry::machine::Notice;
@@ -114,12 +114,14 @@ fn kill<H: Host>(moment: &Moment, survivor: Session<H>, victim: Side) -> Ended<H
     let mut notices = Vec::new();
     let ended = moment.wait(&survivor, &victim, &mut notices);
     victim.signal(Signal::KILL);
-    let killed = Instant::now();
     if ended {
         return Ended { report: survivor.finish(), notices };
     }
     let mut ended = end(survivor);
-    assert!(killed.elapsed() < SILENCE + Duration::from_secs(10), "it took {:?}", killed.elapsed());
+    // A dead peer's streams end: nobody had to wait until it was silent for too long.
+    if let Some(fault) = ended.fault() {
+        assert!(!fault.message.contains("silent"), "{fault}");
+    }
     ended.notices.splice(0..0, notices);
     ended
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
+use vfio_ferry::limits::PEER_SILENCE_DEFAULT;
 use vfio_ferry::outcome::{Cause, DeviceOptions};
 use vfio_ferry::session::{
     Options, Session, Side as Host, SourceSession, TargetSession, accept, connect,
@@ -19,9 +20,9 @@ use vfio_ferry_tests::peer::{Peer, bytes};
 use vfio_ferry_tests::process::{Side, Spec};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ferry-side");
-/// How long the peer may be silent, and what a busy machine may add to it.
+/// How long the peer may be silent. That nobody waits much longer is seen where time is simulated;
+/// here that this is what they wait for, and that they end.
 const SILENCE: Duration = Duration::from_millis(1500);
-const SLACK: Duration = Duration::from_secs(15);
 const REST_BYTES: u64 = 64 << 20;
 
 fn options() -> Options {
@@ -29,13 +30,14 @@ fn options() -> Options {
 }
 
 fn assert_lost<H: Host>(session: Session<H>) {
-    let start = Instant::now();
     let ended = end(session);
-    let took = start.elapsed();
-    assert!(took < SILENCE + SLACK, "it took {took:?}");
     let fault = ended.fault().expect("an abort has a cause");
     assert_eq!(fault.cause, Cause::Network, "{fault}");
-    assert!(fault.message.contains("silent"), "{fault}");
+    // Looked at when it is due, which on a busy machine is later; what was chosen, not the default.
+    let said = fault.message.strip_prefix("the peer was silent for ").expect("why");
+    let (ms, _) = said.split_once(" ms").expect("for how long");
+    let silent = Duration::from_millis(ms.parse().expect("a number"));
+    assert!((SILENCE..PEER_SILENCE_DEFAULT).contains(&silent), "{fault}");
 }
 
 /// Waits until some of the state has moved.

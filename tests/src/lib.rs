@@ -9,3 +9,4 @@ pub mod refuse;
 pub mod runs;
 pub mod script;
 pub mod skip;
+pub mod watched;

@@ -11,8 +11,7 @@ use vfio_ferry::session::{
     Options, Readiness, ReportOf, Session, SessionEvent, Side, Source, SourceDevice, SourceSession,
     Target, TargetDevice, TargetSession,
 };
-
-use crate::device::TestDevice;
+use vfio_ferry::vfio::device::MigrationDevice;
 
 /// How long any session of a test may take: far more than any needs, so that a session that hangs
 /// fails its test on a machine that is busy with other things, too.
@@ -83,8 +82,11 @@ pub fn streams(count: usize) -> (Vec<OwnedFd>, Vec<OwnedFd>) {
 }
 
 /// The devices as a source session takes them.
-pub fn sources(devices: &[Arc<TestDevice>], options: &DeviceOptions) -> Vec<SourceDevice> {
-    let device = |(number, device): (usize, &Arc<TestDevice>)| SourceDevice {
+pub fn sources<D: MigrationDevice + 'static>(
+    devices: &[Arc<D>],
+    options: &DeviceOptions,
+) -> Vec<SourceDevice> {
+    let device = |(number, device): (usize, &Arc<D>)| SourceDevice {
         name: format!("device-{number}"),
         device: device.clone(),
         options: options.clone(),
@@ -93,8 +95,8 @@ pub fn sources(devices: &[Arc<TestDevice>], options: &DeviceOptions) -> Vec<Sour
 }
 
 /// The devices as a target session takes them.
-pub fn targets(devices: &[Arc<TestDevice>]) -> Vec<TargetDevice> {
-    let device = |(number, device): (usize, &Arc<TestDevice>)| TargetDevice {
+pub fn targets<D: MigrationDevice + 'static>(devices: &[Arc<D>]) -> Vec<TargetDevice> {
+    let device = |(number, device): (usize, &Arc<D>)| TargetDevice {
         name: format!("device-{number}"),
         device: device.clone(),
     };
@@ -103,7 +105,11 @@ pub fn targets(devices: &[Arc<TestDevice>]) -> Vec<TargetDevice> {
 
 impl Pair {
     /// Starts both sessions.
-    pub fn start(from: &[Arc<TestDevice>], to: &[Arc<TestDevice>], setup: &Setup) -> Pair {
+    pub fn start<D: MigrationDevice + 'static>(
+        from: &[Arc<D>],
+        to: &[Arc<D>],
+        setup: &Setup,
+    ) -> Pair {
         let (ours, theirs) = streams(setup.streams);
         let source = SourceSession::start(sources(from, &setup.device), ours, setup.source.clone());
         let target = TargetSession::start(targets(to), theirs, setup.target.clone());
