@@ -5,7 +5,8 @@ use std::io;
 
 use thiserror::Error;
 
-/// See the module's text. The variants are families by who is at fault.
+/// Why a session could not be made; what goes wrong in a running session comes as a
+/// [`Fault`](crate::outcome::Fault) instead. The variants are families by who is at fault.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

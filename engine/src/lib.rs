@@ -62,21 +62,21 @@
 //
 // 5  session: the public API
 // 4  drive: runs the machines' actions against the mechanism
-// 3  sender, receiver, abort, machine: events in, actions out
+// 3  sender, receiver, machine: events in, actions out
 // 2  vfio (ioctls), buffers, ring, compress (codec, workers)
 // 1  wire, vfio::state, outcome, compress::policy, metrics
-// 0  limits, error, ids
+// 0  limits, error, errno, ids
 #[doc(inline)]
 pub use session::*;
 
-#[doc(hidden)]
-pub mod abort;
 #[doc(hidden)]
 pub mod buffers;
 #[doc(hidden)]
 pub mod compress;
 #[doc(hidden)]
 pub mod drive;
+#[doc(hidden)]
+pub mod errno;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
@@ -100,3 +100,8 @@ pub mod session;
 pub mod vfio;
 #[doc(hidden)]
 pub mod wire;
+
+/// Compiles the code that README.md shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

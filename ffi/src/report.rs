@@ -128,7 +128,7 @@ pub(crate) fn whole(report: &AnyReport) -> vferry_report {
     }
 }
 
-fn filled<E, D>(any: &AnyReport, report: &Report<E, D>) -> vferry_report {
+fn filled<E>(any: &AnyReport, report: &Report<E>) -> vferry_report {
     let timeline = &report.timeline;
     let mut text = [0; VFERRY_TEXT_BYTES];
     let why = Why::of(any.fault(), &mut text);

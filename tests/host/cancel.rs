@@ -5,8 +5,9 @@ use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vfio_ferry::ids::DeviceId;
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Phase, SourceEnding, TargetEnding};
+use vfio_ferry::outcome::{Cause, DeviceOptions, OnReset, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{Options, Session, SessionEvent, Side, SourceSession};
 use vfio_ferry::vfio::state::DeviceState;
@@ -241,8 +242,37 @@ fn a_driver_that_does_not_stop_a_device_that_was_handed_over_holds_nobody_up() {
     pair.source.switchover();
     wait_for(&pair.source, Phase::Handover);
     let source = end_in_time(pair.source, "SET_STATE(STOP) after the handover");
+    assert_eq!(source.report.devices[0].state, None, "SET_STATE(STOP) has not returned");
     assert_handed_over(&source, &end(pair.target));
     from.release();
+}
+
+#[test]
+fn what_was_heard_before_a_call_that_does_not_return_is_not_told() {
+    let plan = Plan { holds: Some(DeviceState::StopCopy), ..plan() };
+    let to = Arc::new(TestDevice::new(plan.target()));
+    let from = Arc::new(TestDevice::new(plan));
+    let mut setup = setup(BackendChoice::Auto);
+    setup.device.on_reset = OnReset::restart();
+    let pair = Pair::start(from_ref(&from), from_ref(&to), &setup);
+    wait_for(&pair.source, Phase::PreCopy);
+    // Its new epoch begins with GET_STATE, which says RUNNING.
+    pair.source.device_was_reset(DeviceId(0)).expect("it has that device");
+    wait_for(&pair.source, Phase::PreCopy);
+    pair.source.switchover();
+    let deadline = Instant::now() + PATIENCE;
+    while from.trail().last() != Some(&DeviceState::StopCopy) {
+        assert!(Instant::now() < deadline, "it is not stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    pair.source.cancel();
+    let source = end_in_time(pair.source, "SET_STATE(STOP_COPY) after a restart");
+    let ending = &source.report.ending;
+    assert!(matches!(ending, SourceEnding::NotReturned(_)), "{ending}");
+    assert_eq!(source.report.devices[0].state, None);
+    from.release();
+    let ending = end(pair.target).report.ending;
+    assert!(matches!(ending, TargetEnding::Blank(_)), "{ending}");
 }
 
 #[test]

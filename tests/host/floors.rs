@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module's floor; the longest path that fits decides.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("limits", 0),
     ("error", 0),
+    ("errno", 0),
     ("ids", 0),
     ("wire", 1),
     ("vfio::state", 1),

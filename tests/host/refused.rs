@@ -23,7 +23,7 @@ fn runs_on_system_calls(errno: i32, word: &'static str) {
     });
 }
 
-fn assert_fell_back<E, D>(report: &Report<E, D>, word: &str) {
+fn assert_fell_back<E>(report: &Report<E>, word: &str) {
     assert_eq!(report.backend, Backend::Syscalls);
     let why = report.fallback.as_ref().expect("a fallback is told");
     assert!(why.contains(word), "{why}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use vfio_ferry::buffers::Buffer;
 use vfio_ferry::ring::{Backend, BackendChoice, Op, OpenError, RingConfig, Token, class, open};
 use vfio_ferry_tests::refuse::where_refused;
+use vfio_ferry_tests::skip::skip;
 
 const CONFIG: RingConfig =
     RingConfig { backend: BackendChoice::Auto, depth: 4, files: 2, zero_copy: None };
@@ -25,7 +26,7 @@ fn falls_back_and_says(call: libc::c_long, errno: i32, word: &'static str) {
         rustix::io::write(&writer, b"works").expect("write");
         let kind = class(reader.as_fd()).expect("class");
         let file = opened.ring.add_file(Arc::new(reader), kind).expect("add");
-        let op = Op::Read { file, buffer: Buffer::Small(vec![0; 8]), range: 0..8 };
+        let op = Op::read(file, Buffer::Small(vec![0; 8]), 0..8);
         opened.ring.submit(Token(1), op).expect("submit");
         let mut done = Vec::new();
         opened.ring.wait(Some(Duration::from_secs(5)), &mut done).expect("wait");
@@ -84,6 +85,6 @@ fn without_a_filter_nothing_is_told() {
     let opened = open(&CONFIG).expect("a ring");
     match opened.fallback {
         None => assert_eq!(opened.ring.backend(), Backend::IoUring),
-        Some(why) => println!("SKIPPED: {why}"),
+        Some(why) => skip(why),
     }
 }

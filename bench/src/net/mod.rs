@@ -142,9 +142,15 @@ pub(crate) fn check_congestion(name: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "the tests crate exports it")]
+mod skip;
+
+#[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
 
+    use super::skip::skip;
     use super::*;
 
     fn pair(link: &Link) -> (TcpStream, TcpStream) {
@@ -160,7 +166,7 @@ mod tests {
         for name in ["cubic", "reno"] {
             let link = Link { rate: None, congestion: name.to_owned() };
             if check_congestion(name).is_err() {
-                println!("skipped: this host has no {name}");
+                skip(format!("this host has no {name}"));
                 continue;
             }
             let (source, target) = pair(&link);

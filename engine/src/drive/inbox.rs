@@ -30,9 +30,7 @@ pub(crate) enum Input {
         ns: u64,
     },
     Written {
-        device: DeviceId,
-        epoch: Epoch,
-        raw_bytes: u32,
+        header: DataHeader,
         slot: Option<Slot>,
         result: WriteResult,
         ns: u64,

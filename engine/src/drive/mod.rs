@@ -11,21 +11,18 @@
 //! Everything reaches `ferry-net` through its inbox; nothing waits for it, and it waits for nothing
 //! but its ring. Teardown is: stop, wait for every operation in flight, release.
 
-mod control;
-mod data;
+mod devices;
+mod embedder;
+mod figures;
 mod inbox;
-mod jobs;
-mod live;
-mod outbox;
-mod report;
-mod room;
 mod run;
+mod slots;
 mod streams;
-mod watch;
+mod waits;
 
-pub(crate) use inbox::{Inbox, Input};
-pub use outbox::{Outbox, SessionEvent};
-pub(crate) use report::Ended;
-pub use report::{Report, SourceReport, TargetReport};
+pub use embedder::{Outbox, SessionEvent};
+pub(crate) use figures::Ended;
+pub use figures::{Report, SourceReport, TargetReport, Timeline};
+pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
-pub use watch::Timeline;
+pub use waits::{Wait, WaitRow};

@@ -4,7 +4,7 @@
 //! Source of the rows: the reset race of mlx5, virtio, xe and mtty (`*_state_mutex_unlock` applying
 //! a deferred reset), `hisi_acc_vf_disable_fds`, `qat_vf_*`, and pds's asynchronous ERROR.
 //!
-//! After ENODEV the state tells: RUNNING means a reset (or one's own cancel), an unchanged state
+//! After ENODEV the state tells: RUNNING means a reset (or our own cancel), an unchanged state
 //! means that firmware or the PF failed, ERROR means that the device must be reset. The state must
 //! have settled: while a deferred reset is pending the first GET_STATE is stale and the second is
 //! right ([`MigrationDevice::settled_state`](crate::vfio::device::MigrationDevice::settled_state)).
@@ -12,6 +12,7 @@
 //! The answer to every operation x errno x state is pinned in `tests/vectors/classify_grid.txt`.
 
 use super::{Cause, Observation};
+use crate::errno;
 use crate::vfio::state::DeviceState;
 
 /// What the engine was doing when the kernel answered.
@@ -98,7 +99,7 @@ pub fn classify(answer: DeviceAnswer) -> Finding {
 
 fn observation(answer: &DeviceAnswer) -> Observation {
     match answer.operation {
-        Operation::Read { first: true } if answer.errno == Some(libc::ENODEV) => {
+        Operation::Read { first: true } if answer.errno == Some(errno::ENODEV) => {
             Observation::DeadOnArrival
         }
         Operation::Read { .. } => Observation::Read,
@@ -110,10 +111,6 @@ fn observation(answer: &DeviceAnswer) -> Observation {
         Operation::Write => Observation::Write,
     }
 }
-
-/// ERESTARTSYS, which 6.12's io-wq lets out when it cancels a running read. In no header of user
-/// space; include/linux/errno.h.
-const ERESTARTSYS: i32 = 512;
 
 /// What the state says, the expected one taken into account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,7 +233,7 @@ const fn no_fault(
     Rule { name, on, errno, seen, cancelled: false, verdict, cause: Cause::Local, message }
 }
 
-/// The table. The order matters: one's own cancel first, then what the state says by itself, and
+/// The table. The order matters: our own cancel first, then what the state says by itself, and
 /// only then the errno.
 const RULES: &[Rule] = &[
     // While aborting nothing else can be told: a read that is cancelled ends with ECANCELED, EINTR
@@ -299,121 +296,121 @@ const RULES: &[Rule] = &[
     // Not faults.
     no_fault(
         "again",
-        (On::Any, Errno::Of(&[libc::EAGAIN]), &[]),
+        (On::Any, Errno::Of(&[errno::EAGAIN]), &[]),
         Verdict::Again,
         "no data, or the device is taken, at this moment: ask again",
     ),
     no_fault(
         "drained",
-        (On::Reading, Errno::Of(&[libc::ENOMSG]), &[]),
+        (On::Reading, Errno::Of(&[errno::ENOMSG]), &[]),
         Verdict::Drained,
         "the device has no more PRE_COPY data for now",
     ),
     no_fault(
         "interrupted",
-        (On::Any, Errno::Of(&[libc::EINTR, ERESTARTSYS]), &[]),
+        (On::Any, Errno::Of(&[errno::EINTR, errno::ERESTARTSYS]), &[]),
         Verdict::Again,
         "a signal interrupted the driver: ask again",
     ),
     // This host's own shortcomings.
     rule(
         "ring-cancelled",
-        (On::Any, Errno::Of(&[libc::ECANCELED]), &[]),
+        (On::Any, Errno::Of(&[errno::ECANCELED]), &[]),
         Cause::Local,
         "the operation was cancelled, and not by the engine: its ring or thread is going away",
     ),
     rule(
         "fd-limit",
-        (On::Setting, Errno::Of(&[libc::EMFILE, libc::ENFILE]), &[]),
+        (On::Setting, Errno::Of(&[errno::EMFILE, errno::ENFILE]), &[]),
         Cause::Local,
         "the device changed its state, but the kernel had no fd to give out for its data: raise \
          RLIMIT_NOFILE, and put the device back into RUNNING before trying again",
     ),
     rule(
         "image-too-long",
-        (On::Writing, Errno::Of(&[libc::ENOMEM]), &[]),
+        (On::Writing, Errno::Of(&[errno::ENOMEM]), &[]),
         Cause::DeviceFailure,
         "the device takes no more state than it has got (ENOMEM), or its host is out of memory: \
          the source's device is probably of another size, model or firmware",
     ),
     rule(
         "no-memory",
-        (On::Any, Errno::Of(&[libc::ENOMEM]), &[]),
+        (On::Any, Errno::Of(&[errno::ENOMEM]), &[]),
         Cause::Local,
         "the kernel had no memory for the device's migration state",
     ),
     rule(
         "stream-mismatch",
-        (On::Writing, Errno::Of(&[libc::EFAULT]), &[]),
+        (On::Writing, Errno::Of(&[errno::EFAULT]), &[]),
         Cause::DeviceFailure,
         "the driver does not recognise the migration stream (EFAULT): the source's device or \
          driver is of another kind or version",
     ),
     rule(
         "bad-fd",
-        (On::Any, Errno::Of(&[libc::EFAULT, libc::EBADF]), &[]),
+        (On::Any, Errno::Of(&[errno::EFAULT, errno::EBADF]), &[]),
         Cause::Local,
         "the kernel refused the fd or the buffer: was the fd closed while it was in use?",
     ),
     // The device, its firmware or its PF.
     rule(
         "unsupported-record",
-        (On::Writing, Errno::Of(&[libc::EOPNOTSUPP]), &[]),
+        (On::Writing, Errno::Of(&[errno::EOPNOTSUPP]), &[]),
         Cause::DeviceFailure,
         "the stream has a mandatory record that this driver does not know: the target's kernel is \
          older than the source's",
     ),
     rule(
         "stream-refused",
-        (On::Writing, Errno::Of(&[libc::EINVAL]), &[]),
+        (On::Writing, Errno::Of(&[errno::EINVAL]), &[]),
         Cause::DeviceFailure,
         "the driver refused the migration stream (EINVAL): the source's device or driver is of \
          another kind or version",
     ),
     rule(
         "pf-gone",
-        (On::Any, Errno::Of(&[libc::ENOTCONN]), &[]),
+        (On::Any, Errno::Of(&[errno::ENOTCONN]), &[]),
         Cause::DeviceFailure,
         "the device's physical function is gone or in recovery: see the kernel log for its PF",
     ),
     rule(
         "no-migration",
-        (On::Any, Errno::Of(&[libc::ENOTTY]), &[]),
+        (On::Any, Errno::Of(&[errno::ENOTTY]), &[]),
         Cause::DeviceFailure,
         "the driver does not offer this migration call (ENOTTY): is the device bound to its \
          migration driver?",
     ),
     rule(
         "incomplete",
-        (On::Setting, Errno::Of(&[libc::EINVAL]), &[Seen::Unchanged]),
+        (On::Setting, Errno::Of(&[errno::EINVAL]), &[Seen::Unchanged]),
         Cause::DeviceFailure,
         "the device refused to change its state (EINVAL): on the target, part of its migration \
          state is missing; on the source, it does not support that state",
     ),
     rule(
         "precopy-refused",
-        (On::Asking, Errno::Of(&[libc::EINVAL]), &[Seen::Unchanged]),
+        (On::Asking, Errno::Of(&[errno::EINVAL]), &[Seen::Unchanged]),
         Cause::DeviceFailure,
         "the driver refused the precopy question (EINVAL) although the device is where it should \
          be",
     ),
     rule(
         "reset-or-failure",
-        (On::Any, Errno::Of(&[libc::ENODEV]), &[Seen::Unknown]),
+        (On::Any, Errno::Of(&[errno::ENODEV]), &[Seen::Unknown]),
         Cause::DeviceFailure,
         "the data fd is dead and the device's state could not be read: it was reset, or its \
          firmware failed; the device fd would tell which",
     ),
     rule(
         "save-failed",
-        (On::Reading, Errno::Of(&[libc::ENODEV, libc::EIO]), &[Seen::Unchanged]),
+        (On::Reading, Errno::Of(&[errno::ENODEV, errno::EIO]), &[Seen::Unchanged]),
         Cause::DeviceFailure,
         "the device's firmware or PF failed to save: the data fd is dead and the state unchanged; \
          see the kernel log",
     ),
     rule(
         "load-failed",
-        (On::Writing, Errno::Of(&[libc::ENODEV, libc::EIO]), &[Seen::Unchanged]),
+        (On::Writing, Errno::Of(&[errno::ENODEV, errno::EIO]), &[Seen::Unchanged]),
         Cause::DeviceFailure,
         "the device's firmware or PF failed to load the state; see the kernel log",
     ),

@@ -22,26 +22,26 @@ const OPERATIONS: [(Operation, &str); 8] = [
 
 const ERRNOS: [(Option<i32>, &str); 22] = [
     (None, "-"),
-    (Some(libc::ENODEV), "ENODEV"),
-    (Some(libc::EINVAL), "EINVAL"),
-    (Some(libc::EINTR), "EINTR"),
-    (Some(512), "ERESTARTSYS"),
-    (Some(libc::ECANCELED), "ECANCELED"),
-    (Some(libc::ENOMEM), "ENOMEM"),
-    (Some(libc::EIO), "EIO"),
-    (Some(libc::ENOTCONN), "ENOTCONN"),
-    (Some(libc::EFAULT), "EFAULT"),
-    (Some(libc::EOPNOTSUPP), "EOPNOTSUPP"),
-    (Some(libc::EAGAIN), "EAGAIN"),
-    (Some(libc::ENOMSG), "ENOMSG"),
-    (Some(libc::ENOTTY), "ENOTTY"),
-    (Some(libc::EMFILE), "EMFILE"),
-    (Some(libc::ENFILE), "ENFILE"),
-    (Some(libc::EBADF), "EBADF"),
-    (Some(libc::EBUSY), "EBUSY"),
-    (Some(libc::ETIMEDOUT), "ETIMEDOUT"),
-    (Some(libc::ENOSPC), "ENOSPC"),
-    (Some(libc::EPERM), "EPERM"),
+    (Some(errno::ENODEV), "ENODEV"),
+    (Some(errno::EINVAL), "EINVAL"),
+    (Some(errno::EINTR), "EINTR"),
+    (Some(errno::ERESTARTSYS), "ERESTARTSYS"),
+    (Some(errno::ECANCELED), "ECANCELED"),
+    (Some(errno::ENOMEM), "ENOMEM"),
+    (Some(errno::EIO), "EIO"),
+    (Some(errno::ENOTCONN), "ENOTCONN"),
+    (Some(errno::EFAULT), "EFAULT"),
+    (Some(errno::EOPNOTSUPP), "EOPNOTSUPP"),
+    (Some(errno::EAGAIN), "EAGAIN"),
+    (Some(errno::ENOMSG), "ENOMSG"),
+    (Some(errno::ENOTTY), "ENOTTY"),
+    (Some(errno::EMFILE), "EMFILE"),
+    (Some(errno::ENFILE), "ENFILE"),
+    (Some(errno::EBADF), "EBADF"),
+    (Some(errno::EBUSY), "EBUSY"),
+    (Some(errno::ETIMEDOUT), "ETIMEDOUT"),
+    (Some(errno::ENOSPC), "ENOSPC"),
+    (Some(errno::EPERM), "EPERM"),
     (Some(9999), "9999"),
 ];
 
@@ -65,8 +65,8 @@ fn ask(
 /// What the kernel is known to answer, and what that means: each row of the table at least once.
 #[test]
 fn each_known_answer_of_the_kernel_has_its_row() {
+    use crate::errno::*;
     use Cause::*;
-    use libc::*;
     let stories = [
         // The reset race, seen from each operation.
         ("reset", ask(READ, ENODEV, PreCopy, Running), DeviceReset, Observation::Read),
@@ -231,7 +231,7 @@ fn each_known_answer_of_the_kernel_has_its_row() {
         ("again", ask(READ, EAGAIN, PreCopy, PreCopy), Verdict::Again),
         ("drained", ask(READ, ENOMSG, PreCopy, PreCopy), Verdict::Drained),
         ("interrupted", ask(READ, EINTR, PreCopy, PreCopy), Verdict::Again),
-        ("interrupted", ask(READ, 512, StopCopy, StopCopy), Verdict::Again),
+        ("interrupted", ask(READ, ERESTARTSYS, StopCopy, StopCopy), Verdict::Again),
         ("as-expected", ask(Operation::StateCheck, None, Resuming, Resuming), Verdict::Nothing),
     ];
     for (rule, finding, verdict) in no_faults {
@@ -296,10 +296,10 @@ fn a_stale_state_would_mislead() {
         }
     }
 
-    assert_eq!(ask(READ, libc::ENODEV, PreCopy, PreCopy).cause, Cause::DeviceFailure);
+    assert_eq!(ask(READ, errno::ENODEV, PreCopy, PreCopy).cause, Cause::DeviceFailure);
     let device = Deferred(Mutex::new(vec![Running, PreCopy]));
     let settled = device.settled_state().expect("a state");
-    assert_eq!(ask(READ, libc::ENODEV, PreCopy, settled).cause, Cause::DeviceReset);
+    assert_eq!(ask(READ, errno::ENODEV, PreCopy, settled).cause, Cause::DeviceReset);
 }
 
 /// A reset must never be taken for something to try again, nor the other way round.

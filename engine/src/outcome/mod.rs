@@ -261,6 +261,12 @@ impl Fault {
     }
 }
 
+impl From<Breach> for Fault {
+    fn from(breach: Breach) -> Fault {
+        Fault::breach(breach)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (seen by {}", self.cause, self.observed)?;

@@ -13,6 +13,7 @@ mod class;
 mod nonblock;
 mod op;
 mod open;
+mod refusal;
 mod syscalls;
 mod table;
 #[cfg(test)]
@@ -20,9 +21,10 @@ mod tests;
 mod uring;
 
 pub use class::class;
-pub use open::{DEPTH_MAX, FILES_MAX, OpenError, Opened, open};
+pub use op::{Op, OpKind};
+pub use open::{DEPTH_MAX, FILES_MAX, Opened, open};
+pub use refusal::OpenError;
 
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,35 +77,13 @@ pub enum FileKind {
     Blocking,
 }
 
-/// An operation. A range that is empty, outside the buffer or longer than one system call may move
-/// is refused with EINVAL.
-#[derive(Debug)]
-#[expect(missing_docs, reason = "each has a file, a buffer that it owns, and a range of it")]
-pub enum Op {
-    /// Read once into `buffer[range]`; at most one in flight per file. Completes with 0 at the end.
-    /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion: the operation waits.
-    Read { file: FileId, buffer: Buffer, range: Range<usize> },
-    /// As `Read`, but EAGAIN completes the operation.
-    TryRead { file: FileId, buffer: Buffer, range: Range<usize> },
-    /// Write once from `buffer[range]`; at most one in flight per file; may be short.
-    /// On a [`FileKind::Pollable`] file, EAGAIN is not a completion.
-    Write { file: FileId, buffer: Buffer, range: Range<usize> },
-    /// Send all of `buffer[range]` on a socket; short sends are gone on with. One per socket.
-    /// Completes with the whole length or an error, after which what was sent is not known.
-    Send { file: FileId, buffer: Buffer, range: Range<usize> },
-    /// Receive until `buffer[range]` is full; one per socket. Completes short when the stream ends
-    /// or fails inside the range (the kernel swallows an error that follows bytes), with 0 at the
-    /// end of the stream, and with an error when nothing had arrived. A receive that is cancelled
-    /// inside the range completes with ECANCELED, and the stream has lost those bytes.
-    Recv { file: FileId, buffer: Buffer, range: Range<usize> },
-}
-
 /// A completion.
 #[derive(Debug)]
 pub struct Done {
     /// The operation's token.
     pub token: Token,
-    /// Bytes moved, or the positive errno (4, 125 and 512 all mean interrupted or cancelled).
+    /// Bytes moved, or the positive errno (see
+    /// [`is_interruption`](crate::errno::is_interruption) for those of a cancel).
     pub result: Result<usize, i32>,
     /// The operation's buffer.
     pub buffer: Buffer,
@@ -116,7 +96,7 @@ pub struct Rejected {
     pub op: Op,
     /// The positive errno. EBUSY: the ring is full, or the file has an operation of this direction
     /// in flight. EBADF: no such file. EEXIST: the token is in flight. EINVAL: a bad range, or
-    /// `Read` or `Write` on a socket. ENOTSOCK: `Send` or `Recv` on something else.
+    /// a read or write on a socket. ENOTSOCK: a send or receive on something else.
     pub errno: i32,
 }
 
@@ -160,8 +140,8 @@ pub trait Ring {
     fn remove_file(&mut self, file: FileId) -> std::io::Result<()>;
     /// Takes an operation; it is handed to the kernel at the latest by the next `wait`.
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected>;
-    /// Asks for an operation to end; it completes in any case, early (ECANCELED, EINTR, 512) or
-    /// with its result. A token that is not in flight is ignored.
+    /// Asks for an operation to end; it completes in any case, early, with an
+    /// [interruption](crate::errno::is_interruption), or with its result. A token that is not in flight is ignored.
     fn cancel(&mut self, token: Token);
     /// Waits until something completes, the waker is used or `timeout` is over (none: for ever),
     /// and appends the completions, in no particular order.

@@ -1,12 +1,48 @@
-//! What every operation has in common.
+//! An operation, and what every kind of them has in common.
 
 use std::ops::Range;
 
-use super::{FileId, FileKind, Op};
+use super::{FileId, FileKind};
 use crate::buffers::Buffer;
+use crate::errno;
 
 /// Most bytes that one read or write moves (the kernel's MAX_RW_COUNT).
 const RANGE_BYTES_MAX: usize = 0x7fff_f000;
+
+/// An operation on a file. It owns its buffer until the completion gives it back.
+#[derive(Debug)]
+pub struct Op {
+    /// What is done.
+    pub kind: OpKind,
+    /// To which file.
+    pub file: FileId,
+    /// From or into which buffer.
+    pub buffer: Buffer,
+    /// Which bytes of the buffer. A range that is empty, outside the buffer or longer than one
+    /// system call may move is refused with EINVAL.
+    pub range: Range<usize>,
+}
+
+/// What an operation does, and what its completion means. At most one operation of each direction
+/// is in flight on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OpKind {
+    /// Read once; completes with 0 at the end. On a [`FileKind::Pollable`] file, EAGAIN is not a
+    /// completion: the operation waits.
+    Read,
+    /// As `Read`, but EAGAIN completes the operation.
+    TryRead,
+    /// Write once; may be short. On a [`FileKind::Pollable`] file, EAGAIN is not a completion.
+    Write,
+    /// Send the whole range on a socket; a short send is resumed. Completes with the whole length
+    /// or an error, after which what was sent is not known.
+    Send,
+    /// Receive from a socket until the range is full. Completes short when the stream ends or fails
+    /// inside the range (the kernel swallows an error that follows bytes), with 0 at the end of the
+    /// stream, and with an error when nothing had arrived. A receive that is cancelled inside the
+    /// range completes with ECANCELED, and the stream has lost those bytes.
+    Recv,
+}
 
 /// Which way an operation moves bytes. A file has at most one operation in flight for each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,84 +53,78 @@ pub(super) enum Direction {
     Out,
 }
 
-impl Op {
-    /// The operation's file.
-    pub fn file(&self) -> FileId {
+impl OpKind {
+    pub(super) fn direction(self) -> Direction {
         match self {
-            Op::Read { file, .. }
-            | Op::TryRead { file, .. }
-            | Op::Write { file, .. }
-            | Op::Send { file, .. }
-            | Op::Recv { file, .. } => *file,
-        }
-    }
-
-    /// The operation's buffer, taken out of it.
-    pub fn into_buffer(self) -> Buffer {
-        match self {
-            Op::Read { buffer, .. }
-            | Op::TryRead { buffer, .. }
-            | Op::Write { buffer, .. }
-            | Op::Send { buffer, .. }
-            | Op::Recv { buffer, .. } => buffer,
-        }
-    }
-
-    /// Length of the operation's range, in bytes.
-    pub(super) fn len(&self) -> usize {
-        self.parts().1.len()
-    }
-
-    pub(super) fn direction(&self) -> Direction {
-        match self {
-            Op::Read { .. } | Op::TryRead { .. } | Op::Recv { .. } => Direction::In,
-            Op::Write { .. } | Op::Send { .. } => Direction::Out,
-        }
-    }
-
-    /// The bytes of the range that are still to go out when `moved` have gone.
-    pub(super) fn rest(&self, moved: usize) -> &[u8] {
-        let (buffer, range) = self.parts();
-        &buffer.bytes()[range.start + moved..range.end]
-    }
-
-    /// The bytes of the range that are still to come in when `moved` have come.
-    pub(super) fn rest_mut(&mut self, moved: usize) -> &mut [u8] {
-        match self {
-            Op::Read { buffer, range, .. }
-            | Op::TryRead { buffer, range, .. }
-            | Op::Write { buffer, range, .. }
-            | Op::Send { buffer, range, .. }
-            | Op::Recv { buffer, range, .. } => {
-                &mut buffer.bytes_mut()[range.start + moved..range.end]
-            }
+            OpKind::Read | OpKind::TryRead | OpKind::Recv => Direction::In,
+            OpKind::Write | OpKind::Send => Direction::Out,
         }
     }
 
     /// Whether the operation makes sense on a file of this kind; else the errno that says why not.
-    pub(super) fn check(&self, kind: FileKind) -> Result<(), i32> {
-        let (buffer, range) = self.parts();
-        let for_socket = matches!(self, Op::Send { .. } | Op::Recv { .. });
-        match (for_socket, kind == FileKind::Socket) {
-            (true, false) => return Err(libc::ENOTSOCK),
-            (false, true) => return Err(libc::EINVAL),
-            (true, true) | (false, false) => {}
+    fn check(self, file: FileKind) -> Result<(), i32> {
+        let for_socket = matches!(self, OpKind::Send | OpKind::Recv);
+        match (for_socket, file == FileKind::Socket) {
+            (true, false) => Err(errno::ENOTSOCK),
+            (false, true) => Err(errno::EINVAL),
+            (true, true) | (false, false) => Ok(()),
         }
-        // The kernel answers an empty read with 0 without asking the driver, which would pass for
-        // the end of the stream.
-        if range.is_empty() || !buffer.holds(range) || range.len() > RANGE_BYTES_MAX {
-            return Err(libc::EINVAL);
-        }
-        Ok(())
+    }
+}
+
+impl Op {
+    /// A [`OpKind::Read`].
+    pub fn read(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
+        Op { kind: OpKind::Read, file, buffer, range }
     }
 
-    fn parts(&self) -> (&Buffer, &Range<usize>) {
-        match self {
-            Op::Read { buffer, range, .. }
-            | Op::TryRead { buffer, range, .. }
-            | Op::Write { buffer, range, .. }
-            | Op::Send { buffer, range, .. }
-            | Op::Recv { buffer, range, .. } => (buffer, range),
+    /// A [`OpKind::TryRead`].
+    pub fn try_read(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
+        Op { kind: OpKind::TryRead, file, buffer, range }
+    }
+
+    /// A [`OpKind::Write`].
+    pub fn write(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
+        Op { kind: OpKind::Write, file, buffer, range }
+    }
+
+    /// A [`OpKind::Send`].
+    pub fn send(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
+        Op { kind: OpKind::Send, file, buffer, range }
+    }
+
+    /// A [`OpKind::Recv`].
+    pub fn recv(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
+        Op { kind: OpKind::Recv, file, buffer, range }
+    }
+
+    /// Length of the operation's range, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The bytes of the range that are still to go out when `moved` have gone.
+    pub(super) fn rest(&self, moved: usize) -> &[u8] {
+        &self.buffer.bytes()[self.range.start + moved..self.range.end]
+    }
+
+    /// The bytes of the range that are still to come in when `moved` have come.
+    pub(super) fn rest_mut(&mut self, moved: usize) -> &mut [u8] {
+        &mut self.buffer.bytes_mut()[self.range.start + moved..self.range.end]
+    }
+
+    /// Whether the operation may be submitted on a file of this kind; else the errno that says why
+    /// not.
+    pub(super) fn check(&self, file: FileKind) -> Result<(), i32> {
+        self.kind.check(file)?;
+        // The kernel answers an empty read with 0 without asking the driver, which would pass for
+        // the end of the stream.
+        if self.range.is_empty()
+            || !self.buffer.holds(&self.range)
+            || self.range.len() > RANGE_BYTES_MAX
+        {
+            return Err(errno::EINVAL);
         }
+        Ok(())
     }
 }

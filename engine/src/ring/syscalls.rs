@@ -18,7 +18,9 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::op::Direction;
 use super::table::{File, Flight, Key, Table};
-use super::{Backend, Done, FileId, FileKind, Op, Rejected, Ring, RingConfig, Token, Waker};
+use super::{
+    Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,
+};
 
 /// What this backend keeps for an operation.
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ impl SyscallRing {
             } else {
                 transfer(flight, file)
             };
-            if result == Err(Errno::AGAIN) && waits(&flight.op, file.kind) {
+            if result == Err(Errno::AGAIN) && waits(flight.op.kind, file.kind) {
                 if !flight.cancelled {
                     flight.state.parked = true;
                     continue;
@@ -79,11 +81,11 @@ impl SyscallRing {
             let mut keys = Vec::new();
             let mut fds = vec![PollFd::new(&*self.waker.eventfd, PollFlags::IN)];
             for (key, flight) in self.table.keys() {
-                let Some(file) = self.table.file(flight.op.file()) else {
+                let Some(file) = self.table.file(flight.op.file) else {
                     continue;
                 };
                 keys.push(key);
-                fds.push(PollFd::new(&*file.fd, events(flight.op.direction())));
+                fds.push(PollFd::new(&*file.fd, events(flight.op.kind.direction())));
             }
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Parked::TimedOut),
@@ -164,8 +166,8 @@ impl Ring for SyscallRing {
 }
 
 /// Whether EAGAIN makes this operation wait rather than complete.
-fn waits(op: &Op, kind: FileKind) -> bool {
-    kind != FileKind::Blocking && !matches!(op, Op::TryRead { .. })
+fn waits(op: OpKind, file: FileKind) -> bool {
+    file != FileKind::Blocking && op != OpKind::TryRead
 }
 
 fn events(direction: Direction) -> PollFlags {
@@ -177,16 +179,16 @@ fn events(direction: Direction) -> PollFlags {
 
 /// Moves what can be moved. EAGAIN: the operation is not over.
 fn transfer(flight: &mut Flight<Attempt>, file: &File<()>) -> Result<usize, Errno> {
-    match &flight.op {
-        Op::Read { .. } | Op::TryRead { .. } => {
+    match flight.op.kind {
+        OpKind::Read | OpKind::TryRead => {
             let fd = &*file.fd;
             uninterrupted(file.kind, || rustix::io::read(fd, flight.op.rest_mut(0)))
         }
-        Op::Write { .. } => {
+        OpKind::Write => {
             uninterrupted(file.kind, || rustix::io::write(&*file.fd, flight.op.rest(0)))
         }
-        Op::Send { .. } => send_all(flight, &file.fd),
-        Op::Recv { .. } => receive_all(flight, &file.fd),
+        OpKind::Send => send_all(flight, &file.fd),
+        OpKind::Recv => receive_all(flight, &file.fd),
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::nonblock::Nonblock;
 use super::op::Direction;
 use super::{Done, FileId, FileKind, Op, Rejected, Token};
+use crate::errno;
 
 /// The name of an operation in flight: a place in the slab, and how often it was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl<F, S: Default> Table<F, S> {
         kind: FileKind,
         state: F,
     ) -> io::Result<FileId> {
-        let index = self.files.iter().position(Option::is_none).ok_or(errno(libc::EMFILE))?;
+        let index = self.files.iter().position(Option::is_none).ok_or(error(errno::EMFILE))?;
         let nonblock = match kind {
             FileKind::Pollable => Nonblock::set(&fd)?,
             FileKind::Socket | FileKind::Blocking => None,
@@ -112,11 +113,11 @@ impl<F, S: Default> Table<F, S> {
 
     /// Takes a file out. EBADF: no such file. EBUSY: something is in flight on it.
     pub(super) fn remove_file(&mut self, id: FileId) -> io::Result<File<F>> {
-        let place = self.files.get_mut(id.0 as usize).ok_or(errno(libc::EBADF))?;
+        let place = self.files.get_mut(id.0 as usize).ok_or(error(errno::EBADF))?;
         match place {
-            None => Err(errno(libc::EBADF)),
-            Some(file) if file.reading || file.writing => Err(errno(libc::EBUSY)),
-            Some(_) => place.take().ok_or(errno(libc::EBADF)),
+            None => Err(error(errno::EBADF)),
+            Some(file) if file.reading || file.writing => Err(error(errno::EBUSY)),
+            Some(_) => place.take().ok_or(error(errno::EBADF)),
         }
     }
 
@@ -148,17 +149,17 @@ impl<F, S: Default> Table<F, S> {
 
     /// Checks an operation, marks its file busy and takes a place for it.
     fn place_for(&mut self, token: Token, op: &Op) -> Result<u32, i32> {
-        let file = self.files.get_mut(op.file().0 as usize).and_then(Option::as_mut);
-        let file = file.ok_or(libc::EBADF)?;
+        let file = self.files.get_mut(op.file.0 as usize).and_then(Option::as_mut);
+        let file = file.ok_or(errno::EBADF)?;
         op.check(file.kind)?;
         if self.tokens.contains_key(&token) {
-            return Err(libc::EEXIST);
+            return Err(errno::EEXIST);
         }
-        let busy = file.busy(op.direction());
+        let busy = file.busy(op.kind.direction());
         if *busy {
-            return Err(libc::EBUSY);
+            return Err(errno::EBUSY);
         }
-        let index = self.free.pop().ok_or(libc::EBUSY)?;
+        let index = self.free.pop().ok_or(errno::EBUSY)?;
         *busy = true;
         Ok(index)
     }
@@ -167,7 +168,7 @@ impl<F, S: Default> Table<F, S> {
     pub(super) fn flight(&mut self, key: Key) -> Option<(&mut Flight<S>, &mut File<F>)> {
         let place = self.places.get_mut(key.index as usize)?;
         let flight = place.flight.as_mut().filter(|_| place.generation == key.generation)?;
-        let file = self.files.get_mut(flight.op.file().0 as usize)?.as_mut()?;
+        let file = self.files.get_mut(flight.op.file.0 as usize)?.as_mut()?;
         Some((flight, file))
     }
 
@@ -194,10 +195,10 @@ impl<F, S: Default> Table<F, S> {
         place.generation = place.generation.wrapping_add(1);
         self.free.push(key.index);
         self.tokens.remove(&token);
-        if let Some(file) = self.files.get_mut(op.file().0 as usize).and_then(Option::as_mut) {
-            *file.busy(op.direction()) = false;
+        if let Some(file) = self.files.get_mut(op.file.0 as usize).and_then(Option::as_mut) {
+            *file.busy(op.kind.direction()) = false;
         }
-        Some(Done { token, result, buffer: op.into_buffer() })
+        Some(Done { token, result, buffer: op.buffer })
     }
 
     /// Gives up on the operations in flight without freeing their buffers, which the kernel may
@@ -214,6 +215,6 @@ impl<F, S: Default> Table<F, S> {
     }
 }
 
-fn errno(errno: i32) -> io::Error {
+fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
-use crate::machine::{ReadResult, Reply, Request};
+use crate::machine::{Notice, ReadResult, Reply, Request};
 use crate::outcome::{Cause, Completion, DeviceOptions, EpochEnding};
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::{Capabilities, DeviceState};
@@ -35,7 +35,7 @@ impl Run {
         };
         let sender = Sender::new(SenderConfig {
             devices: vec![device],
-            links: LinksConfig { streams: 1, silence_ns: 1_000 * POLL_NS },
+            peer: PeerConfig { streams: 1, silence_ns: 1_000 * POLL_NS },
             session: 1,
             chunk_bytes: 4096,
             workers: 1,

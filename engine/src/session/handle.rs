@@ -73,7 +73,7 @@ impl<S: Side> Session<S> {
         if message.len() > max {
             return Err(UsageError::TooLong { what, found: message.len(), max });
         }
-        if self.running.room.take() {
+        if self.running.message_budget.take() {
             self.command(Command::Message(message));
         } else if !self.has_ended() {
             return Err(UsageError::Full { max: limits::MESSAGES_WAITING_MAX });

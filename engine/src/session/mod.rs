@@ -19,15 +19,13 @@ pub use crate::compress::policy::Policy;
 pub use crate::error::{Error, UsageError};
 pub use crate::ids::{DeviceId, Epoch, StreamId};
 pub use crate::limits;
-pub use crate::machine::{Estimate, Notice};
+pub use crate::machine::{DeviceReport, Estimate, Notice};
 pub use crate::metrics::{DeviceMetrics, Metrics, Step, StreamMetrics};
 pub use crate::outcome::{
     Breach, Cause, Completion, DeviceOptions, EpochEnding, Fallback, Fault, Host, Observation,
     OnReset, Phase, SourceEnding, TargetEnding,
 };
-pub use crate::receiver::DeviceReport as TargetDeviceReport;
 pub use crate::ring::{Backend, BackendChoice};
-pub use crate::sender::DeviceReport as SourceDeviceReport;
 pub use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 pub use crate::vfio::state::{Capabilities, DeviceState};
 pub use crate::vfio::{Container, OpenError, VfioDevice};
@@ -46,8 +44,8 @@ pub use ready::{Readiness, is_ready};
 pub use side::{ReportOf, Side, Source, Target};
 pub use tcp::{accept, connect, connect_within};
 
-/// A migration of devices away from this host.
+/// A migration of devices away from this host. At its end it has a [`SourceReport`].
 pub type SourceSession = Session<Source>;
 
-/// A migration of devices to this host.
+/// A migration of devices to this host. At its end it has a [`TargetReport`].
 pub type TargetSession = Session<Target>;

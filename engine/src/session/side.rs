@@ -4,8 +4,6 @@ use std::fmt::{Debug, Display};
 
 use crate::drive::Report;
 use crate::outcome::{Fault, Host, SourceEnding, TargetEnding};
-use crate::receiver::DeviceReport as TargetDeviceReport;
-use crate::sender::DeviceReport as SourceDeviceReport;
 
 /// The host that the devices leave: see [`SourceSession`](super::SourceSession).
 #[derive(Debug, Clone, Copy)]
@@ -21,19 +19,16 @@ pub trait Side: sealed::Sealed + Debug + Sized + 'static {
     const HOST: Host;
     /// How its session ends.
     type Ending: Debug + Display + Clone + PartialEq + Send;
-    /// What its session says of each device.
-    type DeviceReport: Debug + Clone + PartialEq + Send;
     /// Why a session ended so; none where it went well.
     fn fault(ending: &Self::Ending) -> Option<&Fault>;
 }
 
 /// What [`Side`]'s session says at its end.
-pub type ReportOf<S> = Report<<S as Side>::Ending, <S as Side>::DeviceReport>;
+pub type ReportOf<S> = Report<<S as Side>::Ending>;
 
 impl Side for Source {
     const HOST: Host = Host::Source;
     type Ending = SourceEnding;
-    type DeviceReport = SourceDeviceReport;
     fn fault(ending: &SourceEnding) -> Option<&Fault> {
         ending.fault()
     }
@@ -42,7 +37,6 @@ impl Side for Source {
 impl Side for Target {
     const HOST: Host = Host::Target;
     type Ending = TargetEnding;
-    type DeviceReport = TargetDeviceReport;
     fn fault(ending: &TargetEnding) -> Option<&Fault> {
         ending.fault()
     }

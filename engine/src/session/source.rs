@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::options::{Options, SourceDevice, check_names};
 use super::side::Source;
-use super::start::{capabilities, links, session_id, start};
+use super::start::{capabilities, peer, session_id, start};
 use super::{Session, SourceSession};
 use crate::drive::Machines;
 use crate::error::{Error, UsageError};
@@ -49,7 +49,7 @@ impl Session<Source> {
             .collect::<Result<Vec<_>, Error>>()?;
         let sender = Sender::new(SenderConfig {
             devices: configs,
-            links: links(&options, streams.len()),
+            peer: peer(&options, streams.len()),
             session: session_id().map_err(Error::System)?,
             chunk_bytes: options.chunk_bytes as u32,
             workers: options.workers,

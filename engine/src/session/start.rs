@@ -8,7 +8,7 @@ use super::options::{Options, Shape};
 use super::{Session, Side};
 use crate::drive::{Drive, DriveConfig, Machines};
 use crate::error::Error;
-use crate::machine::LinksConfig;
+use crate::machine::PeerConfig;
 use crate::outcome::Host;
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::Capabilities;
@@ -57,8 +57,8 @@ pub(super) fn capabilities(
     })
 }
 
-pub(super) fn links(options: &Options, streams: usize) -> LinksConfig {
-    LinksConfig {
+pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {
+    PeerConfig {
         streams: streams as u16,
         silence_ns: u64::try_from(options.peer_silence.as_nanos()).unwrap_or(u64::MAX / 4),
     }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::options::{Options, TargetDevice, check_names};
 use super::side::Target;
-use super::start::{capabilities, links, start};
+use super::start::{capabilities, peer, start};
 use super::{Session, TargetSession};
 use crate::drive::Machines;
 use crate::error::Error;
@@ -34,7 +34,7 @@ impl Session<Target> {
             .collect::<Result<Vec<_>, Error>>()?;
         let receiver = Receiver::new(ReceiverConfig {
             devices: configs,
-            links: links(&options, streams.len()),
+            peer: peer(&options, streams.len()),
             chunk_bytes: options.chunk_bytes as u32,
             workers: options.workers,
             slots_per_device: shape.slots_per_device,

@@ -13,11 +13,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::{Errno, FdFlags};
+use rustix::io::FdFlags;
 
 use super::device::PrecopyInfo;
 use super::state::DeviceState;
 use super::uapi;
+use crate::errno;
 
 /// VFIO_DEVICE_FEATURE_MIGRATION, GET: the `flags`
 /// ([`Capabilities::from_flags`](super::state::Capabilities::from_flags) reads them).
@@ -95,7 +96,7 @@ pub fn precopy_info_v2_opt_in(device: BorrowedFd<'_>) -> io::Result<bool> {
     match again(|| feature(device, request, ())) {
         Ok(()) => Ok(true),
         Err(error) => match error.raw_os_error() {
-            Some(libc::ENOTTY | libc::EINVAL) => Ok(false),
+            Some(errno::ENOTTY | errno::EINVAL) => Ok(false),
             _ => Err(error),
         },
     }
@@ -163,7 +164,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 fn again<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match ask() {
-            Err(error) if error.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}
+            Err(error) if error.raw_os_error() == Some(errno::EINTR) => {}
             answer => return answer,
         }
     }
@@ -193,7 +194,7 @@ mod tests {
         ];
         for error in errnos {
             let errno = error.expect("an error").raw_os_error();
-            assert_eq!(errno, Some(libc::ENOTTY));
+            assert_eq!(errno, Some(errno::ENOTTY));
         }
     }
 
@@ -208,11 +209,11 @@ mod tests {
         let answer = again(|| {
             asked += 1;
             match asked {
-                1 | 2 => Err(io::Error::from_raw_os_error(libc::EINTR)),
-                _ => Err::<(), _>(io::Error::from_raw_os_error(libc::ENODEV)),
+                1 | 2 => Err(io::Error::from_raw_os_error(errno::EINTR)),
+                _ => Err::<(), _>(io::Error::from_raw_os_error(errno::ENODEV)),
             }
         });
-        assert_eq!(answer.expect_err("an error").raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(answer.expect_err("an error").raw_os_error(), Some(errno::ENODEV));
         assert_eq!(asked, 3);
     }
 }

@@ -9,16 +9,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vfio_ioctls::{VfioContainer, VfioError, VfioOps};
 
 use super::device::MigrationDevice;
-use super::ioctl;
 use super::real::VfioDevice;
+use crate::errno;
 
 /// Where bare names (`0000:01:00.0`, a UUID) are looked up.
 const BUSES: [&str; 2] = ["/sys/bus/pci/devices", "/sys/bus/mdev/devices"];
@@ -164,7 +162,7 @@ impl Container {
                 io::ErrorKind::NotFound => OpenError::NoVfio,
                 io::ErrorKind::PermissionDenied => OpenError::Denied { path },
                 // The node exists but no module answers to it.
-                _ if error.raw_os_error() == Some(libc::ENODEV) => OpenError::NoVfio,
+                _ if error.raw_os_error() == Some(errno::ENODEV) => OpenError::NoVfio,
                 _ => OpenError::Device { path, source: error },
             }),
             Err(VfioError::VfioExtension) => Err(OpenError::NoIommuType1),
@@ -181,12 +179,12 @@ impl Container {
         let opened = vfio_ioctls::VfioDevice::new(&path, ops, false)
             .map_err(|source| explain(&path, &group, source))?;
         let failed = |source: io::Error| match source.raw_os_error() {
-            Some(libc::ENOTTY) => {
+            Some(errno::ENOTTY) => {
                 OpenError::NoMigration { path: path.clone(), driver: Driver::of(&path) }
             }
             _ => OpenError::Device { path: path.clone(), source },
         };
-        let device = VfioDevice::from_opened(Opened(Some(opened))).map_err(failed)?;
+        let device = VfioDevice::from_opened(opened).map_err(failed)?;
         device.capabilities().map_err(failed)?;
         Ok(device)
     }
@@ -199,33 +197,6 @@ impl VfioDevice {
         let path = find(device.as_ref())?;
         group_of(&path)?;
         Container::new()?.open(path)
-    }
-}
-
-/// An open device with the group and container behind it.
-pub(super) struct Opened(Option<vfio_ioctls::VfioDevice>);
-
-impl fmt::Debug for Opened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Opened").finish_non_exhaustive()
-    }
-}
-
-impl AsFd for Opened {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        ioctl::device_fd(self.0.as_ref().expect("present until dropped"))
-    }
-}
-
-impl Drop for Opened {
-    /// vfio-ioctls 0.10 closes the device and then looks its group up in sysfs once more, with
-    /// `unwrap`: a device that is unplugged at that moment would take the process down. By then
-    /// the device is closed, and the group and container close while the panic unwinds.
-    fn drop(&mut self) {
-        let device = self.0.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(device))).is_err() {
-            tracing::warn!("a VFIO device went away while it was being closed");
-        }
     }
 }
 
@@ -259,11 +230,11 @@ fn explain(path: &Path, group: &str, error: VfioError) -> OpenError {
     let (path, group) = (path.to_path_buf(), group.to_owned());
     match error {
         VfioError::OpenGroup(source, _) => match source.raw_os_error() {
-            Some(libc::ENOENT) => OpenError::NotBound { driver: Driver::of(&path), path, group },
-            Some(libc::EACCES | libc::EPERM) => {
+            Some(errno::ENOENT) => OpenError::NotBound { driver: Driver::of(&path), path, group },
+            Some(errno::EACCES | errno::EPERM) => {
                 OpenError::Denied { path: Path::new("/dev/vfio").join(group) }
             }
-            Some(libc::EBUSY) => OpenError::Busy { path, group },
+            Some(errno::EBUSY) => OpenError::Busy { path, group },
             _ => OpenError::Device { path, source },
         },
         VfioError::GroupViable => OpenError::NotViable { path, group },
@@ -307,9 +278,9 @@ mod tests {
             let source = io::Error::from_raw_os_error(errno);
             explain(path, "7", VfioError::OpenGroup(source, "7".into()))
         };
-        assert!(matches!(group(libc::ENOENT), OpenError::NotBound { .. }));
-        assert!(matches!(group(libc::EBUSY), OpenError::Busy { .. }));
-        assert!(matches!(group(libc::EACCES), OpenError::Denied { .. }));
+        assert!(matches!(group(errno::ENOENT), OpenError::NotBound { .. }));
+        assert!(matches!(group(errno::EBUSY), OpenError::Busy { .. }));
+        assert!(matches!(group(errno::EACCES), OpenError::Denied { .. }));
         let viable = explain(path, "7", VfioError::GroupViable);
         assert!(viable.to_string().contains("/sys/kernel/iommu_groups/7/devices"));
     }

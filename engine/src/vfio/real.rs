@@ -4,13 +4,15 @@
 //! them under whoever still reads or writes. This type does not know the data fds it handed out,
 //! so the order is the caller's business; the engine closes them when an epoch ends.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::device::{MigrationDevice, PrecopyInfo};
 use super::ioctl;
-use super::open::Opened;
 use super::state::{Capabilities, DeviceState, forbidden};
+use crate::errno;
 
 /// A VFIO device through the kernel's ioctls.
 #[derive(Debug)]
@@ -30,6 +32,33 @@ enum Handle {
     Opened(Opened),
 }
 
+/// An open device with the group and container behind it.
+struct Opened(Option<vfio_ioctls::VfioDevice>);
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Opened").finish_non_exhaustive()
+    }
+}
+
+impl AsFd for Opened {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        ioctl::device_fd(self.0.as_ref().expect("present until dropped"))
+    }
+}
+
+impl Drop for Opened {
+    /// vfio-ioctls 0.10 closes the device and then looks its group up in sysfs once more, with
+    /// `unwrap`: a device that is unplugged at that moment would take the process down. By then
+    /// the device is closed, and the group and container close while the panic unwinds.
+    fn drop(&mut self) {
+        let device = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(device))).is_err() {
+            tracing::warn!("a VFIO device went away while it was being closed");
+        }
+    }
+}
+
 impl VfioDevice {
     /// Takes an open device fd (VFIO_GROUP_GET_DEVICE_FD, or a bound cdev), and opts in to
     /// PRECOPY_INFOv2 where the kernel has it. A duplicate of a VMM's fd is fine: both are the
@@ -39,8 +68,8 @@ impl VfioDevice {
     }
 
     /// As [`from_fd`](Self::from_fd), for a device opened here.
-    pub(super) fn from_opened(device: Opened) -> io::Result<VfioDevice> {
-        VfioDevice::with(Handle::Opened(device))
+    pub(super) fn from_opened(device: vfio_ioctls::VfioDevice) -> io::Result<VfioDevice> {
+        VfioDevice::with(Handle::Opened(Opened(Some(device))))
     }
 
     fn with(handle: Handle) -> io::Result<VfioDevice> {
@@ -73,7 +102,7 @@ impl MigrationDevice for VfioDevice {
     /// ENOTTY also where the driver offers migration without STOP_COPY, which vfio.h rules out.
     fn capabilities(&self) -> io::Result<Capabilities> {
         let flags = ioctl::migration_flags(self.as_fd())?;
-        Capabilities::from_flags(flags).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTTY))
+        Capabilities::from_flags(flags).ok_or_else(|| io::Error::from_raw_os_error(errno::ENOTTY))
     }
 
     fn state(&self) -> io::Result<DeviceState> {
@@ -84,7 +113,7 @@ impl MigrationDevice for VfioDevice {
     /// Linux before 6.12.96 never returns. Asking for these two states costs two GET_STATEs.
     fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
         if state.is_precopy() && forbidden(self.settled_state()?, state) {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            return Err(io::Error::from_raw_os_error(errno::EINVAL));
         }
         ioctl::set_state(self.as_fd(), state)
     }
@@ -112,6 +141,6 @@ mod tests {
         let device = VfioDevice::from_fd(null).expect("ENOTTY on the opt-in is no error");
         assert!(!device.has_precopy_info_v2());
         let error = device.capabilities().expect_err("no migration on /dev/null");
-        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+        assert_eq!(error.raw_os_error(), Some(errno::ENOTTY));
     }
 }

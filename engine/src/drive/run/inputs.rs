@@ -10,6 +10,7 @@ use crate::machine::{Command, EncodeResult, Event, ReadResult, Request, WriteRes
 use crate::metrics::Step;
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::vfio::state::DeviceState;
+use crate::wire::DevicePlace;
 
 impl Drive {
     /// Takes what another thread has put into the inbox.
@@ -20,9 +21,9 @@ impl Drive {
                 self.feed(Event::Command(command));
             }
             Input::Control { device, request, result, fd, ns } => {
-                self.watch.metrics.record_step(Step::Control, ns);
+                self.measured.metrics.record_step(Step::Control, ns);
                 if (request, result.is_ok()) == (Request::SetState(DeviceState::Running), true) {
-                    self.watch.running(now_ns());
+                    self.measured.running(now_ns());
                 }
                 self.devices[device.index()].fresh = fd;
                 self.devices[device.index()].asked = false;
@@ -30,29 +31,31 @@ impl Drive {
             }
             Input::Read { device, epoch, slot, result, ns } => {
                 if let ReadResult::Chunk { bytes, .. } = result {
-                    self.watch.metrics.record_step(Step::Read, ns);
-                    let metrics = &mut self.watch.metrics.devices[device.index()];
+                    self.measured.metrics.record_step(Step::Read, ns);
+                    let metrics = &mut self.measured.metrics.devices[device.index()];
                     metrics.state_bytes += u64::from(bytes);
                     metrics.device_ns += ns;
                 }
-                let slot = self.put(slot);
+                let slot = self.slots.put(slot);
                 self.feed(Event::Read { device, epoch, slot, result });
             }
-            Input::Written { device, epoch, raw_bytes, slot, result, ns } => {
-                self.watch.metrics.record_step(Step::Write, ns);
-                let metrics = &mut self.watch.metrics.devices[device.index()];
+            Input::Written { header, slot, result, ns } => {
+                let DevicePlace { device, epoch, .. } = header.place;
+                let raw_bytes = header.raw_bytes;
+                self.measured.metrics.record_step(Step::Write, ns);
+                let metrics = &mut self.measured.metrics.devices[device.index()];
                 metrics.device_ns += ns;
                 if let WriteResult::Written { .. } = result {
                     metrics.state_bytes += u64::from(raw_bytes);
                 }
-                let slot = slot.map(|slot| self.put(slot));
+                let slot = slot.map(|slot| self.slots.put(slot));
                 self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
             }
             Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
             Input::Detached { device, epoch } => {
                 let entry = &mut self.devices[device.index()];
-                if entry.ending.is_some_and(|(ending, _)| ending == epoch) {
-                    entry.ending = None;
+                if entry.detaching.is_some_and(|detaching| detaching.epoch == epoch) {
+                    entry.detaching = None;
                     self.feed(Event::Detached { device, stuck: false });
                 }
             }
@@ -63,12 +66,12 @@ impl Drive {
     fn take_worked(&mut self, worked: Worked<WorkTag>) {
         let Worked { tag, slot, into, result, worker_ns } = worked;
         let ns = now_ns().saturating_sub(tag.since_ns);
-        let slot = self.put(slot);
-        let into = self.put(into);
+        let slot = self.slots.put(slot);
+        let into = self.slots.put(into);
         match tag.chunk {
             Chunk::Encode(chunk) => {
-                self.watch.metrics.record_step(Step::Encode, ns);
-                self.watch.metrics.devices[chunk.device.index()].worker_ns += ns;
+                self.measured.metrics.record_step(Step::Encode, ns);
+                self.measured.metrics.devices[chunk.device.index()].worker_ns += ns;
                 let result = match result {
                     WorkResult::Encoded { body_bytes, body_hash } => {
                         EncodeResult::Compressed { body_bytes, body_hash, worker_ns }
@@ -79,8 +82,8 @@ impl Drive {
             }
             Chunk::Decode(header) => {
                 let place = header.place;
-                self.watch.metrics.record_step(Step::Decode, ns);
-                self.watch.metrics.devices[place.device.index()].worker_ns += ns;
+                self.measured.metrics.record_step(Step::Decode, ns);
+                self.measured.metrics.devices[place.device.index()].worker_ns += ns;
                 let result = match result {
                     WorkResult::Decoded => Ok(()),
                     WorkResult::BodyDamaged => Err(Fault::breach(Breach::BodyHash { place })),
@@ -99,8 +102,8 @@ impl Drive {
     pub(super) fn take_stream_event(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::Sent { stream, slot, ns } => {
-                self.watch.metrics.record_step(Step::Send, ns);
-                let slot = slot.map(|slot| self.put(slot));
+                self.measured.metrics.record_step(Step::Send, ns);
+                let slot = slot.map(|slot| self.slots.put(slot));
                 self.feed(Event::Sent { stream, slot });
             }
             StreamEvent::Frame { stream, frame } => self.feed(Event::Frame { stream, frame }),
@@ -112,15 +115,15 @@ impl Drive {
                 );
             }
             StreamEvent::Body { stream, header, slot, ns } => {
-                self.watch.metrics.record_step(Step::Receive, ns);
-                let metrics = &mut self.watch.metrics.devices[header.place.device.index()];
+                self.measured.metrics.record_step(Step::Receive, ns);
+                let metrics = &mut self.measured.metrics.devices[header.place.device.index()];
                 metrics.link_ns += ns;
                 metrics.wire_bytes += u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;
-                let slot = self.put(slot);
+                let slot = self.slots.put(slot);
                 self.feed(Event::Body { stream, header, slot });
             }
             StreamEvent::Lost { stream, slots, fault } => {
-                let slots = slots.into_iter().map(|slot| self.put(slot)).collect();
+                let slots = slots.into_iter().map(|slot| self.slots.put(slot)).collect();
                 self.feed(Event::StreamLost { stream, slots, fault });
             }
         }

@@ -10,34 +10,30 @@
 mod actions;
 mod inputs;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use start::{DriveConfig, Running};
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver as Channel;
 
-use super::control::Control;
-use super::data::DataHandle;
+use super::devices::Device;
+use super::embedder::{MessageBudget, Outbox};
+use super::figures::{Ended, Live, Measured};
 use super::inbox::{Inbox, Input, WorkTag};
-use super::live::Live;
-use super::outbox::Outbox;
-use super::report::{Ended, Seen};
-use super::room::Room;
-use super::streams::{StreamEvent, Streams};
-use super::watch::Watch;
-use crate::buffers::Slot;
+use super::slots::Slots;
+use super::streams::Streams;
 use crate::compress::workers::Workers;
-use crate::ids::{DeviceId, Epoch, SlotId};
-use crate::machine::{Action, Event, Finish, Machine};
-use crate::outcome::{Cause, EpochEnding, Fault, Observation};
+use crate::ids::DeviceId;
+use crate::machine::{Action, Event, Machine};
+use crate::outcome::{Cause, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice};
 use crate::sender::Sender;
-use crate::vfio::device::MigrationDevice;
 
 /// The machine of either role.
 #[derive(Debug)]
@@ -47,48 +43,33 @@ pub(crate) enum Machines {
 }
 
 impl Machines {
-    fn machine(&mut self) -> &mut dyn Machine {
+    fn machine(&self) -> &dyn Machine {
+        match self {
+            Machines::Source(sender) => &**sender,
+            Machines::Target(receiver) => &**receiver,
+        }
+    }
+
+    fn machine_mut(&mut self) -> &mut dyn Machine {
         match self {
             Machines::Source(sender) => &mut **sender,
             Machines::Target(receiver) => &mut **receiver,
         }
     }
-
-    fn deadline_ns(&self) -> Option<u64> {
-        match self {
-            Machines::Source(sender) => sender.deadline_ns(),
-            Machines::Target(receiver) => receiver.deadline_ns(),
-        }
-    }
-}
-
-/// One device's threads and fds.
-struct Attached {
-    behind: Arc<dyn MigrationDevice>,
-    control: Control,
-    /// Something was asked of it.
-    touched: bool,
-    /// The control thread is with the driver.
-    asked: bool,
-    /// What the last SET_STATE gave and nobody has taken.
-    fresh: Option<OwnedFd>,
-    data: Option<(DataHandle, Arc<OwnedFd>, Epoch)>,
-    /// A thread that was told to end: which, and until when that is waited for.
-    ending: Option<(Epoch, u64)>,
 }
 
 pub(crate) struct Drive {
     machines: Machines,
-    devices: Vec<Attached>,
+    devices: Vec<Device>,
     streams: Streams,
     workers: Workers<WorkTag>,
-    slots: Vec<Option<Slot>>,
+    slots: Slots,
     inbox: Inbox,
     inputs: Channel<Input>,
     outbox: Arc<Outbox>,
-    room: Arc<Room>,
+    message_budget: Arc<MessageBudget>,
     report: Arc<Mutex<Option<Ended>>>,
-    watch: Watch,
+    measured: Measured,
     live: Live,
     backend: Backend,
     fallback: Option<String>,
@@ -96,13 +77,10 @@ pub(crate) struct Drive {
     chunk_bytes: usize,
     detach_bound: Duration,
     switchover: bool,
-    /// The target was told to run.
-    handed_over: bool,
     /// The devices were told that the session is ending.
     interrupted: bool,
     /// Events that an action caused by itself.
     caused: VecDeque<Event>,
-    stream_events: Vec<StreamEvent>,
     actions: Vec<Action>,
     linger_until_ns: Option<u64>,
 }
@@ -116,17 +94,13 @@ pub(crate) fn now_ns() -> u64 {
 impl Drive {
     fn run(&mut self) {
         self.feed(Event::Start);
-        let mut events = std::mem::take(&mut self.stream_events);
-        self.streams.start(now_ns(), &mut events);
-        self.stream_events = events;
+        self.streams.start(now_ns());
         self.settle();
         while !self.is_over() {
             let timeout = self.timeout();
-            let mut events = std::mem::take(&mut self.stream_events);
-            if let Err(error) = self.streams.wait(timeout, now_ns, &mut events) {
+            if let Err(error) = self.streams.wait(timeout, now_ns) {
                 tracing::debug!(%error, "waiting for the streams");
             }
-            self.stream_events = events;
             self.settle();
             while let Ok(input) = self.inputs.try_recv() {
                 self.take(input);
@@ -144,9 +118,10 @@ impl Drive {
 
     fn timeout(&self) -> Option<Duration> {
         let now_ns = now_ns();
-        let endings = self.devices.iter().filter_map(|d| d.ending.map(|(_, until)| until));
-        let next = endings
-            .chain(self.machines.deadline_ns())
+        let detaching = self.devices.iter().filter_map(|device| device.detaching);
+        let next = detaching
+            .map(|detaching| detaching.until_ns)
+            .chain(self.machines.machine().deadline_ns())
             .chain(self.linger_until_ns)
             .chain(self.live.deadline_ns())
             .min()?;
@@ -156,16 +131,16 @@ impl Drive {
     fn look_at_the_clock(&mut self) {
         let now_ns = now_ns();
         for index in 0..self.devices.len() {
-            if self.devices[index].ending.is_some_and(|(_, until)| until <= now_ns) {
-                self.devices[index].ending = None;
+            if self.devices[index].detaching.is_some_and(|it| it.until_ns <= now_ns) {
+                self.devices[index].detaching = None;
                 tracing::warn!(device = index, "the driver still holds an operation");
                 self.feed(Event::Detached { device: DeviceId(index as u32), stuck: true });
             }
         }
-        if self.machines.deadline_ns().is_some_and(|at| at <= now_ns) {
+        if self.machines.machine().deadline_ns().is_some_and(|at| at <= now_ns) {
             self.feed(Event::Tick);
         }
-        self.live.look(now_ns, &self.watch.metrics, self.streams.metrics());
+        self.live.look(now_ns, &self.measured.metrics, self.streams.metrics());
     }
 
     /// Hands on what streams and actions have caused, until there is nothing more.
@@ -173,12 +148,10 @@ impl Drive {
         loop {
             if let Some(event) = self.caused.pop_front() {
                 self.feed(event);
-            } else if self.stream_events.is_empty() {
-                return;
+            } else if let Some(event) = self.streams.next() {
+                self.take_stream_event(event);
             } else {
-                for event in std::mem::take(&mut self.stream_events) {
-                    self.take_stream_event(event);
-                }
+                return;
             }
         }
     }
@@ -187,22 +160,15 @@ impl Drive {
         let mut actions = std::mem::take(&mut self.actions);
         let now_ns = now_ns();
         self.live.touch();
-        self.machines.machine().handle(now_ns, event, &mut actions);
+        self.machines.machine_mut().handle(now_ns, event, &mut actions);
         if !self.interrupted && self.machines.machine().is_ending() {
             self.interrupted = true;
-            self.devices.iter().for_each(|device| device.behind.interrupt());
+            self.devices.iter().for_each(|device| device.device.interrupt());
         }
         for action in actions.drain(..) {
             self.act(now_ns, action);
         }
         self.actions = actions;
-    }
-
-    fn put(&mut self, slot: Slot) -> SlotId {
-        let id = slot.id();
-        debug_assert!(self.slots[id.index()].is_none(), "{id} is in two places");
-        self.slots[id.index()] = Some(slot);
-        id
     }
 }
 
@@ -229,18 +195,15 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         if self.0.linger_until_ns.is_none() {
             let message = "the session's thread ended unexpectedly; this is a defect of the engine";
-            let fault = Some(Fault::session(Cause::Local, Observation::Engine, message));
-            let ending = match self.0.handed_over {
-                true => EpochEnding::Unconfirmed,
-                false => EpochEnding::Aborted,
-            };
-            // Whatever the machine says of the devices, nobody knows what became of them.
-            let seen = vec![Seen { touched: true, unanswered: true }; self.0.devices.len()];
-            self.0.end(Finish { ending, fault }, &seen, now_ns());
+            let fault = Fault::session(Cause::Local, Observation::Engine, message);
+            let mut devices = self.0.machines.machine().reports();
+            // Answers that have not reached the machine may say otherwise.
+            devices.iter_mut().for_each(|device| device.state = None);
+            self.0.end(devices, fault, now_ns());
         }
         for device in self.0.devices.drain(..) {
-            if let Some((handle, ..)) = device.data {
-                handle.stop();
+            if let Some(attached) = device.data {
+                attached.thread.stop();
             }
             // The embedder may take the device away once the session is over. Only a driver that
             // has not answered keeps it.

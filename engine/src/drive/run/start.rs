@@ -7,17 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Attached, Drive, Guarded, Machines, now_ns};
+use super::{Drive, Guarded, Machines, now_ns};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
-use crate::drive::control::Control;
+use crate::drive::devices::{Control, Device};
+use crate::drive::embedder::{MessageBudget, Outbox};
+use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
-use crate::drive::live::Live;
-use crate::drive::outbox::Outbox;
-use crate::drive::report::Ended;
-use crate::drive::room::Room;
+use crate::drive::slots::Slots;
 use crate::drive::streams::Streams;
-use crate::drive::watch::Watch;
 use crate::ids::DeviceId;
 use crate::metrics::Metrics;
 use crate::ring::{BackendChoice, RingConfig, open};
@@ -44,7 +42,7 @@ pub(crate) struct DriveConfig {
 pub(crate) struct Running {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) room: Arc<Room>,
+    pub(crate) message_budget: Arc<MessageBudget>,
     pub(crate) report: Arc<Mutex<Option<Ended>>>,
     pub(crate) metrics: Arc<Mutex<Metrics>>,
     pub(crate) thread: Option<JoinHandle<()>>,
@@ -54,13 +52,13 @@ impl Drive {
     /// Starts all threads of a session.
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let outbox = Arc::new(Outbox::new()?);
-        let room = Arc::new(Room::default());
+        let message_budget = Arc::new(MessageBudget::default());
         let report = Arc::new(Mutex::new(None));
         let metrics = Metrics::new(config.devices.len(), config.sockets.len());
         let metrics = Arc::new(Mutex::new(metrics));
         let live = Live::new(Arc::clone(&metrics));
         let (opened, ready) = crossbeam_channel::bounded(1);
-        let shared = (Arc::clone(&outbox), Arc::clone(&room), Arc::clone(&report));
+        let shared = (Arc::clone(&outbox), Arc::clone(&message_budget), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
             // The ring belongs to the thread that opens it.
             match Drive::open(config, shared.0, shared.1, shared.2, live) {
@@ -74,13 +72,13 @@ impl Drive {
             }
         })?;
         let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, room, report, metrics, thread: Some(thread) })
+        Ok(Running { inbox, outbox, message_budget, report, metrics, thread: Some(thread) })
     }
 
-    fn open(
+    pub(super) fn open(
         config: DriveConfig,
         outbox: Arc<Outbox>,
-        room: Arc<Room>,
+        message_budget: Arc<MessageBudget>,
         report: Arc<Mutex<Option<Ended>>>,
         live: Live,
     ) -> io::Result<Drive> {
@@ -103,32 +101,24 @@ impl Drive {
             .devices
             .into_iter()
             .enumerate()
-            .map(|(index, behind)| {
+            .map(|(index, device)| {
                 let id = DeviceId(index as u32);
-                let control = Control::spawn(id, Arc::clone(&behind), inbox.clone())?;
-                Ok(Attached {
-                    behind,
-                    control,
-                    touched: false,
-                    asked: false,
-                    fresh: None,
-                    data: None,
-                    ending: None,
-                })
+                let control = Control::spawn(id, Arc::clone(&device), inbox.clone())?;
+                Ok(Device::new(device, control))
             })
-            .collect::<io::Result<Vec<Attached>>>()?;
+            .collect::<io::Result<Vec<Device>>>()?;
         Ok(Drive {
             machines: config.machines,
-            watch: Watch::new(devices.len(), streams, now_ns()),
+            measured: Measured::new(devices.len(), streams, now_ns()),
             live,
             devices,
             streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
             workers,
-            slots: slots.into_iter().map(Some).collect(),
+            slots: Slots::new(slots),
             inbox,
             inputs,
             outbox,
-            room,
+            message_budget,
             report,
             backend,
             fallback: opened.fallback,
@@ -136,10 +126,8 @@ impl Drive {
             chunk_bytes: config.chunk_bytes,
             detach_bound: config.detach_bound,
             switchover: false,
-            handed_over: false,
             interrupted: false,
             caused: VecDeque::new(),
-            stream_events: Vec::new(),
             actions: Vec::new(),
             linger_until_ns: None,
         })

@@ -6,8 +6,10 @@
 
 mod receiving;
 mod sending;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -15,15 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::buffers::{Buffer, Slot};
+use crate::drive::waits::CLOSE;
 use crate::ids::StreamId;
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
-use crate::ring::{Done, FileId, FileKind, Ring};
+use crate::ring::{Done, FileId, FileKind, Ring, Token};
 use crate::wire::{DataHeader, Frame, WireLimits};
 use receiving::Receiving;
-
-/// How long the end waits for what is in flight before it aborts connections.
-const CLOSING: Duration = Duration::from_millis(100);
 
 /// What happened on a stream.
 #[derive(Debug)]
@@ -38,6 +38,26 @@ pub(super) enum StreamEvent {
     Body { stream: StreamId, header: DataHeader, slot: Slot, ns: u64 },
     /// The stream is over; slots that it held.
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
+}
+
+/// Which way an operation moves bytes. Each stream has at most one operation for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Out,
+    In,
+}
+
+impl Way {
+    /// The name of a stream's operation on the ring.
+    fn token(self, stream: StreamId) -> Token {
+        Token(u64::from(stream.0) << 1 | self as u64)
+    }
+
+    /// The operation that a token names.
+    fn of(token: Token) -> (StreamId, Way) {
+        let way = if token.0 & 1 == Way::Out as u64 { Way::Out } else { Way::In };
+        (StreamId((token.0 >> 1) as u16), way)
+    }
 }
 
 #[derive(Debug)]
@@ -58,6 +78,8 @@ pub(super) struct Streams {
     ring: Box<dyn Ring>,
     streams: Vec<Stream>,
     limits: WireLimits,
+    /// What happened and nobody has taken yet.
+    events: VecDeque<StreamEvent>,
     done: Vec<Done>,
     /// Small buffers to be used again, by size: headers.
     headers: Vec<Vec<u8>>,
@@ -90,6 +112,7 @@ impl Streams {
             ring,
             streams,
             limits,
+            events: VecDeque::new(),
             done: Vec::new(),
             headers: Vec::new(),
             skip: BTreeMap::new(),
@@ -102,36 +125,39 @@ impl Streams {
     }
 
     /// Starts to receive on every stream.
-    pub(super) fn start(&mut self, now_ns: u64, events: &mut Vec<StreamEvent>) {
+    pub(super) fn start(&mut self, now_ns: u64) {
         for index in 0..self.streams.len() {
-            self.receive_header(StreamId(index as u16), now_ns, events);
+            self.receive_header(StreamId(index as u16), now_ns);
         }
     }
 
-    /// Waits for completions, a wake or the timeout, and says what happened.
+    /// What happened next, if anything did: in `wait`, or at once in one of the other calls.
+    pub(super) fn next(&mut self) -> Option<StreamEvent> {
+        self.events.pop_front()
+    }
+
+    /// Waits for completions, a wake or the timeout.
     pub(super) fn wait(
         &mut self,
         timeout: Option<Duration>,
         now: impl Fn() -> u64,
-        events: &mut Vec<StreamEvent>,
     ) -> io::Result<()> {
         let waited = self.ring.wait(timeout, &mut self.done);
         let now_ns = now();
-        let done = std::mem::take(&mut self.done);
-        for done in done {
-            let stream = StreamId((done.token.0 / 2) as u16);
-            if done.token.0 % 2 == 0 {
-                self.sent(stream, done, now_ns, events);
-            } else {
-                self.received(stream, done, now_ns, events);
+        let mut all = std::mem::take(&mut self.done);
+        for done in all.drain(..) {
+            match Way::of(done.token) {
+                (stream, Way::Out) => self.sent(stream, done.buffer, done.result, now_ns),
+                (stream, Way::In) => self.received(stream, done.buffer, done.result, now_ns),
             }
         }
+        self.done = all;
         waited
     }
 
     /// Notes why a stream is over. A receive in flight goes on until the peer's end: its abort may
     /// be on the way.
-    fn fail(&mut self, stream: StreamId, fault: Fault, events: &mut Vec<StreamEvent>) {
+    fn fail(&mut self, stream: StreamId, fault: Fault) {
         let entry = &mut self.streams[stream.index()];
         entry.fault.get_or_insert(fault);
         if entry.receive_in_flight {
@@ -140,10 +166,10 @@ impl Streams {
         } else {
             let _ = shutdown(&entry.fd, Shutdown::Both);
         }
-        self.lost_if_idle(stream, events);
+        self.lost_if_idle(stream);
     }
 
-    fn lost_if_idle(&mut self, stream: StreamId, events: &mut Vec<StreamEvent>) {
+    fn lost_if_idle(&mut self, stream: StreamId) {
         let entry = &mut self.streams[stream.index()];
         let idle = !entry.receive_in_flight && entry.send_since_ns.is_none();
         // Once more if slots came to it after it was lost.
@@ -151,7 +177,7 @@ impl Streams {
         if let (true, true, Some(fault)) = (idle, news, entry.fault.clone()) {
             entry.lost = true;
             let slots = std::mem::take(&mut entry.slots);
-            events.push(StreamEvent::Lost { stream, slots, fault });
+            self.events.push_back(StreamEvent::Lost { stream, slots, fault });
         }
     }
 
@@ -180,7 +206,7 @@ impl Streams {
     }
 
     fn wait_until_idle(&mut self) {
-        let deadline = Instant::now() + CLOSING;
+        let deadline = Instant::now() + CLOSE;
         while self.ring.in_flight() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.ring.wait(Some(left), &mut self.done).is_err() {

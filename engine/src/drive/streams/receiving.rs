@@ -6,12 +6,12 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, broken};
+use super::{StreamEvent, Streams, Way, broken};
 use crate::buffers::{Buffer, Slot};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Breach, Cause, Fault, Observation};
-use crate::ring::{Done, Op, Token};
+use crate::ring::Op;
 use crate::wire::{DataHeader, Header, Kind, data_header, decode, decode_header};
 
 /// Bytes of a skipped body that are received at a time.
@@ -36,49 +36,38 @@ impl Streams {
         header: DataHeader,
         slot: Slot,
         now_ns: u64,
-        events: &mut Vec<StreamEvent>,
     ) {
         if self.streams[stream.index()].fault.is_some() {
             self.keep(stream, Buffer::Slot(slot));
-            self.lost_if_idle(stream, events);
+            self.lost_if_idle(stream);
             return;
         }
         let length = HEADER_BYTES + header.body_bytes as usize;
         self.streams[stream.index()].receiving = Receiving::Data { header, since_ns: now_ns };
-        self.receive(stream, Buffer::Slot(slot), HEADER_BYTES..length, now_ns, events);
+        self.receive(stream, Buffer::Slot(slot), HEADER_BYTES..length, now_ns);
     }
 
     /// The machine does not want the announced body.
-    pub(in crate::drive) fn skip_body(
-        &mut self,
-        stream: StreamId,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    pub(in crate::drive) fn skip_body(&mut self, stream: StreamId, now_ns: u64) {
         if let Receiving::Asking(header) = self.streams[stream.index()].receiving {
-            self.skip(stream, header.body_bytes as usize, now_ns, events);
+            self.skip(stream, header.body_bytes as usize, now_ns);
         }
     }
 
-    fn skip(&mut self, stream: StreamId, left: usize, now_ns: u64, events: &mut Vec<StreamEvent>) {
+    fn skip(&mut self, stream: StreamId, left: usize, now_ns: u64) {
         if left == 0 {
-            self.receive_header(stream, now_ns, events);
+            self.receive_header(stream, now_ns);
             return;
         }
         self.streams[stream.index()].receiving = Receiving::Skip { left };
         let buffer = self.skip.remove(&stream.0).unwrap_or_else(|| vec![0; SKIP_BYTES]);
-        self.receive(stream, Buffer::Small(buffer), 0..left.min(SKIP_BYTES), now_ns, events);
+        self.receive(stream, Buffer::Small(buffer), 0..left.min(SKIP_BYTES), now_ns);
     }
 
-    pub(super) fn receive_header(
-        &mut self,
-        stream: StreamId,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    pub(super) fn receive_header(&mut self, stream: StreamId, now_ns: u64) {
         self.streams[stream.index()].receiving = Receiving::Header;
         let buffer = self.headers.pop().unwrap_or_else(|| vec![0; HEADER_BYTES]);
-        self.receive(stream, Buffer::Small(buffer), 0..HEADER_BYTES, now_ns, events);
+        self.receive(stream, Buffer::Small(buffer), 0..HEADER_BYTES, now_ns);
     }
 
     fn receive(
@@ -87,25 +76,21 @@ impl Streams {
         buffer: Buffer,
         range: std::ops::Range<usize>,
         now_ns: u64,
-        events: &mut Vec<StreamEvent>,
     ) {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = true;
-        let op = Op::Recv { file: entry.file, buffer, range };
-        if let Err(rejected) = self.ring.submit(Token(u64::from(stream.0) * 2 + 1), op) {
-            let errno = rejected.errno;
-            let buffer = rejected.op.into_buffer();
-            let done = Done { token: Token(1), result: Err(errno), buffer };
-            self.received(stream, done, now_ns, events);
+        let op = Op::recv(entry.file, buffer, range);
+        if let Err(rejected) = self.ring.submit(Way::In.token(stream), op) {
+            self.received(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
 
     pub(super) fn received(
         &mut self,
         stream: StreamId,
-        done: Done,
+        buffer: Buffer,
+        result: Result<usize, i32>,
         now_ns: u64,
-        events: &mut Vec<StreamEvent>,
     ) {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = false;
@@ -117,99 +102,83 @@ impl Streams {
             Receiving::Skip { left } => (*left).min(SKIP_BYTES),
             Receiving::Asking(_) | Receiving::Over => 0,
         };
-        let bytes = match done.result {
-            Ok(bytes) if bytes == wanted => bytes,
+        let fault = match result {
+            Ok(bytes) if bytes == wanted => None,
             Ok(bytes) => {
-                self.keep(stream, done.buffer);
                 let at_boundary = bytes == 0 && matches!(receiving, Receiving::Header);
-                let fault = ended(stream, at_boundary, bytes, wanted);
-                self.fail(stream, fault, events);
-                return;
+                Some(ended(stream, at_boundary, bytes, wanted))
             }
-            Err(errno) => {
-                self.keep(stream, done.buffer);
-                let fault = broken("receive from", stream, errno);
-                self.fail(stream, fault, events);
-                return;
-            }
+            Err(errno) => Some(broken("receive from", stream, errno)),
         };
-        entry.metrics.received_bytes += bytes as u64;
-        match (receiving, done.buffer) {
+        if let Some(fault) = fault {
+            self.keep(stream, buffer);
+            self.fail(stream, fault);
+            return;
+        }
+        entry.metrics.received_bytes += wanted as u64;
+        match (receiving, buffer) {
             (Receiving::Header, Buffer::Small(buffer)) => {
                 let parsed = buffer
                     .first_chunk::<HEADER_BYTES>()
                     .map(|bytes| decode_header(bytes, &self.limits));
                 self.headers.push(buffer);
                 match parsed {
-                    Some(Ok(header)) => self.announced(stream, header, now_ns, events),
-                    Some(Err(fault)) => self.fail(stream, fault.into(), events),
+                    Some(Ok(header)) => self.announced(stream, header, now_ns),
+                    Some(Err(fault)) => self.fail(stream, fault.into()),
                     None => {}
                 }
             }
             (Receiving::Control(header), Buffer::Small(body)) => {
-                self.control(stream, &header, &body, now_ns, events);
+                self.control(stream, &header, &body, now_ns);
             }
             (Receiving::Data { header, since_ns }, Buffer::Slot(slot)) => {
                 entry.metrics.received_frames += 1;
                 let ns = now_ns.saturating_sub(since_ns);
-                events.push(StreamEvent::Body { stream, header, slot, ns });
-                self.receive_header(stream, now_ns, events);
+                self.events.push_back(StreamEvent::Body { stream, header, slot, ns });
+                self.receive_header(stream, now_ns);
             }
             (Receiving::Skip { left }, Buffer::Small(buffer)) => {
                 self.skip.insert(stream.0, buffer);
-                self.skip(stream, left - bytes, now_ns, events);
+                self.skip(stream, left - wanted, now_ns);
             }
             (_, buffer) => self.keep(stream, buffer),
         }
     }
 
-    fn announced(
-        &mut self,
-        stream: StreamId,
-        header: Header,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    fn announced(&mut self, stream: StreamId, header: Header, now_ns: u64) {
         let length = header.body_bytes as usize;
         let entry = &mut self.streams[stream.index()];
         if header.kind == Kind::DATA {
             match data_header(&header) {
                 Ok(data) => {
                     entry.receiving = Receiving::Asking(data);
-                    events.push(StreamEvent::Data { stream, header: data });
+                    self.events.push_back(StreamEvent::Data { stream, header: data });
                     if length == 0 {
                         self.streams[stream.index()].metrics.received_frames += 1;
-                        self.receive_header(stream, now_ns, events);
+                        self.receive_header(stream, now_ns);
                     }
                 }
-                Err(fault) => self.fail(stream, fault.into(), events),
+                Err(fault) => self.fail(stream, fault.into()),
             }
         } else if header.is_skippable() {
-            self.skip(stream, length, now_ns, events);
+            self.skip(stream, length, now_ns);
         } else if length == 0 {
-            self.control(stream, &header, &[], now_ns, events);
+            self.control(stream, &header, &[], now_ns);
         } else {
             // The header's check has bounded the length by CONTROL_BODY_BYTES_MAX.
             entry.receiving = Receiving::Control(header);
-            self.receive(stream, Buffer::Small(vec![0; length]), 0..length, now_ns, events);
+            self.receive(stream, Buffer::Small(vec![0; length]), 0..length, now_ns);
         }
     }
 
-    fn control(
-        &mut self,
-        stream: StreamId,
-        header: &Header,
-        body: &[u8],
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    fn control(&mut self, stream: StreamId, header: &Header, body: &[u8], now_ns: u64) {
         match decode(header, body) {
             Ok(frame) => {
                 self.streams[stream.index()].metrics.received_frames += 1;
-                events.push(StreamEvent::Frame { stream, frame });
-                self.receive_header(stream, now_ns, events);
+                self.events.push_back(StreamEvent::Frame { stream, frame });
+                self.receive_header(stream, now_ns);
             }
-            Err(fault) => self.fail(stream, fault.into(), events),
+            Err(fault) => self.fail(stream, fault.into()),
         }
     }
 

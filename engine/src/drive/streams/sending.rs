@@ -2,30 +2,27 @@
 
 use std::net::Shutdown;
 
-use super::{StreamEvent, Streams, broken, shutdown};
+use super::{StreamEvent, Streams, Way, broken, shutdown};
 use crate::buffers::{Buffer, Slot};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Cause, Fault};
-use crate::ring::{Done, Op, Token};
+use crate::ring::Op;
 use crate::wire::{DataHeader, Frame, Header, encode, encode_header};
 
 impl Streams {
     /// Sends a frame that is not data.
-    pub(in crate::drive) fn send_frame(
-        &mut self,
-        stream: StreamId,
-        frame: &Frame,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    pub(in crate::drive) fn send_frame(&mut self, stream: StreamId, frame: &Frame, now_ns: u64) {
         let mut bytes = Vec::with_capacity(2 * HEADER_BYTES);
         match encode(frame, &mut bytes) {
-            Ok(()) => self.send(stream, Buffer::Small(bytes), now_ns, events),
+            Ok(()) => {
+                let length = bytes.len();
+                self.send(stream, Buffer::Small(bytes), length, now_ns);
+            }
             Err(fault) => {
                 // Lengths are checked where the embedder gives them; this is for a check missed.
                 let fault = Fault { cause: Cause::Local, ..Fault::from(fault) };
-                self.fail(stream, fault, events);
+                self.fail(stream, fault);
             }
         }
     }
@@ -37,7 +34,6 @@ impl Streams {
         header: DataHeader,
         slot: Option<Slot>,
         now_ns: u64,
-        events: &mut Vec<StreamEvent>,
     ) {
         let bytes = encode_header(&Header::from(header));
         let buffer = match slot {
@@ -48,65 +44,46 @@ impl Streams {
             None => Buffer::Small(bytes.to_vec()),
         };
         let length = HEADER_BYTES + header.body_bytes as usize;
-        self.send_range(stream, buffer, length, now_ns, events);
+        self.send(stream, buffer, length, now_ns);
     }
 
-    fn send(
-        &mut self,
-        stream: StreamId,
-        buffer: Buffer,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
-        let length = buffer.bytes().len();
-        self.send_range(stream, buffer, length, now_ns, events);
-    }
-
-    fn send_range(
-        &mut self,
-        stream: StreamId,
-        buffer: Buffer,
-        length: usize,
-        now_ns: u64,
-        events: &mut Vec<StreamEvent>,
-    ) {
+    fn send(&mut self, stream: StreamId, buffer: Buffer, length: usize, now_ns: u64) {
         let entry = &mut self.streams[stream.index()];
         entry.metrics.sent_bytes += length as u64;
         entry.metrics.sent_frames += 1;
         entry.send_since_ns = Some(now_ns);
-        let op = Op::Send { file: entry.file, buffer, range: 0..length };
-        if let Err(rejected) = self.ring.submit(Token(u64::from(stream.0) * 2), op) {
-            let errno = rejected.errno;
-            let buffer = rejected.op.into_buffer();
-            let done = Done { token: Token(0), result: Err(errno), buffer };
-            self.sent(stream, done, now_ns, events);
+        let op = Op::send(entry.file, buffer, 0..length);
+        if let Err(rejected) = self.ring.submit(Way::Out.token(stream), op) {
+            self.sent(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
 
     pub(super) fn sent(
         &mut self,
         stream: StreamId,
-        done: Done,
+        buffer: Buffer,
+        result: Result<usize, i32>,
         now_ns: u64,
-        events: &mut Vec<StreamEvent>,
     ) {
         let entry = &mut self.streams[stream.index()];
         let ns = now_ns.saturating_sub(entry.send_since_ns.take().unwrap_or(now_ns));
         entry.metrics.send_ns += ns;
-        let slot = match done.buffer {
+        let slot = match buffer {
             Buffer::Slot(slot) => Some(slot),
             Buffer::Small(_) => None,
         };
-        match done.result {
-            Ok(_) if entry.fault.is_none() => events.push(StreamEvent::Sent { stream, slot, ns }),
+        match result {
+            Ok(_) if entry.fault.is_none() => {
+                self.events.push_back(StreamEvent::Sent { stream, slot, ns })
+            }
             Ok(_) => {
                 entry.slots.extend(slot);
-                self.lost_if_idle(stream, events);
+                self.lost_if_idle(stream);
             }
             Err(errno) => {
                 entry.slots.extend(slot);
                 let fault = broken("send to", stream, errno);
-                self.fail(stream, fault, events);
+                self.fail(stream, fault);
             }
         }
     }

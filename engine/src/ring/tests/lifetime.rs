@@ -18,11 +18,11 @@ fn a_ring_that_ends_waits_for_its_operations_and_frees_their_memory() {
         let data = ring.add_file(reader, FileKind::Pollable).expect("add");
         let socket = ring.add_file(Arc::clone(&here), FileKind::Socket).expect("add");
         let mut slot = || Buffer::Slot(slots.pop().expect("slot"));
-        submit(&mut *ring, 1, Op::Read { file: data, buffer: slot(), range: 0..100 });
-        submit(&mut *ring, 2, Op::Recv { file: socket, buffer: slot(), range: 0..100 });
+        submit(&mut *ring, 1, Op::read(data, slot(), 0..100));
+        submit(&mut *ring, 2, Op::recv(socket, slot(), 0..100));
         nothing_completes(&mut *ring);
         // Never seen by the kernel before the end.
-        submit(&mut *ring, 3, Op::Send { file: socket, buffer: slot(), range: 0..100 });
+        submit(&mut *ring, 3, Op::send(socket, slot(), 0..100));
         assert_eq!(Arc::strong_count(&here), 2);
         drop(ring);
         assert_eq!(Arc::strong_count(&here), 1, "the file was not let go");
@@ -37,11 +37,19 @@ fn a_ring_that_ends_waits_for_its_operations_and_frees_their_memory() {
 #[test]
 fn a_ring_ends_with_an_operation_on_a_worker() {
     for mut ring in rings() {
-        let file = ring.add_file(memfd(&pattern(1, 1 << 20)), FileKind::Blocking).expect("add");
+        let content = memfd(&pattern(1, 1 << 20));
+        let file = ring.add_file(Arc::clone(&content), FileKind::Blocking).expect("add");
         submit(&mut *ring, 1, read(file, 1 << 20));
         if ring.backend() == crate::ring::Backend::IoUring {
             ring.wait(Some(Duration::ZERO), &mut Vec::new()).expect("wait");
         }
+        drop(ring);
+        assert_eq!(Arc::strong_count(&content), 1, "the file was not let go");
+        // A worker that still reads would move the position once more.
+        let position = || rustix::fs::tell(&*content).expect("tell");
+        let before = position();
+        std::thread::sleep(SHORT);
+        assert_eq!(position(), before, "the operation outlived its ring");
     }
 }
 
@@ -51,6 +59,10 @@ fn a_waker_outlives_its_ring() {
         let waker = ring.waker();
         drop(ring);
         waker.wake();
+        waker.wake();
+        let mut count = [0; 8];
+        rustix::io::read(&waker, &mut count).expect("an eventfd that was written to");
+        assert_eq!(u64::from_ne_bytes(count), 2);
     }
 }
 

@@ -3,6 +3,9 @@
 mod basics;
 mod figures;
 mod lifetime;
+#[path = "../../../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "the tests crate exports it")]
+mod skip;
 mod streams;
 mod twins;
 mod zero_copy;
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{BackendChoice, Done, FileId, Op, Ring, RingConfig, Token, open};
 use crate::buffers::Buffer;
+use skip::skip;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -30,7 +34,7 @@ fn ring(backend: BackendChoice) -> Option<Box<dyn Ring>> {
     match open(&config) {
         Ok(opened) => Some(opened.ring),
         Err(error) => {
-            eprintln!("SKIPPED for {backend:?}: {error}");
+            skip(format!("{backend:?}: {error}"));
             None
         }
     }
@@ -72,23 +76,23 @@ fn buffer(bytes: usize) -> Buffer {
 }
 
 fn read(file: FileId, bytes: usize) -> Op {
-    Op::Read { file, buffer: buffer(bytes), range: 0..bytes }
+    Op::read(file, buffer(bytes), 0..bytes)
 }
 
 fn try_read(file: FileId, bytes: usize) -> Op {
-    Op::TryRead { file, buffer: buffer(bytes), range: 0..bytes }
+    Op::try_read(file, buffer(bytes), 0..bytes)
 }
 
 fn recv(file: FileId, bytes: usize) -> Op {
-    Op::Recv { file, buffer: buffer(bytes), range: 0..bytes }
+    Op::recv(file, buffer(bytes), 0..bytes)
 }
 
 fn write(file: FileId, bytes: &[u8]) -> Op {
-    Op::Write { file, buffer: Buffer::Small(bytes.to_vec()), range: 0..bytes.len() }
+    Op::write(file, Buffer::Small(bytes.to_vec()), 0..bytes.len())
 }
 
 fn send(file: FileId, bytes: &[u8]) -> Op {
-    Op::Send { file, buffer: Buffer::Small(bytes.to_vec()), range: 0..bytes.len() }
+    Op::send(file, Buffer::Small(bytes.to_vec()), 0..bytes.len())
 }
 
 /// Bytes that differ from one another and from place to place.

@@ -99,7 +99,7 @@ impl World {
         let mut ring = match open(&config) {
             Ok(opened) => opened.ring,
             Err(error) => {
-                eprintln!("SKIPPED for {backend:?}: {error}");
+                skip(format!("{backend:?}: {error}"));
                 return None;
             }
         };
@@ -199,17 +199,17 @@ impl World {
             buffer.bytes_mut().fill(0);
         }
         let op = match (target, out) {
-            (Target::Socket, true) => Op::Send { file, buffer, range },
-            (Target::Socket, false) => Op::Recv { file, buffer, range },
-            (_, true) => Op::Write { file, buffer, range },
-            (_, false) if odd => Op::TryRead { file, buffer, range },
-            (_, false) => Op::Read { file, buffer, range },
+            (Target::Socket, true) => Op::send(file, buffer, range),
+            (Target::Socket, false) => Op::recv(file, buffer, range),
+            (_, true) => Op::write(file, buffer, range),
+            (_, false) if odd => Op::try_read(file, buffer, range),
+            (_, false) => Op::read(file, buffer, range),
         };
         match self.ring.submit(Token(number), op) {
             Ok(()) => self.submitted.push((Token(number), target)),
             Err(rejected) => {
                 self.log.push(format!("{number}: rejected {}", rejected.errno));
-                self.take_back(rejected.op.into_buffer());
+                self.take_back(rejected.op.buffer);
             }
         }
     }

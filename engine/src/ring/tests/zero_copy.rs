@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::*;
 use crate::buffers::Arena;
+use crate::errno;
 use crate::ring::{FileKind, ZeroCopyStats};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -16,12 +17,12 @@ fn zero_copy_ring() -> Option<(Box<dyn Ring>, Vec<crate::buffers::Slot>)> {
     let opened = match open(&config) {
         Ok(opened) => opened.ring,
         Err(error) => {
-            eprintln!("SKIPPED: {error}");
+            skip(error);
             return None;
         }
     };
     if !opened.zero_copy().registered {
-        eprintln!("SKIPPED: no SEND_ZC, or RLIMIT_MEMLOCK is too low for the arena");
+        skip("no SEND_ZC, or RLIMIT_MEMLOCK is too low for the arena");
         return None;
     }
     Some((opened, slots))
@@ -49,7 +50,7 @@ fn over_loopback_the_kernel_copies_and_zero_copy_goes_off() {
         let id = slot.id();
         slot.frame_mut().copy_from_slice(&pattern(round, 64 + CHUNK_BYTES));
         sent.extend_from_slice(slot.frame());
-        let op = Op::Send { file: socket, buffer: Buffer::Slot(slot), range: 0..64 + CHUNK_BYTES };
+        let op = Op::send(socket, Buffer::Slot(slot), 0..64 + CHUNK_BYTES);
         submit(&mut *ring, round, op);
         let done = complete(&mut *ring, 1).pop().expect("done");
         assert_eq!(done.result, Ok(64 + CHUNK_BYTES));
@@ -79,7 +80,7 @@ fn small_sends_and_foreign_buffers_are_plain() {
     let own = Buffer::Slot(slots.pop().expect("slot"));
     let foreign = Buffer::Slot(foreign.pop().expect("slot"));
     for (buffer, bytes) in [(own, 4096), (foreign, 65536), (buffer(65536), 65536)] {
-        let (result, _) = run(&mut *ring, Op::Send { file, buffer, range: 0..bytes });
+        let (result, _) = run(&mut *ring, Op::send(file, buffer, 0..bytes));
         assert_eq!(result, Ok(bytes));
     }
     assert_eq!(ring.zero_copy().zero_copy_sends, 0);
@@ -102,7 +103,7 @@ fn a_socket_that_cannot_is_sent_to_plainly() {
         all
     });
     let range = 0..expected.len();
-    let (result, _) = run(&mut *ring, Op::Send { file, buffer: Buffer::Slot(slot), range });
+    let (result, _) = run(&mut *ring, Op::send(file, Buffer::Slot(slot), range));
     assert_eq!(result, Ok(expected.len()));
     let ZeroCopyStats { sockets_on, zero_copy_sends, .. } = ring.zero_copy();
     assert_eq!((sockets_on, zero_copy_sends), (0, 1));
@@ -120,7 +121,7 @@ fn a_zero_copy_send_whose_peer_is_gone_gives_its_buffer_back() {
     submit(&mut *ring, 1, recv(file, 1));
     let slot = slots.pop().expect("slot");
     let range = 0..slot.frame().len();
-    submit(&mut *ring, 2, Op::Send { file, buffer: Buffer::Slot(slot), range });
+    submit(&mut *ring, 2, Op::send(file, Buffer::Slot(slot), range));
     ring.wait(Some(SHORT), &mut Vec::new()).expect("wait");
     drop(there);
     let mut done = Vec::new();
@@ -128,7 +129,7 @@ fn a_zero_copy_send_whose_peer_is_gone_gives_its_buffer_back() {
         ring.wait(Some(LONG), &mut done).expect("wait");
     }
     let slot = slots.pop().expect("slot");
-    let op = Op::Send { file, buffer: Buffer::Slot(slot), range: 0..CHUNK_BYTES };
+    let op = Op::send(file, Buffer::Slot(slot), 0..CHUNK_BYTES);
     let (result, _) = run(&mut *ring, op);
-    assert!(matches!(result, Err(libc::EPIPE | libc::ECONNRESET)), "{result:?}");
+    assert!(matches!(result, Err(errno::EPIPE | errno::ECONNRESET)), "{result:?}");
 }

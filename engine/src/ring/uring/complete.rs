@@ -12,15 +12,14 @@
 use io_uring::cqueue;
 
 use super::{Progress, Step, UringRing, zero_copy};
+use crate::errno;
 use crate::ring::table::{Flight, Key};
-use crate::ring::{Done, FileKind, Op};
+use crate::ring::{Done, FileKind, OpKind};
 
 /// How often an operation that nobody cancelled is begun again after an interruption. A kernel
 /// worker can be interrupted by the kernel's own housekeeping; a driver that answers so for ever
 /// is believed in the end.
 const INTERRUPTIONS_MAX: u8 = 3;
-/// ERESTARTSYS, which kernels up to 6.12 leak where a worker is cancelled inside a driver.
-const ERESTARTSYS: i32 = 512;
 
 /// What follows a completion entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +63,7 @@ impl UringRing {
 
 /// Decides what follows, from the result of the operation's current step.
 fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
-    let again = if flight.cancelled { Err(libc::ECANCELED) } else { Ok(Next::Transfer) };
+    let again = if flight.cancelled { Err(errno::ECANCELED) } else { Ok(Next::Transfer) };
     let again = again.unwrap_or_else(|errno| Next::Outcome(Err(errno)));
     let Ok(moved) = usize::try_from(result) else {
         return after_error(flight, kind, -result, again);
@@ -73,12 +72,12 @@ fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
         return again;
     }
     flight.state.interruptions = 0;
-    match flight.op {
-        Op::Read { .. } | Op::TryRead { .. } | Op::Write { .. } => Next::Outcome(Ok(moved)),
+    match flight.op.kind {
+        OpKind::Read | OpKind::TryRead | OpKind::Write => Next::Outcome(Ok(moved)),
         // A stream socket takes something or says why not.
-        Op::Send { .. } if moved == 0 => Next::Outcome(Err(libc::EPIPE)),
-        Op::Recv { .. } if moved == 0 => Next::Outcome(Ok(flight.moved)),
-        Op::Send { .. } | Op::Recv { .. } => {
+        OpKind::Send if moved == 0 => Next::Outcome(Err(errno::EPIPE)),
+        OpKind::Recv if moved == 0 => Next::Outcome(Ok(flight.moved)),
+        OpKind::Send | OpKind::Recv => {
             flight.moved += moved;
             match flight.moved == flight.op.len() {
                 true => Next::Outcome(Ok(flight.moved)),
@@ -89,24 +88,22 @@ fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
 }
 
 fn after_error(flight: &mut Flight<Progress>, kind: FileKind, errno: i32, again: Next) -> Next {
-    let parks = kind != FileKind::Blocking && !matches!(flight.op, Op::TryRead { .. });
+    let parks = kind != FileKind::Blocking && flight.op.kind != OpKind::TryRead;
     let refused =
         flight.state.step == (Step::Transfer { zero_copy: true }) && zero_copy::refused(errno);
     match errno {
-        libc::EAGAIN if parks && again == Next::Transfer => Next::Poll,
-        libc::EAGAIN if parks => again,
-        libc::EINTR | ERESTARTSYS
+        errno::EAGAIN if parks && again == Next::Transfer => Next::Poll,
+        errno::EAGAIN if parks => again,
+        errno::EINTR | errno::ERESTARTSYS
             if !flight.cancelled && flight.state.interruptions < INTERRUPTIONS_MAX =>
         {
             flight.state.interruptions += 1;
             Next::Transfer
         }
         _ if refused => again,
-        libc::EINTR | ERESTARTSYS | libc::ECANCELED => Next::Outcome(Err(errno)),
+        _ if errno::is_interruption(errno) => Next::Outcome(Err(errno)),
         // What arrived is told first, and hides the error behind it.
-        _ if flight.moved > 0 && matches!(flight.op, Op::Recv { .. }) => {
-            Next::Outcome(Ok(flight.moved))
-        }
+        _ if flight.moved > 0 && flight.op.kind == OpKind::Recv => Next::Outcome(Ok(flight.moved)),
         _ => Next::Outcome(Err(errno)),
     }
 }
@@ -115,20 +112,20 @@ fn after_error(flight: &mut Flight<Progress>, kind: FileKind, errno: i32, again:
 mod tests {
     use super::*;
     use crate::buffers::Buffer;
-    use crate::ring::{FileId, Token};
+    use crate::ring::{FileId, Op, Token};
 
     const TRANSFER: Step = Step::Transfer { zero_copy: false };
     const ZERO_COPY: Step = Step::Transfer { zero_copy: true };
-    const CANCELLED: Next = Next::Outcome(Err(libc::ECANCELED));
+    const CANCELLED: Next = Next::Outcome(Err(errno::ECANCELED));
 
     /// Operations on ten bytes, four of which are done where that can be.
     fn flight(kind: &str, step: Step, cancelled: bool) -> Flight<Progress> {
         let (file, buffer, range) = (FileId(0), Buffer::Small(vec![0; 10]), 0..10);
         let op = match kind {
-            "read" => Op::Read { file, buffer, range },
-            "write" => Op::Write { file, buffer, range },
-            "send" => Op::Send { file, buffer, range },
-            _ => Op::Recv { file, buffer, range },
+            "read" => Op::read(file, buffer, range),
+            "write" => Op::write(file, buffer, range),
+            "send" => Op::send(file, buffer, range),
+            _ => Op::recv(file, buffer, range),
         };
         let moved = if matches!(kind, "send" | "recv") { 4 } else { 0 };
         let state = Progress { step, ..Progress::default() };
@@ -146,10 +143,10 @@ mod tests {
     #[test]
     fn an_operation_goes_on_until_it_is_done() {
         for kind in ["read", "write", "send", "recv"] {
-            assert_eq!(after(kind, TRANSFER, false, -libc::EAGAIN), Next::Poll);
+            assert_eq!(after(kind, TRANSFER, false, -errno::EAGAIN), Next::Poll);
             assert_eq!(after(kind, Step::Poll, false, 1), Next::Transfer);
-            assert_eq!(after(kind, TRANSFER, false, -libc::EINTR), Next::Transfer);
-            assert_eq!(after(kind, TRANSFER, false, -ERESTARTSYS), Next::Transfer);
+            assert_eq!(after(kind, TRANSFER, false, -errno::EINTR), Next::Transfer);
+            assert_eq!(after(kind, TRANSFER, false, -errno::ERESTARTSYS), Next::Transfer);
         }
         for kind in ["read", "write"] {
             assert_eq!(after(kind, TRANSFER, false, 3), Next::Outcome(Ok(3)));
@@ -160,16 +157,16 @@ mod tests {
             assert_eq!(after(kind, TRANSFER, false, 6), Next::Outcome(Ok(10)));
         }
         assert_eq!(after("recv", TRANSFER, false, 0), Next::Outcome(Ok(4)));
-        assert_eq!(after("recv", TRANSFER, false, -libc::ECONNRESET), Next::Outcome(Ok(4)));
-        assert_eq!(after("send", TRANSFER, false, -libc::EPIPE), Next::Outcome(Err(libc::EPIPE)));
+        assert_eq!(after("recv", TRANSFER, false, -errno::ECONNRESET), Next::Outcome(Ok(4)));
+        assert_eq!(after("send", TRANSFER, false, -errno::EPIPE), Next::Outcome(Err(errno::EPIPE)));
     }
 
     #[test]
     fn a_cancelled_operation_begins_nothing_any_more() {
         for kind in ["read", "write", "send", "recv"] {
-            assert_eq!(after(kind, TRANSFER, true, -libc::EAGAIN), CANCELLED);
+            assert_eq!(after(kind, TRANSFER, true, -errno::EAGAIN), CANCELLED);
             assert_eq!(after(kind, Step::Poll, true, 1), CANCELLED);
-            for errno in [libc::EINTR, ERESTARTSYS, libc::ECANCELED] {
+            for errno in [errno::EINTR, errno::ERESTARTSYS, errno::ECANCELED] {
                 assert_eq!(after(kind, TRANSFER, true, -errno), Next::Outcome(Err(errno)));
                 assert_eq!(after(kind, Step::Poll, true, -errno), Next::Outcome(Err(errno)));
             }
@@ -179,37 +176,40 @@ mod tests {
             assert_eq!(after(kind, TRANSFER, true, 6), Next::Outcome(Ok(10)));
         }
         assert_eq!(after("read", TRANSFER, true, 3), Next::Outcome(Ok(3)));
-        assert_eq!(after("send", ZERO_COPY, true, -libc::EOPNOTSUPP), CANCELLED);
+        assert_eq!(after("send", ZERO_COPY, true, -errno::EOPNOTSUPP), CANCELLED);
     }
 
     #[test]
     fn the_driver_is_believed_about_its_errors() {
-        for errno in [libc::ENODEV, libc::ENOMSG, libc::EINVAL, libc::EIO, libc::EOPNOTSUPP] {
+        for errno in [errno::ENODEV, errno::ENOMSG, errno::EINVAL, errno::EIO, errno::EOPNOTSUPP] {
             for kind in ["read", "write"] {
                 assert_eq!(after(kind, TRANSFER, false, -errno), Next::Outcome(Err(errno)));
             }
         }
         let mut blocking = flight("read", TRANSFER, false);
-        let eagain = Next::Outcome(Err(libc::EAGAIN));
-        assert_eq!(next(&mut blocking, FileKind::Blocking, -libc::EAGAIN), eagain);
+        let eagain = Next::Outcome(Err(errno::EAGAIN));
+        assert_eq!(next(&mut blocking, FileKind::Blocking, -errno::EAGAIN), eagain);
     }
 
     #[test]
     fn a_refused_zero_copy_send_is_sent_plainly() {
-        for errno in [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOMEM] {
+        for errno in [errno::EINVAL, errno::EOPNOTSUPP, errno::ENOMEM] {
             assert_eq!(after("send", ZERO_COPY, false, -errno), Next::Transfer);
             assert_eq!(after("send", TRANSFER, false, -errno), Next::Outcome(Err(errno)));
         }
-        assert_eq!(after("send", ZERO_COPY, false, -libc::EPIPE), Next::Outcome(Err(libc::EPIPE)));
+        assert_eq!(
+            after("send", ZERO_COPY, false, -errno::EPIPE),
+            Next::Outcome(Err(errno::EPIPE))
+        );
     }
 
     #[test]
     fn interruptions_without_a_cancel_come_to_an_end() {
         let mut flight = flight("read", TRANSFER, false);
         for _ in 0..INTERRUPTIONS_MAX {
-            assert_eq!(next(&mut flight, FileKind::Blocking, -libc::EINTR), Next::Transfer);
+            assert_eq!(next(&mut flight, FileKind::Blocking, -errno::EINTR), Next::Transfer);
         }
-        let believed = Next::Outcome(Err(libc::EINTR));
-        assert_eq!(next(&mut flight, FileKind::Blocking, -libc::EINTR), believed);
+        let believed = Next::Outcome(Err(errno::EINTR));
+        assert_eq!(next(&mut flight, FileKind::Blocking, -errno::EINTR), believed);
     }
 }

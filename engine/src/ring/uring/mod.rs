@@ -28,16 +28,18 @@ use io_uring::{IoUring, squeue};
 
 use self::setup::Setup;
 use self::zero_copy::ZeroCopy;
-use super::open::{OpenError, refusal};
+use super::refusal::{OpenError, refusal};
 use super::table::{Key, Table};
 use super::{
-    Backend, Done, FileId, FileKind, Op, Rejected, Ring, RingConfig, Token, Waker, ZeroCopyStats,
+    Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,
+    ZeroCopyStats,
 };
 
 /// `user_data` of the waker's poll; no key looks like it, for a table is never that long.
 const WAKE: u64 = u64::MAX;
 /// `user_data` of completions that nobody waits for.
 const IGNORED: u64 = u64::MAX - 1;
+
 /// Which of an operation's submission entries is under way. There is only ever one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -151,7 +153,7 @@ impl Ring for UringRing {
     }
 
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected> {
-        let try_read = matches!(op, Op::TryRead { .. });
+        let try_read = op.kind == OpKind::TryRead;
         let key = self.table.admit(token, op)?;
         let pollable = self.table.flight(key).is_some_and(|(_, f)| f.kind == FileKind::Pollable);
         match try_read && pollable {

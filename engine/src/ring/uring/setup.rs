@@ -5,8 +5,9 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
-use crate::ring::open::{OpenError, refusal};
-use crate::ring::{RingConfig, open};
+use crate::errno;
+use crate::ring::RingConfig;
+use crate::ring::refusal::{OpenError, refusal};
 
 /// Operations that the backend needs, by the kernel's names.
 const NEEDED: [(u8, &str); 6] = [
@@ -44,7 +45,7 @@ pub(super) fn setup(config: &RingConfig) -> Result<Setup, OpenError> {
     let mut probe = Probe::new();
     match ring.submitter().register_probe(&mut probe) {
         Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+        Err(error) if error.raw_os_error() == Some(errno::EINVAL) => {
             return Err(lacking("IORING_REGISTER_PROBE"));
         }
         Err(error) => return Err(refusal(error)),
@@ -68,7 +69,7 @@ fn build(config: &RingConfig) -> io::Result<IoUring> {
     // Completions: an operation's own, a notification, its cancel's, and a second cancel's when
     // the first was late; the waker's. An overflow is not lost (NODROP), only slow.
     let completions = 4 * config.depth + 1;
-    let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
+    let mut refused = io::Error::from_raw_os_error(errno::EINVAL);
     for mode in [Mode::Deferred, Mode::Cooperative, Mode::Plain] {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(completions);
@@ -82,7 +83,7 @@ fn build(config: &RingConfig) -> io::Result<IoUring> {
                 tracing::debug!(?mode, "io_uring is set up");
                 return Ok(ring);
             }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
+            Err(error) if error.raw_os_error() == Some(errno::EINVAL) => refused = error,
             Err(error) => return Err(error),
         }
     }
@@ -127,6 +128,6 @@ fn register_file_table(ring: &IoUring, files: u32) -> bool {
     }
 }
 
-fn lacking(missing: &str) -> open::OpenError {
+fn lacking(missing: &str) -> OpenError {
     OpenError::Lacking { missing: missing.to_owned() }
 }

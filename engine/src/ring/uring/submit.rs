@@ -5,7 +5,7 @@
 //! | pollable | read, write | inline; where it answers EAGAIN, POLL_ADD and again |
 //! | pollable | try-read | read(2) on the fd, which has O_NONBLOCK: the ring would park it |
 //! | blocking | read, write | IOSQE_ASYNC: on a kernel worker, which may sleep in the driver |
-//! | socket | send, receive | MSG_WAITALL; gone on with where it came short |
+//! | socket | send, receive | MSG_WAITALL; resumed where it came short |
 //!
 //! Never READV_FIXED, which overwrites its iovec on files that have only `.read`; nor READ_FIXED,
 //! which gains nothing there.
@@ -18,7 +18,7 @@ use super::{IGNORED, UringRing, WAKE};
 use crate::ring::op::Direction;
 use crate::ring::table::{File, Key};
 use crate::ring::uring::{FileState, Step};
-use crate::ring::{FileKind, Op};
+use crate::ring::{FileKind, OpKind};
 
 /// Reads and writes go on at the file's own position; streams have none and do not care.
 const CURRENT_POSITION: u64 = u64::MAX;
@@ -37,22 +37,22 @@ impl UringRing {
         let moved = flight.moved;
         flight.state.step = Step::Transfer { zero_copy: false };
         // Lengths fit a u32: an operation's range is checked to.
-        let entry = match &flight.op {
-            Op::Read { .. } | Op::TryRead { .. } => {
+        let entry = match flight.op.kind {
+            OpKind::Read | OpKind::TryRead => {
                 let rest = flight.op.rest_mut(moved);
                 opcode::Read::new(fd, rest.as_mut_ptr(), rest.len() as u32)
                     .offset(CURRENT_POSITION)
                     .build()
             }
-            Op::Write { .. } => {
+            OpKind::Write => {
                 let rest = flight.op.rest(moved);
                 opcode::Write::new(fd, rest.as_ptr(), rest.len() as u32)
                     .offset(CURRENT_POSITION)
                     .build()
             }
-            Op::Send { buffer, .. } => {
+            OpKind::Send => {
                 let rest = flight.op.rest(moved);
-                if file.state.zero_copy && self.zero_copy.suits(buffer, rest.len()) {
+                if file.state.zero_copy && self.zero_copy.suits(&flight.op.buffer, rest.len()) {
                     flight.state.step = Step::Transfer { zero_copy: true };
                     self.zero_copy.send(fd, rest, SEND_FLAGS)
                 } else {
@@ -60,7 +60,7 @@ impl UringRing {
                     send.flags(SEND_FLAGS).build()
                 }
             }
-            Op::Recv { .. } => {
+            OpKind::Recv => {
                 let rest = flight.op.rest_mut(moved);
                 let recv = opcode::Recv::new(fd, rest.as_mut_ptr(), rest.len() as u32);
                 recv.flags(RECV_FLAGS).build()
@@ -80,7 +80,7 @@ impl UringRing {
             return;
         };
         flight.state.step = Step::Poll;
-        let events = match flight.op.direction() {
+        let events = match flight.op.kind.direction() {
             Direction::In => POLL_IN,
             Direction::Out => POLL_OUT,
         };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use io_uring::types;
 
 use super::{IGNORED, UringRing, WAKE};
+use crate::errno;
 use crate::ring::Done;
 use crate::ring::table::Key;
 
@@ -33,8 +34,8 @@ impl UringRing {
         match entered.map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) => Ok(()),
             // EBUSY: completions first; `reap` takes them.
-            Err((Some(libc::EINTR | libc::ETIME | libc::EBUSY), _)) => Ok(()),
-            Err((Some(libc::EAGAIN), _)) => {
+            Err((Some(errno::EINTR | errno::ETIME | errno::EBUSY), _)) => Ok(()),
+            Err((Some(errno::EAGAIN), _)) => {
                 thread::sleep(NO_MEMORY_PAUSE);
                 Ok(())
             }
@@ -109,7 +110,7 @@ impl Drop for UringRing {
     fn drop(&mut self) {
         let mut done = Vec::new();
         for key in std::mem::take(&mut self.tries) {
-            done.extend(self.table.finish(key, Err(libc::ECANCELED)));
+            done.extend(self.table.finish(key, Err(errno::ECANCELED)));
         }
         let keys: Vec<Key> = self.table.keys().map(|(key, _)| key).collect();
         for key in keys {

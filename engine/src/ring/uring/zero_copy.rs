@@ -14,6 +14,7 @@ use std::sync::Arc;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::buffers::{Arena, Buffer};
+use crate::errno;
 use crate::ring::ZeroCopyStats;
 
 /// Ask for a report in the notification: IORING_SEND_ZC_REPORT_USAGE, private in the crate.
@@ -93,7 +94,7 @@ impl ZeroCopy {
 /// Whether a SEND_ZC answered that it cannot be done here, so that a plain send should be: the
 /// kernel has no report of usage (6.0, 6.1), the protocol no zero-copy, or too much is pinned.
 pub(super) fn refused(errno: i32) -> bool {
-    matches!(errno, libc::EINVAL | libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS)
+    matches!(errno, errno::EINVAL | errno::EOPNOTSUPP | errno::ENOMEM | errno::ENOBUFS)
 }
 
 fn register(ring: &IoUring, arena: &Arena) -> io::Result<()> {

@@ -12,6 +12,7 @@
 mod grid;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 use super::{Choice, Controller, Departure, LEVELS, Policy, QueueView};
 
@@ -190,9 +191,21 @@ impl Simulation {
 
     /// Gives work to every server that can have some.
     fn dispatch(&mut self) {
-        let raw = CHUNK as f64;
         let encoders = WORKERS..WORKERS + self.world.cores as usize;
         let decoders = encoders.end..self.servers.len();
+        self.read();
+        self.encode(encoders);
+        self.send();
+        self.receive();
+        self.decode(decoders);
+        if self.idle(WRITER) && self.chunks.get(self.next_write).is_some_and(|chunk| chunk.decoded)
+        {
+            self.give(WRITER, self.next_write, CHUNK as f64 * WRITE_NS);
+            self.next_write += 1;
+        }
+    }
+
+    fn read(&mut self) {
         if self.idle(READER)
             && (self.chunks.len() as u64) < self.world.chunks
             && self.chunks.len() - self.sent < self.world.pool
@@ -202,13 +215,16 @@ impl Simulation {
                 data: (self.world.contents)(index, self.world.chunks),
                 choice: Choice::Raw,
                 level: None,
-                wire: raw,
+                wire: CHUNK as f64,
                 decoded: false,
                 started_ns: 0.0,
                 departure: None,
             });
-            self.give(READER, index as usize, raw * READ_NS);
+            self.give(READER, index as usize, CHUNK as f64 * READ_NS);
         }
+    }
+
+    fn encode(&mut self, encoders: Range<usize>) {
         for server in encoders {
             if !self.idle(server) {
                 continue;
@@ -220,15 +236,18 @@ impl Simulation {
             let hopeless = data.ratio[index] < 16.0 / 15.0;
             let mut work = if probe { PROBE_NS } else { 0.0 };
             if !(probe && hopeless) {
-                work += raw / data.compress[index];
+                work += CHUNK as f64 / data.compress[index];
             }
             if !hopeless {
-                self.chunks[chunk].wire = raw / data.ratio[index];
+                self.chunks[chunk].wire = CHUNK as f64 / data.ratio[index];
                 self.chunks[chunk].level = Some(index);
             }
             self.chunks[chunk].started_ns = self.now;
             self.give(server, chunk, work);
         }
+    }
+
+    fn send(&mut self) {
         if self.submitted.is_none()
             && let Some(&chunk) = self.to_send.first()
             && chunk < self.credit
@@ -254,6 +273,9 @@ impl Simulation {
         } else {
             self.waits_since_ns.get_or_insert(self.now);
         }
+    }
+
+    fn receive(&mut self) {
         if self.idle(LINK)
             && let Some(&chunk) = self.on_link.front()
             && self.receiver_socket + self.chunks[chunk].wire <= SOCKET_BYTES
@@ -270,19 +292,17 @@ impl Simulation {
             let work = self.chunks[chunk].wire * RECEIVE_NS;
             self.give(RECEIVER, chunk, work);
         }
+    }
+
+    fn decode(&mut self, decoders: Range<usize>) {
         for server in decoders {
             if !self.idle(server) {
                 continue;
             }
             let Some(chunk) = self.to_decode.pop_front() else { break };
             let level = self.chunks[chunk].level.expect("compressed");
-            let work = raw / self.chunks[chunk].data.decompress[level];
+            let work = CHUNK as f64 / self.chunks[chunk].data.decompress[level];
             self.give(server, chunk, work);
-        }
-        if self.idle(WRITER) && self.chunks.get(self.next_write).is_some_and(|chunk| chunk.decoded)
-        {
-            self.give(WRITER, self.next_write, raw * WRITE_NS);
-            self.next_write += 1;
         }
     }
 

@@ -1,0 +1,268 @@
+//! A data fd on a ring of its own: a chunk is read into a slot or written from one, with one
+//! operation in flight.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::buffers::{Buffer, Slot};
+use crate::compress::codec::is_zero;
+use crate::drive::waits::{WRITE_AGAIN_MAX, WRITE_PAUSE};
+use crate::errno::{EAGAIN, EIO, ENOMSG, is_interruption};
+use crate::limits::HEADER_BYTES;
+use crate::machine::{ReadResult, WriteResult};
+use crate::outcome::{Breach, Fault};
+use crate::ring::{
+    BackendChoice, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token, Waker, class, open,
+};
+use crate::vfio::device::MigrationDevice;
+use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
+
+/// See the module's text. Used on the thread that opened it.
+pub(super) struct DataFd {
+    /// Has the last say over what an operation answered.
+    device: Arc<dyn MigrationDevice>,
+    fd: Arc<OwnedFd>,
+    ring: Box<dyn Ring>,
+    file: FileId,
+    kind: FileKind,
+    chunk_bytes: usize,
+    /// What is written of chunks of zeros.
+    zeros: Vec<u8>,
+    /// An error that came after bytes in one chunk; the next read answers with it.
+    pending: Option<i32>,
+    done: Vec<Done>,
+    operations: u64,
+    /// Set by another thread: what is in flight is cancelled, and nothing more is begun.
+    stop: Arc<AtomicBool>,
+}
+
+impl DataFd {
+    /// Opens a ring for the fd. Whoever sets `stop` uses the ring's waker after it.
+    pub(super) fn open(
+        fd: Arc<OwnedFd>,
+        device: Arc<dyn MigrationDevice>,
+        backend: BackendChoice,
+        chunk_bytes: usize,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<DataFd> {
+        let config = RingConfig { backend, depth: 2, files: 1, zero_copy: None };
+        let mut ring = open(&config).map_err(io::Error::other)?.ring;
+        let kind = class(fd.as_fd())?;
+        Ok(DataFd {
+            device,
+            file: ring.add_file(Arc::clone(&fd), kind)?,
+            fd,
+            ring,
+            kind,
+            chunk_bytes,
+            zeros: Vec::new(),
+            pending: None,
+            done: Vec::new(),
+            operations: 0,
+            stop,
+        })
+    }
+
+    /// The fd, if a poll of it tells of its death.
+    pub(super) fn to_be_watched(&self) -> Option<BorrowedFd<'_>> {
+        self.has_poll().then(|| self.fd.as_fd())
+    }
+
+    fn has_poll(&self) -> bool {
+        self.kind == FileKind::Pollable
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        self.ring.waker()
+    }
+
+    /// Reads a chunk into a slot.
+    pub(super) fn read_chunk(&mut self, slot: Slot, phase: DataPhase) -> (Slot, ReadResult) {
+        if self.stopped() {
+            return (slot, ReadResult::Cancelled);
+        }
+        if let Some(errno) = self.pending.take() {
+            return (slot, ReadResult::Failed(errno));
+        }
+        let (slot, filled) = self.fill(slot, phase);
+        let result = match filled {
+            Ok(0) if phase == DataPhase::StopCopy => ReadResult::End,
+            Ok(0) => ReadResult::Empty,
+            Ok(bytes) => {
+                let chunk = &slot.body()[..bytes];
+                let (zero, hash) = (is_zero(chunk), chunk_hash(chunk));
+                ReadResult::Chunk { bytes: bytes as u32, zero, hash }
+            }
+            Err(ENOMSG) if phase == DataPhase::PreCopy => ReadResult::Empty,
+            Err(errno) if is_interruption(errno) && self.stopped() => ReadResult::Cancelled,
+            Err(errno) => ReadResult::Failed(errno),
+        };
+        (slot, result)
+    }
+
+    /// Fills a slot: one read, and on an fd that polls, more of them for as long as there is data,
+    /// so that drivers with small segments do not make small frames. The bytes that came, 0 at the
+    /// end, or the errno of the first read.
+    fn fill(&mut self, slot: Slot, phase: DataPhase) -> (Slot, Result<usize, i32>) {
+        let mut rest = HEADER_BYTES..HEADER_BYTES + self.chunk_bytes;
+        let mut buffer = Buffer::Slot(slot);
+        // In PRE_COPY an fd that polls is tried before it is waited for, so that a device double
+        // that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does not mean drained:
+        // mlx5 says so while it saves, and a poll tells when there is more.
+        let mut patient = !self.has_poll() || phase == DataPhase::StopCopy;
+        let last = loop {
+            let kind = if patient { OpKind::Read } else { OpKind::TryRead };
+            let result;
+            (buffer, result) = self.operate(kind, buffer, rest.clone());
+            match self.observe(result) {
+                Err(EAGAIN) if rest.start == HEADER_BYTES && !patient => patient = true,
+                Ok(bytes) if bytes > 0 => {
+                    rest.start += bytes;
+                    patient = false;
+                    if rest.is_empty() || !self.has_poll() {
+                        break Ok(());
+                    }
+                }
+                result => break result.map(drop),
+            }
+        };
+        let bytes = rest.start - HEADER_BYTES;
+        let filled = match last {
+            Err(errno) if bytes == 0 => Err(errno),
+            // These two only end the chunk; the next read meets them again.
+            Ok(()) | Err(EAGAIN | ENOMSG) => Ok(bytes),
+            Err(errno) => {
+                self.pending = Some(errno);
+                Ok(bytes)
+            }
+        };
+        let Buffer::Slot(slot) = buffer else { unreachable!("the ring gives back what it took") };
+        (slot, filled)
+    }
+
+    /// Verifies a chunk and writes all of it.
+    pub(super) fn write_chunk(
+        &mut self,
+        header: &DataHeader,
+        slot: Option<Slot>,
+    ) -> (Option<Slot>, WriteResult) {
+        if self.stopped() {
+            return (slot, WriteResult::Cancelled);
+        }
+        let bytes = header.raw_bytes as usize;
+        let (mut buffer, start) = match slot {
+            Some(slot) => (Buffer::Slot(slot), HEADER_BYTES),
+            None => {
+                if self.zeros.len() < bytes {
+                    self.zeros.resize(bytes, 0);
+                }
+                (Buffer::Small(std::mem::take(&mut self.zeros)), 0)
+            }
+        };
+        let range = start..start + bytes;
+        let hash = chunk_hash(&buffer.bytes()[range.clone()]);
+        let result = if hash == header.raw_hash {
+            let written;
+            (buffer, written) = self.write_all(buffer, range);
+            match written {
+                Ok(()) => WriteResult::Written { hash },
+                Err(errno) if is_interruption(errno) && self.stopped() => WriteResult::Cancelled,
+                Err(errno) => WriteResult::Failed(errno),
+            }
+        } else {
+            let place = header.place;
+            WriteResult::Corrupt(Fault::breach(match header.encoding {
+                Encoding::Zero => Breach::Chunk { place, what: "its zeros have another hash" },
+                _ => Breach::BodyHash { place },
+            }))
+        };
+        match buffer {
+            Buffer::Slot(slot) => (Some(slot), result),
+            Buffer::Small(zeros) => {
+                self.zeros = zeros;
+                (None, result)
+            }
+        }
+    }
+
+    /// Writes all of a range, in as many writes as the driver wants.
+    fn write_all(
+        &mut self,
+        mut buffer: Buffer,
+        mut rest: Range<usize>,
+    ) -> (Buffer, Result<(), i32>) {
+        let mut again = 0;
+        while !rest.is_empty() {
+            let result;
+            (buffer, result) = self.operate(OpKind::Write, buffer, rest.clone());
+            match self.observe(result) {
+                // A driver that takes nothing and says nothing would be asked for ever.
+                Ok(0) => return (buffer, Err(EIO)),
+                Ok(bytes) => {
+                    rest.start += bytes;
+                    again = 0;
+                }
+                Err(EAGAIN) if again < WRITE_AGAIN_MAX && !self.stopped() => {
+                    again += 1;
+                    std::thread::sleep(WRITE_PAUSE);
+                }
+                Err(errno) => return (buffer, Err(errno)),
+            }
+        }
+        (buffer, Ok(()))
+    }
+
+    /// Runs one operation to its completion. When the thread is to end, the operation is cancelled,
+    /// and its completion still waited for. One that was interrupted by anything else starts again.
+    fn operate(
+        &mut self,
+        kind: OpKind,
+        mut buffer: Buffer,
+        range: Range<usize>,
+    ) -> (Buffer, Result<usize, i32>) {
+        loop {
+            let result;
+            let op = Op { kind, file: self.file, buffer, range: range.clone() };
+            (buffer, result) = self.operate_once(op);
+            match result {
+                Err(errno) if is_interruption(errno) && !self.stopped() => {}
+                result => return (buffer, result),
+            }
+        }
+    }
+
+    fn operate_once(&mut self, op: Op) -> (Buffer, Result<usize, i32>) {
+        self.operations += 1;
+        let token = Token(self.operations);
+        if let Err(rejected) = self.ring.submit(token, op) {
+            return (rejected.op.buffer, Err(rejected.errno));
+        }
+        let mut cancelled = false;
+        loop {
+            if self.stopped() && !cancelled {
+                cancelled = true;
+                self.ring.cancel(token);
+            }
+            // An error here is the ring's own (EINTR, ENOMEM): the operation is still in flight,
+            // and only its completion gives the buffer back.
+            if let Err(error) = self.ring.wait(None, &mut self.done) {
+                tracing::debug!(%error, "waiting for a data fd");
+            }
+            if let Some(done) = self.done.pop() {
+                return (done.buffer, done.result);
+            }
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn observe(&self, result: Result<usize, i32>) -> Result<usize, i32> {
+        let result = result.map_err(io::Error::from_raw_os_error);
+        self.device.observe(result).map_err(|error| error.raw_os_error().unwrap_or(EIO))
+    }
+}

@@ -1,0 +1,207 @@
+//! A session's streams, whose peer is the test.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use super::*;
+use crate::buffers::Arena;
+use crate::errno::EPIPE;
+use crate::ids::{DeviceId, Epoch, Sequence};
+use crate::limits::{CHUNK_BYTES_MIN, HEADER_BYTES};
+use crate::outcome::Breach;
+use crate::ring::{BackendChoice, RingConfig, open};
+use crate::wire::{DevicePlace, Encoding, Header, chunk_hash, encode, encode_header};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+const STREAM: StreamId = StreamId(1);
+const BACKENDS: [BackendChoice; 2] = [BackendChoice::Auto, BackendChoice::Syscalls];
+
+/// Two streams, of which the second is used, and the peers' ends.
+fn streams(backend: BackendChoice) -> (Streams, UnixStream, UnixStream) {
+    let config = RingConfig { backend, depth: 6, files: 2, zero_copy: None };
+    let ring = open(&config).expect("a ring").ring;
+    let (unused, other) = UnixStream::pair().expect("sockets");
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let sockets = vec![unused.into(), ours.into()];
+    let mut streams = Streams::new(ring, sockets, WireLimits::MAX).expect("streams");
+    streams.start(0);
+    (streams, theirs, other)
+}
+
+/// The next event, waited for.
+fn next(streams: &mut Streams) -> StreamEvent {
+    let start = Instant::now();
+    loop {
+        if let Some(event) = streams.next() {
+            return event;
+        }
+        assert!(start.elapsed() < LONG, "nothing happens");
+        streams.wait(Some(LONG), || 0).expect("wait");
+    }
+}
+
+fn bytes(frame: &Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(frame, &mut bytes).expect("a frame");
+    bytes
+}
+
+/// A raw chunk of one byte's value.
+fn data(value: u8) -> (DataHeader, Vec<u8>) {
+    let body = vec![value; CHUNK_BYTES_MIN];
+    let hash = chunk_hash(&body);
+    let (device, epoch, sequence) = (DeviceId(0), Epoch(0), Sequence(0));
+    let header = DataHeader {
+        place: DevicePlace { device, epoch, sequence },
+        offset: 0,
+        encoding: Encoding::Raw,
+        raw_bytes: body.len() as u32,
+        body_bytes: body.len() as u32,
+        body_hash: hash,
+        raw_hash: hash,
+    };
+    (header, body)
+}
+
+fn slot() -> Slot {
+    Arena::new(1, CHUNK_BYTES_MIN).expect("memory").1.remove(0)
+}
+
+fn is_lost(streams: &mut Streams) -> (usize, Fault) {
+    match next(streams) {
+        StreamEvent::Lost { stream: STREAM, slots, fault } => (slots.len(), fault),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bodies_go_where_the_machine_says_and_the_stream_goes_on() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        for value in [1, 2] {
+            let (header, body) = data(value);
+            peer.write_all(&encode_header(&Header::from(header))).expect("a header");
+            peer.write_all(&body).expect("a body");
+            let StreamEvent::Data { stream: STREAM, header: found } = next(&mut streams) else {
+                panic!("a header was sent")
+            };
+            assert_eq!(found, header);
+            assert!(streams.is_asking(STREAM));
+            if value == 1 {
+                streams.skip_body(STREAM, 0);
+                continue;
+            }
+            streams.receive_body(STREAM, header, slot(), 0);
+            let StreamEvent::Body { stream: STREAM, slot, .. } = next(&mut streams) else {
+                panic!("a body was sent")
+            };
+            assert!(slot.body() == body);
+        }
+        peer.write_all(&bytes(&Frame::Ping(7))).expect("a frame");
+        let StreamEvent::Frame { stream: STREAM, frame: Frame::Ping(7) } = next(&mut streams)
+        else {
+            panic!("a ping was sent")
+        };
+        assert!(!streams.all_lost());
+    }
+}
+
+#[test]
+fn a_slot_is_sent_with_its_header_and_comes_back() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        let (header, body) = data(3);
+        let mut sent = slot();
+        sent.body_mut().copy_from_slice(&body);
+        streams.send_data(STREAM, header, Some(sent), 0);
+        let StreamEvent::Sent { stream: STREAM, slot: Some(_), .. } = next(&mut streams) else {
+            panic!("the slot did not come back")
+        };
+        let mut received = vec![0; HEADER_BYTES + body.len()];
+        peer.read_exact(&mut received).expect("a frame");
+        assert_eq!(received[..HEADER_BYTES], encode_header(&Header::from(header)));
+        assert!(received[HEADER_BYTES..] == body);
+        let metrics: Vec<StreamMetrics> = streams.metrics().collect();
+        assert_eq!(metrics[0], StreamMetrics::default());
+        assert_eq!((metrics[1].sent_frames, metrics[1].sent_bytes), (1, received.len() as u64));
+    }
+}
+
+#[test]
+fn an_end_between_frames_and_one_inside_are_told_apart() {
+    for backend in BACKENDS {
+        for part in [0, 10] {
+            let (mut streams, mut peer, other) = streams(backend);
+            peer.write_all(&bytes(&Frame::Handover)[..part]).expect("a part of a frame");
+            drop(peer);
+            let (slots, fault) = is_lost(&mut streams);
+            assert_eq!((slots, fault.cause), (0, Cause::Network));
+            let cut = Breach::Cut { stream: STREAM, found: 10, expected: HEADER_BYTES };
+            assert_eq!(fault.message == Fault::breach(cut).message, part == 10, "{fault}");
+            assert!(!streams.all_lost(), "the other stream lives");
+            drop(other);
+            assert!(matches!(next(&mut streams), StreamEvent::Lost { stream: StreamId(0), .. }));
+            assert!(streams.all_lost());
+        }
+    }
+}
+
+#[test]
+fn a_body_that_is_cut_gives_its_slot_back() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        let (header, body) = data(4);
+        peer.write_all(&encode_header(&Header::from(header))).expect("a header");
+        peer.write_all(&body[1..]).expect("most of a body");
+        assert!(matches!(next(&mut streams), StreamEvent::Data { .. }));
+        streams.receive_body(STREAM, header, slot(), 0);
+        drop(peer);
+        assert_eq!(is_lost(&mut streams).0, 1);
+    }
+}
+
+/// What the peer still said before it went, its abort above all, is heard before the loss is told,
+/// and the first thing that went wrong is the reason.
+#[test]
+fn a_stream_that_cannot_send_still_hears_the_peer() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        peer.shutdown(Shutdown::Read).expect("a shutdown");
+        let (header, _) = data(5);
+        streams.send_data(STREAM, header, Some(slot()), 0);
+        while streams.streams[STREAM.index()].send_since_ns.is_some() {
+            streams.wait(Some(LONG), || 0).expect("wait");
+        }
+        assert!(streams.next().is_none(), "it was told before the peer could say why");
+        peer.write_all(&bytes(&Frame::Ping(8))).expect("the other way is open");
+        let StreamEvent::Frame { frame: Frame::Ping(8), .. } = next(&mut streams) else {
+            panic!("a ping was sent")
+        };
+        drop(peer);
+        let (slots, fault) = is_lost(&mut streams);
+        assert_eq!((slots, fault.errno), (1, Some(EPIPE)), "{fault}");
+    }
+}
+
+#[test]
+fn what_is_not_a_frame_ends_the_stream() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        peer.write_all(&[0xee; HEADER_BYTES]).expect("noise");
+        let (_, fault) = is_lost(&mut streams);
+        assert_eq!(fault.observed, Observation::Stream, "{fault}");
+        assert_eq!(peer.read(&mut [0]).expect("an end"), 0, "the peer does not see it");
+    }
+}
+
+#[test]
+fn nothing_is_in_flight_on_streams_that_were_closed() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        assert_eq!(streams.ring.in_flight(), 2, "both streams receive");
+        streams.close();
+        assert_eq!(streams.ring.in_flight(), 0);
+        assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
+    }
+}
