@@ -11,7 +11,7 @@ use crate::drive::devices::Detaching;
 use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{PeerConfig, Outgoing, ReadResult};
+use crate::machine::{Outgoing, PeerConfig, ReadResult};
 use crate::metrics::Metrics;
 use crate::receiver::ReceiverConfig;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
