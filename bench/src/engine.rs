@@ -20,9 +20,9 @@ use vfio_ferry::session::{
     Side, SourceDevice, SourceSession, TargetDevice, TargetSession, VfioDevice,
 };
 
-use crate::cli::{BackendChoice, OnResetChoice, Policy};
-use crate::process::message::Told;
-use crate::process::usage::monotonic_ns;
+use crate::clock::monotonic_ns;
+use crate::outcome::{SideOutcome, Told};
+use crate::spec::{BackendChoice, OnResetChoice, Policy};
 use crate::switchover::{Sight, Switchover};
 
 /// What the embedder chooses for a session.
@@ -48,27 +48,6 @@ pub(crate) struct Inputs {
     pub(crate) streams: Vec<TcpStream>,
     /// The embedder's choices. The peers know only the first stream and no options.
     pub(crate) options: EngineOptions,
-}
-
-/// How one side of a migration went.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SideOutcome {
-    /// The phases that this side went through, by the engine's names, in order.
-    pub(crate) phases: Vec<(&'static str, Duration)>,
-    /// Bytes that this side put on (source) or took from (target) the streams.
-    pub(crate) wire_bytes: u64,
-    /// What made the system calls: `io_uring` or `syscalls`.
-    pub(crate) backend: &'static str,
-    /// Why the migration did not complete; none if it did.
-    pub(crate) fault: Option<String>,
-    /// What the engine told of epochs and migrations that ended early, in order.
-    pub(crate) told: Vec<Told>,
-    /// Bytes of state that were handed over, all devices together, by the engine's own count.
-    pub(crate) state_bytes: u64,
-    /// Bytes of state that were sent in discarded epochs, all devices together (source).
-    pub(crate) discarded_bytes: u64,
-    /// When this side knew that it was over, on CLOCK_MONOTONIC.
-    pub(crate) ended_ns: u64,
 }
 
 /// Migrates away: every device ends stopped if all went well, else in RUNNING.

@@ -13,7 +13,7 @@ use vfio_ferry::session::{
     Options, Session, SessionEvent, Side as Host, SourceSession, TargetSession, accept, connect,
 };
 use vfio_ferry::vfio::state::DeviceState;
-use vfio_ferry_tests::device::{Content, Holding, Kind, Plan, TestDevice};
+use vfio_ferry_tests::device::{Holding, Plan, TestDevice};
 use vfio_ferry_tests::pair::{Ended, PATIENCE, end, sources, targets};
 use vfio_ferry_tests::process::{Side, Spec};
 
@@ -97,12 +97,7 @@ impl Moment {
 }
 
 fn plan() -> Plan {
-    Plan {
-        content: Content { kind: Kind::Structured, seed: 0 },
-        initial_bytes: STATE_BYTES / 2,
-        rest_bytes: STATE_BYTES / 2,
-        ..Plan::default()
-    }
+    Plan { initial_bytes: STATE_BYTES / 2, rest_bytes: STATE_BYTES / 2, ..Plan::default() }
 }
 
 fn spec(is_source: bool, port: u16) -> Spec {

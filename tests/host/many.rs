@@ -9,7 +9,7 @@ use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::session::{Options, SourceDevice, SourceSession, TargetDevice, TargetSession};
 use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry_tests::device::{Content, Kind, Plan, TestDevice};
+use vfio_ferry_tests::device::{Plan, TestDevice};
 use vfio_ferry_tests::pair::{end, sources, streams};
 use vfio_ferry_tests::runs::{assert_handed_over, assert_moved};
 
@@ -61,7 +61,7 @@ fn eight_devices_over_four_streams_arrive_whole_and_share_fairly() {
     let mut logged = Vec::new();
     for number in 0..DEVICES {
         let plan = Plan {
-            content: Content { kind: Kind::Structured, seed: 1000 + number as u64 },
+            index: number as u8,
             capabilities: Capabilities::ALL[number % 4],
             rest_bytes: STATE_BYTES,
             ..Plan::default()

@@ -61,6 +61,7 @@ fn until_abort(on_reset: OnReset) -> Vec<Then> {
     let mut led_to = vec![];
     while run.ending().is_none() {
         led_to.push(reset(&mut run));
+        assert!(led_to.len() < 100, "there is no end to it");
     }
     let (ending, cause) = run.ending().expect("just seen");
     assert_eq!(ending, "returned");

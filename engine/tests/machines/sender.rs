@@ -205,6 +205,17 @@ fn a_handover_that_has_gone_out_is_not() {
 }
 
 #[test]
+fn nothing_is_handed_over_while_the_peer_may_have_given_up() {
+    let mut run = sent(2);
+    run.feed(Event::StreamLost { stream: StreamId(1), slots: vec![], fault: broken() });
+    run.hears(0, loaded());
+    assert_eq!(handovers(&run), 0);
+    // The word does not come: a 32nd of the silence is all that it is waited for.
+    run.next_deadline();
+    assert_eq!((run.now_ns, run.aborted_on()), (SILENCE_NS / 32, vec![0]));
+}
+
+#[test]
 fn the_last_word_goes_out_on_every_stream_that_there_is() {
     let mut run = precopy(4);
     run.hold(1);

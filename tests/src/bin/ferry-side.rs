@@ -11,16 +11,16 @@ use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::session::{
     Options, Session, SessionEvent, Side, SourceSession, TargetSession, accept, connect,
 };
-use vfio_ferry_tests::device::{Content, Kind, Plan, TestDevice};
+use vfio_ferry_tests::device::{Plan, TestDevice};
 use vfio_ferry_tests::pair::{PATIENCE, sources, targets};
 use vfio_ferry_tests::process::{Outcome, Spec, peak_bytes};
 
 fn main() {
     let spec = Spec::from_arguments(std::env::args().skip(1)).expect("a whole specification");
-    let devices: Vec<Arc<TestDevice>> = (0..spec.devices as u64)
+    let devices: Vec<Arc<TestDevice>> = (0..spec.devices as u8)
         .map(|number| {
             let plan = Plan {
-                content: Content { kind: Kind::Structured, seed: number },
+                index: number,
                 initial_bytes: spec.initial_bytes,
                 rest_bytes: spec.rest_bytes,
                 ..Plan::default()

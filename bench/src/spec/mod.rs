@@ -1,11 +1,15 @@
-//! Who carries the state: the engine, or what other programs do today.
+//! What a run is asked to be, in values that every other module knows: sizes, rates, choices, who
+//! carries the state, and over what.
+
+mod choices;
+mod units;
+
+pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
+pub use units::{Rate, Size, UnitError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{self, Inputs, SideOutcome};
-use crate::peers;
-
-/// A way to carry a device's state.
+/// A way to carry a device's state: the engine, or what other programs do today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Contender {
@@ -17,16 +21,6 @@ pub(crate) enum Contender {
     QemuMultifd,
     /// Cloud Hypervisor: everything in memory, base64, JSON, one write.
     Snapshot,
-}
-
-/// One of the two processes of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Side {
-    /// The host that the device leaves.
-    Source,
-    /// The host that it goes to.
-    Target,
 }
 
 impl Contender {
@@ -43,17 +37,16 @@ impl Contender {
             Contender::Snapshot => "cloud-hypervisor",
         }
     }
+}
 
-    /// Runs one side.
-    pub(crate) fn run(self, side: Side, inputs: Inputs) -> Result<SideOutcome, String> {
-        match (self, side) {
-            (Contender::Engine, Side::Source) => engine::run_source(inputs),
-            (Contender::Engine, Side::Target) => engine::run_target(inputs),
-            (Contender::QemuMain, side) => peers::run(&peers::QemuMain, side, inputs),
-            (Contender::QemuMultifd, side) => peers::run(&peers::QemuMultifd, side, inputs),
-            (Contender::Snapshot, side) => peers::run(&peers::Snapshot, side, inputs),
-        }
-    }
+/// One of the two processes of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Side {
+    /// The host that the device leaves.
+    Source,
+    /// The host that it goes to.
+    Target,
 }
 
 impl Side {
@@ -64,4 +57,13 @@ impl Side {
             Side::Target => "target",
         }
     }
+}
+
+/// What every connection of a run gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Link {
+    /// Most bytes per second, all connections together.
+    pub(crate) rate: Option<Rate>,
+    /// The name of the congestion control; without one the sockets keep the host's default.
+    pub(crate) congestion: Option<String>,
 }

@@ -3,8 +3,9 @@
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::contender::Side;
-use crate::process::message::{SideReport, Told};
+use crate::outcome::Told;
+use crate::process::message::SideReport;
+use crate::spec::Side;
 
 /// A reset that came, and what the engine told of it.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! Sizes (`64KiB`, `1.5GiB`) and rates (`10Gbit`, `800MB/s`) as a person writes them.
+//! Sizes (`64KiB`, `1.5GiB`) and rates (`10Gbit`, `800MB/s`, `1GiB`) as a person writes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Size(pub(crate) u64);
+pub struct Size(pub u64);
 
 /// A number of bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Rate(pub(crate) u64);
+pub struct Rate(pub u64);
 
 /// Why a size or a rate was refused. The text is the rest of a sentence about the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnitError {
+pub enum UnitError {
     /// There is no number where one was expected.
     #[error("expected a number such as {example}")]
     NoNumber {
@@ -41,7 +41,7 @@ pub(crate) enum UnitError {
 }
 
 const SIZE_UNITS: &str = "B, KiB, MiB, GiB, TiB, kB, MB, GB or TB";
-const RATE_UNITS: &str = "kbit, Mbit, Gbit, kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s";
+const RATE_UNITS: &str = "kbit, Mbit, Gbit, kB, MB, GB, KiB, MiB or GiB, each with /s or without";
 
 impl FromStr for Size {
     type Err = UnitError;
@@ -71,7 +71,7 @@ impl FromStr for Rate {
             "gbit" | "gbps" => number.times(1_000_000_000, 8),
             // A rate in bytes must say so: `10` and `10G` could be either.
             _ => {
-                let bytes = per_second.ok_or_else(unknown)?;
+                let bytes = per_second.unwrap_or(unit);
                 let scale =
                     byte_scale(bytes).filter(|_| bytes.ends_with('B')).ok_or_else(unknown)?;
                 number.times(scale, 1)
@@ -182,7 +182,10 @@ mod tests {
         assert_eq!(rate("2.5gbit/s"), Ok(312_500_000));
         assert_eq!(rate("25Gbps"), Ok(3_125_000_000));
         assert_eq!(rate("800MB/s"), Ok(800_000_000));
-        assert_eq!(rate("1GiB/s"), Ok(1_073_741_824));
+        for text in ["1GiB/s", "1GiB", "1 GiB/s", "1024MiB"] {
+            assert_eq!(rate(text), Ok(1_073_741_824), "{text}");
+        }
+        assert_eq!(rate("800MB"), rate("800MB/s"));
     }
 
     #[test]
@@ -195,8 +198,8 @@ mod tests {
         assert!(matches!(size("1MiBs"), Err(UnitError::UnknownUnit { .. })));
         assert_eq!(size("16777216TiB"), Err(UnitError::TooLarge));
         assert_eq!(size("99999999999999999999"), Err(UnitError::TooLarge));
-        assert!(matches!(rate("800MB"), Err(UnitError::UnknownUnit { .. })));
         assert!(matches!(rate("10G"), Err(UnitError::UnknownUnit { .. })));
+        assert!(matches!(rate("10G/s"), Err(UnitError::UnknownUnit { .. })));
         assert!(matches!(rate("10"), Err(UnitError::UnknownUnit { .. })));
         assert_eq!(rate("0Gbit"), Err(UnitError::Zero));
         let message = rate("10 parsecs").map_err(|error| error.to_string());
