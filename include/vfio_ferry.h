@@ -11,29 +11,40 @@
  *   stop the vCPUs
  *   vferry_session_switchover
  *     VFERRY_EVENT_FINISHED                         VFERRY_EVENT_FINISHED
- *   vferry_session_free                           vferry_session_free, start the vCPUs
+ *   vferry_session_report                         vferry_session_report
+ *     HANDED_OVER: destroy the VM                   RUNNING: start the vCPUs
+ *     RETURNED: resume the vCPUs                    BLANK: the devices are as new
+ *     NOT_RETURNED: reset devices, then resume      NOT_BLANK: reset the devices
+ *     UNCONFIRMED: find out about the target
+ *   vferry_session_free                           vferry_session_free
  *
- * Calls answer with a vferry_status: VFERRY_OK (0), or why not. vferry_last_error says more, in a
- * sentence. Where a call does not succeed its out-parameters are as they were.
+ * Sections: versions and errors, limits and enumerations, options, devices, embedded devices, streams
+ * and channels, sessions, events, reports, figures, log.
+ *
+ * Errors. Calls return a vferry_status: VFERRY_OK (0), or VFERRY_ERR_ and the reason.
+ * vferry_last_error tells more, in a sentence. Out-parameters are written on success only.
  *
  * Handles are opaque. Each is made by one call and freed by the _free call of its type, which takes
- * the address of the variable that holds it and sets that to NULL; so freeing a variable twice, or
- * one that is NULL, does nothing. A copy of the pointer in another variable is dead from then on.
+ * the address of the variable that holds it and sets that to NULL. So it does nothing when it is
+ * called twice with one variable. Copies of the pointer must not be used after that.
  *
- * Fds that a call takes over are the library's only if the call succeeds. Fds that it says it
- * duplicates stay the caller's. Fds that it hands out to be polled are not to be read, written or
+ * Fds. An fd that a call takes over is the library's only if the call succeeds. An fd that a call
+ * duplicates stays the caller's. An fd that a call gives out for poll must not be read, written or
  * closed.
  *
- * Structs that are filled in begin with their size, which the caller sets to sizeof the struct
- * before each call. So a program and a library of different versions fit: what either does not know
- * is left out.
+ * Structs that a call fills in begin with their size, which the caller sets to sizeof the struct
+ * before each call. So a program and a library of different versions work together: what either does
+ * not know is left out.
  *
- * Strings are UTF-8 and end with NUL. Enumerations cross as integers; a number that names nothing
- * is VFERRY_RANGE, and numbers that a program does not know may come from a later library.
+ * Strings are UTF-8 and end with NUL. Enumerations are passed as integers. The library refuses a
+ * number that names nothing (VFERRY_ERR_RANGE); a later library may return numbers that a program
+ * does not know.
  *
- * Threads: every call may be made from any thread, and calls with one handle at the same time, but
- * for _free, which must be the last. Nothing here calls back, and nothing blocks except where it
- * says so.
+ * Times. A `timeout_ms` is how long a call may block: 0 for not at all, VFERRY_NO_LIMIT (-1) for as
+ * long as it takes, other negative numbers are VFERRY_ERR_RANGE. Only calls that say so block.
+ *
+ * Threads. Every call may be made from any thread, also with the same handle at the same time. Only
+ * _free must be the last call with its handle. The library never calls back.
  */
 
 #ifndef VFIO_FERRY_H
@@ -45,11 +56,38 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/* --- Versions and errors ---------------------------------------------------------------------- */
+
 /**
- * Version of this interface: larger where something was added. What was there stays as it is
- * for as long as the library's soname.
+ * Version of this interface. It grows when something is added. Nothing is changed or removed under
+ * one soname.
  */
-#define VFERRY_ABI_VERSION 2
+#define VFERRY_ABI_VERSION 3
+
+/**
+ * Oldest version of this interface whose programs run with this library; the number of its soname,
+ * libvfio_ferry.so.3.
+ */
+#define VFERRY_ABI_VERSION_MIN 3
+
+/**
+ * The first number of the library's release.
+ */
+#define VFERRY_VERSION_MAJOR 0
+
+/**
+ * The second number of the library's release.
+ */
+#define VFERRY_VERSION_MINOR 1
+
+/**
+ * The third number of the library's release.
+ */
+#define VFERRY_VERSION_PATCH 0
 
 /**
  * Oldest version of the wire that this library speaks.
@@ -57,31 +95,210 @@
 #define VFERRY_WIRE_VERSION_MIN 1
 
 /**
- * Newest version of the wire that this library speaks. Two hosts use the newest that both do.
+ * Newest version of the wire that this library speaks. Two hosts use the newest that both speak.
  */
 #define VFERRY_WIRE_VERSION_MAX 1
 
 /**
- * For `vferry_device_embedded`: the device can save in PRE_COPY.
+ * `VFERRY_ABI_VERSION` of the library that runs. Where it is the header's or larger, the library has
+ * everything that the header declares.
  */
-#define VFERRY_EMBEDDED_PRECOPY 1
+uint32_t vferry_abi_version(void);
 
 /**
- * For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself when it is asked to.
+ * `VFERRY_WIRE_VERSION_MIN` of the library that runs.
  */
-#define VFERRY_EMBEDDED_PRECOPY_INFO 2
+uint32_t vferry_wire_version_min(void);
 
 /**
- * For `vferry_device_embedded`: the VMM starts the device together with its VM, after the session
- * (target). VFERRY_WANT_RUNNING is not asked; the handover leaves the device in STOP, and both
- * hosts' sessions end as complete.
+ * `VFERRY_WIRE_VERSION_MAX` of the library that runs.
  */
-#define VFERRY_EMBEDDED_STARTS_LATER 4
+uint32_t vferry_wire_version_max(void);
 
 /**
- * For `vferry_device_precopy_info`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
+ * The library's release, such as "0.1.0". Static, never NULL.
  */
-#define VFERRY_PRECOPY_INFO_REINIT 1
+const char *vferry_version_text(void);
+
+/**
+ * Copies a sentence about the last call that failed on this thread: more than its status tells.
+ * Calls that succeed, and statuses below 100, do not change it.
+ *
+ * Up to `capacity - 1` bytes and a NUL are written to `buffer`; with a `capacity` of 0 it may be
+ * NULL. Returns the length of the whole sentence without the NUL, 0 if no call has failed.
+ */
+size_t vferry_last_error(char *buffer, size_t capacity);
+
+/**
+ * The errno that belongs to `vferry_last_error`: the kernel's, or 0 where it gave none.
+ */
+int32_t vferry_last_errno(void);
+
+/**
+ * What a call returns: VFERRY_OK, or why it did nothing. The number's range says who can act:
+ * 1 to 99 nothing is wrong, but there is nothing to be had now; 100 the caller; 200 the device or
+ * its set-up on this host; 300 the peer; 400 the network; 500 this host's system; 900 a bug of the
+ * library. A number keeps its meaning for ever. Later versions may return new ones.
+ *
+ * Out-parameters are written on success only.
+ */
+enum vferry_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Done.
+     */
+    VFERRY_OK = 0,
+    /**
+     * Nothing waits at this moment.
+     */
+    VFERRY_ERR_EMPTY = 1,
+    /**
+     * The timeout expired.
+     */
+    VFERRY_ERR_TIMEOUT = 2,
+    /**
+     * There is no room at this moment.
+     */
+    VFERRY_ERR_FULL = 3,
+    /**
+     * The session or the channel has ended: nothing more will come.
+     */
+    VFERRY_ERR_ENDED = 4,
+    /**
+     * A pointer is NULL that must not be.
+     */
+    VFERRY_ERR_NULL = 100,
+    /**
+     * A number is outside its range, or names nothing.
+     */
+    VFERRY_ERR_RANGE = 101,
+    /**
+     * A struct's `size` is not the size of any version of the struct.
+     */
+    VFERRY_ERR_STRUCT_SIZE = 102,
+    /**
+     * A device's name is empty, or given twice.
+     */
+    VFERRY_ERR_DEVICE_NAME = 103,
+    /**
+     * A name, message or opaque part has more bytes than are allowed.
+     */
+    VFERRY_ERR_TOO_LONG = 104,
+    /**
+     * The buffers would need more memory than `vferry_options_set_memory_bytes` allows.
+     */
+    VFERRY_ERR_MEMORY_LIMIT = 105,
+    /**
+     * The call belongs to the other host's session or device.
+     */
+    VFERRY_ERR_WRONG_HOST = 106,
+    /**
+     * The session has no device or stream of this number.
+     */
+    VFERRY_ERR_UNKNOWN_NUMBER = 107,
+    /**
+     * An fd is not open, given twice, or of the wrong kind.
+     */
+    VFERRY_ERR_BAD_FD = 108,
+    /**
+     * The device already belongs to a session.
+     */
+    VFERRY_ERR_DEVICE_IN_USE = 109,
+    /**
+     * The call is for embedded devices only.
+     */
+    VFERRY_ERR_NOT_EMBEDDED = 110,
+    /**
+     * The session has not ended yet.
+     */
+    VFERRY_ERR_NOT_ENDED = 111,
+    /**
+     * The buffer is too small.
+     */
+    VFERRY_ERR_BUFFER_TOO_SMALL = 112,
+    /**
+     * A string is not UTF-8.
+     */
+    VFERRY_ERR_NOT_UTF8 = 113,
+    /**
+     * A rate limit was set, and a stream is not TCP.
+     */
+    VFERRY_ERR_RATE_NEEDS_TCP = 114,
+    /**
+     * The process already collects log lines.
+     */
+    VFERRY_ERR_LOG_TAKEN = 115,
+    /**
+     * A call to the device failed; `vferry_last_errno` is the kernel's errno.
+     */
+    VFERRY_ERR_DEVICE_IO = 200,
+    /**
+     * The device's driver has no migration support.
+     */
+    VFERRY_ERR_NOT_MIGRATABLE = 201,
+    /**
+     * There is no such device.
+     */
+    VFERRY_ERR_NO_SUCH_DEVICE = 202,
+    /**
+     * The device is not bound to a VFIO driver, or has no IOMMU group.
+     */
+    VFERRY_ERR_NOT_BOUND = 203,
+    /**
+     * This process may not open the device.
+     */
+    VFERRY_ERR_ACCESS_DENIED = 204,
+    /**
+     * Another process uses the device's IOMMU group.
+     */
+    VFERRY_ERR_GROUP_BUSY = 205,
+    /**
+     * Another device of the IOMMU group is not bound to VFIO.
+     */
+    VFERRY_ERR_GROUP_NOT_VIABLE = 206,
+    /**
+     * The kernel's vfio modules are not loaded.
+     */
+    VFERRY_ERR_NO_VFIO = 207,
+    /**
+     * The peer does not speak this protocol, or broke it.
+     */
+    VFERRY_ERR_PEER_PROTOCOL = 300,
+    /**
+     * A connection failed; `vferry_last_errno` is the kernel's errno.
+     */
+    VFERRY_ERR_CONNECTION = 400,
+    /**
+     * An address cannot be parsed or resolved.
+     */
+    VFERRY_ERR_ADDRESS = 401,
+    /**
+     * The system refused memory, threads, fds or a ring; `vferry_last_errno` is the kernel's errno.
+     */
+    VFERRY_ERR_SYSTEM = 500,
+    /**
+     * A bug of the library. Sessions that exist can still be freed.
+     */
+    VFERRY_ERR_INTERNAL = 900,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_status vferry_status;
+#else
+typedef int32_t vferry_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a status means, in a few words. Static, never NULL; for numbers of later versions too.
+ * `vferry_last_error` says more.
+ */
+const char *vferry_status_text(int32_t status);
+
+/* --- Limits and enumerations that several parts share ----------------------------------------- */
 
 /**
  * Most streams of one session, and the room that `vferry_listener_accept` may need.
@@ -99,20 +316,10 @@
 #define VFERRY_MESSAGE_BYTES_MAX 32768
 
 /**
- * Most messages of one side that wait for the peer's engine to read, and most that wait for their
- * embedder to fetch them.
+ * Most messages from one host that wait for the peer's engine, and most that wait at the peer for
+ * its embedder.
  */
 #define VFERRY_MESSAGES_WAITING_MAX 64
-
-/**
- * In a field for a device's number: no device, the whole session.
- */
-#define VFERRY_DEVICE_NONE 4294967295
-
-/**
- * In a field for a number of bytes or nanoseconds: not known.
- */
-#define VFERRY_UNKNOWN 18446744073709551615ull
 
 /**
  * Room for a text in an event, report or log line, the NUL included.
@@ -120,177 +327,19 @@
 #define VFERRY_TEXT_BYTES 512
 
 /**
- * In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
+ * In a field for a device's number: no device, the whole session.
  */
-#define VFERRY_EVENT_FLAG_PRECOPY 1
+#define VFERRY_DEVICE_NONE 4294967295
 
 /**
- * In an event's flags, of VFERRY_EVENT_BEGIN: the source's device has the P2P states.
+ * In a field for bytes or nanoseconds: not known.
  */
-#define VFERRY_EVENT_FLAG_P2P 2
+#define VFERRY_VALUE_UNKNOWN 18446744073709551615ull
 
 /**
- * In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
+ * For a number of milliseconds that limits a wait: no limit.
  */
-#define VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED 4
-
-/**
- * What a call answers with: 0 for success, otherwise why not. Families, by who can do something
- * about it: 1 to 99 nothing is wrong, but not now; 100 the caller; 200 the device or its set-up on
- * this host; 300 the peer; 400 the network; 500 this host's system; 900 a defect of the library. A
- * number keeps its meaning for ever, and later versions may answer with new ones.
- *
- * On anything but success the out-parameters are as they were.
- */
-enum vferry_status
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : int32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /**
-     * Done.
-     */
-    VFERRY_OK = 0,
-    /**
-     * Nothing is there at this moment.
-     */
-    VFERRY_EMPTY = 1,
-    /**
-     * The time given for it is over.
-     */
-    VFERRY_TIMEOUT = 2,
-    /**
-     * There is no room at this moment.
-     */
-    VFERRY_FULL = 3,
-    /**
-     * The session, or the channel, has ended: nothing more will come.
-     */
-    VFERRY_OVER = 4,
-    /**
-     * A pointer that must not be NULL is NULL.
-     */
-    VFERRY_NULL = 100,
-    /**
-     * A number is outside its range, or names nothing.
-     */
-    VFERRY_RANGE = 101,
-    /**
-     * A struct's `size` is not the size of any version of the struct.
-     */
-    VFERRY_STRUCT_SIZE = 102,
-    /**
-     * A device's name is empty, or given twice.
-     */
-    VFERRY_NAME = 103,
-    /**
-     * A name, message or opaque part has more bytes than are allowed.
-     */
-    VFERRY_TOO_LONG = 104,
-    /**
-     * The buffers would need more memory than was allowed.
-     */
-    VFERRY_MEMORY = 105,
-    /**
-     * The call is for the other host's session or device.
-     */
-    VFERRY_WRONG_HOST = 106,
-    /**
-     * The session has no device or stream of this number.
-     */
-    VFERRY_UNKNOWN_NUMBER = 107,
-    /**
-     * An fd is not open, given twice, or not of the kind that is needed.
-     */
-    VFERRY_BAD_FD = 108,
-    /**
-     * The device already belongs to a session.
-     */
-    VFERRY_IN_USE = 109,
-    /**
-     * The call is for embedded devices.
-     */
-    VFERRY_NOT_EMBEDDED = 110,
-    /**
-     * The session has not ended yet.
-     */
-    VFERRY_NOT_ENDED = 111,
-    /**
-     * The buffer is too small.
-     */
-    VFERRY_BUFFER_SMALL = 112,
-    /**
-     * A string is not UTF-8.
-     */
-    VFERRY_NOT_TEXT = 113,
-    /**
-     * A rate cap was set, and a stream is not TCP.
-     */
-    VFERRY_PACING = 114,
-    /**
-     * Log lines were asked for before.
-     */
-    VFERRY_LOG_TAKEN = 115,
-    /**
-     * The device did not answer; the errno is the kernel's.
-     */
-    VFERRY_DEVICE = 200,
-    /**
-     * The device's driver offers no migration.
-     */
-    VFERRY_NOT_MIGRATABLE = 201,
-    /**
-     * There is no such device.
-     */
-    VFERRY_NO_DEVICE = 202,
-    /**
-     * The device is not bound to a VFIO driver, or has no IOMMU group.
-     */
-    VFERRY_NOT_BOUND = 203,
-    /**
-     * The device may not be opened by this process.
-     */
-    VFERRY_DENIED = 204,
-    /**
-     * The device's IOMMU group is in use by another process.
-     */
-    VFERRY_BUSY = 205,
-    /**
-     * Another device of the IOMMU group is not bound to VFIO.
-     */
-    VFERRY_NOT_VIABLE = 206,
-    /**
-     * The kernel's vfio modules are not loaded.
-     */
-    VFERRY_NO_VFIO = 207,
-    /**
-     * The peer does not speak this protocol, or not as it should.
-     */
-    VFERRY_PEER = 300,
-    /**
-     * A connection failed; the errno is the kernel's.
-     */
-    VFERRY_NETWORK = 400,
-    /**
-     * An address cannot be read or resolved.
-     */
-    VFERRY_ADDRESS = 401,
-    /**
-     * The system refused memory, threads, fds or a ring; the errno is the kernel's.
-     */
-    VFERRY_SYSTEM = 500,
-    /**
-     * The library has a defect. Sessions that exist still can be freed.
-     */
-    VFERRY_DEFECT = 900,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum vferry_status vferry_status;
-#else
-typedef int32_t vferry_status;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
+#define VFERRY_NO_LIMIT -1
 
 /**
  * Which host of a migration this is.
@@ -303,11 +352,11 @@ enum vferry_host
     /**
      * The host that the device leaves.
      */
-    VFERRY_SOURCE = 1,
+    VFERRY_HOST_SOURCE = 1,
     /**
      * The host that the device goes to.
      */
-    VFERRY_TARGET = 2,
+    VFERRY_HOST_TARGET = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -326,7 +375,7 @@ enum vferry_state
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Not known: it could not be read, or was not asked for.
+     * Nobody knows: the call that would tell has failed, or has not returned.
      */
     VFERRY_STATE_UNKNOWN = -1,
     /**
@@ -367,221 +416,6 @@ enum vferry_state
 typedef enum vferry_state vferry_state;
 #else
 typedef int32_t vferry_state;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
- * Where in its migration a device is.
- */
-enum vferry_phase
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /**
-     * None.
-     */
-    VFERRY_PHASE_NONE = 0,
-    /**
-     * Streams are being agreed on; the device has not been touched.
-     */
-    VFERRY_PHASE_CONNECT = 1,
-    /**
-     * The device is entering its first saving state (source) or RESUMING (target).
-     */
-    VFERRY_PHASE_START = 2,
-    /**
-     * The guest runs and the device saves in PRE_COPY (source) or loads (target).
-     */
-    VFERRY_PHASE_PRE_COPY = 3,
-    /**
-     * From the call that stops the device until it is in STOP_COPY.
-     */
-    VFERRY_PHASE_STOP = 4,
-    /**
-     * The stopped device's last state is read and sent (source), or received and written (target).
-     */
-    VFERRY_PHASE_STOP_COPY = 5,
-    /**
-     * The source has sent everything; the target verifies and leaves RESUMING.
-     */
-    VFERRY_PHASE_LOAD = 6,
-    /**
-     * The target has confirmed; the source lets go.
-     */
-    VFERRY_PHASE_HANDOVER = 7,
-    /**
-     * The target's device goes to RUNNING.
-     */
-    VFERRY_PHASE_RESUME = 8,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum vferry_phase vferry_phase;
-#else
-typedef uint32_t vferry_phase;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
- * How a device's epoch, or a migration, ended on this host.
- */
-enum vferry_ending
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /**
-     * It has not.
-     */
-    VFERRY_ENDING_NONE = 0,
-    /**
-     * The target's device holds the whole state and runs; the source has let go.
-     */
-    VFERRY_ENDING_COMPLETE = 1,
-    /**
-     * The source let go after the target had confirmed the loaded state, and then lost the target
-     * before it heard of RUNNING. The device stays stopped here. It may be resumed only once it is
-     * certain that the target does not run it.
-     */
-    VFERRY_ENDING_UNCONFIRMED = 2,
-    /**
-     * The device's epoch was discarded, and its saving started again.
-     */
-    VFERRY_ENDING_RESTARTED = 3,
-    /**
-     * The device was not handed over.
-     */
-    VFERRY_ENDING_ABORTED = 4,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum vferry_ending vferry_ending;
-#else
-typedef uint32_t vferry_ending;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
- * Who or what ended an epoch or a migration.
- */
-enum vferry_cause
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /**
-     * Nothing: it completed.
-     */
-    VFERRY_CAUSE_NONE = 0,
-    /**
-     * The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET): it is in RUNNING again, and
-     * the state saved or loaded so far is worthless.
-     */
-    VFERRY_CAUSE_DEVICE_RESET = 1,
-    /**
-     * The device or its firmware failed to save or load; its state did not change.
-     */
-    VFERRY_CAUSE_DEVICE_FAILURE = 2,
-    /**
-     * The device is in ERROR and needs a reset.
-     */
-    VFERRY_CAUSE_DEVICE_ERROR = 3,
-    /**
-     * The peer aborted, and said why.
-     */
-    VFERRY_CAUSE_PEER_ABORT = 4,
-    /**
-     * The peer sent what the protocol does not allow.
-     */
-    VFERRY_CAUSE_PEER_MISBEHAVIOUR = 5,
-    /**
-     * A stream broke, ended early or stayed silent too long.
-     */
-    VFERRY_CAUSE_NETWORK = 6,
-    /**
-     * The embedder cancelled.
-     */
-    VFERRY_CAUSE_CANCELLED = 7,
-    /**
-     * This host could not go on: memory, threads, ring.
-     */
-    VFERRY_CAUSE_LOCAL = 8,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum vferry_cause vferry_cause;
-#else
-typedef uint32_t vferry_cause;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
- * How the cause came to be known.
- */
-enum vferry_observed
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /**
-     * There is no cause.
-     */
-    VFERRY_OBSERVED_NONE = 0,
-    /**
-     * A read of the data fd failed.
-     */
-    VFERRY_OBSERVED_READ = 1,
-    /**
-     * A poll of the data fd reported RDHUP or an error.
-     */
-    VFERRY_OBSERVED_POLL = 2,
-    /**
-     * VFIO_MIG_GET_PRECOPY_INFO failed.
-     */
-    VFERRY_OBSERVED_PRECOPY_INFO = 3,
-    /**
-     * PRE_COPY to STOP_COPY gave a new data fd: the session that it belonged to had died.
-     */
-    VFERRY_OBSERVED_UNEXPECTED_FD = 4,
-    /**
-     * SET_STATE succeeded, but the fd that it gave was already dead.
-     */
-    VFERRY_OBSERVED_DEAD_ON_ARRIVAL = 5,
-    /**
-     * The device's state was not what the migration had left it in.
-     */
-    VFERRY_OBSERVED_STATE_CHECK = 6,
-    /**
-     * A write to the resume fd failed.
-     */
-    VFERRY_OBSERVED_WRITE = 7,
-    /**
-     * SET_STATE failed.
-     */
-    VFERRY_OBSERVED_SET_STATE = 8,
-    /**
-     * The peer said so.
-     */
-    VFERRY_OBSERVED_PEER = 9,
-    /**
-     * A stream of the session showed it.
-     */
-    VFERRY_OBSERVED_STREAM = 10,
-    /**
-     * The embedder said or asked for it.
-     */
-    VFERRY_OBSERVED_EMBEDDER = 11,
-    /**
-     * This host's own mechanism reported it.
-     */
-    VFERRY_OBSERVED_ENGINE = 12,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum vferry_observed vferry_observed;
-#else
-typedef uint32_t vferry_observed;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -631,6 +465,309 @@ typedef uint32_t vferry_step;
 #endif // __cplusplus
 
 /**
+ * The name of a `vferry_step`. Static, never NULL.
+ */
+const char *vferry_step_text(uint32_t step);
+
+/**
+ * The name of a `vferry_state`, as the kernel writes it. Static, never NULL.
+ */
+const char *vferry_state_text(int32_t state);
+
+/**
+ * A device's progress in its migration.
+ */
+enum vferry_phase
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * None.
+     */
+    VFERRY_PHASE_NONE = 0,
+    /**
+     * The hosts agree on the streams. The device is untouched.
+     */
+    VFERRY_PHASE_CONNECT = 1,
+    /**
+     * The device is entering its first saving state (source) or RESUMING (target).
+     */
+    VFERRY_PHASE_START = 2,
+    /**
+     * The guest runs and the device saves in PRE_COPY (source) or loads (target).
+     */
+    VFERRY_PHASE_PRE_COPY = 3,
+    /**
+     * From the call that stops the device until it is in STOP_COPY.
+     */
+    VFERRY_PHASE_STOP = 4,
+    /**
+     * The stopped device's last state is read and sent (source), or received and written (target).
+     */
+    VFERRY_PHASE_STOP_COPY = 5,
+    /**
+     * The source has sent everything; the target verifies and leaves RESUMING.
+     */
+    VFERRY_PHASE_LOAD = 6,
+    /**
+     * The target has confirmed the loaded state; the source hands the device over.
+     */
+    VFERRY_PHASE_HANDOVER = 7,
+    /**
+     * The target's device goes to RUNNING.
+     */
+    VFERRY_PHASE_RESUME = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_phase vferry_phase;
+#else
+typedef uint32_t vferry_phase;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a session ended on this host, and with that what the VMM does next.
+ */
+enum vferry_ending
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It has not ended.
+     */
+    VFERRY_ENDING_NONE = 0,
+    /**
+     * Source: the target runs the devices. Destroy the VM here.
+     */
+    VFERRY_ENDING_HANDED_OVER = 1,
+    /**
+     * Source: every device is where the session found it. Resume the vCPUs. An embedded device
+     * counts as returned: its VMM brings it to RUNNING first.
+     */
+    VFERRY_ENDING_RETURNED = 2,
+    /**
+     * Source: some device is not where the session found it, or nobody knows. The devices' reports
+     * tell which: bring it to RUNNING or reset it before the vCPUs are resumed.
+     */
+    VFERRY_ENDING_NOT_RETURNED = 3,
+    /**
+     * Source: the target was told to run, and the source never heard whether it does. Nothing may run
+     * here before it is certain that the target does not.
+     */
+    VFERRY_ENDING_UNCONFIRMED = 4,
+    /**
+     * Target: every device holds the whole state, and runs or, with VFERRY_EMBEDDED_STARTS_LATER, is
+     * in STOP. Start the vCPUs.
+     */
+    VFERRY_ENDING_RUNNING = 5,
+    /**
+     * Target: no device holds any of the state: each was reset, or was not touched.
+     */
+    VFERRY_ENDING_BLANK = 6,
+    /**
+     * Target: some device may hold a part of the state. Reset it before it is used.
+     */
+    VFERRY_ENDING_NOT_BLANK = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_ending vferry_ending;
+#else
+typedef uint32_t vferry_ending;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How an epoch of a device ended. For what becomes of the VM see `vferry_ending`.
+ */
+enum vferry_epoch_ending
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * It has not ended.
+     */
+    VFERRY_EPOCH_NONE = 0,
+    /**
+     * The target's device holds the whole state, and the source has handed it over.
+     */
+    VFERRY_EPOCH_COMPLETE = 1,
+    /**
+     * The source has handed the device over, and never heard whether it runs at the target.
+     */
+    VFERRY_EPOCH_UNCONFIRMED = 2,
+    /**
+     * The epoch was discarded, and the device's saving was started again in the next one.
+     */
+    VFERRY_EPOCH_RESTARTED = 3,
+    /**
+     * The epoch ended without a handover, and no other follows.
+     */
+    VFERRY_EPOCH_ABORTED = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_epoch_ending vferry_epoch_ending;
+#else
+typedef uint32_t vferry_epoch_ending;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What ended an epoch or a session.
+ */
+enum vferry_cause
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing: it was handed over.
+     */
+    VFERRY_CAUSE_NONE = 0,
+    /**
+     * The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET). It is in RUNNING again, and the
+     * state saved or loaded so far is worthless.
+     */
+    VFERRY_CAUSE_DEVICE_RESET = 1,
+    /**
+     * The device or its firmware failed to save or load. Its migration state did not change.
+     */
+    VFERRY_CAUSE_DEVICE_FAILURE = 2,
+    /**
+     * The device is in ERROR and needs a reset.
+     */
+    VFERRY_CAUSE_DEVICE_ERROR = 3,
+    /**
+     * The peer aborted. The text has its reason.
+     */
+    VFERRY_CAUSE_PEER_ABORT = 4,
+    /**
+     * The peer broke the protocol.
+     */
+    VFERRY_CAUSE_PEER_MISBEHAVIOUR = 5,
+    /**
+     * A stream broke, ended early, or was silent for too long.
+     */
+    VFERRY_CAUSE_NETWORK = 6,
+    /**
+     * The embedder cancelled.
+     */
+    VFERRY_CAUSE_CANCELLED = 7,
+    /**
+     * This host failed: memory, threads, ring.
+     */
+    VFERRY_CAUSE_LOCAL = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_cause vferry_cause;
+#else
+typedef uint32_t vferry_cause;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How the cause was found.
+ */
+enum vferry_observed
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * There is no cause.
+     */
+    VFERRY_OBSERVED_NONE = 0,
+    /**
+     * A read of the data fd failed.
+     */
+    VFERRY_OBSERVED_READ = 1,
+    /**
+     * A poll of the data fd reported RDHUP or an error.
+     */
+    VFERRY_OBSERVED_POLL = 2,
+    /**
+     * VFIO_MIG_GET_PRECOPY_INFO failed.
+     */
+    VFERRY_OBSERVED_PRECOPY_INFO = 3,
+    /**
+     * PRE_COPY to STOP_COPY gave a new data fd: the device had been reset in between.
+     */
+    VFERRY_OBSERVED_UNEXPECTED_FD = 4,
+    /**
+     * SET_STATE succeeded, but its data fd was dead at the first read.
+     */
+    VFERRY_OBSERVED_DEAD_ON_ARRIVAL = 5,
+    /**
+     * GET_STATE gave another state than the migration had set.
+     */
+    VFERRY_OBSERVED_STATE_CHECK = 6,
+    /**
+     * A write to the resume fd failed.
+     */
+    VFERRY_OBSERVED_WRITE = 7,
+    /**
+     * SET_STATE failed.
+     */
+    VFERRY_OBSERVED_SET_STATE = 8,
+    /**
+     * The peer said so.
+     */
+    VFERRY_OBSERVED_PEER = 9,
+    /**
+     * A stream of the session failed.
+     */
+    VFERRY_OBSERVED_STREAM = 10,
+    /**
+     * The embedder asked for it, or reported it.
+     */
+    VFERRY_OBSERVED_EMBEDDER = 11,
+    /**
+     * The engine itself reported it.
+     */
+    VFERRY_OBSERVED_ENGINE = 12,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_observed vferry_observed;
+#else
+typedef uint32_t vferry_observed;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The name of a `vferry_phase`. Static, never NULL.
+ */
+const char *vferry_phase_text(uint32_t phase);
+
+/**
+ * The name of a `vferry_ending`. Static, never NULL.
+ */
+const char *vferry_ending_text(uint32_t ending);
+
+/**
+ * The name of a `vferry_epoch_ending`. Static, never NULL.
+ */
+const char *vferry_epoch_ending_text(uint32_t ending);
+
+/**
+ * The name of a `vferry_cause`. Static, never NULL.
+ */
+const char *vferry_cause_text(uint32_t cause);
+
+/**
+ * The name of a `vferry_observed`. Static, never NULL.
+ */
+const char *vferry_observed_text(uint32_t observed);
+
+/* --- Options ---------------------------------------------------------------------------------- */
+
+/**
  * Whether to compress (source).
  */
 enum vferry_policy
@@ -639,7 +776,7 @@ enum vferry_policy
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Decided for each chunk by what is faster at that moment. The default.
+     * For each chunk what is faster at that moment. The default.
      */
     VFERRY_POLICY_ADAPTIVE = 0,
     /**
@@ -647,7 +784,7 @@ enum vferry_policy
      */
     VFERRY_POLICY_RAW = 1,
     /**
-     * Whatever shrinks, with zstd at a level of your choice.
+     * Every chunk that shrinks, with zstd at a given level.
      */
     VFERRY_POLICY_ZSTD = 2,
 };
@@ -668,7 +805,7 @@ enum vferry_backend
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * io_uring where it is granted, plain system calls otherwise. The default.
+     * io_uring where the system allows it, plain system calls otherwise. The default.
      */
     VFERRY_BACKEND_AUTO = 0,
     /**
@@ -689,7 +826,97 @@ typedef uint32_t vferry_backend;
 #endif // __cplusplus
 
 /**
- * What follows when a device is reset while its state is being saved.
+ * The options of a session. Each host has its own; the hosts agree on what must be the same. Every
+ * option has a default, and a session made with NULL for options has all defaults.
+ *
+ * Made by `vferry_options_new`, freed by `vferry_options_free`. A session copies its options: they
+ * may be used for several sessions, changed and freed at any time.
+ */
+typedef struct vferry_options vferry_options;
+
+/**
+ * Makes options, all at their defaults.
+ */
+vferry_status vferry_options_new(vferry_options **options);
+
+/**
+ * Frees options and sets the variable to NULL. Does nothing where it, or `options`, is NULL.
+ */
+void vferry_options_free(vferry_options **options);
+
+/**
+ * Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+ * numbers is used. The range is checked when a session is made.
+ */
+vferry_status vferry_options_set_chunk_bytes(vferry_options *options, size_t bytes);
+
+/**
+ * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, but
+ * no more than 8. The range is checked when a session is made.
+ */
+vferry_status vferry_options_set_workers(vferry_options *options, size_t workers);
+
+/**
+ * Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and is used for
+ * VFERRY_POLICY_ZSTD only.
+ */
+vferry_status vferry_options_set_policy(vferry_options *options,
+                                        uint32_t policy,
+                                        int32_t level);
+
+/**
+ * How the engine does its I/O: a `vferry_backend`.
+ */
+vferry_status vferry_options_set_backend(vferry_options *options, uint32_t backend);
+
+/**
+ * Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel reports that it
+ * did not copy. On by default.
+ */
+vferry_status vferry_options_set_zero_copy(vferry_options *options, bool zero_copy);
+
+/**
+ * Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session allocates what it can
+ * use of that at its start, and nothing later, whatever the state's size, the link or the peer.
+ */
+vferry_status vferry_options_set_memory_bytes(vferry_options *options,
+                                              size_t bytes);
+
+/**
+ * Most bytes per second that all streams together send; 0, the default, for no limit. The kernel
+ * enforces it (SO_MAX_PACING_RATE, an equal share for each stream), so the streams must be TCP:
+ * otherwise `vferry_session_source` returns VFERRY_ERR_RATE_NEEDS_TCP. The limit of a
+ * `vferry_channel` is how fast the VMM pulls.
+ */
+vferry_status vferry_options_set_rate(vferry_options *options, uint64_t bytes_per_s);
+
+/**
+ * How long the peer may be silent before it counts as lost: 1 to 86400000 ms (a day), or
+ * VFERRY_NO_LIMIT where something else watches the connection. By default 10000. An engine that has
+ * nothing to send sends pings.
+ */
+vferry_status vferry_options_set_peer_silence_ms(vferry_options *options,
+                                                 int64_t timeout_ms);
+
+/**
+ * How long a cancelled session waits for an operation that is blocked in a driver, and an aborted
+ * one for its devices to return: 1 to 86400000 ms (a day), by default 2000. An operation that is
+ * still blocked then keeps a thread of its own, and the report says so (`stuck`).
+ */
+vferry_status vferry_options_set_cancel_bound_ms(vferry_options *options,
+                                                 int64_t timeout_ms);
+
+/**
+ * How long the engine waits before it asks a device again that had no PRE_COPY data: 1 to 86400000
+ * ms (a day), by default 20.
+ */
+vferry_status vferry_options_set_precopy_poll_ms(vferry_options *options,
+                                                 int64_t interval_ms);
+
+/* --- Devices ---------------------------------------------------------------------------------- */
+
+/**
+ * What the source does when a device is reset while its state is saved.
  */
 enum vferry_on_reset
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -697,17 +924,18 @@ enum vferry_on_reset
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * The whole migration is aborted: the devices are back in RUNNING, the target is told. The
+     * The whole migration is aborted: the devices return to RUNNING, and the target is told why. The
      * default.
      */
     VFERRY_ON_RESET_ABORT = 0,
     /**
-     * The device's epoch is discarded on both hosts, and its saving starts again in PRE_COPY; other
-     * devices go on.
+     * Both hosts discard the device's epoch, and its saving starts again in PRE_COPY. Other devices
+     * go on.
      */
     VFERRY_ON_RESET_RESTART = 1,
     /**
-     * The device's epoch is discarded, and its whole state is sent from STOP_COPY at the switchover.
+     * Both hosts discard the device's epoch, and its whole state is sent from STOP_COPY after the
+     * switchover. Other devices go on.
      */
     VFERRY_ON_RESET_STOP_COPY = 2,
 };
@@ -720,8 +948,102 @@ typedef uint32_t vferry_on_reset;
 #endif // __cplusplus
 
 /**
- * What the engine waits for the VMM to do with an embedded device. The states have the kernel's
- * numbers.
+ * A device to be migrated, under the name that both hosts give it.
+ *
+ * Made by `vferry_device_open`, `vferry_device_from_fd` or `vferry_device_embedded`, freed by
+ * `vferry_device_free` at any time: a session keeps what it needs of its devices until it is
+ * freed. A device belongs to one session at a time, an embedded device to one session for good.
+ * Options are set before the session is made.
+ */
+typedef struct vferry_device vferry_device;
+
+/**
+ * Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
+ * /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
+ * own. The engine drives its state machine. It maps no memory for DMA: a VMM that runs a guest on
+ * the device opens it itself and uses `vferry_device_from_fd`.
+ *
+ * `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
+ * caller's, to be freed by `vferry_device_free`.
+ */
+vferry_status vferry_device_open(const char *name, const char *path, vferry_device **device);
+
+/**
+ * Takes a VFIO device that the VMM has opened (VFIO_GROUP_GET_DEVICE_FD, or a bound cdev). The
+ * engine drives its state machine, so the VMM makes no migration ioctls meanwhile.
+ *
+ * `fd` is duplicated and stays the caller's. The duplicate is closed when the device was freed and
+ * its session has ended. `name` is as in `vferry_device_open`.
+ */
+vferry_status vferry_device_from_fd(const char *name, int fd, vferry_device **device);
+
+/**
+ * Frees a device and sets the variable to NULL. Does nothing where it, or `device`, is NULL. A
+ * session that has the device keeps what it needs.
+ */
+void vferry_device_free(vferry_device **device);
+
+/**
+ * Whether to save in PRE_COPY while the guest runs, where the device can (source). On by default.
+ */
+vferry_status vferry_device_set_precopy(vferry_device *device, bool precopy);
+
+/**
+ * What to do when the device is reset while its state is saved: a `vferry_on_reset` (source).
+ *
+ * `attempts` and `fallback` are used for VFERRY_ON_RESET_RESTART only: how often this device may be
+ * restarted in one session, and what to do after that, VFERRY_ON_RESET_ABORT or
+ * VFERRY_ON_RESET_STOP_COPY.
+ */
+vferry_status vferry_device_set_on_reset(vferry_device *device,
+                                         uint32_t on_reset,
+                                         uint32_t attempts,
+                                         uint32_t fallback);
+
+/**
+ * The device's weight when the devices of its session share the link, 1 or more (source). By default
+ * 1.
+ */
+vferry_status vferry_device_set_weight(vferry_device *device,
+                                       uint32_t weight);
+
+/**
+ * Bytes that the target's embedder gets as the payload of the device's VFERRY_EVENT_BEGIN, at most
+ * VFERRY_MESSAGE_BYTES_MAX (source). The engine does not look at them. They are copied; `bytes` may
+ * be NULL if `count` is 0.
+ */
+vferry_status vferry_device_set_opaque(vferry_device *device,
+                                       const uint8_t *bytes,
+                                       size_t count);
+
+/* --- Embedded devices: the VMM makes the ioctls ----------------------------------------------- */
+
+/**
+ * For `vferry_device_embedded`: the device can save in PRE_COPY.
+ */
+#define VFERRY_EMBEDDED_PRECOPY 1
+
+/**
+ * For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself, when the engine
+ * wants it.
+ */
+#define VFERRY_EMBEDDED_PRECOPY_INFO 2
+
+/**
+ * For `vferry_device_embedded`: the VMM starts the device together with its VM, after the session
+ * (target). The engine then never wants VFERRY_WANT_RUNNING: the handover leaves the device in STOP,
+ * and both hosts' sessions end as if it ran.
+ */
+#define VFERRY_EMBEDDED_STARTS_LATER 4
+
+/**
+ * For `vferry_device_precopy_info_done`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
+ */
+#define VFERRY_PRECOPY_INFO_REINIT 1
+
+/**
+ * An ioctl that the engine wants the VMM to make for an embedded device. The states have the
+ * kernel's numbers, so that VFERRY_WANT_STOP_COPY is also the state that SET_STATE takes.
  */
 enum vferry_want
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -729,41 +1051,42 @@ enum vferry_want
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * Nothing.
+     * None.
      */
     VFERRY_WANT_NOTHING = 0,
     /**
-     * SET_STATE(STOP), on the target: the driver takes the loaded state in. Answer with
-     * `vferry_device_moved` and no fd.
+     * SET_STATE(STOP), on the target: the driver loads the state. It gives no fd. Answer with
+     * `vferry_device_state_done`.
      */
     VFERRY_WANT_STOP = 1,
     /**
-     * SET_STATE(RUNNING), on the target: the device is handed over. Answer with
-     * `vferry_device_moved` and no fd.
+     * SET_STATE(RUNNING), on the target: the device is handed over. It gives no fd. Answer with
+     * `vferry_device_state_done`.
      */
     VFERRY_WANT_RUNNING = 2,
     /**
-     * SET_STATE(STOP_COPY), on the source, after the switchover. Answer with `vferry_device_moved`
-     * and the fd if the kernel gave one. From PRE_COPY it must not: one that comes all the same
-     * tells the engine that the device had been reset.
+     * SET_STATE(STOP_COPY), on the source, after the switchover. Answer with
+     * `vferry_device_state_done` and the fd if the kernel gave one. Out of PRE_COPY it gives none; if
+     * it does, the engine knows that the device had been reset.
      */
     VFERRY_WANT_STOP_COPY = 3,
     /**
-     * SET_STATE(RESUMING), on the target. Answer with `vferry_device_moved` and the fd.
+     * SET_STATE(RESUMING), on the target. Answer with `vferry_device_state_done` and the fd.
      */
     VFERRY_WANT_RESUMING = 4,
     /**
-     * SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_moved` and the fd.
+     * SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_state_done` and the fd.
      */
     VFERRY_WANT_PRE_COPY = 6,
     /**
-     * VFIO_MIG_GET_PRECOPY_INFO on the data fd, where the VMM makes that call. Make it now: with
-     * some drivers it is what starts the next save. Answer with `vferry_device_precopy_info`.
+     * VFIO_MIG_GET_PRECOPY_INFO on the data fd, where the VMM makes that call. Make it now and not
+     * earlier: some drivers start the next save in it. Answer with
+     * `vferry_device_precopy_info_done`.
      */
     VFERRY_WANT_PRECOPY_INFO = 100,
     /**
-     * VFIO_DEVICE_RESET, on the target, where the engine has no device fd: what was loaded so far
-     * is worthless. Answer with `vferry_device_reset_done`.
+     * VFIO_DEVICE_RESET, on the target, where the engine has no device fd: the state loaded so far is
+     * worthless. Answer with `vferry_device_reset_done`.
      */
     VFERRY_WANT_RESET = 101,
 };
@@ -776,8 +1099,329 @@ typedef uint32_t vferry_want;
 #endif // __cplusplus
 
 /**
- * What an event is about, and which of `vferry_event`'s fields it fills in besides `size` and
- * `type`.
+ * Makes an embedded device: the VMM makes its ioctls, when the engine wants them
+ * (`vferry_device_wanted`), and hands the data fds in. There are no callbacks.
+ *
+ * `host` is a `vferry_host`, `flags` are VFERRY_EMBEDDED_ bits, `name` is as in
+ * `vferry_device_open`. `device_fd` is the VFIO device fd, or -1; it is duplicated and stays the
+ * caller's. The engine uses it for GET_STATE, which tells a reset from a failure; for MIG_DATA_SIZE;
+ * and to reset a target device whose epoch was discarded. Without it the device's state is what the
+ * VMM said last. A VMM that finds its device reset calls `vferry_device_state_done` with
+ * VFERRY_STATE_RUNNING.
+ *
+ * When its session has ended the device is the VMM's again, in the state that it was left in: after
+ * an abort the VMM brings a source device to RUNNING and resets a target device.
+ */
+vferry_status vferry_device_embedded(const char *name,
+                                     uint32_t host,
+                                     uint32_t flags,
+                                     int device_fd,
+                                     vferry_device **device);
+
+/**
+ * Tells which ioctl the engine waits for: a `vferry_want`. Never blocks. It stays until it is
+ * answered or the session ends; answering clears it at once, so that polling again cannot repeat
+ * the ioctl.
+ */
+vferry_status vferry_device_wanted(vferry_device *device, uint32_t *want);
+
+/**
+ * Gives an eventfd that is readable while the engine wants something; for poll, epoll or an event
+ * loop. It belongs to the device and lives as long as it does: do not read, write or close it.
+ */
+vferry_status vferry_device_event_fd(vferry_device *device, int *fd);
+
+/**
+ * Answers with the result of SET_STATE(`state`): `os_error` is 0, or the positive errno that it
+ * failed with. `data_fd` is the fd that the kernel gave, or -1; it is -1 where SET_STATE failed.
+ * Never blocks.
+ *
+ * An answer may come before the engine wants it, and is kept until then; a later answer of the same
+ * call replaces it, but not one that the engine wanted. The fd of a PRE_COPY that the engine never
+ * wanted, because the switchover came first, is used for STOP_COPY, where the kernel gives none.
+ *
+ * On success `data_fd` is the engine's, which closes it when the epoch or the session ends; the
+ * caller does not use the number again. On failure it is still the caller's.
+ */
+vferry_status vferry_device_state_done(vferry_device *device,
+                                       int32_t state,
+                                       int data_fd,
+                                       int32_t os_error);
+
+/**
+ * Answers with the result of VFIO_MIG_GET_PRECOPY_INFO: `os_error` is 0, or the positive errno that
+ * it failed with, and then the sizes do not matter. Sizes are in bytes; `flags` is 0 or
+ * VFERRY_PRECOPY_INFO_REINIT. Never blocks.
+ *
+ * Pass REINIT only if the kernel accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: without it the
+ * kernel returns in `flags` what the caller put there. Pass EINVAL on as any other errno: a device
+ * that was reset answers so, and the engine finds out.
+ */
+vferry_status vferry_device_precopy_info_done(vferry_device *device,
+                                              uint64_t initial_bytes,
+                                              uint64_t dirty_bytes,
+                                              uint32_t flags,
+                                              int32_t os_error);
+
+/**
+ * Answers with the result of VFIO_DEVICE_RESET: `os_error` is 0, or the positive errno that it
+ * failed with. Never blocks.
+ */
+vferry_status vferry_device_reset_done(vferry_device *device, int32_t os_error);
+
+/**
+ * Hands in the result of VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, in bytes, where the engine has no device
+ * fd to ask with. May be called again when it has changed.
+ */
+vferry_status vferry_device_set_stop_copy_length(vferry_device *device,
+                                                 uint64_t bytes);
+
+/* --- Streams and channels --------------------------------------------------------------------- */
+
+/**
+ * A TCP socket that waits for a source's streams.
+ *
+ * Made by `vferry_listener_new`, freed by `vferry_listener_free` at any time: the sessions whose
+ * streams it accepted do not use it.
+ */
+typedef struct vferry_listener vferry_listener;
+
+/**
+ * Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks, `timeout_ms` at
+ * most after the host's name was resolved; VFERRY_ERR_TIMEOUT then. VFERRY_NO_LIMIT: for as long as
+ * the kernel tries.
+ *
+ * `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
+ * sockets, which are the caller's, to be given to `vferry_session_source` or closed.
+ */
+vferry_status vferry_connect(const char *address, int64_t timeout_ms, int *fds, size_t count);
+
+/**
+ * Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
+ * is the caller's, to be freed by `vferry_listener_free`.
+ */
+vferry_status vferry_listener_new(const char *address, vferry_listener **listener);
+
+/**
+ * Frees a listener and sets the variable to NULL. Does nothing where it, or `listener`, is NULL.
+ */
+void vferry_listener_free(vferry_listener **listener);
+
+/**
+ * Tells the port of the listening socket.
+ */
+vferry_status vferry_listener_port(const vferry_listener *listener, uint16_t *port);
+
+/**
+ * Gives the listening socket, which is readable when a source connects; for poll, epoll or an event
+ * loop. It belongs to the listener: do not close it.
+ */
+vferry_status vferry_listener_fd(const vferry_listener *listener, int *fd);
+
+/**
+ * Accepts all streams of one session, as many as its source announces. Blocks until they have
+ * connected, `timeout_ms` at most; VFERRY_ERR_TIMEOUT then. VFERRY_ERR_PEER_PROTOCOL where
+ * something else than a source connects.
+ *
+ * `fds` has room for `capacity` fds; VFERRY_STREAMS_MAX is always enough. On success the first
+ * `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
+ * or closed.
+ */
+vferry_status vferry_listener_accept(vferry_listener *listener,
+                                     int64_t timeout_ms,
+                                     int *fds,
+                                     size_t capacity,
+                                     size_t *count);
+
+/**
+ * A stream whose bytes the VMM carries itself: it pulls what the session sends, and pushes what came
+ * from the peer's VMM.
+ *
+ * The bytes may be cut anywhere, and must reach the peer whole and in order. No call blocks. A socket
+ * buffer in each direction holds what was not pulled or not received yet: a VMM that does not pull
+ * slows the engine down.
+ *
+ * Made by `vferry_channel_new`, freed by `vferry_channel_free` at any time. All calls may be made
+ * from any thread.
+ */
+typedef struct vferry_channel vferry_channel;
+
+/**
+ * Makes a channel. On success `*channel` is the caller's, to be freed by `vferry_channel_free`, and
+ * `*stream_fd` is the session's end of it, to be given to `vferry_session_source` or
+ * `vferry_session_target` as one of its streams, or closed.
+ */
+vferry_status vferry_channel_new(vferry_channel **channel, int *stream_fd);
+
+/**
+ * Frees a channel and sets the variable to NULL. Does nothing where it, or `channel`, is NULL. A
+ * session that still runs takes it for a broken stream.
+ */
+void vferry_channel_free(vferry_channel **channel);
+
+/**
+ * Takes up to `capacity` bytes for the peer. On success `*pulled` of them are in `buffer`, at least
+ * one.
+ *
+ * VFERRY_ERR_EMPTY when there are none at this moment; VFERRY_ERR_ENDED when the session has closed
+ * the stream and everything was pulled: then the peer's VMM has to call `vferry_channel_close`.
+ */
+vferry_status vferry_channel_pull(vferry_channel *channel,
+                                  uint8_t *buffer,
+                                  size_t capacity,
+                                  size_t *pulled);
+
+/**
+ * Gives up to `count` bytes from the peer to the session. On success `*pushed` of them were taken, at
+ * least one unless `count` is 0; push the rest again.
+ *
+ * VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed
+ * the stream.
+ */
+vferry_status vferry_channel_push(vferry_channel *channel,
+                                  const uint8_t *bytes,
+                                  size_t count,
+                                  size_t *pushed);
+
+/**
+ * Says that nothing more will be pushed: the peer has closed its stream, or the VMM's own channel
+ * broke. What was not pulled yet still can be. A session that still runs takes it for a broken
+ * stream.
+ */
+vferry_status vferry_channel_close(vferry_channel *channel);
+
+/**
+ * Gives an fd that is readable while a pull would not return VFERRY_ERR_EMPTY, and writable while a
+ * push would not return VFERRY_ERR_FULL. For poll, epoll or an event loop. It belongs to the
+ * channel: do not read, write or close it.
+ */
+vferry_status vferry_channel_fd(const vferry_channel *channel, int *fd);
+
+/* --- Sessions --------------------------------------------------------------------------------- */
+
+/**
+ * One migration on this host: one or more devices over one or more streams.
+ *
+ * It runs on threads of its own and never calls back. The caller fetches events
+ * (`vferry_session_poll`, `vferry_session_wait`) until VFERRY_EVENT_FINISHED, and tells a source when
+ * its vCPUs have stopped (`vferry_session_switchover`).
+ *
+ * Made by `vferry_session_source` or `vferry_session_target`, freed by `vferry_session_free`. All
+ * calls may be made from any thread, but one thread should fetch the events.
+ */
+typedef struct vferry_session vferry_session;
+
+/**
+ * Starts to migrate devices to the target at the other end of the streams.
+ *
+ * `options` may be NULL for all defaults. `devices` are `device_count` devices (1 to
+ * VFERRY_DEVICES_MAX), numbered in their order; the target has the same names in the same order.
+ * `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target.
+ *
+ * On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
+ * session's, which closes them at its end; the caller does not use the numbers again. On failure
+ * the fds are still the caller's, and the devices are unchanged.
+ */
+vferry_status vferry_session_source(const vferry_options *options,
+                                    vferry_device *const *devices,
+                                    size_t device_count,
+                                    const int *fds,
+                                    size_t stream_count,
+                                    vferry_session **session);
+
+/**
+ * Starts to load devices from the source at the other end of the streams. As
+ * `vferry_session_source` otherwise. The devices must be in RUNNING, and the vCPUs stopped.
+ */
+vferry_status vferry_session_target(const vferry_options *options,
+                                    vferry_device *const *devices,
+                                    size_t device_count,
+                                    const int *fds,
+                                    size_t stream_count,
+                                    vferry_session **session);
+
+/**
+ * Frees a session and sets the variable to NULL. Does nothing where it, or `session`, is NULL. No
+ * other thread may be in a call with this session.
+ *
+ * A session that has not ended is cancelled first. Blocks until its threads have released devices
+ * and streams: the cancel bound at most if it had not ended, and up to half a second more for its last
+ * frames to reach the peer. Then all memory and fds are freed, except those of an operation that is
+ * still blocked in a driver.
+ */
+void vferry_session_free(vferry_session **session);
+
+/**
+ * Says that the vCPUs are stopped (source): the session stops the devices, sends the rest of their
+ * state, and hands over. Returns at once. VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once
+ * the session has ended.
+ */
+vferry_status vferry_session_switchover(vferry_session *session);
+
+/**
+ * Cancels the migration. Returns at once, and may be called at any time. VFERRY_EVENT_FINISHED
+ * follows within the cancel bound, even while an operation is blocked in a driver. After the handover
+ * and after the end it changes nothing.
+ */
+vferry_status vferry_session_cancel(vferry_session *session);
+
+/**
+ * Says that a device was reset, for example by the VMM itself for the guest's FLR (source). The
+ * session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Returns at once.
+ * VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
+ */
+vferry_status vferry_session_device_was_reset(vferry_session *session,
+                                              uint32_t device);
+
+/**
+ * Sends up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
+ * VFERRY_EVENT_MESSAGE. With one stream, messages arrive in their order. The bytes are copied. Returns
+ * at once. VFERRY_ERR_ENDED once the session has ended.
+ *
+ * VFERRY_ERR_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read them:
+ * the message was not taken; send it again later. No event tells when there is room. A peer's
+ * embedder that leaves more than VFERRY_MESSAGES_WAITING_MAX messages unfetched ends its session.
+ */
+vferry_status vferry_session_send(vferry_session *session,
+                                  const uint8_t *bytes,
+                                  size_t count);
+
+/**
+ * Gives an eventfd that is readable while an event waits; for poll, epoll or an event loop. It
+ * belongs to the session: do not read, write or close it.
+ */
+vferry_status vferry_session_event_fd(const vferry_session *session, int *fd);
+
+/**
+ * Copies the payload of the event that was fetched last: a message, or a device's opaque part.
+ * `buffer` has room for `capacity` bytes; the event's `payload_bytes` is how many are needed, and
+ * `*count` how many were copied. VFERRY_ERR_BUFFER_TOO_SMALL, and nothing is written, where they do
+ * not fit. The payload stays until the next event is fetched.
+ */
+vferry_status vferry_session_payload(const vferry_session *session,
+                                     uint8_t *buffer,
+                                     size_t capacity,
+                                     size_t *count);
+
+/* --- Events ----------------------------------------------------------------------------------- */
+
+/**
+ * In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
+ */
+#define VFERRY_EVENT_FLAG_PRECOPY 1
+
+/**
+ * In an event's flags, of VFERRY_EVENT_BEGIN: the source's device has the P2P states.
+ */
+#define VFERRY_EVENT_FLAG_P2P 2
+
+/**
+ * In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
+ */
+#define VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED 4
+
+/**
+ * What an event is about, and which fields of `vferry_event` it fills in besides `size` and `type`.
  */
 enum vferry_event_type
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -785,7 +1429,7 @@ enum vferry_event_type
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     /**
-     * The streams are agreed on: `wire_version`; `bytes` in a frame at most.
+     * Both hosts have agreed on the streams: `wire_version`, and the most `bytes` of a frame.
      */
     VFERRY_EVENT_CONNECTED = 1,
     /**
@@ -793,8 +1437,8 @@ enum vferry_event_type
      */
     VFERRY_EVENT_PHASE = 2,
     /**
-     * A device was announced, and its name checked (target): `device`, `flags`, its name in `text`,
-     * its opaque part as the payload.
+     * The source announced a device, and its name is the expected one (target): `device`, `flags`,
+     * its name in `text`, its opaque part as the payload.
      */
     VFERRY_EVENT_BEGIN = 3,
     /**
@@ -803,12 +1447,12 @@ enum vferry_event_type
     VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
     /**
      * What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
-     * `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. Only the newest one waits.
+     * `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. A newer one replaces one that was not fetched.
      */
     VFERRY_EVENT_ESTIMATE = 5,
     /**
-     * A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
-     * `observed`, `os_error`, `state_after`, `bytes`, `text`.
+     * An epoch of a device ended: `device`, `epoch`, `phase`, `epoch_ending`, `cause`, `observed`,
+     * `os_error`, `state`, `bytes`, `text`. It says nothing about the session.
      */
     VFERRY_EVENT_COMPLETION = 6,
     /**
@@ -816,12 +1460,12 @@ enum vferry_event_type
      */
     VFERRY_EVENT_HANDED_OVER = 7,
     /**
-     * Bytes of the peer's embedder, as the payload.
+     * A message of the peer's embedder: the payload.
      */
     VFERRY_EVENT_MESSAGE = 8,
     /**
      * The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
-     * `text`. `vferry_session_report` has all of it.
+     * `text`. `vferry_session_report` tells more.
      */
     VFERRY_EVENT_FINISHED = 9,
 };
@@ -834,101 +1478,16 @@ typedef uint32_t vferry_event_type;
 #endif // __cplusplus
 
 /**
- * How much a log line matters.
- */
-enum vferry_log_level
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /**
-     * Something failed that should not.
-     */
-    VFERRY_LOG_ERROR = 1,
-    /**
-     * Something that an administrator should look at.
-     */
-    VFERRY_LOG_WARN = 2,
-    /**
-     * What a migration came to, and fallbacks.
-     */
-    VFERRY_LOG_INFO = 3,
-    /**
-     * For those who look for a fault.
-     */
-    VFERRY_LOG_DEBUG = 4,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum vferry_log_level vferry_log_level;
-#else
-typedef uint32_t vferry_log_level;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
- * A stream whose bytes the VMM carries on a channel of its own: it pulls what the session would
- * send, and pushes what came from the peer's VMM.
- *
- * What is pulled is a stream of bytes: it may be cut anywhere on its way, and must be pushed at the
- * peer whole and in order. No call blocks, and what waits inside is bounded by a socket buffer in
- * each direction: a VMM that does not pull holds the engine back.
- *
- * Made by `vferry_channel_new`, freed by `vferry_channel_free`, independently of the session that
- * has the other end. All calls may be made from any thread.
- */
-typedef struct vferry_channel vferry_channel;
-
-/**
- * A device that is to be migrated, under the name that both hosts know it by.
- *
- * Made by `vferry_device_open`, `vferry_device_from_fd` or `vferry_device_embedded`, freed by
- * `vferry_device_free` at any time: a session keeps what it needs of its devices until it is
- * freed. A device belongs to one session at a time, an embedded device to one session for good.
- * Options are set before the session is made.
- */
-typedef struct vferry_device vferry_device;
-
-/**
- * A TCP socket that waits for a source's streams.
- *
- * Made by `vferry_listener_new`, freed by `vferry_listener_free`. It has no part in the sessions
- * whose streams it accepted.
- */
-typedef struct vferry_listener vferry_listener;
-
-/**
- * What a session is made with. Each host has its own; what must be the same is agreed between
- * them. Every option has a default, and a session made without options has them all.
- *
- * Made by `vferry_options_new`, freed by `vferry_options_free`. A session copies what it needs:
- * options may be used for several, changed and freed at any time.
- */
-typedef struct vferry_options vferry_options;
-
-/**
- * A migration that runs on this host, of one or more devices over one or more streams.
- *
- * It has threads of its own, never calls back, and takes no lock of the caller's. The caller
- * fetches events (`vferry_session_poll`, `vferry_session_wait`) until VFERRY_EVENT_FINISHED, and
- * tells a source when its vCPUs have stopped (`vferry_session_switchover`).
- *
- * Made by `vferry_session_source` or `vferry_session_target`, freed by `vferry_session_free`. All
- * calls may be made from any thread, but events should be fetched by one.
- */
-typedef struct vferry_session vferry_session;
-
-/**
  * An event. Set `size` to sizeof(vferry_event) before the call. Fields that do not belong to its
- * type are 0, VFERRY_DEVICE_NONE, VFERRY_UNKNOWN or VFERRY_STATE_UNKNOWN.
+ * type are 0, VFERRY_DEVICE_NONE, VFERRY_VALUE_UNKNOWN or VFERRY_STATE_UNKNOWN.
  */
 typedef struct vferry_event {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
-     * A `vferry_event_type`. Skip those that you do not know: later versions have more.
+     * A `vferry_event_type`. Ignore unknown ones: later versions have more.
      */
     uint32_t type;
     /**
@@ -936,7 +1495,7 @@ typedef struct vferry_event {
      */
     uint32_t device;
     /**
-     * The device's saving session, counted from 0: a discard starts the next one.
+     * The device's saving session, counted from 0. A discard starts the next one.
      */
     uint32_t epoch;
     /**
@@ -944,25 +1503,29 @@ typedef struct vferry_event {
      */
     uint32_t phase;
     /**
-     * A `vferry_ending`.
+     * A `vferry_ending`: how the session ended.
      */
     uint32_t ending;
     /**
-     * A `vferry_cause`: why, unless it completed.
+     * A `vferry_epoch_ending`: how the device's epoch ended.
+     */
+    uint32_t epoch_ending;
+    /**
+     * A `vferry_cause`: why, unless it was handed over.
      */
     uint32_t cause;
     /**
-     * A `vferry_observed`: how that was seen.
+     * A `vferry_observed`: how the cause was found.
      */
     uint32_t observed;
     /**
-     * The errno that the kernel gave; 0 where there was none. 512 is a leaked ERESTARTSYS.
+     * The kernel's errno; 0 where there was none. 512 is ERESTARTSYS, which some drivers leak.
      */
     int32_t os_error;
     /**
-     * A `vferry_state`: the device's state afterwards.
+     * A `vferry_state`: the device's state, as the kernel or the VMM said last.
      */
-    int32_t state_after;
+    int32_t state;
     /**
      * VFERRY_EVENT_FLAG_ bits.
      */
@@ -972,6 +1535,10 @@ typedef struct vferry_event {
      */
     uint32_t wire_version;
     /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
      * Bytes of device state read (source) or written (target) in the epoch.
      */
     uint64_t bytes;
@@ -980,54 +1547,87 @@ typedef struct vferry_event {
      */
     uint64_t payload_bytes;
     /**
-     * Bytes of PRE_COPY data that the devices report as still to be read, and those that were read
-     * and have not been sent.
+     * Bytes of PRE_COPY data that the devices report as unread, plus those read and not yet sent.
      */
     uint64_t pending_bytes;
     /**
-     * Bytes that the devices expect to give out in STOP_COPY, or VFERRY_UNKNOWN.
+     * Bytes of STOP_COPY data that the devices expect, or VFERRY_VALUE_UNKNOWN.
      */
     uint64_t stop_copy_bytes;
     /**
-     * Measured: bytes of state per second through the whole path.
+     * Measured bytes of state per second from device to device.
      */
     uint64_t state_bytes_per_s;
     /**
-     * What the downtime would be now, in nanoseconds, or VFERRY_UNKNOWN.
+     * What the downtime would be now, in nanoseconds, or VFERRY_VALUE_UNKNOWN.
      */
     uint64_t downtime_ns;
     /**
-     * Measured: bytes of state over bytes on the wire.
+     * Measured bytes of state over bytes on the wire.
      */
     double ratio;
     /**
-     * A sentence for a person: what happened, and what to do about it where there is something.
+     * A sentence for a person: what happened, and what to do about it.
      */
     char text[VFERRY_TEXT_BYTES];
 } vferry_event;
 
 /**
+ * Whether an estimate says that the vCPUs can be stopped now: all initial data is loaded at the
+ * target, and the downtime would be `downtime_ns_max` at most. Where too little was sent to measure
+ * a rate, the second condition is that no PRE_COPY data is pending. False for events other than
+ * VFERRY_EVENT_ESTIMATE, and for NULL.
+ */
+bool vferry_event_is_ready(const vferry_event *event, uint64_t downtime_ns_max);
+
+/**
+ * Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment,
+ * VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before.
+ */
+vferry_status vferry_session_poll(vferry_session *session, vferry_event *event);
+
+/**
+ * Fetches the next event and waits for one, `timeout_ms` at most. VFERRY_ERR_TIMEOUT when none
+ * came by then, VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before.
+ */
+vferry_status vferry_session_wait(vferry_session *session, int64_t timeout_ms, vferry_event *event);
+
+/**
+ * Waits until `vferry_event_is_ready` is true of an estimate, `timeout_ms` at most (source). It
+ * drops the events that come meanwhile: a VMM that needs them uses `vferry_session_wait`.
+ *
+ * VFERRY_ERR_TIMEOUT: the downtime would still be longer than `downtime_ns_max`; the VMM may stop
+ * its vCPUs all the same. VFERRY_ERR_ENDED: the session ended. VFERRY_ERR_WRONG_HOST: it is a
+ * target's. Where no device saves in PRE_COPY no estimate comes, and there is nothing to wait for.
+ */
+vferry_status vferry_session_wait_ready(vferry_session *session,
+                                        uint64_t downtime_ns_max,
+                                        int64_t timeout_ms);
+
+/* --- Reports ---------------------------------------------------------------------------------- */
+
+/**
  * A session that has ended. Set `size` to sizeof(vferry_report) before the call.
  *
- * Times are nanoseconds of CLOCK_MONOTONIC, which the processes of one host share; 0 where it did
+ * Times are nanoseconds of CLOCK_MONOTONIC, which the processes of one host share; 0 for what did
  * not happen on this host. The downtime is from the source's `stop_called_ns` to the target's
  * `running_ns`.
  */
 typedef struct vferry_report {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
-     * A `vferry_ending`: complete, unconfirmed or aborted.
+     * A `vferry_ending`.
      */
     uint32_t ending;
     /**
-     * A `vferry_cause`: why, unless it completed.
+     * A `vferry_cause`: why, unless it was handed over.
      */
     uint32_t cause;
     /**
-     * A `vferry_observed`: how that was seen.
+     * A `vferry_observed`: how the cause was found.
      */
     uint32_t observed;
     /**
@@ -1039,7 +1639,7 @@ typedef struct vferry_report {
      */
     uint32_t device;
     /**
-     * What the streams ran on: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
+     * How the engine did its I/O: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
      */
     uint32_t backend;
     /**
@@ -1055,27 +1655,27 @@ typedef struct vferry_report {
      */
     uint32_t reserved;
     /**
-     * The session's thread began.
+     * When the session's thread started.
      */
     uint64_t started_ns;
     /**
-     * The streams were agreed on.
+     * When both hosts had agreed on the streams.
      */
     uint64_t connected_ns;
     /**
-     * The first call that stops a device was made (source).
+     * When the first call was made that stops a device (source).
      */
     uint64_t stop_called_ns;
     /**
-     * The last device was in RUNNING (target).
+     * When the last device was in RUNNING (target).
      */
     uint64_t running_ns;
     /**
-     * The session ended.
+     * When the session ended.
      */
     uint64_t finished_ns;
     /**
-     * Bytes of state, all devices and epochs.
+     * Bytes of state of all devices and epochs.
      */
     uint64_t state_bytes;
     /**
@@ -1083,22 +1683,22 @@ typedef struct vferry_report {
      */
     uint64_t wire_bytes;
     /**
-     * Why, in a sentence for a person; empty if it completed.
+     * The cause in a sentence for a person; empty if it was handed over.
      */
     char text[VFERRY_TEXT_BYTES];
     /**
-     * Why io_uring was not used where it was wanted; empty otherwise.
+     * Why system calls were used where io_uring was asked for; empty otherwise.
      */
     char fallback[VFERRY_TEXT_BYTES];
 } vferry_report;
 
 /**
- * What became of one device of a session that has ended. Set `size` to
+ * One device of a session that has ended. Set `size` to
  * sizeof(vferry_device_report) before the call.
  */
 typedef struct vferry_device_report {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
@@ -1106,20 +1706,20 @@ typedef struct vferry_device_report {
      */
     uint32_t device;
     /**
-     * Its last epoch: how often its saving started again.
+     * Its last epoch: how often its saving was restarted.
      */
     uint32_t epoch;
     /**
-     * A `vferry_ending`.
+     * A `vferry_epoch_ending`: how its last epoch ended.
      */
-    uint32_t ending;
+    uint32_t epoch_ending;
     /**
-     * A `vferry_state`: the device's state at the end.
+     * A `vferry_state`: the device's state, as the kernel or the VMM said last.
      */
-    int32_t state_after;
+    int32_t state;
     /**
-     * Not 0: the driver never gave back an operation. A thread, its buffers and the data fd stay
-     * behind until it does.
+     * Not 0: an operation is still blocked in the driver. A thread, its buffers and the data fd are
+     * kept until it returns.
      */
     uint32_t stuck;
     /**
@@ -1135,15 +1735,15 @@ typedef struct vferry_device_report {
      */
     uint64_t discarded_bytes;
     /**
-     * Bytes that its frames took on the wire (source).
+     * Bytes of its frames on the wire (source).
      */
     uint64_t wire_bytes;
     /**
-     * Chunks that were sent as nothing but their length, because they were zero (source).
+     * Chunks of zeros, sent as a header only (source).
      */
     uint64_t zero_chunks;
     /**
-     * Chunks that were sent as they were (source).
+     * Chunks that were sent uncompressed (source).
      */
     uint64_t raw_chunks;
     /**
@@ -1151,18 +1751,41 @@ typedef struct vferry_device_report {
      */
     uint64_t zstd_chunks;
     /**
-     * Frames of discarded epochs that came late and were dropped (target).
+     * Frames of discarded epochs that arrived late and were dropped (target).
      */
     uint64_t late_frames;
 } vferry_device_report;
 
 /**
- * What was summed up for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before
- * the call. Times are added up over what runs at the same time.
+ * Fills in the report of a session that has ended: as soon as VFERRY_EVENT_FINISHED can be fetched.
+ * Never blocks. VFERRY_ERR_NOT_ENDED before.
+ */
+vferry_status vferry_session_report(const vferry_session *session, vferry_report *report);
+
+/**
+ * Fills in the report of one device. As `vferry_session_report` otherwise.
+ */
+vferry_status vferry_session_device_report(const vferry_session *session,
+                                           uint32_t device,
+                                           vferry_device_report *report);
+
+/**
+ * Waits for the session's end, `timeout_ms` at most, and fills the report in. It drops the events
+ * that come meanwhile. VFERRY_ERR_TIMEOUT when the session has not ended by then.
+ */
+vferry_status vferry_session_finish(vferry_session *session,
+                                    int64_t timeout_ms,
+                                    vferry_report *report);
+
+/* --- Figures ---------------------------------------------------------------------------------- */
+
+/**
+ * Sums for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before the call. Times
+ * of operations that overlap are added up.
  */
 typedef struct vferry_device_stats {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
@@ -1174,11 +1797,11 @@ typedef struct vferry_device_stats {
      */
     uint64_t state_bytes;
     /**
-     * Bytes that its data frames took on the wire.
+     * Bytes of its data frames on the wire.
      */
     uint64_t wire_bytes;
     /**
-     * Time in which its data fd was being read or written.
+     * Time in which its data fd was read or written.
      */
     uint64_t device_ns;
     /**
@@ -1186,17 +1809,17 @@ typedef struct vferry_device_stats {
      */
     uint64_t worker_ns;
     /**
-     * Time in which its frames were being sent or received.
+     * Time in which its frames were sent or received.
      */
     uint64_t link_ns;
 } vferry_device_stats;
 
 /**
- * What was summed up for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
+ * Sums for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
  */
 typedef struct vferry_stream_stats {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
@@ -1226,13 +1849,12 @@ typedef struct vferry_stream_stats {
 } vferry_stream_stats;
 
 /**
- * How long something took, over all times that it happened. Set `size` to
- * sizeof(vferry_duration_stats) before the call. All in nanoseconds, to three digits; 0 where it
- * did not happen.
+ * The durations of something that happens often. Set `size` to sizeof(vferry_duration_stats) before
+ * the call. Nanoseconds, exact to 1 %; 0 where it did not happen.
  */
 typedef struct vferry_duration_stats {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
@@ -1266,11 +1888,77 @@ typedef struct vferry_duration_stats {
 } vferry_duration_stats;
 
 /**
+ * Fills in the sums of one device so far. Never blocks. While the session runs they may be a tenth
+ * of a second old.
+ */
+vferry_status vferry_session_device_stats(const vferry_session *session,
+                                          uint32_t device,
+                                          vferry_device_stats *stats);
+
+/**
+ * Fills in the sums of one stream so far. As `vferry_session_device_stats` otherwise.
+ */
+vferry_status vferry_session_stream_stats(const vferry_session *session,
+                                          uint32_t stream,
+                                          vferry_stream_stats *stats);
+
+/**
+ * Fills in how long the chunks of all devices took at a `vferry_step`. As
+ * `vferry_session_device_stats` otherwise.
+ */
+vferry_status vferry_session_step_stats(const vferry_session *session,
+                                        uint32_t step,
+                                        vferry_duration_stats *stats);
+
+/**
+ * Fills in how long the devices spent in a `vferry_phase`: one value each time that a device left
+ * it. As `vferry_session_device_stats` otherwise.
+ */
+vferry_status vferry_session_phase_stats(const vferry_session *session,
+                                         uint32_t phase,
+                                         vferry_duration_stats *stats);
+
+/* --- Log -------------------------------------------------------------------------------------- */
+
+/**
+ * The level of a log line.
+ */
+enum vferry_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * A failure that should not happen.
+     */
+    VFERRY_LOG_ERROR = 1,
+    /**
+     * Needs an administrator's attention.
+     */
+    VFERRY_LOG_WARN = 2,
+    /**
+     * Migration results and fallbacks.
+     */
+    VFERRY_LOG_INFO = 3,
+    /**
+     * Debugging detail.
+     */
+    VFERRY_LOG_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_log_level vferry_log_level;
+#else
+typedef uint32_t vferry_log_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A log line. Set `size` to sizeof(vferry_log_line) before the call.
  */
 typedef struct vferry_log_line {
     /**
-     * In: bytes that there is room for. Out: bytes that were filled in.
+     * In: the caller's sizeof. Out: the bytes that were filled in.
      */
     uint32_t size;
     /**
@@ -1282,7 +1970,7 @@ typedef struct vferry_log_line {
      */
     uint64_t time_ns;
     /**
-     * Lines that were lost just before this one, because the queue was full.
+     * Lines dropped just before this one, because the queue was full.
      */
     uint64_t lost;
     /**
@@ -1291,578 +1979,20 @@ typedef struct vferry_log_line {
     char text[VFERRY_TEXT_BYTES];
 } vferry_log_line;
 
-#ifdef __cplusplus
-extern "C" {
-#endif // __cplusplus
-
 /**
- * What a status means, in a few words. Static, never NULL; for numbers of later versions too.
- * `vferry_last_error` says more.
- */
-const char *vferry_status_text(int32_t status);
-
-/**
- * `VFERRY_ABI_VERSION` of the library that runs, to be compared with the header's: one that is
- * larger or equal has everything that the header has.
- */
-uint32_t vferry_abi_version(void);
-
-/**
- * `VFERRY_WIRE_VERSION_MIN` of the library that runs.
- */
-uint32_t vferry_wire_version_min(void);
-
-/**
- * `VFERRY_WIRE_VERSION_MAX` of the library that runs.
- */
-uint32_t vferry_wire_version_max(void);
-
-/**
- * The library's release, such as "0.1.0". Static, never NULL.
- */
-const char *vferry_version_text(void);
-
-/**
- * Says what the last call that failed on this thread failed of, in one sentence: more than its
- * status does. Calls that succeed, and statuses below 100, leave it as it was.
+ * Starts to collect the log lines of all sessions of this process, up to `level` (a
+ * `vferry_log_level`). The newest `lines_max` (1 to 65536) that were not fetched are kept. Without
+ * this call nothing is logged anywhere.
  *
- * Up to `capacity - 1` bytes and a NUL are written to `buffer`; with a `capacity` of 0 it may be
- * NULL. Returns the length of the whole sentence without the NUL, 0 if no call has failed.
- */
-size_t vferry_last_error(char *buffer, size_t capacity);
-
-/**
- * The errno that belongs to `vferry_last_error`: the kernel's own answer, or 0 where it gave none.
- */
-int32_t vferry_last_errno(void);
-
-/**
- * The name of a `vferry_phase`. Static, never NULL.
- */
-const char *vferry_phase_text(uint32_t phase);
-
-/**
- * The name of a `vferry_ending`. Static, never NULL.
- */
-const char *vferry_ending_text(uint32_t ending);
-
-/**
- * The name of a `vferry_cause`. Static, never NULL.
- */
-const char *vferry_cause_text(uint32_t cause);
-
-/**
- * The name of a `vferry_observed`. Static, never NULL.
- */
-const char *vferry_observed_text(uint32_t observed);
-
-/**
- * The name of a `vferry_step`. Static, never NULL.
- */
-const char *vferry_step_text(uint32_t step);
-
-/**
- * The name of a `vferry_state`, as the kernel writes it. Static, never NULL.
- */
-const char *vferry_state_text(int32_t state);
-
-/**
- * Makes options, all at their defaults.
- */
-vferry_status vferry_options_new(struct vferry_options **options);
-
-/**
- * Frees options and sets the variable to NULL. Where it, or `options` itself, is NULL there is
- * nothing to do.
- */
-void vferry_options_free(struct vferry_options **options);
-
-/**
- * Bytes of state that one frame carries at most: 4096 to 4194304, by default 262144. The smaller
- * of both hosts' counts holds. Whether a count can be used is said when a session is made.
- */
-vferry_status vferry_options_set_chunk_bytes(struct vferry_options *options, size_t bytes);
-
-/**
- * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, 8
- * at most.
- */
-vferry_status vferry_options_set_workers(struct vferry_options *options, size_t workers);
-
-/**
- * Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and counts for
- * `VFERRY_POLICY_ZSTD` only.
- */
-vferry_status vferry_options_set_policy(struct vferry_options *options,
-                                        uint32_t policy,
-                                        int32_t level);
-
-/**
- * How the engine does its I/O: a `vferry_backend`.
- */
-vferry_status vferry_options_set_backend(struct vferry_options *options, uint32_t backend);
-
-/**
- * Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel proves to copy
- * nothing. On by default.
- */
-vferry_status vferry_options_set_zero_copy(struct vferry_options *options, bool zero_copy);
-
-/**
- * Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session takes what it can
- * use of it at its start and never more, whatever the state's size, the link or the peer.
- */
-vferry_status vferry_options_set_memory_bytes(struct vferry_options *options, size_t bytes);
-
-/**
- * Most bytes per second that all streams together send; 0 for no limit, which is the default. The
- * kernel keeps it, with SO_MAX_PACING_RATE and an equal share for each stream, so streams must be
- * TCP: for others `vferry_session_source` answers VFERRY_PACING. What a `vferry_channel` carries is
- * limited by how fast it is pulled.
- */
-vferry_status vferry_options_set_rate(struct vferry_options *options, uint64_t bytes_per_s);
-
-/**
- * How long the peer may be silent before it counts as lost, in milliseconds; by default 10000. An
- * engine that has nothing to say sends pings.
- */
-vferry_status vferry_options_set_peer_silence_ms(struct vferry_options *options,
-                                                 uint32_t milliseconds);
-
-/**
- * How long a cancel waits for an operation that a driver holds, and an abort for the devices' way
- * back, in milliseconds; by default 2000. What is still held then is left to a thread of its own,
- * and the report says so.
- */
-vferry_status vferry_options_set_cancel_bound_ms(struct vferry_options *options,
-                                                 uint32_t milliseconds);
-
-/**
- * How long to wait before a device that had no PRE_COPY data is asked again, in milliseconds; by
- * default 20.
- */
-vferry_status vferry_options_set_precopy_poll_ms(struct vferry_options *options,
-                                                 uint32_t milliseconds);
-
-/**
- * Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
- * /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
- * own. The engine drives its state machine. No memory is mapped for DMA: a VMM that runs a guest
- * on the device opens it itself and uses `vferry_device_from_fd`.
- *
- * `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
- * caller's, to be freed by `vferry_device_free`.
- */
-vferry_status vferry_device_open(const char *name, const char *path, struct vferry_device **device);
-
-/**
- * Takes a VFIO device that the VMM has opened (VFIO_GROUP_GET_DEVICE_FD, or a bound cdev). The
- * engine drives its state machine, so the VMM makes no migration ioctls meanwhile.
- *
- * `fd` is duplicated and stays the caller's. The duplicate is closed when the device was freed and
- * no session has it any more. `name` is as in `vferry_device_open`.
- */
-vferry_status vferry_device_from_fd(const char *name, int fd, struct vferry_device **device);
-
-/**
- * Frees a device and sets the variable to NULL. Where it, or `device` itself, is NULL there is
- * nothing to do. A session that has the device keeps it.
- */
-void vferry_device_free(struct vferry_device **device);
-
-/**
- * Whether to save in PRE_COPY while the guest runs, where the device can (source). On by default.
- */
-vferry_status vferry_device_set_precopy(struct vferry_device *device, bool precopy);
-
-/**
- * What follows a reset while the state is being saved: a `vferry_on_reset` (source).
- *
- * `attempts` and `fallback` count for VFERRY_ON_RESET_RESTART only: how often this device may be
- * restarted in one session, and what follows then, VFERRY_ON_RESET_ABORT or
- * VFERRY_ON_RESET_STOP_COPY.
- */
-vferry_status vferry_device_set_on_reset(struct vferry_device *device,
-                                         uint32_t on_reset,
-                                         uint32_t attempts,
-                                         uint32_t fallback);
-
-/**
- * The device's share of the link against the other devices of its session, 1 or more (source). By
- * default 1.
- */
-vferry_status vferry_device_set_weight(struct vferry_device *device, uint32_t weight);
-
-/**
- * Bytes that the target's embedder gets with the device's VFERRY_EVENT_BEGIN: at most 32768, which
- * the engine does not look at (source). They are copied; `bytes` may be NULL if `count` is 0.
- */
-vferry_status vferry_device_set_opaque(struct vferry_device *device,
-                                       const uint8_t *bytes,
-                                       size_t count);
-
-/**
- * Makes a device whose ioctls the VMM makes: it moves the device from state to state when the
- * engine wants it to (`vferry_device_wanted`), and hands the data fds in. There are no callbacks.
- *
- * `host` is the `vferry_host` that this is, `flags` are VFERRY_EMBEDDED_ bits, `name` is as in
- * `vferry_device_open`. `device_fd` is the VFIO device fd, or -1. It is duplicated and stays the
- * caller's. With it the engine asks GET_STATE, and so tells a reset from a failure; asks for
- * MIG_DATA_SIZE; and resets a target device whose epoch was discarded. Without it the device's
- * state is what the VMM said last: one that finds its device reset calls `vferry_device_moved` with
- * VFERRY_STATE_RUNNING and -1.
- *
- * When its session has ended the device is the VMM's again, in the state that it was left in: after
- * an abort it is the VMM that brings a source device to RUNNING and resets a target device.
- */
-vferry_status vferry_device_embedded(const char *name,
-                                     uint32_t host,
-                                     uint32_t flags,
-                                     int device_fd,
-                                     struct vferry_device **device);
-
-/**
- * Says what the engine waits for: a `vferry_want`. Never blocks. It stays until it is answered, or
- * until the session ends.
- */
-vferry_status vferry_device_wanted(struct vferry_device *device, uint32_t *want);
-
-/**
- * An eventfd that is readable while the engine waits for something; for poll, epoll or an event
- * loop. It belongs to the device and lives as long as it does: do not read, write or close it.
- */
-vferry_status vferry_device_event_fd(struct vferry_device *device, int *fd);
-
-/**
- * SET_STATE(`state`) succeeded, and gave `data_fd`, or -1 if it gave none. Never blocks. The answer
- * may come before the question: it is kept for it, and dropped when another question is asked. But the
- * fd of a PRE_COPY that was never asked for, because the switchover came first, is STOP_COPY's if the
- * kernel gives none there.
- *
- * On success `data_fd` is the engine's, which closes it when the epoch or the session ends; the
- * caller does not use the number again. On failure it is still the caller's.
- */
-vferry_status vferry_device_moved(struct vferry_device *device,
-                                  int32_t state,
-                                  int data_fd);
-
-/**
- * SET_STATE(`state`) failed with this positive errno. Never blocks.
- */
-vferry_status vferry_device_failed(struct vferry_device *device, int32_t state, int32_t os_error);
-
-/**
- * VFIO_MIG_GET_PRECOPY_INFO gave these sizes in bytes; `flags` is 0 or VFERRY_PRECOPY_INFO_REINIT.
- * Pass REINIT only if the kernel accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: without it the
- * kernel leaves in `flags` whatever was there before. Never blocks.
- */
-vferry_status vferry_device_precopy_info(struct vferry_device *device,
-                                         uint64_t initial_bytes,
-                                         uint64_t dirty_bytes,
-                                         uint32_t flags);
-
-/**
- * VFIO_MIG_GET_PRECOPY_INFO failed with this positive errno. Never blocks. A device that was reset
- * answers EINVAL: hand it in, and the engine finds out.
- */
-vferry_status vferry_device_precopy_info_failed(struct vferry_device *device, int32_t os_error);
-
-/**
- * VFIO_DEVICE_RESET returned: `os_error` is 0, or the positive errno that it failed with. Never
- * blocks.
- */
-vferry_status vferry_device_reset_done(struct vferry_device *device, int32_t os_error);
-
-/**
- * What VFIO_DEVICE_FEATURE_MIG_DATA_SIZE says, in bytes, where the engine has no device fd to ask
- * with. May be called again when it has changed.
- */
-vferry_status vferry_device_set_stop_copy_length(struct vferry_device *device, uint64_t bytes);
-
-/**
- * Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks for as long as
- * the network takes.
- *
- * `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
- * sockets, which are the caller's, to be given to `vferry_session_source` or closed.
- */
-vferry_status vferry_connect(const char *address, int *fds, size_t count);
-
-/**
- * Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
- * is the caller's, to be freed by `vferry_listener_free`.
- */
-vferry_status vferry_listener_new(const char *address, struct vferry_listener **listener);
-
-/**
- * Frees a listener and sets the variable to NULL. Where it, or `listener` itself, is NULL there is
- * nothing to do.
- */
-void vferry_listener_free(struct vferry_listener **listener);
-
-/**
- * The port that is listened on.
- */
-vferry_status vferry_listener_port(const struct vferry_listener *listener, uint16_t *port);
-
-/**
- * The listening socket, readable when a source connects; for poll, epoll or an event loop. It
- * belongs to the listener: do not close it.
- */
-vferry_status vferry_listener_fd(const struct vferry_listener *listener, int *fd);
-
-/**
- * Accepts all streams of one session, as many as its source has: blocks until they are there, for
- * `timeout_ms` at most. VFERRY_TIMEOUT when that is over, VFERRY_PEER where something else than a
- * source connects.
- *
- * `fds` has room for `capacity` fds, VFERRY_STREAMS_MAX always being enough. On success the first
- * `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
- * or closed.
- */
-vferry_status vferry_listener_accept(struct vferry_listener *listener,
-                                     uint32_t timeout_ms,
-                                     int *fds,
-                                     size_t capacity,
-                                     size_t *count);
-
-/**
- * Makes a channel. On success `*channel` is the caller's, to be freed by `vferry_channel_free`, and
- * `*stream_fd` is the session's end of it, to be given to `vferry_session_source` or
- * `vferry_session_target` as one of its streams, or closed.
- */
-vferry_status vferry_channel_new(struct vferry_channel **channel, int *stream_fd);
-
-/**
- * Frees a channel and sets the variable to NULL. Where it, or `channel` itself, is NULL there is
- * nothing to do. To a session that still runs it is a stream that broke.
- */
-void vferry_channel_free(struct vferry_channel **channel);
-
-/**
- * Takes up to `capacity` bytes that are to be carried to the peer. On success `*pulled` says how
- * many there are in `buffer`, at least one.
- *
- * VFERRY_EMPTY when there are none at this moment; VFERRY_OVER when the session has closed the
- * stream and all of it was pulled: tell the peer's VMM, which calls `vferry_channel_close`.
- */
-vferry_status vferry_channel_pull(struct vferry_channel *channel,
-                                  uint8_t *buffer,
-                                  size_t capacity,
-                                  size_t *pulled);
-
-/**
- * Gives up to `count` bytes that were pulled at the peer. On success `*pushed` says how many were
- * taken, at least one unless `count` is 0; push the rest again.
- *
- * VFERRY_FULL when there is no room at this moment; VFERRY_OVER when the session has closed the
- * stream, and takes no more.
- */
-vferry_status vferry_channel_push(struct vferry_channel *channel,
-                                  const uint8_t *bytes,
-                                  size_t count,
-                                  size_t *pushed);
-
-/**
- * Nothing more will be pushed: the peer's stream is over, or the VMM's channel broke. What waits to
- * be pulled still can be. A session that had not ended takes it as a stream that broke.
- */
-vferry_status vferry_channel_close(struct vferry_channel *channel);
-
-/**
- * An fd that is readable while there is something to pull, or to be told; and writable while a push
- * finds room. For poll, epoll or an event loop. It belongs to the channel: do not read, write or
- * close it.
- */
-vferry_status vferry_channel_fd(const struct vferry_channel *channel, int *fd);
-
-/**
- * Starts to migrate devices away, to the target at the other end of the streams.
- *
- * `options` may be NULL for all defaults. `devices` are `device_count` devices (1 to
- * VFERRY_DEVICES_MAX), numbered in their order; the target has the same names in the same order.
- * `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target.
- *
- * On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
- * session's, which closes them at its end; the caller does not use the numbers again. On failure
- * the fds are still the caller's, and the devices are as they were.
- */
-vferry_status vferry_session_source(const struct vferry_options *options,
-                                    struct vferry_device *const *devices,
-                                    size_t device_count,
-                                    const int *fds,
-                                    size_t stream_count,
-                                    struct vferry_session **session);
-
-/**
- * Starts to take devices in, from the source at the other end of the streams. As
- * `vferry_session_source` otherwise. The devices are in RUNNING, and their guest does not run.
- */
-vferry_status vferry_session_target(const struct vferry_options *options,
-                                    struct vferry_device *const *devices,
-                                    size_t device_count,
-                                    const int *fds,
-                                    size_t stream_count,
-                                    struct vferry_session **session);
-
-/**
- * Frees a session and sets the variable to NULL. Where it, or `session` itself, is NULL there is
- * nothing to do. No other call with this session may be under way.
- *
- * One that has not ended is cancelled first. Blocks until its threads have let go of devices and
- * streams: within the cancel bound if it had not ended, and half a second more at most for the peer
- * to hear the last of it. Then all memory and fds are given back, except what a driver still holds.
- */
-void vferry_session_free(struct vferry_session **session);
-
-/**
- * The vCPUs are stopped: stop the devices, send the rest, hand over (source). Returns at once.
- * VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
- */
-vferry_status vferry_session_switchover(struct vferry_session *session);
-
-/**
- * Gives the migration up. May be called from any thread, at any time; returns at once.
- * VFERRY_EVENT_FINISHED follows within the cancel bound, even while a driver holds an operation.
- * After the handover, and after the end, a cancel comes too late and changes nothing.
- */
-vferry_status vferry_session_cancel(struct vferry_session *session);
-
-/**
- * The VMM knows that a device was reset (it carried out the guest's FLR, say): the device's epoch
- * is discarded as if the engine had seen it, and what was chosen for the device follows (source).
- * Returns at once. VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
- */
-vferry_status vferry_session_device_was_reset(struct vferry_session *session, uint32_t device);
-
-/**
- * Carries up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
- * VFERRY_EVENT_MESSAGE: unchanged, and in their order where there is one stream. They are copied.
- * Returns at once. VFERRY_OVER once the session has ended.
- *
- * VFERRY_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read: the
- * message was not taken, send it again later. No event says when there is room; a peer that reads
- * nothing for long ends the session. The peer's embedder, too, may leave as many waiting to be
- * fetched: one more ends its session.
- */
-vferry_status vferry_session_send(struct vferry_session *session,
-                                  const uint8_t *bytes,
-                                  size_t count);
-
-/**
- * An eventfd that is readable while an event waits; for poll, epoll or an event loop. It belongs
- * to the session: do not read, write or close it.
- */
-vferry_status vferry_session_event_fd(const struct vferry_session *session, int *fd);
-
-/**
- * Copies the bytes that belong to the event that was fetched last: a message, or a device's opaque
- * part. `buffer` has room for `capacity` bytes; the event's `payload_bytes` says how many there
- * are, and so does `*count` on success. They stay until the next event is fetched.
- */
-vferry_status vferry_session_payload(const struct vferry_session *session,
-                                     uint8_t *buffer,
-                                     size_t capacity,
-                                     size_t *count);
-
-/**
- * Fetches the next event. Never blocks. VFERRY_EMPTY when none waits at this moment, VFERRY_OVER
- * when VFERRY_EVENT_FINISHED was fetched.
- */
-vferry_status vferry_session_poll(struct vferry_session *session, struct vferry_event *event);
-
-/**
- * Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
- * VFERRY_TIMEOUT when the time is over, VFERRY_OVER when VFERRY_EVENT_FINISHED was fetched.
- */
-vferry_status vferry_session_wait(struct vferry_session *session,
-                                  int32_t timeout_ms,
-                                  struct vferry_event *event);
-
-/**
- * Whether an event says that stopping the VM now would mean a downtime of `downtime_ns_max` at
- * most, with all initial data loaded at the target. Where too little has moved to reckon a downtime
- * from, it is enough that nothing more can be moved while the guest runs. False for events other
- * than VFERRY_EVENT_ESTIMATE, and for NULL.
- */
-bool vferry_event_is_ready(const struct vferry_event *event, uint64_t downtime_ns_max);
-
-/**
- * Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
- * `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
- * `vferry_session_wait`. VFERRY_TIMEOUT when the patience is over, and that is no reason against
- * stopping; VFERRY_OVER when the session ended. Without a device that saves in PRE_COPY there is
- * nothing to wait for, and no estimate comes.
- */
-vferry_status vferry_session_wait_ready(struct vferry_session *session,
-                                        uint32_t downtime_ms_max,
-                                        uint32_t patience_ms);
-
-/**
- * Says what a session came to, once VFERRY_EVENT_FINISHED waits or was fetched. Never blocks.
- * VFERRY_NOT_ENDED before.
- */
-vferry_status vferry_session_report(const struct vferry_session *session,
-                                    struct vferry_report *report);
-
-/**
- * Says what became of one device. As `vferry_session_report` otherwise.
- */
-vferry_status vferry_session_device_report(const struct vferry_session *session,
-                                           uint32_t device,
-                                           struct vferry_device_report *report);
-
-/**
- * Waits for the session's end, for `timeout_ms` at most, or for ever if that is negative, and says
- * what it came to. Events that come meanwhile are dropped. VFERRY_TIMEOUT when the time is over.
- */
-vferry_status vferry_session_finish(struct vferry_session *session,
-                                    int32_t timeout_ms,
-                                    struct vferry_report *report);
-
-/**
- * What was measured of one device so far. Never blocks. While the session runs it may be a tenth of
- * a second old.
- */
-vferry_status vferry_session_device_stats(const struct vferry_session *session,
-                                          uint32_t device,
-                                          struct vferry_device_stats *stats);
-
-/**
- * What was measured of one stream so far. As `vferry_session_device_stats` otherwise.
- */
-vferry_status vferry_session_stream_stats(const struct vferry_session *session,
-                                          uint32_t stream,
-                                          struct vferry_stream_stats *stats);
-
-/**
- * How long the chunks of all devices took at a `vferry_step`. As `vferry_session_device_stats`
- * otherwise.
- */
-vferry_status vferry_session_step_stats(const struct vferry_session *session,
-                                        uint32_t step,
-                                        struct vferry_duration_stats *stats);
-
-/**
- * How long the devices spent in a `vferry_phase`: one value each time that a device left it. As
- * `vferry_session_device_stats` otherwise.
- */
-vferry_status vferry_session_phase_stats(const struct vferry_session *session,
-                                         uint32_t phase,
-                                         struct vferry_duration_stats *stats);
-
-/**
- * Begins to keep log lines up to `level`, a `vferry_log_level`, of all sessions of the process:
- * the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_LOG_TAKEN
- * after that, and where the process is a Rust program that has a `tracing` subscriber of its own.
- * Without this call nothing is logged anywhere.
+ * Once in a process: VFERRY_ERR_LOG_TAKEN after that, and in a Rust program that has a `tracing`
+ * subscriber of its own.
  */
 vferry_status vferry_log_start(uint32_t level, size_t lines_max);
 
 /**
- * Fetches the oldest log line. Never blocks. VFERRY_EMPTY when there is none.
+ * Fetches the oldest log line. Never blocks. VFERRY_ERR_EMPTY when none waits.
  */
-vferry_status vferry_log_next(struct vferry_log_line *line);
+vferry_status vferry_log_next(vferry_log_line *line);
 
 #ifdef __cplusplus
 }  // extern "C"

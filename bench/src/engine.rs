@@ -16,13 +16,13 @@ pub(crate) use vfio_ferry::session::{
 };
 
 use vfio_ferry::session::{
-    self, Backend, DeviceOptions, Notice, OnReset, Options, Phase, Report, Session, SessionEvent,
-    Sides, SourceDevice, TargetDevice, VfioDevice,
+    self, Backend, DeviceOptions, Notice, OnReset, Options, Phase, ReportOf, Session, SessionEvent,
+    Side, SourceDevice, SourceSession, TargetDevice, TargetSession, VfioDevice,
 };
 
-use crate::cli::{BackendChoice, OnResetChoice, Policy};
-use crate::process::message::Told;
-use crate::process::usage::monotonic_ns;
+use crate::clock::monotonic_ns;
+use crate::outcome::{SideOutcome, Told};
+use crate::spec::{BackendChoice, OnResetChoice, Policy};
 use crate::switchover::{Sight, Switchover};
 
 /// What the embedder chooses for a session.
@@ -50,27 +50,6 @@ pub(crate) struct Inputs {
     pub(crate) options: EngineOptions,
 }
 
-/// How one side of a migration went.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SideOutcome {
-    /// The phases that this side went through, by the engine's names, in order.
-    pub(crate) phases: Vec<(&'static str, Duration)>,
-    /// Bytes that this side put on (source) or took from (target) the streams.
-    pub(crate) wire_bytes: u64,
-    /// What made the system calls: `io_uring` or `syscalls`.
-    pub(crate) backend: &'static str,
-    /// Why the migration did not complete; none if it did.
-    pub(crate) fault: Option<String>,
-    /// What the engine told of epochs and migrations that ended early, in order.
-    pub(crate) told: Vec<Told>,
-    /// Bytes of state that were handed over, all devices together, by the engine's own count.
-    pub(crate) state_bytes: u64,
-    /// Bytes of state that were sent in discarded epochs, all devices together (source).
-    pub(crate) discarded_bytes: u64,
-    /// When this side knew that it was over, on CLOCK_MONOTONIC.
-    pub(crate) ended_ns: u64,
-}
-
 /// Migrates away: every device ends stopped if all went well, else in RUNNING.
 pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     let options = &inputs.options;
@@ -87,7 +66,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
         .collect();
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
-    let session = Session::source(devices, fds(inputs.streams), session_options)
+    let session = SourceSession::start(devices, fds(inputs.streams), session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
@@ -95,14 +74,17 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
                 told.extend(early_end(&notice));
                 switchover.saw(Sight::Notice(notice));
             }
-            Some(SessionEvent::Finished(_)) => break,
+            Some(SessionEvent::Finished) => break,
             Some(_) => {}
             None => switchover.saw(Sight::Nothing),
         }
     }
     // On a session that has finished this changes nothing.
-    session.switchover().map_err(|error| error.to_string())?;
-    Ok(to_the_end(session, told))
+    session.switchover();
+    let (report, mut outcome) = to_the_end(session, told);
+    outcome.state_bytes = report.devices.iter().map(|device| device.total.bytes).sum();
+    outcome.discarded_bytes = report.devices.iter().map(|device| device.discarded_bytes).sum();
+    Ok(outcome)
 }
 
 /// Takes the devices over: every device ends in RUNNING if all went well.
@@ -110,9 +92,11 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
     let options = session_options(&inputs.options, inputs.devices.len());
     let devices =
         named(inputs.devices).map(|(name, device)| TargetDevice { name, device }).collect();
-    let session = Session::target(devices, fds(inputs.streams), options)
+    let session = TargetSession::start(devices, fds(inputs.streams), options)
         .map_err(|error| error.to_string())?;
-    Ok(to_the_end(session, Vec::new()))
+    let (report, mut outcome) = to_the_end(session, Vec::new());
+    outcome.state_bytes = report.devices.iter().map(|device| device.total.bytes).sum();
+    Ok(outcome)
 }
 
 /// How long a sender may take from its first connection to its last.
@@ -169,14 +153,16 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
 }
 
 /// Listens to a session until it is over.
-fn to_the_end(session: Session, mut told: Vec<Told>) -> SideOutcome {
+fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>, SideOutcome) {
     while let Some(event) = session.wait_event(None) {
         if let SessionEvent::Notice(notice) = event {
             told.extend(early_end(&notice));
         }
     }
     let ended_ns = monotonic_ns();
-    SideOutcome { told, ended_ns, ..outcome(session.finish()) }
+    let report = session.finish();
+    let outcome = SideOutcome { told, ended_ns, ..outcome::<S>(&report) };
+    (report, outcome)
 }
 
 /// What a completion says that is not one of success.
@@ -195,17 +181,10 @@ fn early_end(notice: &Notice) -> Option<Told> {
     })
 }
 
-fn outcome(report: Report) -> SideOutcome {
+fn outcome<S: Side>(report: &ReportOf<S>) -> SideOutcome {
     let phase = |phase: Phase| {
         let times = report.metrics.phase(phase);
         (!times.is_empty()).then(|| (phase.name(), Duration::from_nanos(times.max())))
-    };
-    let (state_bytes, discarded_bytes) = match &report.sides {
-        Sides::Source(devices) => {
-            let bytes = devices.iter().map(|device| (device.total.bytes, device.discarded_bytes));
-            bytes.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
-        }
-        Sides::Target(devices) => (devices.iter().map(|device| device.total.bytes).sum(), 0),
     };
     SideOutcome {
         phases: Phase::ALL.into_iter().filter_map(phase).collect(),
@@ -214,12 +193,7 @@ fn outcome(report: Report) -> SideOutcome {
             Backend::IoUring => "io_uring",
             Backend::Syscalls => "syscalls",
         },
-        fault: (!report.is_complete()).then(|| match &report.finish.fault {
-            Some(fault) => format!("{}: {fault}", report.finish.ending),
-            None => report.finish.ending.to_string(),
-        }),
-        state_bytes,
-        discarded_bytes,
+        fault: S::fault(&report.ending).map(|_| report.ending.to_string()),
         ..SideOutcome::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::session::{Completion, Ending, Estimate, Notice};
+use vfio_ferry::session::{Completion, EpochEnding, Estimate, Notice};
 
 /// What the source's session showed.
 pub(crate) enum Sight {
@@ -47,7 +47,10 @@ impl Switchover {
             Sight::Notice(Notice::Connected { .. }) => self.decided |= !self.precopy,
             Sight::Notice(Notice::Estimate(estimate)) => self.weigh(&estimate),
             // What was saved is void, and so is what was reckoned from it.
-            Sight::Notice(Notice::Completion(Completion { ending: Ending::Restarted, .. })) => {
+            Sight::Notice(Notice::Completion(Completion {
+                ending: EpochEnding::Restarted,
+                ..
+            })) => {
                 (self.least_ns, self.no_better) = (None, 0);
             }
             Sight::Notice(_) => {}
@@ -76,14 +79,10 @@ mod tests {
     use super::*;
 
     fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
-        Sight::Notice(Notice::Estimate(Estimate {
-            initial_data_loaded,
-            pending_bytes: 1,
-            stop_copy_bytes: Some(0),
-            state_bytes_per_s: 1,
-            ratio: 1.0,
-            downtime_ns: Some(ms * 1_000_000),
-        }))
+        let mut estimate = Estimate::default();
+        estimate.initial_data_loaded = initial_data_loaded;
+        (estimate.pending_bytes, estimate.downtime_ns) = (1, Some(ms * 1_000_000));
+        Sight::Notice(Notice::Estimate(estimate))
     }
 
     fn decided_after(precopy: bool, sights: impl IntoIterator<Item = Sight>) -> Option<usize> {
@@ -110,10 +109,11 @@ mod tests {
     #[test]
     fn a_drained_device_is_waited_for_no_longer() {
         let pending = |pending_bytes, downtime_ns| {
-            let Sight::Notice(Notice::Estimate(estimate)) = estimate(true, 0) else {
+            let Sight::Notice(Notice::Estimate(mut estimate)) = estimate(true, 0) else {
                 unreachable!("what it makes")
             };
-            Sight::Notice(Notice::Estimate(Estimate { pending_bytes, downtime_ns, ..estimate }))
+            (estimate.pending_bytes, estimate.downtime_ns) = (pending_bytes, downtime_ns);
+            Sight::Notice(Notice::Estimate(estimate))
         };
         let slow = Some(900_000_000);
         assert_eq!(decided_after(true, [pending(9, slow), pending(0, slow)]), Some(1));

@@ -4,7 +4,7 @@ mod program;
 
 use std::net::TcpListener;
 
-use program::{Ended, ferry_bench, scratch};
+use program::{Ended, ferry_bench, ferry_bench_of_a_user, host_congestion, scratch};
 
 /// Exactly one line on standard error, which has these words in it; nothing else, and status 2.
 #[track_caller]
@@ -33,7 +33,7 @@ fn bad_words_and_numbers() {
     refused("--link 10", &["--link", "Gbit"]);
     refused("--policy zstd=100", &["--policy", "22"]);
     refused("--backend magic", &["--backend", "magic"]);
-    refused("--congestion no_such_control", &["--congestion", "this host has"]);
+    refused("--congestion no_such_control", &["--congestion", "this host has: "]);
     refused("compare --runs 0", &["--runs"]);
     refused("fly", &["fly"]);
 }
@@ -80,6 +80,36 @@ fn addresses() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("{e}"));
     let address = taken.local_addr().unwrap_or_else(|e| panic!("{e}"));
     refused(&format!("receive --device /x --listen {address}"), &["--listen", "in use"]);
+}
+
+/// Needs no privilege: neither the defaults nor what the README shows, as far as it needs no device.
+#[test]
+fn an_ordinary_user_can_run_it() {
+    for line in [
+        "--state 1MiB --runs 1",
+        "downtime --state 1MiB --devices 4 --streams 4 --link 10Gbit --runs 1",
+        "--state 1MiB --runs 1 --precopy --dirty-rate 100MB/s --reset-at pre_copy --on-reset restart",
+        "compare --state 1MiB --runs 1",
+    ] {
+        let Ended { status, output, errors } = ferry_bench_of_a_user(line);
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{line}");
+        assert!(output.contains(&host_congestion("")[0]), "{line}: {output}");
+    }
+}
+
+#[test]
+fn a_congestion_control_that_is_not_allowed_is_refused_with_those_that_are() {
+    let allowed = host_congestion("allowed_");
+    let available = host_congestion("available_");
+    // Where every user may use all that there is, another one.
+    let other = available.iter().find(|name| !allowed.contains(name));
+    let why = if other.is_some() { "not permitted" } else { "No such file" };
+    let other = other.map_or("no_such_control", String::as_str);
+    let line = format!("--state 1MiB --runs 1 --congestion {other}");
+    let Ended { status, errors, .. } = ferry_bench_of_a_user(&line);
+    assert_eq!((status, errors.lines().count()), (Some(2), 1), "{errors}");
+    let words = format!("allowed to every user: {};", allowed.join(" "));
+    assert!(errors.contains(&words) && errors.contains(why), "{errors}");
 }
 
 /// Only the processes of a run find out that the engine cannot do it.

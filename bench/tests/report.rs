@@ -29,7 +29,7 @@ fn verified(report: &Value, state_bytes: u64) {
         assert!(spread(&report["phases_ns"][phase])[2] > 0, "{phase}: {report}");
     }
     assert!(["io_uring", "syscalls"].contains(&report["backend"].as_str().unwrap_or("")));
-    assert_eq!(report["tcp_congestion"], "cubic");
+    assert_eq!(report["tcp_congestion"], program::host_congestion("")[0]);
     assert!(report["peak_rss_bytes"].as_u64().is_some_and(|bytes| bytes < RSS_BYTES_MAX));
 }
 

@@ -12,10 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vfio_ferry::outcome::{DeviceOptions, OnReset};
-use vfio_ferry::session::{Options, Session, SourceDevice, connect};
-use vfio_ferry::vfio::VfioDevice;
-use vfio_ferry::vfio::device::MigrationDevice;
+use vfio_ferry::{
+    DeviceOptions, MigrationDevice, OnReset, Options, SourceDevice, SourceEnding, SourceSession,
+    VfioDevice, connect,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let options = DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() };
     let device = SourceDevice { name: "net0".to_owned(), device, options };
-    let session = Session::source(vec![device], connect(address, 2)?, Options::default())?;
+    let session = SourceSession::start(vec![device], connect(address, 2)?, Options::default())?;
 
     // The guest runs on while the device saves in PRE_COPY, until stopping it would be short.
     let limit = Duration::from_millis(50);
@@ -37,12 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{readiness:?}");
 
     // Here a VMM pauses its vCPUs.
-    session.switchover()?;
+    session.switchover();
     let report = session.finish();
-    println!("{:?}", report.sides);
-    match report.finish.fault {
-        None => Ok(()),
-        // The device is in RUNNING again: here a VMM lets its vCPUs run on.
-        Some(fault) => Err(fault.to_string().into()),
+    println!("{:?}", report.devices);
+    match report.ending {
+        SourceEnding::HandedOver => Ok(()),
+        // SourceEnding::Returned: here a VMM lets its vCPUs run on.
+        ending => Err(ending.to_string().into()),
     }
 }

@@ -13,9 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vfio_ferry::session::{Options, Session, SessionEvent, TargetDevice, accept};
-use vfio_ferry::vfio::VfioDevice;
-use vfio_ferry::vfio::device::MigrationDevice;
+use vfio_ferry::{
+    MigrationDevice, Options, TargetDevice, TargetEnding, TargetSession, VfioDevice, accept,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -31,15 +31,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(address)?;
     println!("listening on {}", listener.local_addr()?);
     let streams = accept(&listener, Duration::from_secs(60))?;
-    let session = Session::target(vec![device], streams, Options::default())?;
+    let session = TargetSession::start(vec![device], streams, Options::default())?;
     while let Some(event) = session.wait_event(None) {
         println!("{event:?}");
-        if let SessionEvent::Finished(finish) = event
-            && let Some(fault) = finish.fault
-        {
-            return Err(fault.to_string().into());
-        }
     }
-    // The device is in RUNNING: here a VMM starts its vCPUs.
-    Ok(())
+    match session.finish().ending {
+        // Here a VMM starts its vCPUs.
+        TargetEnding::Running => Ok(()),
+        ending => Err(ending.to_string().into()),
+    }
 }

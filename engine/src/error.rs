@@ -5,7 +5,8 @@ use std::io;
 
 use thiserror::Error;
 
-/// See the module's text. The variants are families by who is at fault.
+/// Why a session could not be made; what goes wrong in a running session comes as a
+/// [`Fault`](crate::outcome::Fault) instead. The variants are families by who is at fault.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -95,14 +96,6 @@ pub enum UsageError {
     /// A rate cap on streams that the kernel does not pace.
     #[error("a rate can be set for TCP streams only; limit other streams where they are carried")]
     Pacing,
-    /// A call that only the other host's session has.
-    #[error("{what} is for the {host} host's session")]
-    WrongHost {
-        /// The call.
-        what: &'static str,
-        /// Whose it is.
-        host: &'static str,
-    },
     /// A device number that the session does not have.
     #[error("the session has no device {device}")]
     UnknownDevice {

@@ -169,7 +169,7 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
 
     ok = !vferry_options_new(&options) &&
          /* QEMU itself watches over the connection. */
-         !vferry_options_set_peer_silence_ms(options, UINT32_MAX) &&
+         !vferry_options_set_peer_silence_ms(options, VFERRY_NO_LIMIT) &&
          !vferry_options_set_cancel_bound_ms(options, VFIO_FERRY_CANCEL_MS) &&
          !vferry_device_embedded("vfio", host, flags, vbasedev->fd,
                                  &ferry->device) &&
@@ -179,7 +179,7 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
              VFIO_FERRY_RESTARTS, VFERRY_ON_RESET_STOP_COPY) &&
          !vferry_channel_new(&ferry->channel, &stream);
     if (ok) {
-        ok = !(host == VFERRY_SOURCE ?
+        ok = !(host == VFERRY_HOST_SOURCE ?
                vferry_session_source(options, &ferry->device, 1, &stream, 1,
                                      &ferry->session) :
                vferry_session_target(options, &ferry->device, 1, &stream, 1,
@@ -225,11 +225,13 @@ static void vfio_ferry_hear(VFIOFerry *ferry)
                 event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED;
             break;
         case VFERRY_EVENT_COMPLETION:
-            trace_vfio_ferry_completion(name, vferry_ending_text(event.ending),
+            trace_vfio_ferry_completion(name,
+                                        vferry_epoch_ending_text(
+                                            event.epoch_ending),
                                         vferry_cause_text(event.cause),
                                         vferry_observed_text(event.observed),
                                         event.os_error, event.bytes);
-            if (event.ending == VFERRY_ENDING_RESTARTED) {
+            if (event.epoch_ending == VFERRY_EPOCH_RESTARTED) {
                 ferry->initial_data_loaded = false;
                 migration->precopy_init_size = 0;
                 migration->precopy_dirty_size = 0;
@@ -239,7 +241,8 @@ static void vfio_ferry_hear(VFIOFerry *ferry)
             break;
         case VFERRY_EVENT_FINISHED:
             ferry->finished = true;
-            if (event.ending != VFERRY_ENDING_COMPLETE) {
+            if (event.ending != VFERRY_ENDING_HANDED_OVER &&
+                event.ending != VFERRY_ENDING_RUNNING) {
                 ferry->failure = g_strdup(event.text);
             }
             qemu_sem_post(&ferry->confirmed);
@@ -308,7 +311,7 @@ static void vfio_ferry_moved(VFIOFerry *ferry, uint32_t state)
             migration->precopy_dirty_size = info.dirty_bytes;
         }
     }
-    if (vferry_device_moved(ferry->device, state, fd) && fd != -1) {
+    if (vferry_device_state_done(ferry->device, state, fd, 0) && fd != -1) {
         close(fd);
     }
 }
@@ -325,7 +328,7 @@ static void vfio_ferry_move(VFIOFerry *ferry, uint32_t state)
                                    &local_err);
     if (ret) {
         error_report_err(local_err);
-        vferry_device_failed(ferry->device, state, -ret);
+        vferry_device_state_done(ferry->device, state, -1, -ret);
     } else {
         vfio_ferry_moved(ferry, state);
     }
@@ -333,21 +336,15 @@ static void vfio_ferry_move(VFIOFerry *ferry, uint32_t state)
 
 static void vfio_ferry_tell_precopy_info(VFIOFerry *ferry)
 {
-    struct vfio_precopy_info info;
-    int ret;
+    struct vfio_precopy_info info = {};
+    int ret = 0;
 
     /* Once the VM has stopped there is none, and that says nothing. */
-    if (ferry->switched_over) {
-        vferry_device_precopy_info(ferry->device, 0, 0, 0);
-        return;
+    if (!ferry->switched_over) {
+        ret = vfio_ferry_precopy_info(ferry, &info);
     }
-    ret = vfio_ferry_precopy_info(ferry, &info);
-    if (ret) {
-        vferry_device_precopy_info_failed(ferry->device, -ret);
-    } else {
-        vferry_device_precopy_info(ferry->device, info.initial_bytes,
-                                   info.dirty_bytes, 0);
-    }
+    vferry_device_precopy_info_done(ferry->device, info.initial_bytes,
+                                    info.dirty_bytes, 0, -ret);
 }
 
 /* Does with the device what the engine wants done. */
@@ -450,7 +447,7 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
         return 0;
     }
 
-    ferry = vfio_ferry_new(vbasedev, VFERRY_SOURCE,
+    ferry = vfio_ferry_new(vbasedev, VFERRY_HOST_SOURCE,
                            precopy ? VFERRY_EMBEDDED_PRECOPY |
                            VFERRY_EMBEDDED_PRECOPY_INFO : 0, errp);
     if (!ferry) {
@@ -478,8 +475,8 @@ bool vfio_ferry_return_data(void *opaque, const uint8_t *buf, size_t len,
     vferry_status status = VFERRY_OK;
     size_t pushed;
 
-    while (len && status <= VFERRY_FULL) {
-        if (status == VFERRY_FULL) {
+    while (len && status <= VFERRY_ERR_FULL) {
+        if (status == VFERRY_ERR_FULL) {
             g_usleep(1000);
         }
         WITH_QEMU_LOCK_GUARD(&leaving_lock) {
@@ -683,7 +680,7 @@ static void *vfio_ferry_load_thread(void *opaque)
             /* A return path that broke breaks the migration by itself. */
             migrate_send_return_data(ferry->vbasedev, buf, count);
             break;
-        case VFERRY_EMPTY:
+        case VFERRY_ERR_EMPTY:
             vfio_ferry_wait(ferry, -1);
             break;
         default:
@@ -706,7 +703,7 @@ static VFIOFerry *vfio_ferry_load_begin(VFIODevice *vbasedev, Error **errp)
                    "but x-migration-ferry=off here", vbasedev->name);
         return NULL;
     }
-    ferry = vfio_ferry_new(vbasedev, VFERRY_TARGET,
+    ferry = vfio_ferry_new(vbasedev, VFERRY_HOST_TARGET,
                            VFERRY_EMBEDDED_STARTS_LATER, errp);
     if (ferry) {
         /* load_setup has set RESUMING. */
@@ -751,7 +748,7 @@ int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
 
         if (status == VFERRY_OK) {
             done += pushed;
-        } else if (status == VFERRY_FULL) {
+        } else if (status == VFERRY_ERR_FULL) {
             /* The device takes its time, as a write() to it would. */
             vferry_channel_fd(ferry->channel, &fd.fd);
             g_poll(&fd, 1, -1);

@@ -1,24 +1,24 @@
-//! Streams that the VMM carries on channels of its own.
+//! Streams whose bytes the VMM carries itself.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, IntoRawFd};
 
-use vfio_ferry::session::{Channel, Moved};
+use vfio_ferry::{Channel, Moved};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
 
-/// A stream whose bytes the VMM carries on a channel of its own: it pulls what the session would
-/// send, and pushes what came from the peer's VMM.
+/// A stream whose bytes the VMM carries itself: it pulls what the session sends, and pushes what came
+/// from the peer's VMM.
 ///
-/// What is pulled is a stream of bytes: it may be cut anywhere on its way, and must be pushed at the
-/// peer whole and in order. No call blocks, and what waits inside is bounded by a socket buffer in
-/// each direction: a VMM that does not pull holds the engine back.
+/// The bytes may be cut anywhere, and must reach the peer whole and in order. No call blocks. A socket
+/// buffer in each direction holds what was not pulled or not received yet: a VMM that does not pull
+/// slows the engine down.
 ///
-/// Made by `vferry_channel_new`, freed by `vferry_channel_free`, independently of the session that
-/// has the other end. All calls may be made from any thread.
+/// Made by `vferry_channel_new`, freed by `vferry_channel_free` at any time. All calls may be made
+/// from any thread.
 pub struct vferry_channel {
     _opaque: [u8; 0],
 }
@@ -32,8 +32,8 @@ fn moved(result: std::io::Result<Moved>, none: vferry_status) -> Result<usize, F
     match result {
         Ok(Moved::Bytes(bytes)) => Ok(bytes),
         Ok(Moved::NotNow) => Err(Failure::not_now(none)),
-        Ok(Moved::Over) => Err(Failure::not_now(VFERRY_OVER)),
-        Err(error) => Err(Failure::system(VFERRY_SYSTEM, "the channel's socket", error)),
+        Ok(Moved::Over) => Err(Failure::not_now(VFERRY_ERR_ENDED)),
+        Err(error) => Err(Failure::system(VFERRY_ERR_SYSTEM, "the channel's socket", error)),
     }
 }
 
@@ -49,15 +49,15 @@ pub extern "C" fn vferry_channel_new(
         let channel = raw::out(channel, "channel")?;
         let stream_fd = raw::out(stream_fd, "stream_fd")?;
         let (ours, theirs) = Channel::new()
-            .map_err(|error| Failure::system(VFERRY_SYSTEM, "a pair of sockets", error))?;
+            .map_err(|error| Failure::system(VFERRY_ERR_SYSTEM, "a pair of sockets", error))?;
         channel.write(raw::handle(ours));
         stream_fd.write(theirs.into_raw_fd());
         Ok(())
     })
 }
 
-/// Frees a channel and sets the variable to NULL. Where it, or `channel` itself, is NULL there is
-/// nothing to do. To a session that still runs it is a stream that broke.
+/// Frees a channel and sets the variable to NULL. Does nothing where it, or `channel`, is NULL. A
+/// session that still runs takes it for a broken stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_channel_free(channel: Option<&mut *mut vferry_channel>) {
     guarded(|| {
@@ -66,11 +66,11 @@ pub extern "C" fn vferry_channel_free(channel: Option<&mut *mut vferry_channel>)
     });
 }
 
-/// Takes up to `capacity` bytes that are to be carried to the peer. On success `*pulled` says how
-/// many there are in `buffer`, at least one.
+/// Takes up to `capacity` bytes for the peer. On success `*pulled` of them are in `buffer`, at least
+/// one.
 ///
-/// VFERRY_EMPTY when there are none at this moment; VFERRY_OVER when the session has closed the
-/// stream and all of it was pulled: tell the peer's VMM, which calls `vferry_channel_close`.
+/// VFERRY_ERR_EMPTY when there are none at this moment; VFERRY_ERR_ENDED when the session has closed
+/// the stream and everything was pulled: then the peer's VMM has to call `vferry_channel_close`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_channel_pull(
     channel: Option<&mut vferry_channel>,
@@ -82,20 +82,20 @@ pub unsafe extern "C" fn vferry_channel_pull(
         let place = raw::out(pulled, "pulled")?;
         let channel = raw::inner(channel)?;
         if capacity == 0 {
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, "there is no room for a byte"));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, "there is no room for a byte"));
         }
         // SAFETY: the caller's buffer of this capacity, as the header asks.
         let room = unsafe { raw::room(buffer, capacity, "buffer") }?;
-        place.write(moved(channel.pull(room), VFERRY_EMPTY)?);
+        place.write(moved(channel.pull(room), VFERRY_ERR_EMPTY)?);
         Ok(())
     })
 }
 
-/// Gives up to `count` bytes that were pulled at the peer. On success `*pushed` says how many were
-/// taken, at least one unless `count` is 0; push the rest again.
+/// Gives up to `count` bytes from the peer to the session. On success `*pushed` of them were taken, at
+/// least one unless `count` is 0; push the rest again.
 ///
-/// VFERRY_FULL when there is no room at this moment; VFERRY_OVER when the session has closed the
-/// stream, and takes no more.
+/// VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed
+/// the stream.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_channel_push(
     channel: Option<&mut vferry_channel>,
@@ -108,14 +108,15 @@ pub unsafe extern "C" fn vferry_channel_push(
         let channel = raw::inner(channel)?;
         // SAFETY: the caller's array of this count, as the header asks.
         let bytes = unsafe { raw::array(bytes, count, "bytes") }?;
-        let taken = if count == 0 { 0 } else { moved(channel.push(bytes), VFERRY_FULL)? };
+        let taken = if count == 0 { 0 } else { moved(channel.push(bytes), VFERRY_ERR_FULL)? };
         place.write(taken);
         Ok(())
     })
 }
 
-/// Nothing more will be pushed: the peer's stream is over, or the VMM's channel broke. What waits to
-/// be pulled still can be. A session that had not ended takes it as a stream that broke.
+/// Says that nothing more will be pushed: the peer has closed its stream, or the VMM's own channel
+/// broke. What was not pulled yet still can be. A session that still runs takes it for a broken
+/// stream.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_channel_close(channel: Option<&mut vferry_channel>) -> vferry_status {
     guarded(|| {
@@ -124,9 +125,9 @@ pub extern "C" fn vferry_channel_close(channel: Option<&mut vferry_channel>) -> 
     })
 }
 
-/// An fd that is readable while there is something to pull, or to be told; and writable while a push
-/// finds room. For poll, epoll or an event loop. It belongs to the channel: do not read, write or
-/// close it.
+/// Gives an fd that is readable while a pull would not return VFERRY_ERR_EMPTY, and writable while a
+/// push would not return VFERRY_ERR_FULL. For poll, epoll or an event loop. It belongs to the
+/// channel: do not read, write or close it.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_channel_fd(
     channel: Option<&vferry_channel>,

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use vfio_ferry::session::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use vfio_ferry::session::{
+use vfio_ferry::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use vfio_ferry::{
     DeviceOptions, EmbeddedDevice, Fallback, Host, MigrationDevice, OnReset, VfioDevice,
 };
 
@@ -16,7 +16,7 @@ use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
 use crate::values::unknown;
 
-/// A device that is to be migrated, under the name that both hosts know it by.
+/// A device to be migrated, under the name that both hosts give it.
 ///
 /// Made by `vferry_device_open`, `vferry_device_from_fd` or `vferry_device_embedded`, freed by
 /// `vferry_device_free` at any time: a session keeps what it needs of its devices until it is
@@ -45,17 +45,18 @@ impl Handle for vferry_device {
     const WHAT: &'static str = "device";
 }
 
-/// What follows when a device is reset while its state is being saved.
+/// What the source does when a device is reset while its state is saved.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_on_reset {
-    /// The whole migration is aborted: the devices are back in RUNNING, the target is told. The
+    /// The whole migration is aborted: the devices return to RUNNING, and the target is told why. The
     /// default.
     VFERRY_ON_RESET_ABORT = 0,
-    /// The device's epoch is discarded on both hosts, and its saving starts again in PRE_COPY; other
-    /// devices go on.
+    /// Both hosts discard the device's epoch, and its saving starts again in PRE_COPY. Other devices
+    /// go on.
     VFERRY_ON_RESET_RESTART = 1,
-    /// The device's epoch is discarded, and its whole state is sent from STOP_COPY at the switchover.
+    /// Both hosts discard the device's epoch, and its whole state is sent from STOP_COPY after the
+    /// switchover. Other devices go on.
     VFERRY_ON_RESET_STOP_COPY = 2,
 }
 
@@ -99,10 +100,13 @@ impl DeviceInner {
             && device.host() != host
         {
             let message = format!("device {name:?} was made for the other host");
-            return Err(Failure::new(VFERRY_WRONG_HOST, message));
+            return Err(Failure::new(VFERRY_ERR_WRONG_HOST, message));
         }
         if self.used.swap(true, Ordering::AcqRel) {
-            return Err(Failure::new(VFERRY_IN_USE, format!("device {name:?} is in a session")));
+            return Err(Failure::new(
+                VFERRY_ERR_DEVICE_IN_USE,
+                format!("device {name:?} is in a session"),
+            ));
         }
         let for_good = matches!(self.kind, Kind::Embedded(_));
         Ok(Use { used: Arc::clone(&self.used), for_good, started: false })
@@ -133,7 +137,7 @@ fn set(
         let device = raw::inner(device)?;
         if device.used.load(Ordering::Acquire) {
             let message = format!("device {:?} is in a session: set it before", device.name);
-            return Err(Failure::new(VFERRY_IN_USE, message));
+            return Err(Failure::new(VFERRY_ERR_DEVICE_IN_USE, message));
         }
         change(&mut device.lock())
     })
@@ -147,7 +151,7 @@ pub(crate) unsafe fn name<'a>(name: *const c_char) -> Result<&'a str, Failure> {
     // SAFETY: handed on.
     let name = unsafe { raw::text(name, "name") }?;
     if name.is_empty() {
-        return Err(Failure::new(VFERRY_NAME, "a device's name is empty"));
+        return Err(Failure::new(VFERRY_ERR_DEVICE_NAME, "a device's name is empty"));
     }
     too_long("a device's name", name.len(), NAME_BYTES_MAX)?;
     Ok(name)
@@ -158,13 +162,13 @@ fn too_long(what: &str, found: usize, max: usize) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("{what} has {found} bytes; at most {max} are allowed");
-    Err(Failure::new(VFERRY_TOO_LONG, message))
+    Err(Failure::new(VFERRY_ERR_TOO_LONG, message))
 }
 
 /// Opens a VFIO device by its folder in sysfs (/sys/bus/pci/devices/ADDRESS,
 /// /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
-/// own. The engine drives its state machine. No memory is mapped for DMA: a VMM that runs a guest
-/// on the device opens it itself and uses `vferry_device_from_fd`.
+/// own. The engine drives its state machine. It maps no memory for DMA: a VMM that runs a guest on
+/// the device opens it itself and uses `vferry_device_from_fd`.
 ///
 /// `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
 /// caller's, to be freed by `vferry_device_free`.
@@ -190,7 +194,7 @@ pub unsafe extern "C" fn vferry_device_open(
 /// engine drives its state machine, so the VMM makes no migration ioctls meanwhile.
 ///
 /// `fd` is duplicated and stays the caller's. The duplicate is closed when the device was freed and
-/// no session has it any more. `name` is as in `vferry_device_open`.
+/// its session has ended. `name` is as in `vferry_device_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_device_from_fd(
     name: *const c_char,
@@ -201,15 +205,17 @@ pub unsafe extern "C" fn vferry_device_from_fd(
         let place = raw::out(device, "device")?;
         // SAFETY: the caller's string, as the header asks.
         let name = unsafe { self::name(name) }?;
-        let real = VfioDevice::from_fd(raw::duplicate(fd, "the device's fd")?)
-            .map_err(|error| Failure::system(VFERRY_DEVICE, format!("device {name:?}"), error))?;
+        let real =
+            VfioDevice::from_fd(raw::duplicate(fd, "the device's fd")?).map_err(|error| {
+                Failure::system(VFERRY_ERR_DEVICE_IO, format!("device {name:?}"), error)
+            })?;
         place.write(raw::handle(DeviceInner::new(name, Kind::Real(Arc::new(real)))));
         Ok(())
     })
 }
 
-/// Frees a device and sets the variable to NULL. Where it, or `device` itself, is NULL there is
-/// nothing to do. A session that has the device keeps it.
+/// Frees a device and sets the variable to NULL. Does nothing where it, or `device`, is NULL. A
+/// session that has the device keeps what it needs.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_free(device: Option<&mut *mut vferry_device>) {
     guarded(|| {
@@ -230,10 +236,10 @@ pub extern "C" fn vferry_device_set_precopy(
     })
 }
 
-/// What follows a reset while the state is being saved: a `vferry_on_reset` (source).
+/// What to do when the device is reset while its state is saved: a `vferry_on_reset` (source).
 ///
-/// `attempts` and `fallback` count for VFERRY_ON_RESET_RESTART only: how often this device may be
-/// restarted in one session, and what follows then, VFERRY_ON_RESET_ABORT or
+/// `attempts` and `fallback` are used for VFERRY_ON_RESET_RESTART only: how often this device may be
+/// restarted in one session, and what to do after that, VFERRY_ON_RESET_ABORT or
 /// VFERRY_ON_RESET_STOP_COPY.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_set_on_reset(
@@ -255,8 +261,8 @@ pub extern "C" fn vferry_device_set_on_reset(
     })
 }
 
-/// The device's share of the link against the other devices of its session, 1 or more (source). By
-/// default 1.
+/// The device's weight when the devices of its session share the link, 1 or more (source). By default
+/// 1.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_set_weight(
     device: Option<&mut vferry_device>,
@@ -271,8 +277,9 @@ pub extern "C" fn vferry_device_set_weight(
     })
 }
 
-/// Bytes that the target's embedder gets with the device's VFERRY_EVENT_BEGIN: at most 32768, which
-/// the engine does not look at (source). They are copied; `bytes` may be NULL if `count` is 0.
+/// Bytes that the target's embedder gets as the payload of the device's VFERRY_EVENT_BEGIN, at most
+/// VFERRY_MESSAGE_BYTES_MAX (source). The engine does not look at them. They are copied; `bytes` may
+/// be NULL if `count` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_device_set_opaque(
     device: Option<&mut vferry_device>,

@@ -1,10 +1,10 @@
-//! Embedded mode: the VMM makes the ioctls, and hands in what they gave.
+//! Embedded mode: the VMM makes the ioctls and hands their results in.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-use vfio_ferry::session::{DeviceState, EmbeddedConfig, EmbeddedDevice, PrecopyInfo, Wanted};
+use vfio_ferry::{Answer, DeviceState, EmbeddedConfig, EmbeddedDevice, PrecopyInfo, Wanted};
 
 use crate::device::{DeviceInner, Kind, name, vferry_device};
 use crate::failure::{Failure, guarded};
@@ -14,41 +14,43 @@ use crate::values::{self, unknown};
 
 /// For `vferry_device_embedded`: the device can save in PRE_COPY.
 pub const VFERRY_EMBEDDED_PRECOPY: u32 = 1;
-/// For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself when it is asked to.
+/// For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself, when the engine
+/// wants it.
 pub const VFERRY_EMBEDDED_PRECOPY_INFO: u32 = 2;
 /// For `vferry_device_embedded`: the VMM starts the device together with its VM, after the session
-/// (target). VFERRY_WANT_RUNNING is not asked; the handover leaves the device in STOP, and both
-/// hosts' sessions end as complete.
+/// (target). The engine then never wants VFERRY_WANT_RUNNING: the handover leaves the device in STOP,
+/// and both hosts' sessions end as if it ran.
 pub const VFERRY_EMBEDDED_STARTS_LATER: u32 = 4;
-/// For `vferry_device_precopy_info`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
+/// For `vferry_device_precopy_info_done`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
 pub const VFERRY_PRECOPY_INFO_REINIT: u32 = 1;
 
-/// What the engine waits for the VMM to do with an embedded device. The states have the kernel's
-/// numbers.
+/// An ioctl that the engine wants the VMM to make for an embedded device. The states have the
+/// kernel's numbers, so that VFERRY_WANT_STOP_COPY is also the state that SET_STATE takes.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_want {
-    /// Nothing.
+    /// None.
     VFERRY_WANT_NOTHING = 0,
-    /// SET_STATE(STOP), on the target: the driver takes the loaded state in. Answer with
-    /// `vferry_device_moved` and no fd.
+    /// SET_STATE(STOP), on the target: the driver loads the state. It gives no fd. Answer with
+    /// `vferry_device_state_done`.
     VFERRY_WANT_STOP = 1,
-    /// SET_STATE(RUNNING), on the target: the device is handed over. Answer with
-    /// `vferry_device_moved` and no fd.
+    /// SET_STATE(RUNNING), on the target: the device is handed over. It gives no fd. Answer with
+    /// `vferry_device_state_done`.
     VFERRY_WANT_RUNNING = 2,
-    /// SET_STATE(STOP_COPY), on the source, after the switchover. Answer with `vferry_device_moved`
-    /// and the fd if the kernel gave one. From PRE_COPY it must not: one that comes all the same
-    /// tells the engine that the device had been reset.
+    /// SET_STATE(STOP_COPY), on the source, after the switchover. Answer with
+    /// `vferry_device_state_done` and the fd if the kernel gave one. Out of PRE_COPY it gives none; if
+    /// it does, the engine knows that the device had been reset.
     VFERRY_WANT_STOP_COPY = 3,
-    /// SET_STATE(RESUMING), on the target. Answer with `vferry_device_moved` and the fd.
+    /// SET_STATE(RESUMING), on the target. Answer with `vferry_device_state_done` and the fd.
     VFERRY_WANT_RESUMING = 4,
-    /// SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_moved` and the fd.
+    /// SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_state_done` and the fd.
     VFERRY_WANT_PRE_COPY = 6,
-    /// VFIO_MIG_GET_PRECOPY_INFO on the data fd, where the VMM makes that call. Make it now: with
-    /// some drivers it is what starts the next save. Answer with `vferry_device_precopy_info`.
+    /// VFIO_MIG_GET_PRECOPY_INFO on the data fd, where the VMM makes that call. Make it now and not
+    /// earlier: some drivers start the next save in it. Answer with
+    /// `vferry_device_precopy_info_done`.
     VFERRY_WANT_PRECOPY_INFO = 100,
-    /// VFIO_DEVICE_RESET, on the target, where the engine has no device fd: what was loaded so far
-    /// is worthless. Answer with `vferry_device_reset_done`.
+    /// VFIO_DEVICE_RESET, on the target, where the engine has no device fd: the state loaded so far is
+    /// worthless. Answer with `vferry_device_reset_done`.
     VFERRY_WANT_RESET = 101,
 }
 
@@ -69,28 +71,33 @@ fn embedded(device: Option<&mut vferry_device>) -> Result<&EmbeddedDevice, Failu
         Kind::Embedded(embedded) => Ok(embedded),
         Kind::Real(_) => {
             let message = format!("device {:?} is driven by the engine", device.name);
-            Err(Failure::new(VFERRY_NOT_EMBEDDED, message))
+            Err(Failure::new(VFERRY_ERR_NOT_EMBEDDED, message))
         }
     }
 }
 
-/// A positive errno that C gave; what is none would be no reason for a failure.
-fn errno(number: i32) -> Result<i32, Failure> {
-    if number > 0 { Ok(number) } else { Err(unknown("errno", number)) }
+/// The result of an ioctl: 0, or a positive errno. The kernel's own form, -EIO, is refused, because
+/// it is easily passed by mistake.
+fn result<T>(os_error: i32, value: T) -> Result<Result<T, i32>, Failure> {
+    match os_error {
+        0 => Ok(Ok(value)),
+        1.. => Ok(Err(os_error)),
+        _ => Err(unknown("errno", os_error)),
+    }
 }
 
-/// Makes a device whose ioctls the VMM makes: it moves the device from state to state when the
-/// engine wants it to (`vferry_device_wanted`), and hands the data fds in. There are no callbacks.
+/// Makes an embedded device: the VMM makes its ioctls, when the engine wants them
+/// (`vferry_device_wanted`), and hands the data fds in. There are no callbacks.
 ///
-/// `host` is the `vferry_host` that this is, `flags` are VFERRY_EMBEDDED_ bits, `name` is as in
-/// `vferry_device_open`. `device_fd` is the VFIO device fd, or -1. It is duplicated and stays the
-/// caller's. With it the engine asks GET_STATE, and so tells a reset from a failure; asks for
-/// MIG_DATA_SIZE; and resets a target device whose epoch was discarded. Without it the device's
-/// state is what the VMM said last: one that finds its device reset calls `vferry_device_moved` with
-/// VFERRY_STATE_RUNNING and -1.
+/// `host` is a `vferry_host`, `flags` are VFERRY_EMBEDDED_ bits, `name` is as in
+/// `vferry_device_open`. `device_fd` is the VFIO device fd, or -1; it is duplicated and stays the
+/// caller's. The engine uses it for GET_STATE, which tells a reset from a failure; for MIG_DATA_SIZE;
+/// and to reset a target device whose epoch was discarded. Without it the device's state is what the
+/// VMM said last. A VMM that finds its device reset calls `vferry_device_state_done` with
+/// VFERRY_STATE_RUNNING.
 ///
 /// When its session has ended the device is the VMM's again, in the state that it was left in: after
-/// an abort it is the VMM that brings a source device to RUNNING and resets a target device.
+/// an abort the VMM brings a source device to RUNNING and resets a target device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_device_embedded(
     name: *const c_char,
@@ -120,14 +127,15 @@ pub unsafe extern "C" fn vferry_device_embedded(
             device,
         };
         let device = EmbeddedDevice::new(host, config)
-            .map_err(|error| Failure::system(VFERRY_SYSTEM, "an eventfd", error))?;
+            .map_err(|error| Failure::system(VFERRY_ERR_SYSTEM, "an eventfd", error))?;
         place.write(raw::handle(DeviceInner::new(name, Kind::Embedded(device))));
         Ok(())
     })
 }
 
-/// Says what the engine waits for: a `vferry_want`. Never blocks. It stays until it is answered, or
-/// until the session ends.
+/// Tells which ioctl the engine waits for: a `vferry_want`. Never blocks. It stays until it is
+/// answered or the session ends; answering clears it at once, so that polling again cannot repeat
+/// the ioctl.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_wanted(
     device: Option<&mut vferry_device>,
@@ -140,7 +148,7 @@ pub extern "C" fn vferry_device_wanted(
     })
 }
 
-/// An eventfd that is readable while the engine waits for something; for poll, epoll or an event
+/// Gives an eventfd that is readable while the engine wants something; for poll, epoll or an event
 /// loop. It belongs to the device and lives as long as it does: do not read, write or close it.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_event_fd(
@@ -154,100 +162,82 @@ pub extern "C" fn vferry_device_event_fd(
     })
 }
 
-/// SET_STATE(`state`) succeeded, and gave `data_fd`, or -1 if it gave none. Never blocks. The answer
-/// may come before the question: it is kept for it, and dropped when another question is asked. But the
-/// fd of a PRE_COPY that was never asked for, because the switchover came first, is STOP_COPY's if the
-/// kernel gives none there.
+/// Answers with the result of SET_STATE(`state`): `os_error` is 0, or the positive errno that it
+/// failed with. `data_fd` is the fd that the kernel gave, or -1; it is -1 where SET_STATE failed.
+/// Never blocks.
+///
+/// An answer may come before the engine wants it, and is kept until then; a later answer of the same
+/// call replaces it, but not one that the engine wanted. The fd of a PRE_COPY that the engine never
+/// wanted, because the switchover came first, is used for STOP_COPY, where the kernel gives none.
 ///
 /// On success `data_fd` is the engine's, which closes it when the epoch or the session ends; the
 /// caller does not use the number again. On failure it is still the caller's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn vferry_device_moved(
+pub unsafe extern "C" fn vferry_device_state_done(
     device: Option<&mut vferry_device>,
     state: i32,
     data_fd: c_int,
+    os_error: i32,
 ) -> vferry_status {
     guarded(|| {
         let device = embedded(device)?;
         let state = values::state(state)?;
+        let done = result(os_error, ())?;
+        if done.is_err() && data_fd != -1 {
+            let message = format!("errno {os_error} and data fd {data_fd} exclude each other");
+            return Err(Failure::new(VFERRY_ERR_RANGE, message));
+        }
         let data_fd = match data_fd {
             -1 => None,
             // SAFETY: the caller gives the fd away, as the header says.
             fd => Some(unsafe { raw::adopt(fd, "the data fd") }?),
         };
-        device.moved(state, data_fd);
+        device.answer(Answer::State(state, done.map(|()| data_fd)));
         Ok(())
     })
 }
 
-/// SET_STATE(`state`) failed with this positive errno. Never blocks.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_device_failed(
-    device: Option<&mut vferry_device>,
-    state: i32,
-    os_error: i32,
-) -> vferry_status {
-    guarded(|| {
-        let device = embedded(device)?;
-        let state: DeviceState = values::state(state)?;
-        device.failed(state, errno(os_error)?);
-        Ok(())
-    })
-}
-
-/// VFIO_MIG_GET_PRECOPY_INFO gave these sizes in bytes; `flags` is 0 or VFERRY_PRECOPY_INFO_REINIT.
+/// Answers with the result of VFIO_MIG_GET_PRECOPY_INFO: `os_error` is 0, or the positive errno that
+/// it failed with, and then the sizes do not matter. Sizes are in bytes; `flags` is 0 or
+/// VFERRY_PRECOPY_INFO_REINIT. Never blocks.
+///
 /// Pass REINIT only if the kernel accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: without it the
-/// kernel leaves in `flags` whatever was there before. Never blocks.
+/// kernel returns in `flags` what the caller put there. Pass EINVAL on as any other errno: a device
+/// that was reset answers so, and the engine finds out.
 #[unsafe(no_mangle)]
-pub extern "C" fn vferry_device_precopy_info(
+pub extern "C" fn vferry_device_precopy_info_done(
     device: Option<&mut vferry_device>,
     initial_bytes: u64,
     dirty_bytes: u64,
     flags: u32,
+    os_error: i32,
 ) -> vferry_status {
     guarded(|| {
         let device = embedded(device)?;
         if flags & !VFERRY_PRECOPY_INFO_REINIT != 0 {
             return Err(unknown("flag among", format!("{flags:#x}")));
         }
-        let reinit = flags != 0;
-        device.precopy_info_is(Ok(PrecopyInfo { initial_bytes, dirty_bytes, reinit }));
+        let info = PrecopyInfo { initial_bytes, dirty_bytes, reinit: flags != 0 };
+        device.answer(Answer::PrecopyInfo(result(os_error, info)?));
         Ok(())
     })
 }
 
-/// VFIO_MIG_GET_PRECOPY_INFO failed with this positive errno. Never blocks. A device that was reset
-/// answers EINVAL: hand it in, and the engine finds out.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_device_precopy_info_failed(
-    device: Option<&mut vferry_device>,
-    os_error: i32,
-) -> vferry_status {
-    guarded(|| {
-        embedded(device)?.precopy_info_is(Err(errno(os_error)?));
-        Ok(())
-    })
-}
-
-/// VFIO_DEVICE_RESET returned: `os_error` is 0, or the positive errno that it failed with. Never
-/// blocks.
+/// Answers with the result of VFIO_DEVICE_RESET: `os_error` is 0, or the positive errno that it
+/// failed with. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_reset_done(
     device: Option<&mut vferry_device>,
     os_error: i32,
 ) -> vferry_status {
     guarded(|| {
-        let device = embedded(device)?;
-        device.reset_was(match os_error {
-            0 => Ok(()),
-            error => Err(errno(error)?),
-        });
+        embedded(device)?.answer(Answer::Reset(result(os_error, ())?));
         Ok(())
     })
 }
 
-/// What VFIO_DEVICE_FEATURE_MIG_DATA_SIZE says, in bytes, where the engine has no device fd to ask
-/// with. May be called again when it has changed.
+/// Hands in the result of VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, in bytes, where the engine has no device
+/// fd to ask with. May be called again when it has changed.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_set_stop_copy_length(
     device: Option<&mut vferry_device>,
@@ -264,3 +254,15 @@ const _: () = assert!(vferry_want::VFERRY_WANT_RUNNING as u32 == DeviceState::Ru
 const _: () = assert!(vferry_want::VFERRY_WANT_STOP_COPY as u32 == DeviceState::StopCopy as u32);
 const _: () = assert!(vferry_want::VFERRY_WANT_RESUMING as u32 == DeviceState::Resuming as u32);
 const _: () = assert!(vferry_want::VFERRY_WANT_PRE_COPY as u32 == DeviceState::PreCopy as u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errno_is_positive() {
+        assert_eq!(result(0, 7).ok(), Some(Ok(7)));
+        assert_eq!(result(5, 7).ok(), Some(Err(5)));
+        assert_eq!(result(-5, 7).map_err(|failure| failure.status), Err(VFERRY_ERR_RANGE));
+    }
+}

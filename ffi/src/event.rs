@@ -1,26 +1,18 @@
-//! What a session tells while it runs.
+//! The events of a session, and how they cross.
 
 use std::ffi::c_char;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::session::{
-    Completion, Estimate, Fault, Finish, Notice, Readiness, SessionEvent, is_ready,
+use vfio_ferry::{Completion, Estimate, Fault, Notice, is_ready};
+
+use crate::failure::guarded_or;
+use crate::hosts::AnyReport;
+use crate::outcome::{
+    cause_number, ending_number, epoch_ending_number, observed_number, phase_number,
 };
-
-use crate::failure::{Failure, guarded, guarded_or};
 use crate::raw::{self, Sized32};
-use crate::session::{SessionInner, vferry_session};
-use crate::status::vferry_status::{self, *};
-use crate::values;
-
-/// In a field for a device's number: no device, the whole session.
-pub const VFERRY_DEVICE_NONE: u32 = 0xffff_ffff;
-/// In a field for a number of bytes or nanoseconds: not known.
-pub const VFERRY_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
-/// Room for a text in an event, report or log line, the NUL included.
-pub const VFERRY_TEXT_BYTES: usize = 512;
+use crate::values::{VFERRY_DEVICE_NONE, VFERRY_TEXT_BYTES, VFERRY_VALUE_UNKNOWN, state_number};
 
 /// In an event's flags, of VFERRY_EVENT_BEGIN: the device saves in PRE_COPY.
 pub const VFERRY_EVENT_FLAG_PRECOPY: u32 = 1;
@@ -29,86 +21,88 @@ pub const VFERRY_EVENT_FLAG_P2P: u32 = 2;
 /// In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
 pub const VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED: u32 = 4;
 
-/// What an event is about, and which of `vferry_event`'s fields it fills in besides `size` and
-/// `type`.
+/// What an event is about, and which fields of `vferry_event` it fills in besides `size` and `type`.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_event_type {
-    /// The streams are agreed on: `wire_version`; `bytes` in a frame at most.
+    /// Both hosts have agreed on the streams: `wire_version`, and the most `bytes` of a frame.
     VFERRY_EVENT_CONNECTED = 1,
     /// A device entered a phase: `device`, `phase`.
     VFERRY_EVENT_PHASE = 2,
-    /// A device was announced, and its name checked (target): `device`, `flags`, its name in `text`,
-    /// its opaque part as the payload.
+    /// The source announced a device, and its name is the expected one (target): `device`, `flags`,
+    /// its name in `text`, its opaque part as the payload.
     VFERRY_EVENT_BEGIN = 3,
     /// The target has written a device's initial PRE_COPY data: `device`.
     VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
     /// What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
-    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. Only the newest one waits.
+    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. A newer one replaces one that was not fetched.
     VFERRY_EVENT_ESTIMATE = 5,
-    /// A device's epoch, or its migration, ended: `device`, `epoch`, `phase`, `ending`, `cause`,
-    /// `observed`, `os_error`, `state_after`, `bytes`, `text`.
+    /// An epoch of a device ended: `device`, `epoch`, `phase`, `epoch_ending`, `cause`, `observed`,
+    /// `os_error`, `state`, `bytes`, `text`. It says nothing about the session.
     VFERRY_EVENT_COMPLETION = 6,
     /// The source has let go, and RUNNING follows (target).
     VFERRY_EVENT_HANDED_OVER = 7,
-    /// Bytes of the peer's embedder, as the payload.
+    /// A message of the peer's embedder: the payload.
     VFERRY_EVENT_MESSAGE = 8,
     /// The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
-    /// `text`. `vferry_session_report` has all of it.
+    /// `text`. `vferry_session_report` tells more.
     VFERRY_EVENT_FINISHED = 9,
 }
 
 /// An event. Set `size` to sizeof(vferry_event) before the call. Fields that do not belong to its
-/// type are 0, VFERRY_DEVICE_NONE, VFERRY_UNKNOWN or VFERRY_STATE_UNKNOWN.
+/// type are 0, VFERRY_DEVICE_NONE, VFERRY_VALUE_UNKNOWN or VFERRY_STATE_UNKNOWN.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_event {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
-    /// A `vferry_event_type`. Skip those that you do not know: later versions have more.
+    /// A `vferry_event_type`. Ignore unknown ones: later versions have more.
     pub r#type: u32,
     /// The device's number, or VFERRY_DEVICE_NONE.
     pub device: u32,
-    /// The device's saving session, counted from 0: a discard starts the next one.
+    /// The device's saving session, counted from 0. A discard starts the next one.
     pub epoch: u32,
     /// A `vferry_phase`.
     pub phase: u32,
-    /// A `vferry_ending`.
+    /// A `vferry_ending`: how the session ended.
     pub ending: u32,
-    /// A `vferry_cause`: why, unless it completed.
+    /// A `vferry_epoch_ending`: how the device's epoch ended.
+    pub epoch_ending: u32,
+    /// A `vferry_cause`: why, unless it was handed over.
     pub cause: u32,
-    /// A `vferry_observed`: how that was seen.
+    /// A `vferry_observed`: how the cause was found.
     pub observed: u32,
-    /// The errno that the kernel gave; 0 where there was none. 512 is a leaked ERESTARTSYS.
+    /// The kernel's errno; 0 where there was none. 512 is ERESTARTSYS, which some drivers leak.
     pub os_error: i32,
-    /// A `vferry_state`: the device's state afterwards.
-    pub state_after: i32,
+    /// A `vferry_state`: the device's state, as the kernel or the VMM said last.
+    pub state: i32,
     /// VFERRY_EVENT_FLAG_ bits.
     pub flags: u32,
     /// The agreed version of the wire.
     pub wire_version: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Bytes of device state read (source) or written (target) in the epoch.
     pub bytes: u64,
     /// Bytes that `vferry_session_payload` has for this event.
     pub payload_bytes: u64,
-    /// Bytes of PRE_COPY data that the devices report as still to be read, and those that were read
-    /// and have not been sent.
+    /// Bytes of PRE_COPY data that the devices report as unread, plus those read and not yet sent.
     pub pending_bytes: u64,
-    /// Bytes that the devices expect to give out in STOP_COPY, or VFERRY_UNKNOWN.
+    /// Bytes of STOP_COPY data that the devices expect, or VFERRY_VALUE_UNKNOWN.
     pub stop_copy_bytes: u64,
-    /// Measured: bytes of state per second through the whole path.
+    /// Measured bytes of state per second from device to device.
     pub state_bytes_per_s: u64,
-    /// What the downtime would be now, in nanoseconds, or VFERRY_UNKNOWN.
+    /// What the downtime would be now, in nanoseconds, or VFERRY_VALUE_UNKNOWN.
     pub downtime_ns: u64,
-    /// Measured: bytes of state over bytes on the wire.
+    /// Measured bytes of state over bytes on the wire.
     pub ratio: f64,
-    /// A sentence for a person: what happened, and what to do about it where there is something.
+    /// A sentence for a person: what happened, and what to do about it.
     pub text: [c_char; VFERRY_TEXT_BYTES],
 }
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
 unsafe impl Sized32 for vferry_event {
-    const SIZE_MIN: usize = 616;
+    const SIZE_MIN: usize = 624;
     const NAME: &'static str = "vferry_event";
     fn set_size(&mut self, size: u32) {
         self.size = size;
@@ -124,18 +118,20 @@ impl vferry_event {
             epoch: 0,
             phase: 0,
             ending: 0,
+            epoch_ending: 0,
             cause: 0,
             observed: 0,
             os_error: 0,
-            state_after: values::state_number(None),
+            state: state_number(None),
             flags: 0,
             wire_version: 0,
+            reserved: 0,
             bytes: 0,
             payload_bytes: 0,
             pending_bytes: 0,
-            stop_copy_bytes: VFERRY_UNKNOWN,
+            stop_copy_bytes: VFERRY_VALUE_UNKNOWN,
             state_bytes_per_s: 0,
-            downtime_ns: VFERRY_UNKNOWN,
+            downtime_ns: VFERRY_VALUE_UNKNOWN,
             ratio: 0.0,
             text: [0; VFERRY_TEXT_BYTES],
         }
@@ -167,22 +163,17 @@ impl Why {
         };
         raw::fill_text(&fault.message, text);
         Why {
-            cause: values::cause_number(fault.cause),
-            observed: values::observed_number(fault.observed),
+            cause: cause_number(fault.cause),
+            observed: observed_number(fault.observed),
             os_error: fault.errno.unwrap_or(0),
             device: fault.device.map_or(VFERRY_DEVICE_NONE, |device| device.0),
         }
     }
 }
 
-/// An event as it crosses, with its payload. None for a notice that this ABI has no type for.
-fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
+/// A notice as it crosses, with its payload. None for one that this ABI has no type for.
+pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
     use vferry_event_type::*;
-    let notice = match event {
-        SessionEvent::Notice(notice) => notice,
-        SessionEvent::Finished(finish) => return Some((finished(&finish), Bytes::new())),
-        _ => return None,
-    };
     let mut payload = Bytes::new();
     let mut event = match notice {
         Notice::Connected { version, chunk_bytes } => vferry_event {
@@ -192,7 +183,7 @@ fn cross(event: SessionEvent) -> Option<(vferry_event, Bytes)> {
         },
         Notice::Phase { device, phase } => vferry_event {
             device: device.0,
-            phase: values::phase_number(phase),
+            phase: phase_number(phase),
             ..vferry_event::new(VFERRY_EVENT_PHASE)
         },
         Notice::Begin { device, begin } => {
@@ -225,9 +216,9 @@ fn estimated(estimate: &Estimate) -> vferry_event {
     vferry_event {
         flags: if loaded { VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED } else { 0 },
         pending_bytes: estimate.pending_bytes,
-        stop_copy_bytes: estimate.stop_copy_bytes.unwrap_or(VFERRY_UNKNOWN),
+        stop_copy_bytes: estimate.stop_copy_bytes.unwrap_or(VFERRY_VALUE_UNKNOWN),
         state_bytes_per_s: estimate.state_bytes_per_s,
-        downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_UNKNOWN),
+        downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_VALUE_UNKNOWN),
         ratio: estimate.ratio,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_ESTIMATE)
     }
@@ -237,9 +228,9 @@ fn completed(completion: &Completion) -> vferry_event {
     let mut event = vferry_event {
         device: completion.device.0,
         epoch: completion.epoch.0,
-        phase: values::phase_number(completion.phase),
-        ending: values::ending_number(completion.ending),
-        state_after: values::state_number(completion.state_after),
+        phase: phase_number(completion.phase),
+        epoch_ending: epoch_ending_number(completion.ending),
+        state: state_number(completion.state),
         bytes: completion.bytes,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_COMPLETION)
     };
@@ -247,87 +238,19 @@ fn completed(completion: &Completion) -> vferry_event {
     event
 }
 
-fn finished(finish: &Finish) -> vferry_event {
+pub(crate) fn finished(report: &AnyReport) -> vferry_event {
     let mut event = vferry_event {
-        ending: values::ending_number(finish.ending),
+        ending: ending_number(report),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_FINISHED)
     };
-    event.fault(finish.fault.as_ref());
+    event.fault(report.fault());
     event
 }
 
-/// Fetches the next event with `next`, which gives none where there is nothing to be had.
-fn fetch(
-    session: &SessionInner,
-    mut next: impl FnMut() -> Option<SessionEvent>,
-) -> Option<vferry_event> {
-    loop {
-        let event = next()?;
-        if matches!(event, SessionEvent::Finished(_)) {
-            session.over.store(true, Ordering::Release);
-        }
-        if let Some((event, payload)) = cross(event) {
-            session.keep(payload);
-            return Some(event);
-        }
-    }
-}
-
-/// Fetches the next event. Never blocks. VFERRY_EMPTY when none waits at this moment, VFERRY_OVER
-/// when VFERRY_EVENT_FINISHED was fetched.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vferry_session_poll(
-    session: Option<&mut vferry_session>,
-    event: *mut vferry_event,
-) -> vferry_status {
-    guarded(|| {
-        // SAFETY: the caller's struct, as the header asks.
-        let place = unsafe { raw::struct_out(event) }?;
-        let session = raw::inner(session)?;
-        match fetch(session, || session.session.poll_event()) {
-            Some(event) => place.write(event),
-            None if session.is_over() => return Err(Failure::not_now(VFERRY_OVER)),
-            None => return Err(Failure::not_now(VFERRY_EMPTY)),
-        }
-        Ok(())
-    })
-}
-
-/// Waits for the next event, for `timeout_ms` at most, or for ever if that is negative.
-/// VFERRY_TIMEOUT when the time is over, VFERRY_OVER when VFERRY_EVENT_FINISHED was fetched.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vferry_session_wait(
-    session: Option<&mut vferry_session>,
-    timeout_ms: i32,
-    event: *mut vferry_event,
-) -> vferry_status {
-    guarded(|| {
-        // SAFETY: the caller's struct, as the header asks.
-        let place = unsafe { raw::struct_out(event) }?;
-        let session = raw::inner(session)?;
-        let until = deadline(timeout_ms);
-        let left = || until.map(|until| until.saturating_duration_since(Instant::now()));
-        match fetch(session, || session.session.wait_event(left())) {
-            Some(event) => place.write(event),
-            None if session.is_over() || until.is_none() => {
-                return Err(Failure::not_now(VFERRY_OVER));
-            }
-            None => return Err(Failure::not_now(VFERRY_TIMEOUT)),
-        }
-        Ok(())
-    })
-}
-
-/// For a negative number of milliseconds there is none.
-pub(crate) fn deadline(timeout_ms: i32) -> Option<Instant> {
-    let timeout = Duration::from_millis(u64::try_from(timeout_ms).ok()?);
-    Some(Instant::now() + timeout)
-}
-
-/// Whether an event says that stopping the VM now would mean a downtime of `downtime_ns_max` at
-/// most, with all initial data loaded at the target. Where too little has moved to reckon a downtime
-/// from, it is enough that nothing more can be moved while the guest runs. False for events other
-/// than VFERRY_EVENT_ESTIMATE, and for NULL.
+/// Whether an estimate says that the vCPUs can be stopped now: all initial data is loaded at the
+/// target, and the downtime would be `downtime_ns_max` at most. Where too little was sent to measure
+/// a rate, the second condition is that no PRE_COPY data is pending. False for events other than
+/// VFERRY_EVENT_ESTIMATE, and for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_event_is_ready(
     event: Option<&vferry_event>,
@@ -336,44 +259,12 @@ pub extern "C" fn vferry_event_is_ready(
     guarded_or(false, || {
         let estimate = vferry_event_type::VFERRY_EVENT_ESTIMATE as u32;
         let Some(event) = event.filter(|event| event.r#type == estimate) else { return false };
-        let known = |number: u64| (number != VFERRY_UNKNOWN).then_some(number);
-        let estimate = Estimate {
-            initial_data_loaded: event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0,
-            pending_bytes: event.pending_bytes,
-            stop_copy_bytes: known(event.stop_copy_bytes),
-            state_bytes_per_s: event.state_bytes_per_s,
-            ratio: event.ratio,
-            downtime_ns: known(event.downtime_ns),
-        };
+        let known = |number: u64| (number != VFERRY_VALUE_UNKNOWN).then_some(number);
+        let mut estimate = Estimate::default();
+        estimate.initial_data_loaded = event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED != 0;
+        estimate.pending_bytes = event.pending_bytes;
+        estimate.downtime_ns = known(event.downtime_ns);
         is_ready(&estimate, Duration::from_nanos(downtime_ns_max))
-    })
-}
-
-/// Waits until the downtime would be `downtime_ms_max` at most, as `vferry_event_is_ready` says, for
-/// `patience_ms` at most (source). Events that come meanwhile are dropped: who wants them waits with
-/// `vferry_session_wait`. VFERRY_TIMEOUT when the patience is over, and that is no reason against
-/// stopping; VFERRY_OVER when the session ended. Without a device that saves in PRE_COPY there is
-/// nothing to wait for, and no estimate comes.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_session_wait_ready(
-    session: Option<&mut vferry_session>,
-    downtime_ms_max: u32,
-    patience_ms: u32,
-) -> vferry_status {
-    guarded(|| {
-        let session = raw::inner(session)?;
-        let (downtime, patience) = (
-            Duration::from_millis(downtime_ms_max.into()),
-            Duration::from_millis(patience_ms.into()),
-        );
-        match session.session.wait_until_ready(downtime, patience, |_| {}) {
-            Readiness::Ready(_) => Ok(()),
-            Readiness::Patience(_) => Err(Failure::not_now(VFERRY_TIMEOUT)),
-            Readiness::Ended(_) => {
-                session.over.store(true, Ordering::Release);
-                Err(Failure::not_now(VFERRY_OVER))
-            }
-        }
     })
 }
 

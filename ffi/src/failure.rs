@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use vfio_ferry::session::{Error, OpenError, UsageError};
+use vfio_ferry::{Error, OpenError, UsageError};
 
 use crate::status::vferry_status::{self, *};
 
@@ -28,7 +28,7 @@ impl Failure {
         Failure { status, message: message.into(), errno: 0 }
     }
 
-    /// Nothing is wrong, there is only nothing to be had: leaves the last error as it was.
+    /// Nothing is wrong, there is only nothing to be had. The last error stays as it was.
     pub(crate) fn not_now(status: vferry_status) -> Failure {
         debug_assert!(status.is_not_now());
         Failure::new(status, "")
@@ -44,13 +44,13 @@ impl Failure {
         Failure { status, message: format!("{}: {error}", what.as_ref()).into(), errno }
     }
 
-    fn defect(panic: &(dyn Any + Send)) -> Failure {
+    fn internal(panic: &(dyn Any + Send)) -> Failure {
         let said = panic
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Failure::new(VFERRY_DEFECT, format!("a defect of vfio-ferry: {said}"))
+        Failure::new(VFERRY_ERR_INTERNAL, format!("a bug of vfio-ferry: {said}"))
     }
 }
 
@@ -59,12 +59,12 @@ impl From<Error> for Failure {
         let message = error.to_string();
         let (status, source) = match &error {
             Error::Usage(usage) => (usage_status(usage), None),
-            Error::Device { source, .. } => (VFERRY_DEVICE, Some(source)),
-            Error::NotMigratable { .. } => (VFERRY_NOT_MIGRATABLE, None),
-            Error::Peer(_) => (VFERRY_PEER, None),
+            Error::Device { source, .. } => (VFERRY_ERR_DEVICE_IO, Some(source)),
+            Error::NotMigratable { .. } => (VFERRY_ERR_NOT_MIGRATABLE, None),
+            Error::Peer(_) => (VFERRY_ERR_PEER_PROTOCOL, None),
             Error::Network { source, .. } => (network_status(source), Some(source)),
-            Error::System(source) => (VFERRY_SYSTEM, Some(source)),
-            _ => (VFERRY_SYSTEM, None),
+            Error::System(source) => (VFERRY_ERR_SYSTEM, Some(source)),
+            _ => (VFERRY_ERR_SYSTEM, None),
         };
         let errno = source.and_then(io::Error::raw_os_error).unwrap_or(0);
         Failure { status, message: message.into(), errno }
@@ -83,14 +83,14 @@ impl From<UsageError> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let status = match &error {
-            OpenError::NoSuchDevice { .. } => VFERRY_NO_DEVICE,
-            OpenError::NoGroup { .. } | OpenError::NotBound { .. } => VFERRY_NOT_BOUND,
-            OpenError::NoVfio | OpenError::NoIommuType1 => VFERRY_NO_VFIO,
-            OpenError::Denied { .. } => VFERRY_DENIED,
-            OpenError::Busy { .. } => VFERRY_BUSY,
-            OpenError::NotViable { .. } => VFERRY_NOT_VIABLE,
-            OpenError::NoMigration { .. } => VFERRY_NOT_MIGRATABLE,
-            _ => VFERRY_DEVICE,
+            OpenError::NoSuchDevice { .. } => VFERRY_ERR_NO_SUCH_DEVICE,
+            OpenError::NoGroup { .. } | OpenError::NotBound { .. } => VFERRY_ERR_NOT_BOUND,
+            OpenError::NoVfio | OpenError::NoIommuType1 => VFERRY_ERR_NO_VFIO,
+            OpenError::Denied { .. } => VFERRY_ERR_ACCESS_DENIED,
+            OpenError::Busy { .. } => VFERRY_ERR_GROUP_BUSY,
+            OpenError::NotViable { .. } => VFERRY_ERR_GROUP_NOT_VIABLE,
+            OpenError::NoMigration { .. } => VFERRY_ERR_NOT_MIGRATABLE,
+            _ => VFERRY_ERR_DEVICE_IO,
         };
         let errno = match &error {
             OpenError::Device { source, .. } => source.raw_os_error().unwrap_or(0),
@@ -102,30 +102,29 @@ impl From<OpenError> for Failure {
 
 fn usage_status(error: &UsageError) -> vferry_status {
     match error {
-        UsageError::Name { .. } => VFERRY_NAME,
-        UsageError::TooLong { .. } => VFERRY_TOO_LONG,
-        UsageError::Memory { .. } => VFERRY_MEMORY,
-        UsageError::Pacing => VFERRY_PACING,
-        UsageError::WrongHost { .. } => VFERRY_WRONG_HOST,
-        UsageError::UnknownDevice { .. } => VFERRY_UNKNOWN_NUMBER,
-        UsageError::Full { .. } => VFERRY_FULL,
-        _ => VFERRY_RANGE,
+        UsageError::Name { .. } => VFERRY_ERR_DEVICE_NAME,
+        UsageError::TooLong { .. } => VFERRY_ERR_TOO_LONG,
+        UsageError::Memory { .. } => VFERRY_ERR_MEMORY_LIMIT,
+        UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
+        UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
+        UsageError::Full { .. } => VFERRY_ERR_FULL,
+        _ => VFERRY_ERR_RANGE,
     }
 }
 
 /// The engine's own timeouts carry no errno, or EAGAIN; ETIMEDOUT is the network's.
 fn network_status(error: &io::Error) -> vferry_status {
     match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::TimedOut, None) | (io::ErrorKind::WouldBlock, _) => VFERRY_TIMEOUT,
-        (io::ErrorKind::InvalidInput, _) | (_, None) => VFERRY_ADDRESS,
-        _ => VFERRY_NETWORK,
+        (io::ErrorKind::TimedOut, None) | (io::ErrorKind::WouldBlock, _) => VFERRY_ERR_TIMEOUT,
+        (io::ErrorKind::InvalidInput, _) | (_, None) => VFERRY_ERR_ADDRESS,
+        _ => VFERRY_ERR_CONNECTION,
     }
 }
 
-/// Runs a function of the ABI: no panic leaves it, and what it failed with is kept.
+/// Runs a function of the ABI. No panic leaves it; its failure is kept for the thread.
 pub(crate) fn guarded(body: impl FnOnce() -> Result<(), Failure>) -> vferry_status {
-    let result =
-        catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::defect(&*panic)));
+    let result = catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|panic| Err(Failure::internal(&*panic)));
     match result {
         Ok(()) => VFERRY_OK,
         Err(failure) => {
@@ -145,7 +144,7 @@ pub(crate) fn guarded_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
 }
 
-/// What the last call that failed on this thread said.
+/// The last failure of this thread.
 pub(crate) fn last<T>(look: impl FnOnce(&str, i32) -> T) -> T {
     LAST.with(|last| {
         let last = last.borrow();
@@ -163,18 +162,18 @@ mod tests {
 
     #[test]
     fn no_panic_leaves_the_library() {
-        assert_eq!(guarded(|| panic!("oh {}", "no")), VFERRY_DEFECT);
-        assert_eq!(said(), "a defect of vfio-ferry: oh no");
+        assert_eq!(guarded(|| panic!("oh {}", "no")), VFERRY_ERR_INTERNAL);
+        assert_eq!(said(), "a bug of vfio-ferry: oh no");
         assert_eq!(guarded_or(7, || panic!("again")), 7);
     }
 
     #[test]
     fn the_last_error_stays_until_the_next_one() {
         let refused = io::Error::from_raw_os_error(13);
-        let failed = guarded(|| Err(Failure::system(VFERRY_SYSTEM, "a thread", refused)));
-        assert_eq!(failed, VFERRY_SYSTEM);
+        let failed = guarded(|| Err(Failure::system(VFERRY_ERR_SYSTEM, "a thread", refused)));
+        assert_eq!(failed, VFERRY_ERR_SYSTEM);
         assert_eq!(guarded(|| Ok(())), VFERRY_OK);
-        assert_eq!(guarded(|| Err(Failure::not_now(VFERRY_EMPTY))), VFERRY_EMPTY);
+        assert_eq!(guarded(|| Err(Failure::not_now(VFERRY_ERR_EMPTY))), VFERRY_ERR_EMPTY);
         last(|text, errno| {
             assert!(text.starts_with("a thread: "), "{text}");
             assert_eq!(errno, 13);

@@ -1,14 +1,14 @@
 //! The C ABI of vfio-ferry: `include/vfio_ferry.h` is generated from these files, doc comments
 //! included, so what stands here is written for a C programmer. It is made of the engine's public
-//! API (`vfio_ferry::session`) and adds nothing to it.
+//! API (`vfio_ferry`) and adds nothing to it.
 //!
 //! | module | |
 //! |---|---|
 //! | `raw` | pointers, structs and fds of C: all that is `unsafe` |
 //! | `failure`, `status` | why a call failed; no panic gets out |
-//! | `values` | enumerations |
+//! | `values`, `outcome` | limits and enumerations |
 //! | `version`, `options`, `device`, `embedded`, `streams`, `channel` | what a session is made of |
-//! | `session`, `event`, `report`, `stats`, `log` | a session, and what it tells |
+//! | `session`, `event`, `wait`, `report`, `stats`, `log` | a session, its events, results and figures |
 //!
 //! Types and enumerators have the names that they have in C, so that one search finds both. A
 //! function that takes handles and places for results is an ordinary safe one: references are
@@ -22,36 +22,26 @@
 // Their contract is the header's text, which is their documentation.
 #![allow(clippy::missing_safety_doc)]
 
-// In the order of the header; the empty lines keep rustfmt from sorting them.
-mod status;
-
-mod failure;
-
-mod raw;
-
-mod version;
-
-mod values;
-
-mod options;
-
-mod device;
-
-mod embedded;
-
-mod streams;
-
 mod channel;
-
-mod session;
-
+mod device;
+mod embedded;
 mod event;
-
-mod report;
-
-mod stats;
-
+mod failure;
+mod hosts;
 mod log;
+mod options;
+mod outcome;
+mod raw;
+mod report;
+mod session;
+mod stats;
+mod status;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod values;
+mod version;
+mod wait;
 
 pub use channel::*;
 pub use device::*;
@@ -59,6 +49,7 @@ pub use embedded::*;
 pub use event::*;
 pub use log::*;
 pub use options::*;
+pub use outcome::*;
 pub use report::*;
 pub use session::*;
 pub use stats::*;
@@ -66,3 +57,4 @@ pub use status::*;
 pub use streams::*;
 pub use values::*;
 pub use version::*;
+pub use wait::*;

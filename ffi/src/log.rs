@@ -12,23 +12,22 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::event::VFERRY_TEXT_BYTES;
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Sized32};
 use crate::status::vferry_status::{self, *};
-use crate::values::unknown;
+use crate::values::{VFERRY_TEXT_BYTES, unknown};
 
-/// How much a log line matters.
+/// The level of a log line.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_log_level {
-    /// Something failed that should not.
+    /// A failure that should not happen.
     VFERRY_LOG_ERROR = 1,
-    /// Something that an administrator should look at.
+    /// Needs an administrator's attention.
     VFERRY_LOG_WARN = 2,
-    /// What a migration came to, and fallbacks.
+    /// Migration results and fallbacks.
     VFERRY_LOG_INFO = 3,
-    /// For those who look for a fault.
+    /// Debugging detail.
     VFERRY_LOG_DEBUG = 4,
 }
 
@@ -36,13 +35,13 @@ pub enum vferry_log_level {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_log_line {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// A `vferry_log_level`.
     pub level: u32,
     /// When it was written, in nanoseconds since 1970.
     pub time_ns: u64,
-    /// Lines that were lost just before this one, because the queue was full.
+    /// Lines dropped just before this one, because the queue was full.
     pub lost: u64,
     /// The line.
     pub text: [c_char; VFERRY_TEXT_BYTES],
@@ -174,10 +173,12 @@ fn level_number(level: Level) -> u32 {
     }
 }
 
-/// Begins to keep log lines up to `level`, a `vferry_log_level`, of all sessions of the process:
-/// the newest `lines_max` (1 to 65536) that were not fetched. Once in a process; VFERRY_LOG_TAKEN
-/// after that, and where the process is a Rust program that has a `tracing` subscriber of its own.
-/// Without this call nothing is logged anywhere.
+/// Starts to collect the log lines of all sessions of this process, up to `level` (a
+/// `vferry_log_level`). The newest `lines_max` (1 to 65536) that were not fetched are kept. Without
+/// this call nothing is logged anywhere.
+///
+/// Once in a process: VFERRY_ERR_LOG_TAKEN after that, and in a Rust program that has a `tracing`
+/// subscriber of its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_log_start(level: u32, lines_max: usize) -> vferry_status {
     guarded(|| {
@@ -191,19 +192,19 @@ pub extern "C" fn vferry_log_start(level: u32, lines_max: usize) -> vferry_statu
         if !(1..=LINES_MAX).contains(&lines_max) {
             return Err(unknown("log with lines:", lines_max));
         }
-        let taken = || Failure::new(VFERRY_LOG_TAKEN, "log lines go elsewhere already");
+        let taken = || Failure::new(VFERRY_ERR_LOG_TAKEN, "log lines go elsewhere already");
         LOG.set(Log { most: lines_max, queue: Mutex::default() }).map_err(|_| taken())?;
         tracing::subscriber::set_global_default(Lines { most }).map_err(|_| taken())
     })
 }
 
-/// Fetches the oldest log line. Never blocks. VFERRY_EMPTY when there is none.
+/// Fetches the oldest log line. Never blocks. VFERRY_ERR_EMPTY when none waits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_log_next(line: *mut vferry_log_line) -> vferry_status {
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(line) }?;
-        let none = || Failure::not_now(VFERRY_EMPTY);
+        let none = || Failure::not_now(VFERRY_ERR_EMPTY);
         let mut queue = LOG.get().ok_or_else(none)?.lock();
         let Line { level, time_ns, text } = queue.lines.pop_front().ok_or_else(none)?;
         let lost = std::mem::take(&mut queue.lost);

@@ -4,18 +4,19 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vfio_ferry::session::{Backend, BackendChoice, Options, Policy};
+use vfio_ferry::{Backend, BackendChoice, Options, Policy};
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
-use crate::status::vferry_status::{self, VFERRY_RANGE};
-use crate::values::unknown;
+use crate::status::vferry_status::{self, VFERRY_ERR_RANGE};
+use crate::values::{VFERRY_NO_LIMIT, unknown};
+use crate::wait::FOREVER;
 
-/// What a session is made with. Each host has its own; what must be the same is agreed between
-/// them. Every option has a default, and a session made without options has them all.
+/// The options of a session. Each host has its own; the hosts agree on what must be the same. Every
+/// option has a default, and a session made with NULL for options has all defaults.
 ///
-/// Made by `vferry_options_new`, freed by `vferry_options_free`. A session copies what it needs:
-/// options may be used for several, changed and freed at any time.
+/// Made by `vferry_options_new`, freed by `vferry_options_free`. A session copies its options: they
+/// may be used for several sessions, changed and freed at any time.
 pub struct vferry_options {
     _opaque: [u8; 0],
 }
@@ -29,11 +30,11 @@ impl Handle for vferry_options {
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_policy {
-    /// Decided for each chunk by what is faster at that moment. The default.
+    /// For each chunk what is faster at that moment. The default.
     VFERRY_POLICY_ADAPTIVE = 0,
     /// Never.
     VFERRY_POLICY_RAW = 1,
-    /// Whatever shrinks, with zstd at a level of your choice.
+    /// Every chunk that shrinks, with zstd at a given level.
     VFERRY_POLICY_ZSTD = 2,
 }
 
@@ -41,7 +42,7 @@ pub enum vferry_policy {
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_backend {
-    /// io_uring where it is granted, plain system calls otherwise. The default.
+    /// io_uring where the system allows it, plain system calls otherwise. The default.
     VFERRY_BACKEND_AUTO = 0,
     /// io_uring, or no session.
     VFERRY_BACKEND_IO_URING = 1,
@@ -75,11 +76,14 @@ fn set(
     guarded(|| change(&mut lock(raw::inner(options)?)))
 }
 
-/// A time that is not nothing.
-fn time(milliseconds: u32, what: &'static str) -> Result<Duration, Failure> {
-    match milliseconds {
-        0 => Err(Failure::new(VFERRY_RANGE, format!("{what} of 0 ms"))),
-        some => Ok(Duration::from_millis(some.into())),
+/// A day, in milliseconds.
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// A time from 1 ms to a day.
+fn period(milliseconds: i64, what: &'static str) -> Result<Duration, Failure> {
+    match u64::try_from(milliseconds) {
+        Ok(some) if (1..=DAY_MS).contains(&milliseconds) => Ok(Duration::from_millis(some)),
+        _ => Err(Failure::new(VFERRY_ERR_RANGE, format!("{what} of {milliseconds} ms"))),
     }
 }
 
@@ -94,8 +98,7 @@ pub extern "C" fn vferry_options_new(
     })
 }
 
-/// Frees options and sets the variable to NULL. Where it, or `options` itself, is NULL there is
-/// nothing to do.
+/// Frees options and sets the variable to NULL. Does nothing where it, or `options`, is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_free(options: Option<&mut *mut vferry_options>) {
     guarded(|| {
@@ -104,8 +107,8 @@ pub extern "C" fn vferry_options_free(options: Option<&mut *mut vferry_options>)
     });
 }
 
-/// Bytes of state that one frame carries at most: 4096 to 4194304, by default 262144. The smaller
-/// of both hosts' counts holds. Whether a count can be used is said when a session is made.
+/// Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+/// numbers is used. The range is checked when a session is made.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_chunk_bytes(
     options: Option<&mut vferry_options>,
@@ -117,8 +120,8 @@ pub extern "C" fn vferry_options_set_chunk_bytes(
     })
 }
 
-/// Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, 8
-/// at most.
+/// Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, but
+/// no more than 8. The range is checked when a session is made.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_workers(
     options: Option<&mut vferry_options>,
@@ -130,8 +133,8 @@ pub extern "C" fn vferry_options_set_workers(
     })
 }
 
-/// Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and counts for
-/// `VFERRY_POLICY_ZSTD` only.
+/// Whether to compress: a `vferry_policy`. `level` is zstd's, -7 to 19, and is used for
+/// VFERRY_POLICY_ZSTD only.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_policy(
     options: Option<&mut vferry_options>,
@@ -167,8 +170,8 @@ pub extern "C" fn vferry_options_set_backend(
     })
 }
 
-/// Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel proves to copy
-/// nothing. On by default.
+/// Whether the source may send with IORING_OP_SEND_ZC, on sockets where the kernel reports that it
+/// did not copy. On by default.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_zero_copy(
     options: Option<&mut vferry_options>,
@@ -180,8 +183,8 @@ pub extern "C" fn vferry_options_set_zero_copy(
     })
 }
 
-/// Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session takes what it can
-/// use of it at its start and never more, whatever the state's size, the link or the peer.
+/// Most memory for buffers, in bytes: up to 1 GiB, by default 32 MiB. A session allocates what it can
+/// use of that at its start, and nothing later, whatever the state's size, the link or the peer.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_memory_bytes(
     options: Option<&mut vferry_options>,
@@ -193,10 +196,10 @@ pub extern "C" fn vferry_options_set_memory_bytes(
     })
 }
 
-/// Most bytes per second that all streams together send; 0 for no limit, which is the default. The
-/// kernel keeps it, with SO_MAX_PACING_RATE and an equal share for each stream, so streams must be
-/// TCP: for others `vferry_session_source` answers VFERRY_PACING. What a `vferry_channel` carries is
-/// limited by how fast it is pulled.
+/// Most bytes per second that all streams together send; 0, the default, for no limit. The kernel
+/// enforces it (SO_MAX_PACING_RATE, an equal share for each stream), so the streams must be TCP:
+/// otherwise `vferry_session_source` returns VFERRY_ERR_RATE_NEEDS_TCP. The limit of a
+/// `vferry_channel` is how fast the VMM pulls.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_rate(
     options: Option<&mut vferry_options>,
@@ -208,42 +211,97 @@ pub extern "C" fn vferry_options_set_rate(
     })
 }
 
-/// How long the peer may be silent before it counts as lost, in milliseconds; by default 10000. An
-/// engine that has nothing to say sends pings.
+/// How long the peer may be silent before it counts as lost: 1 to 86400000 ms (a day), or
+/// VFERRY_NO_LIMIT where something else watches the connection. By default 10000. An engine that has
+/// nothing to send sends pings.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_peer_silence_ms(
     options: Option<&mut vferry_options>,
-    milliseconds: u32,
+    timeout_ms: i64,
 ) -> vferry_status {
     set(options, |options| {
-        options.peer_silence = time(milliseconds, "a silence")?;
+        options.peer_silence = match timeout_ms {
+            VFERRY_NO_LIMIT => FOREVER,
+            some => period(some, "a silence")?,
+        };
         Ok(())
     })
 }
 
-/// How long a cancel waits for an operation that a driver holds, and an abort for the devices' way
-/// back, in milliseconds; by default 2000. What is still held then is left to a thread of its own,
-/// and the report says so.
+/// How long a cancelled session waits for an operation that is blocked in a driver, and an aborted
+/// one for its devices to return: 1 to 86400000 ms (a day), by default 2000. An operation that is
+/// still blocked then keeps a thread of its own, and the report says so (`stuck`).
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_cancel_bound_ms(
     options: Option<&mut vferry_options>,
-    milliseconds: u32,
+    timeout_ms: i64,
 ) -> vferry_status {
     set(options, |options| {
-        options.cancel_bound = time(milliseconds, "a cancel bound")?;
+        options.cancel_bound = period(timeout_ms, "a cancel bound")?;
         Ok(())
     })
 }
 
-/// How long to wait before a device that had no PRE_COPY data is asked again, in milliseconds; by
-/// default 20.
+/// How long the engine waits before it asks a device again that had no PRE_COPY data: 1 to 86400000
+/// ms (a day), by default 20.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_precopy_poll_ms(
     options: Option<&mut vferry_options>,
-    milliseconds: u32,
+    interval_ms: i64,
 ) -> vferry_status {
     set(options, |options| {
-        options.precopy_poll = time(milliseconds, "a poll interval")?;
+        options.precopy_poll = period(interval_ms, "a poll interval")?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_a_millisecond_to_a_day() {
+        assert_eq!(period(1, "").ok(), Some(Duration::from_millis(1)));
+        assert_eq!(period(86_400_000, "").ok(), Some(Duration::from_secs(24 * 3600)));
+        for refused in [0, 86_400_001, VFERRY_NO_LIMIT, i64::MIN, i64::MAX] {
+            assert!(period(refused, "").is_err(), "{refused}");
+        }
+    }
+
+    /// Every setter changes its own option, to what it was told.
+    #[test]
+    fn setters_set_what_they_say() {
+        let handle: *mut vferry_options = raw::handle(Mutex::new(Options::default()));
+        let mut variable = handle;
+        let set = |call: &dyn Fn(Option<&mut vferry_options>) -> vferry_status| {
+            assert_eq!(call(raw::tests::borrow(handle)), vferry_status::VFERRY_OK);
+        };
+        set(&|o| vferry_options_set_chunk_bytes(o, 8192));
+        set(&|o| vferry_options_set_workers(o, 3));
+        set(&|o| vferry_options_set_policy(o, vferry_policy::VFERRY_POLICY_ZSTD as u32, -7));
+        set(&|o| vferry_options_set_backend(o, vferry_backend::VFERRY_BACKEND_IO_URING as u32));
+        set(&|o| vferry_options_set_zero_copy(o, false));
+        set(&|o| vferry_options_set_memory_bytes(o, 1 << 20));
+        set(&|o| vferry_options_set_rate(o, 1000));
+        set(&|o| vferry_options_set_peer_silence_ms(o, 11));
+        set(&|o| vferry_options_set_cancel_bound_ms(o, 12));
+        set(&|o| vferry_options_set_precopy_poll_ms(o, 13));
+        let found = copy(raw::tests::borrow(handle).as_deref()).expect("options");
+        assert_eq!((found.chunk_bytes, found.workers, found.memory_bytes), (8192, 3, 1 << 20));
+        assert_eq!((found.policy, found.backend), (Policy::Zstd(-7), BackendChoice::IoUring));
+        assert_eq!((found.zero_copy, found.rate_bytes_per_s), (false, Some(1000)));
+        let ms = Duration::from_millis;
+        assert_eq!((found.peer_silence, found.cancel_bound), (ms(11), ms(12)));
+        assert_eq!(found.precopy_poll, ms(13));
+
+        set(&|o| vferry_options_set_rate(o, 0));
+        set(&|o| vferry_options_set_policy(o, vferry_policy::VFERRY_POLICY_RAW as u32, 99));
+        set(&|o| vferry_options_set_backend(o, vferry_backend::VFERRY_BACKEND_SYSCALLS as u32));
+        set(&|o| vferry_options_set_peer_silence_ms(o, VFERRY_NO_LIMIT));
+        let found = copy(raw::tests::borrow(handle).as_deref()).expect("options");
+        assert_eq!((found.rate_bytes_per_s, found.peer_silence), (None, FOREVER));
+        assert_eq!((found.policy, found.backend), (Policy::Raw, BackendChoice::Syscalls));
+        vferry_options_free(Some(&mut variable));
+        assert!(variable.is_null());
+    }
 }

@@ -1,5 +1,5 @@
-//! The boundary: what C hands over becomes references, slices and fds, or an answer why not. All
-//! pointers of C are looked at here, so that the rest of the crate is ordinary Rust.
+//! The boundary: C's pointers become references, slices and fds here, or a failure. The rest of the
+//! crate is ordinary Rust.
 //!
 //! What cannot be checked is the caller's part of the contract, and the header says so: that a
 //! pointer which is not NULL points to what the function asks for, and that a handle was not freed.
@@ -67,7 +67,7 @@ pub(crate) unsafe fn text<'a>(text: *const c_char, what: &'static str) -> Result
     }
     // SAFETY: needed to find its end. It is not NULL, and the caller promises the rest.
     let text = unsafe { CStr::from_ptr(text) };
-    text.to_str().map_err(|_| Failure::new(VFERRY_NOT_TEXT, format!("{what} is not UTF-8")))
+    text.to_str().map_err(|_| Failure::new(VFERRY_ERR_NOT_UTF8, format!("{what} is not UTF-8")))
 }
 
 /// An array that is read. NULL is an empty one if the count is 0.
@@ -114,7 +114,7 @@ fn check_extent<T>(first: *const T, count: usize, what: &'static str) -> Result<
         count.checked_mul(size_of::<T>()).is_some_and(|bytes| isize::try_from(bytes).is_ok());
     if !fits || !first.is_aligned() {
         let message = format!("{what}: {count} at {first:p} is not an array");
-        return Err(Failure::new(VFERRY_RANGE, message));
+        return Err(Failure::new(VFERRY_ERR_RANGE, message));
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ pub(crate) unsafe fn struct_out<T: Sized32>(place: *mut T) -> Result<StructOut<T
     if size < T::SIZE_MIN {
         let message =
             format!("{}.size is {size}; set it to sizeof({}) before the call", T::NAME, T::NAME);
-        return Err(Failure::new(VFERRY_STRUCT_SIZE, message));
+        return Err(Failure::new(VFERRY_ERR_STRUCT_SIZE, message));
     }
     Ok(StructOut { place, bytes: size.min(size_of::<T>()) })
 }
@@ -198,13 +198,14 @@ pub(crate) fn fill_text(text: &str, room: &mut [c_char]) {
 /// A duplicate of an fd of C's, which keeps its own.
 pub(crate) fn duplicate(fd: c_int, what: &'static str) -> Result<OwnedFd, Failure> {
     if fd < 0 {
-        return Err(Failure::new(VFERRY_BAD_FD, format!("{what}: {fd} is no fd")));
+        return Err(Failure::new(VFERRY_ERR_BAD_FD, format!("{what}: {fd} is no fd")));
     }
     // SAFETY: needed because C knows fds by their number. The number is not negative; if nothing is
     // open under it, the kernel says so in the only call that is made.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
-        let status = if errno == rustix::io::Errno::BADF { VFERRY_BAD_FD } else { VFERRY_SYSTEM };
+        let status =
+            if errno == rustix::io::Errno::BADF { VFERRY_ERR_BAD_FD } else { VFERRY_ERR_SYSTEM };
         Failure::system(status, format!("{what}: fd {fd}"), errno.into())
     })
 }
@@ -220,12 +221,18 @@ pub(crate) unsafe fn adopt(fd: c_int, what: &'static str) -> Result<OwnedFd, Fai
 }
 
 pub(crate) fn null(what: &'static str) -> Failure {
-    Failure::new(vferry_status::VFERRY_NULL, format!("{what} is NULL"))
+    Failure::new(vferry_status::VFERRY_ERR_NULL, format!("{what} is NULL"))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A handle as a function of the ABI gets it.
+    pub(crate) fn borrow<'a, T: Handle>(handle: *mut T) -> Option<&'a mut T> {
+        // SAFETY: needed because C passes pointers. A test gives one that `handle` made.
+        unsafe { handle.as_mut() }
+    }
 
     fn filled<const N: usize>(text: &str) -> String {
         let mut room = [1 as c_char; N];

@@ -1,40 +1,42 @@
-//! What a session came to.
+//! The results of a session that has ended.
 
 use std::ffi::c_char;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use vfio_ferry::session::{Report, SessionEvent, Sides};
+use vfio_ferry::{Report, SessionEvent};
 
-use crate::event::{VFERRY_TEXT_BYTES, Why, deadline};
+use crate::event::Why;
 use crate::failure::{Failure, guarded};
+use crate::hosts::AnyReport;
 use crate::options::backend_number;
+use crate::outcome::{ending_number, epoch_ending_number};
 use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
 use crate::status::vferry_status::{self, *};
-use crate::values;
+use crate::values::{VFERRY_TEXT_BYTES, state_number};
+use crate::wait::Deadline;
 
 /// A session that has ended. Set `size` to sizeof(vferry_report) before the call.
 ///
-/// Times are nanoseconds of CLOCK_MONOTONIC, which the processes of one host share; 0 where it did
+/// Times are nanoseconds of CLOCK_MONOTONIC, which the processes of one host share; 0 for what did
 /// not happen on this host. The downtime is from the source's `stop_called_ns` to the target's
 /// `running_ns`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_report {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
-    /// A `vferry_ending`: complete, unconfirmed or aborted.
+    /// A `vferry_ending`.
     pub ending: u32,
-    /// A `vferry_cause`: why, unless it completed.
+    /// A `vferry_cause`: why, unless it was handed over.
     pub cause: u32,
-    /// A `vferry_observed`: how that was seen.
+    /// A `vferry_observed`: how the cause was found.
     pub observed: u32,
     /// The errno that the kernel gave; 0 where there was none.
     pub os_error: i32,
     /// The device that the cause concerns, or VFERRY_DEVICE_NONE.
     pub device: u32,
-    /// What the streams ran on: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
+    /// How the engine did its I/O: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
     pub backend: u32,
     /// Devices of the session.
     pub devices: u32,
@@ -42,43 +44,43 @@ pub struct vferry_report {
     pub streams: u32,
     /// Zero.
     pub reserved: u32,
-    /// The session's thread began.
+    /// When the session's thread started.
     pub started_ns: u64,
-    /// The streams were agreed on.
+    /// When both hosts had agreed on the streams.
     pub connected_ns: u64,
-    /// The first call that stops a device was made (source).
+    /// When the first call was made that stops a device (source).
     pub stop_called_ns: u64,
-    /// The last device was in RUNNING (target).
+    /// When the last device was in RUNNING (target).
     pub running_ns: u64,
-    /// The session ended.
+    /// When the session ended.
     pub finished_ns: u64,
-    /// Bytes of state, all devices and epochs.
+    /// Bytes of state of all devices and epochs.
     pub state_bytes: u64,
     /// Bytes on the wire, the larger direction.
     pub wire_bytes: u64,
-    /// Why, in a sentence for a person; empty if it completed.
+    /// The cause in a sentence for a person; empty if it was handed over.
     pub text: [c_char; VFERRY_TEXT_BYTES],
-    /// Why io_uring was not used where it was wanted; empty otherwise.
+    /// Why system calls were used where io_uring was asked for; empty otherwise.
     pub fallback: [c_char; VFERRY_TEXT_BYTES],
 }
 
-/// What became of one device of a session that has ended. Set `size` to
+/// One device of a session that has ended. Set `size` to
 /// sizeof(vferry_device_report) before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_device_report {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// The device's number.
     pub device: u32,
-    /// Its last epoch: how often its saving started again.
+    /// Its last epoch: how often its saving was restarted.
     pub epoch: u32,
-    /// A `vferry_ending`.
-    pub ending: u32,
-    /// A `vferry_state`: the device's state at the end.
-    pub state_after: i32,
-    /// Not 0: the driver never gave back an operation. A thread, its buffers and the data fd stay
-    /// behind until it does.
+    /// A `vferry_epoch_ending`: how its last epoch ended.
+    pub epoch_ending: u32,
+    /// A `vferry_state`: the device's state, as the kernel or the VMM said last.
+    pub state: i32,
+    /// Not 0: an operation is still blocked in the driver. A thread, its buffers and the data fd are
+    /// kept until it returns.
     pub stuck: u32,
     /// Bytes of state in the last epoch.
     pub bytes: u64,
@@ -86,15 +88,15 @@ pub struct vferry_device_report {
     pub digest: [u8; 16],
     /// Bytes of state in discarded epochs.
     pub discarded_bytes: u64,
-    /// Bytes that its frames took on the wire (source).
+    /// Bytes of its frames on the wire (source).
     pub wire_bytes: u64,
-    /// Chunks that were sent as nothing but their length, because they were zero (source).
+    /// Chunks of zeros, sent as a header only (source).
     pub zero_chunks: u64,
-    /// Chunks that were sent as they were (source).
+    /// Chunks that were sent uncompressed (source).
     pub raw_chunks: u64,
     /// Chunks that were sent compressed (source).
     pub zstd_chunks: u64,
-    /// Frames of discarded epochs that came late and were dropped (target).
+    /// Frames of discarded epochs that arrived late and were dropped (target).
     pub late_frames: u64,
 }
 
@@ -119,13 +121,20 @@ unsafe impl Sized32 for vferry_device_report {
 const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
 const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
 
-fn whole(report: &Report) -> vferry_report {
+pub(crate) fn whole(report: &AnyReport) -> vferry_report {
+    match report {
+        AnyReport::Source(source) => filled(report, source),
+        AnyReport::Target(target) => filled(report, target),
+    }
+}
+
+fn filled<E>(any: &AnyReport, report: &Report<E>) -> vferry_report {
     let timeline = &report.timeline;
     let mut text = [0; VFERRY_TEXT_BYTES];
-    let why = Why::of(report.finish.fault.as_ref(), &mut text);
+    let why = Why::of(any.fault(), &mut text);
     let mut found = vferry_report {
         size: 0,
-        ending: values::ending_number(report.finish.ending),
+        ending: ending_number(any),
         cause: why.cause,
         observed: why.observed,
         os_error: why.os_error,
@@ -148,14 +157,14 @@ fn whole(report: &Report) -> vferry_report {
     found
 }
 
-fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
+pub(crate) fn one(report: &AnyReport, device: u32) -> Option<vferry_device_report> {
     let index = device as usize;
     let mut found = vferry_device_report {
         size: 0,
         device,
         epoch: 0,
-        ending: 0,
-        state_after: values::state_number(None),
+        epoch_ending: 0,
+        state: state_number(None),
         stuck: 0,
         bytes: 0,
         digest: [0; 16],
@@ -166,32 +175,32 @@ fn one(report: &Report, device: u32) -> Option<vferry_device_report> {
         zstd_chunks: 0,
         late_frames: 0,
     };
-    let (epoch, ending, total, stuck, state) = match &report.sides {
-        Sides::Source(devices) => {
-            let side = devices.get(index)?;
+    let (epoch, ending, total, stuck, state) = match report {
+        AnyReport::Source(report) => {
+            let side = report.devices.get(index)?;
             [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
             found.discarded_bytes = side.discarded_bytes;
             found.wire_bytes = side.wire_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+            (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
-        Sides::Target(devices) => {
-            let side = devices.get(index)?;
+        AnyReport::Target(report) => {
+            let side = report.devices.get(index)?;
             found.late_frames = side.late_frames;
             found.discarded_bytes = side.discarded_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state_after)
+            (side.epoch, side.ending, side.total, side.stuck, side.state)
         }
     };
     found.epoch = epoch.0;
-    found.ending = ending.map_or(0, values::ending_number);
+    found.epoch_ending = ending.map_or(0, epoch_ending_number);
     found.bytes = total.bytes;
     found.digest = total.digest.0.to_be_bytes();
     found.stuck = stuck.into();
-    found.state_after = values::state_number(state);
+    found.state = state_number(state);
     Some(found)
 }
 
-/// Says what a session came to, once VFERRY_EVENT_FINISHED waits or was fetched. Never blocks.
-/// VFERRY_NOT_ENDED before.
+/// Fills in the report of a session that has ended: as soon as VFERRY_EVENT_FINISHED can be fetched.
+/// Never blocks. VFERRY_ERR_NOT_ENDED before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_report(
     session: Option<&vferry_session>,
@@ -205,7 +214,7 @@ pub unsafe extern "C" fn vferry_session_report(
     })
 }
 
-/// Says what became of one device. As `vferry_session_report` otherwise.
+/// Fills in the report of one device. As `vferry_session_report` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_device_report(
     session: Option<&vferry_session>,
@@ -216,33 +225,33 @@ pub unsafe extern "C" fn vferry_session_device_report(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(report) }?;
         let found = one(raw::inner(session)?.report()?, device);
-        let message = || Failure::new(VFERRY_UNKNOWN_NUMBER, format!("no device {device}"));
+        let message = || Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, format!("no device {device}"));
         place.write(found.ok_or_else(message)?);
         Ok(())
     })
 }
 
-/// Waits for the session's end, for `timeout_ms` at most, or for ever if that is negative, and says
-/// what it came to. Events that come meanwhile are dropped. VFERRY_TIMEOUT when the time is over.
+/// Waits for the session's end, `timeout_ms` at most, and fills the report in. It drops the events
+/// that come meanwhile. VFERRY_ERR_TIMEOUT when the session has not ended by then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_finish(
     session: Option<&mut vferry_session>,
-    timeout_ms: i32,
+    timeout_ms: i64,
     report: *mut vferry_report,
 ) -> vferry_status {
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(report) }?;
         let session = raw::inner(session)?;
-        let until = deadline(timeout_ms);
+        let deadline = Deadline::after(timeout_ms)?;
         while !session.is_over() {
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = deadline.left();
             match session.session.wait_event(left) {
-                Some(SessionEvent::Finished(_)) => session.over.store(true, Ordering::Release),
+                Some(SessionEvent::Finished) => session.over.store(true, Ordering::Release),
                 Some(_) => {}
                 None if left.is_none() => break,
                 None if left.is_some_and(|left| left.is_zero()) => {
-                    return Err(Failure::not_now(VFERRY_TIMEOUT));
+                    return Err(Failure::not_now(VFERRY_ERR_TIMEOUT));
                 }
                 None => {}
             }

@@ -1,4 +1,5 @@
-//! Sessions: made, told what to do, and freed. What they tell is in `event`, `report` and `stats`.
+//! Sessions: made, commanded and freed. Their events and results are in `event`, `wait`, `report` and
+//! `stats`.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -9,38 +10,39 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use vfio_ferry::session::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
-use vfio_ferry::session::{
-    DeviceId, Host, Report, Session, SourceDevice, TargetDevice, UsageError,
+use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
+use vfio_ferry::{
+    DeviceId, Host, SourceDevice, SourceSession, TargetDevice, TargetSession, UsageError,
 };
 
 use crate::device::{DeviceInner, Use, vferry_device};
 use crate::failure::{Failure, guarded};
+use crate::hosts::{AnyReport, AnySession};
 use crate::options::{self, vferry_options};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
 use crate::values::unknown;
 
-/// A migration that runs on this host, of one or more devices over one or more streams.
+/// One migration on this host: one or more devices over one or more streams.
 ///
-/// It has threads of its own, never calls back, and takes no lock of the caller's. The caller
-/// fetches events (`vferry_session_poll`, `vferry_session_wait`) until VFERRY_EVENT_FINISHED, and
-/// tells a source when its vCPUs have stopped (`vferry_session_switchover`).
+/// It runs on threads of its own and never calls back. The caller fetches events
+/// (`vferry_session_poll`, `vferry_session_wait`) until VFERRY_EVENT_FINISHED, and tells a source when
+/// its vCPUs have stopped (`vferry_session_switchover`).
 ///
 /// Made by `vferry_session_source` or `vferry_session_target`, freed by `vferry_session_free`. All
-/// calls may be made from any thread, but events should be fetched by one.
+/// calls may be made from any thread, but one thread should fetch the events.
 pub struct vferry_session {
     _opaque: [u8; 0],
 }
 
 #[derive(Debug)]
 pub(crate) struct SessionInner {
-    pub(crate) session: Session,
+    pub(crate) session: AnySession,
     /// The bytes of the event that was fetched last.
     pub(crate) payload: Mutex<Bytes>,
     /// The last event was fetched.
     pub(crate) over: AtomicBool,
-    report: OnceLock<Report>,
+    report: OnceLock<AnyReport>,
     /// Let go of after the session: fields are dropped in their order.
     _uses: Vec<Use>,
 }
@@ -51,20 +53,20 @@ impl Handle for vferry_session {
 }
 
 impl SessionInner {
-    /// What the session came to.
-    pub(crate) fn report(&self) -> Result<&Report, Failure> {
+    /// The report of a session that has ended.
+    pub(crate) fn report(&self) -> Result<&AnyReport, Failure> {
         if let Some(report) = self.report.get() {
             return Ok(report);
         }
         let message = "the session has not ended; fetch events until VFERRY_EVENT_FINISHED";
         let report =
-            self.session.report().ok_or_else(|| Failure::new(VFERRY_NOT_ENDED, message))?;
+            self.session.report().ok_or_else(|| Failure::new(VFERRY_ERR_NOT_ENDED, message))?;
         Ok(self.report.get_or_init(|| report))
     }
 
-    fn running(&self) -> Result<&Session, Failure> {
+    fn running(&self) -> Result<&AnySession, Failure> {
         if self.session.has_ended() {
-            return Err(Failure::new(VFERRY_OVER, "the session has ended"));
+            return Err(Failure::new(VFERRY_ERR_ENDED, "the session has ended"));
         }
         Ok(&self.session)
     }
@@ -72,7 +74,7 @@ impl SessionInner {
 
 /// The arguments that both hosts' sessions have.
 struct Parts<'a> {
-    options: vfio_ferry::session::Options,
+    options: vfio_ferry::Options,
     devices: Vec<&'a DeviceInner>,
     uses: Vec<Use>,
     /// Duplicates of the caller's fds: if no session is made, the caller still has its own.
@@ -109,7 +111,7 @@ impl<'a> Parts<'a> {
 
     fn finish(
         mut self,
-        session: Session,
+        session: AnySession,
         fds: *const c_int,
         place: &mut MaybeUninit<*mut vferry_session>,
     ) -> Result<(), Failure> {
@@ -133,7 +135,8 @@ impl<'a> Parts<'a> {
 /// Duplicates of connected stream sockets, each of which is given once.
 fn duplicates(fds: &[c_int]) -> Result<Vec<OwnedFd>, Failure> {
     let stream = |(index, &fd): (usize, &c_int)| {
-        let bad = |why| Failure::new(VFERRY_BAD_FD, format!("fd {fd} for stream {index} {why}"));
+        let bad =
+            |why| Failure::new(VFERRY_ERR_BAD_FD, format!("fd {fd} for stream {index} {why}"));
         if fds[..index].contains(&fd) {
             return Err(bad("is given twice"));
         }
@@ -146,7 +149,7 @@ fn duplicates(fds: &[c_int]) -> Result<Vec<OwnedFd>, Failure> {
     fds.iter().enumerate().map(stream).collect()
 }
 
-/// Starts to migrate devices away, to the target at the other end of the streams.
+/// Starts to migrate devices to the target at the other end of the streams.
 ///
 /// `options` may be NULL for all defaults. `devices` are `device_count` devices (1 to
 /// VFERRY_DEVICES_MAX), numbered in their order; the target has the same names in the same order.
@@ -154,7 +157,7 @@ fn duplicates(fds: &[c_int]) -> Result<Vec<OwnedFd>, Failure> {
 ///
 /// On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
 /// session's, which closes them at its end; the caller does not use the numbers again. On failure
-/// the fds are still the caller's, and the devices are as they were.
+/// the fds are still the caller's, and the devices are unchanged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_source(
     options: Option<&vferry_options>,
@@ -176,13 +179,13 @@ pub unsafe extern "C" fn vferry_session_source(
         };
         let devices = parts.devices.iter().map(device).collect();
         let streams = std::mem::take(&mut parts.streams);
-        let session = Session::source(devices, streams, parts.options.clone())?;
-        parts.finish(session, fds, place)
+        let session = SourceSession::start(devices, streams, parts.options.clone())?;
+        parts.finish(AnySession::Source(session), fds, place)
     })
 }
 
-/// Starts to take devices in, from the source at the other end of the streams. As
-/// `vferry_session_source` otherwise. The devices are in RUNNING, and their guest does not run.
+/// Starts to load devices from the source at the other end of the streams. As
+/// `vferry_session_source` otherwise. The devices must be in RUNNING, and the vCPUs stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_target(
     options: Option<&vferry_options>,
@@ -203,17 +206,18 @@ pub unsafe extern "C" fn vferry_session_target(
         };
         let devices = parts.devices.iter().map(device).collect();
         let streams = std::mem::take(&mut parts.streams);
-        let session = Session::target(devices, streams, parts.options.clone())?;
-        parts.finish(session, fds, place)
+        let session = TargetSession::start(devices, streams, parts.options.clone())?;
+        parts.finish(AnySession::Target(session), fds, place)
     })
 }
 
-/// Frees a session and sets the variable to NULL. Where it, or `session` itself, is NULL there is
-/// nothing to do. No other call with this session may be under way.
+/// Frees a session and sets the variable to NULL. Does nothing where it, or `session`, is NULL. No
+/// other thread may be in a call with this session.
 ///
-/// One that has not ended is cancelled first. Blocks until its threads have let go of devices and
-/// streams: within the cancel bound if it had not ended, and half a second more at most for the peer
-/// to hear the last of it. Then all memory and fds are given back, except what a driver still holds.
+/// A session that has not ended is cancelled first. Blocks until its threads have released devices
+/// and streams: the cancel bound at most if it had not ended, and up to half a second more for its last
+/// frames to reach the peer. Then all memory and fds are freed, except those of an operation that is
+/// still blocked in a driver.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_free(session: Option<&mut *mut vferry_session>) {
     guarded(|| {
@@ -222,16 +226,20 @@ pub extern "C" fn vferry_session_free(session: Option<&mut *mut vferry_session>)
     });
 }
 
-/// The vCPUs are stopped: stop the devices, send the rest, hand over (source). Returns at once.
-/// VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
+/// Says that the vCPUs are stopped (source): the session stops the devices, sends the rest of their
+/// state, and hands over. Returns at once. VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once
+/// the session has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_switchover(session: Option<&mut vferry_session>) -> vferry_status {
-    guarded(|| Ok(raw::inner(session)?.running()?.switchover()?))
+    guarded(|| {
+        raw::inner(session)?.running()?.source()?.switchover();
+        Ok(())
+    })
 }
 
-/// Gives the migration up. May be called from any thread, at any time; returns at once.
-/// VFERRY_EVENT_FINISHED follows within the cancel bound, even while a driver holds an operation.
-/// After the handover, and after the end, a cancel comes too late and changes nothing.
+/// Cancels the migration. Returns at once, and may be called at any time. VFERRY_EVENT_FINISHED
+/// follows within the cancel bound, even while an operation is blocked in a driver. After the handover
+/// and after the end it changes nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_cancel(session: Option<&mut vferry_session>) -> vferry_status {
     guarded(|| {
@@ -240,25 +248,24 @@ pub extern "C" fn vferry_session_cancel(session: Option<&mut vferry_session>) ->
     })
 }
 
-/// The VMM knows that a device was reset (it carried out the guest's FLR, say): the device's epoch
-/// is discarded as if the engine had seen it, and what was chosen for the device follows (source).
-/// Returns at once. VFERRY_WRONG_HOST on a target, VFERRY_OVER once the session has ended.
+/// Says that a device was reset, for example by the VMM itself for the guest's FLR (source). The
+/// session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Returns at once.
+/// VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_device_was_reset(
     session: Option<&mut vferry_session>,
     device: u32,
 ) -> vferry_status {
-    guarded(|| Ok(raw::inner(session)?.running()?.device_was_reset(DeviceId(device))?))
+    guarded(|| Ok(raw::inner(session)?.running()?.source()?.device_was_reset(DeviceId(device))?))
 }
 
-/// Carries up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
-/// VFERRY_EVENT_MESSAGE: unchanged, and in their order where there is one stream. They are copied.
-/// Returns at once. VFERRY_OVER once the session has ended.
+/// Sends up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
+/// VFERRY_EVENT_MESSAGE. With one stream, messages arrive in their order. The bytes are copied. Returns
+/// at once. VFERRY_ERR_ENDED once the session has ended.
 ///
-/// VFERRY_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read: the
-/// message was not taken, send it again later. No event says when there is room; a peer that reads
-/// nothing for long ends the session. The peer's embedder, too, may leave as many waiting to be
-/// fetched: one more ends its session.
+/// VFERRY_ERR_FULL while VFERRY_MESSAGES_WAITING_MAX messages wait for the peer's engine to read them:
+/// the message was not taken; send it again later. No event tells when there is room. A peer's
+/// embedder that leaves more than VFERRY_MESSAGES_WAITING_MAX messages unfetched ends its session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_send(
     session: Option<&mut vferry_session>,
@@ -277,8 +284,8 @@ pub unsafe extern "C" fn vferry_session_send(
     })
 }
 
-/// An eventfd that is readable while an event waits; for poll, epoll or an event loop. It belongs
-/// to the session: do not read, write or close it.
+/// Gives an eventfd that is readable while an event waits; for poll, epoll or an event loop. It
+/// belongs to the session: do not read, write or close it.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_event_fd(
     session: Option<&vferry_session>,
@@ -291,9 +298,10 @@ pub extern "C" fn vferry_session_event_fd(
     })
 }
 
-/// Copies the bytes that belong to the event that was fetched last: a message, or a device's opaque
-/// part. `buffer` has room for `capacity` bytes; the event's `payload_bytes` says how many there
-/// are, and so does `*count` on success. They stay until the next event is fetched.
+/// Copies the payload of the event that was fetched last: a message, or a device's opaque part.
+/// `buffer` has room for `capacity` bytes; the event's `payload_bytes` is how many are needed, and
+/// `*count` how many were copied. VFERRY_ERR_BUFFER_TOO_SMALL, and nothing is written, where they do
+/// not fit. The payload stays until the next event is fetched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_payload(
     session: Option<&vferry_session>,
@@ -307,7 +315,7 @@ pub unsafe extern "C" fn vferry_session_payload(
         let payload = session.payload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if payload.len() > capacity {
             let message = format!("{} bytes; there is room for {capacity}", payload.len());
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, message));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, message));
         }
         // SAFETY: the caller's buffer of this capacity, as the header asks.
         let room = unsafe { raw::room(buffer, payload.len(), "buffer") }?;

@@ -1,39 +1,40 @@
-//! What a session measured, while it runs and afterwards.
+//! The figures of a session, while it runs and afterwards.
 
-use vfio_ferry::session::Metrics;
+use vfio_ferry::{Metrics, Phase, Step};
 
 use crate::failure::{Failure, guarded};
+use crate::outcome;
 use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
 use crate::status::vferry_status::{self, *};
 use crate::values;
 
-/// What was summed up for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before
-/// the call. Times are added up over what runs at the same time.
+/// Sums for one device, all epochs. Set `size` to sizeof(vferry_device_stats) before the call. Times
+/// of operations that overlap are added up.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_device_stats {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// The device's number.
     pub device: u32,
     /// Bytes of state read (source) or written (target).
     pub state_bytes: u64,
-    /// Bytes that its data frames took on the wire.
+    /// Bytes of its data frames on the wire.
     pub wire_bytes: u64,
-    /// Time in which its data fd was being read or written.
+    /// Time in which its data fd was read or written.
     pub device_ns: u64,
     /// Time in which its chunks waited for a worker or were with one.
     pub worker_ns: u64,
-    /// Time in which its frames were being sent or received.
+    /// Time in which its frames were sent or received.
     pub link_ns: u64,
 }
 
-/// What was summed up for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
+/// Sums for one stream. Set `size` to sizeof(vferry_stream_stats) before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_stream_stats {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// The stream's number: its place among the fds that the session was made with.
     pub stream: u32,
@@ -49,13 +50,12 @@ pub struct vferry_stream_stats {
     pub send_ns: u64,
 }
 
-/// How long something took, over all times that it happened. Set `size` to
-/// sizeof(vferry_duration_stats) before the call. All in nanoseconds, to three digits; 0 where it
-/// did not happen.
+/// The durations of something that happens often. Set `size` to sizeof(vferry_duration_stats) before
+/// the call. Nanoseconds, exact to 1 %; 0 where it did not happen.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct vferry_duration_stats {
-    /// In: bytes that there is room for. Out: bytes that were filled in.
+    /// In: the caller's sizeof. Out: the bytes that were filled in.
     pub size: u32,
     /// Zero.
     pub reserved: u32,
@@ -97,8 +97,8 @@ fn metrics(session: Option<&vferry_session>) -> Result<Metrics, Failure> {
     Ok(raw::inner(session)?.session.metrics())
 }
 
-/// What was measured of one device so far. Never blocks. While the session runs it may be a tenth of
-/// a second old.
+/// Fills in the sums of one device so far. Never blocks. While the session runs they may be a tenth
+/// of a second old.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_device_stats(
     session: Option<&vferry_session>,
@@ -108,22 +108,13 @@ pub unsafe extern "C" fn vferry_session_device_stats(
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
-        let metrics = metrics(session)?;
-        let found = metrics.devices.get(device as usize).ok_or_else(|| none("device", device))?;
-        place.write(vferry_device_stats {
-            size: 0,
-            device,
-            state_bytes: found.state_bytes,
-            wire_bytes: found.wire_bytes,
-            device_ns: found.device_ns,
-            worker_ns: found.worker_ns,
-            link_ns: found.link_ns,
-        });
+        let found = device_stats(&metrics(session)?, device);
+        place.write(found.ok_or_else(|| none("device", device))?);
         Ok(())
     })
 }
 
-/// What was measured of one stream so far. As `vferry_session_device_stats` otherwise.
+/// Fills in the sums of one stream so far. As `vferry_session_device_stats` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_stream_stats(
     session: Option<&vferry_session>,
@@ -133,23 +124,14 @@ pub unsafe extern "C" fn vferry_session_stream_stats(
     guarded(|| {
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
-        let metrics = metrics(session)?;
-        let found = metrics.streams.get(stream as usize).ok_or_else(|| none("stream", stream))?;
-        place.write(vferry_stream_stats {
-            size: 0,
-            stream,
-            sent_bytes: found.sent_bytes,
-            received_bytes: found.received_bytes,
-            sent_frames: found.sent_frames,
-            received_frames: found.received_frames,
-            send_ns: found.send_ns,
-        });
+        let found = stream_stats(&metrics(session)?, stream);
+        place.write(found.ok_or_else(|| none("stream", stream))?);
         Ok(())
     })
 }
 
-/// How long the chunks of all devices took at a `vferry_step`. As `vferry_session_device_stats`
-/// otherwise.
+/// Fills in how long the chunks of all devices took at a `vferry_step`. As
+/// `vferry_session_device_stats` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_step_stats(
     session: Option<&vferry_session>,
@@ -160,16 +142,13 @@ pub unsafe extern "C" fn vferry_session_step_stats(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
         let metrics = metrics(session)?;
-        let found = metrics.step(values::step(step)?);
-        place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
-            found.value_at_quantile(quantile)
-        }));
+        place.write(step_stats(&metrics, values::step(step)?));
         Ok(())
     })
 }
 
-/// How long the devices spent in a `vferry_phase`: one value each time that a device left it. As
-/// `vferry_session_device_stats` otherwise.
+/// Fills in how long the devices spent in a `vferry_phase`: one value each time that a device left
+/// it. As `vferry_session_device_stats` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_phase_stats(
     session: Option<&vferry_session>,
@@ -180,32 +159,64 @@ pub unsafe extern "C" fn vferry_session_phase_stats(
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(stats) }?;
         let metrics = metrics(session)?;
-        let found = metrics.phase(values::phase(phase)?);
-        place.write(durations(found.len(), (found.min(), found.max(), found.mean()), |quantile| {
-            found.value_at_quantile(quantile)
-        }));
+        place.write(phase_stats(&metrics, outcome::phase(phase)?));
         Ok(())
     })
 }
 
-fn durations(
-    count: u64,
-    (min_ns, max_ns, mean_ns): (u64, u64, f64),
-    at: impl Fn(f64) -> u64,
-) -> vferry_duration_stats {
-    let seen = |ns: u64| if count == 0 { 0 } else { ns };
-    vferry_duration_stats {
+pub(crate) fn device_stats(metrics: &Metrics, device: u32) -> Option<vferry_device_stats> {
+    let found = metrics.devices.get(device as usize)?;
+    Some(vferry_device_stats {
         size: 0,
-        reserved: 0,
-        count,
-        min_ns: seen(min_ns),
-        mean_ns: seen(mean_ns as u64),
-        p50_ns: seen(at(0.5)),
-        p99_ns: seen(at(0.99)),
-        max_ns: seen(max_ns),
-    }
+        device,
+        state_bytes: found.state_bytes,
+        wire_bytes: found.wire_bytes,
+        device_ns: found.device_ns,
+        worker_ns: found.worker_ns,
+        link_ns: found.link_ns,
+    })
+}
+
+pub(crate) fn stream_stats(metrics: &Metrics, stream: u32) -> Option<vferry_stream_stats> {
+    let found = metrics.streams.get(stream as usize)?;
+    Some(vferry_stream_stats {
+        size: 0,
+        stream,
+        sent_bytes: found.sent_bytes,
+        received_bytes: found.received_bytes,
+        sent_frames: found.sent_frames,
+        received_frames: found.received_frames,
+        send_ns: found.send_ns,
+    })
+}
+
+/// The type of a histogram is not this crate's to name.
+macro_rules! durations {
+    ($found:expr) => {{
+        let found = $found;
+        // An empty one has a smallest value that nobody measured.
+        let min_ns = if found.is_empty() { 0 } else { found.min() };
+        vferry_duration_stats {
+            size: 0,
+            reserved: 0,
+            count: found.len(),
+            min_ns,
+            mean_ns: found.mean() as u64,
+            p50_ns: found.value_at_quantile(0.5),
+            p99_ns: found.value_at_quantile(0.99),
+            max_ns: found.max(),
+        }
+    }};
+}
+
+pub(crate) fn step_stats(metrics: &Metrics, step: Step) -> vferry_duration_stats {
+    durations!(metrics.step(step))
+}
+
+pub(crate) fn phase_stats(metrics: &Metrics, phase: Phase) -> vferry_duration_stats {
+    durations!(metrics.phase(phase))
 }
 
 fn none(what: &str, number: u32) -> Failure {
-    Failure::new(VFERRY_UNKNOWN_NUMBER, format!("the session has no {what} {number}"))
+    Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, format!("the session has no {what} {number}"))
 }

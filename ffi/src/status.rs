@@ -1,92 +1,92 @@
-//! The statuses that every call answers with. A number means one thing for ever: the ledger is
-//! `ffi/status.txt`, and a test holds the two together.
+//! The statuses that every call returns. A number means one thing for ever: the ledger is
+//! `ffi/status.txt`, and a test compares the two.
 
 use std::ffi::{CStr, c_char};
 
-/// What a call answers with: 0 for success, otherwise why not. Families, by who can do something
-/// about it: 1 to 99 nothing is wrong, but not now; 100 the caller; 200 the device or its set-up on
-/// this host; 300 the peer; 400 the network; 500 this host's system; 900 a defect of the library. A
-/// number keeps its meaning for ever, and later versions may answer with new ones.
+/// What a call returns: VFERRY_OK, or why it did nothing. The number's range says who can act:
+/// 1 to 99 nothing is wrong, but there is nothing to be had now; 100 the caller; 200 the device or
+/// its set-up on this host; 300 the peer; 400 the network; 500 this host's system; 900 a bug of the
+/// library. A number keeps its meaning for ever. Later versions may return new ones.
 ///
-/// On anything but success the out-parameters are as they were.
+/// Out-parameters are written on success only.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_status {
     /// Done.
     VFERRY_OK = 0,
 
-    /// Nothing is there at this moment.
-    VFERRY_EMPTY = 1,
-    /// The time given for it is over.
-    VFERRY_TIMEOUT = 2,
+    /// Nothing waits at this moment.
+    VFERRY_ERR_EMPTY = 1,
+    /// The timeout expired.
+    VFERRY_ERR_TIMEOUT = 2,
     /// There is no room at this moment.
-    VFERRY_FULL = 3,
-    /// The session, or the channel, has ended: nothing more will come.
-    VFERRY_OVER = 4,
+    VFERRY_ERR_FULL = 3,
+    /// The session or the channel has ended: nothing more will come.
+    VFERRY_ERR_ENDED = 4,
 
-    /// A pointer that must not be NULL is NULL.
-    VFERRY_NULL = 100,
+    /// A pointer is NULL that must not be.
+    VFERRY_ERR_NULL = 100,
     /// A number is outside its range, or names nothing.
-    VFERRY_RANGE = 101,
+    VFERRY_ERR_RANGE = 101,
     /// A struct's `size` is not the size of any version of the struct.
-    VFERRY_STRUCT_SIZE = 102,
+    VFERRY_ERR_STRUCT_SIZE = 102,
     /// A device's name is empty, or given twice.
-    VFERRY_NAME = 103,
+    VFERRY_ERR_DEVICE_NAME = 103,
     /// A name, message or opaque part has more bytes than are allowed.
-    VFERRY_TOO_LONG = 104,
-    /// The buffers would need more memory than was allowed.
-    VFERRY_MEMORY = 105,
-    /// The call is for the other host's session or device.
-    VFERRY_WRONG_HOST = 106,
+    VFERRY_ERR_TOO_LONG = 104,
+    /// The buffers would need more memory than `vferry_options_set_memory_bytes` allows.
+    VFERRY_ERR_MEMORY_LIMIT = 105,
+    /// The call belongs to the other host's session or device.
+    VFERRY_ERR_WRONG_HOST = 106,
     /// The session has no device or stream of this number.
-    VFERRY_UNKNOWN_NUMBER = 107,
-    /// An fd is not open, given twice, or not of the kind that is needed.
-    VFERRY_BAD_FD = 108,
+    VFERRY_ERR_UNKNOWN_NUMBER = 107,
+    /// An fd is not open, given twice, or of the wrong kind.
+    VFERRY_ERR_BAD_FD = 108,
     /// The device already belongs to a session.
-    VFERRY_IN_USE = 109,
-    /// The call is for embedded devices.
-    VFERRY_NOT_EMBEDDED = 110,
+    VFERRY_ERR_DEVICE_IN_USE = 109,
+    /// The call is for embedded devices only.
+    VFERRY_ERR_NOT_EMBEDDED = 110,
     /// The session has not ended yet.
-    VFERRY_NOT_ENDED = 111,
+    VFERRY_ERR_NOT_ENDED = 111,
     /// The buffer is too small.
-    VFERRY_BUFFER_SMALL = 112,
+    VFERRY_ERR_BUFFER_TOO_SMALL = 112,
     /// A string is not UTF-8.
-    VFERRY_NOT_TEXT = 113,
-    /// A rate cap was set, and a stream is not TCP.
-    VFERRY_PACING = 114,
-    /// Log lines were asked for before.
-    VFERRY_LOG_TAKEN = 115,
+    VFERRY_ERR_NOT_UTF8 = 113,
+    /// A rate limit was set, and a stream is not TCP.
+    VFERRY_ERR_RATE_NEEDS_TCP = 114,
+    /// The process already collects log lines.
+    VFERRY_ERR_LOG_TAKEN = 115,
 
-    /// The device did not answer; the errno is the kernel's.
-    VFERRY_DEVICE = 200,
-    /// The device's driver offers no migration.
-    VFERRY_NOT_MIGRATABLE = 201,
+    /// A call to the device failed; `vferry_last_errno` is the kernel's errno.
+    VFERRY_ERR_DEVICE_IO = 200,
+    /// The device's driver has no migration support.
+    VFERRY_ERR_NOT_MIGRATABLE = 201,
     /// There is no such device.
-    VFERRY_NO_DEVICE = 202,
+    VFERRY_ERR_NO_SUCH_DEVICE = 202,
     /// The device is not bound to a VFIO driver, or has no IOMMU group.
-    VFERRY_NOT_BOUND = 203,
-    /// The device may not be opened by this process.
-    VFERRY_DENIED = 204,
-    /// The device's IOMMU group is in use by another process.
-    VFERRY_BUSY = 205,
+    VFERRY_ERR_NOT_BOUND = 203,
+    /// This process may not open the device.
+    VFERRY_ERR_ACCESS_DENIED = 204,
+    /// Another process uses the device's IOMMU group.
+    VFERRY_ERR_GROUP_BUSY = 205,
     /// Another device of the IOMMU group is not bound to VFIO.
-    VFERRY_NOT_VIABLE = 206,
+    VFERRY_ERR_GROUP_NOT_VIABLE = 206,
     /// The kernel's vfio modules are not loaded.
-    VFERRY_NO_VFIO = 207,
+    VFERRY_ERR_NO_VFIO = 207,
 
-    /// The peer does not speak this protocol, or not as it should.
-    VFERRY_PEER = 300,
+    /// The peer does not speak this protocol, or broke it.
+    VFERRY_ERR_PEER_PROTOCOL = 300,
 
-    /// A connection failed; the errno is the kernel's.
-    VFERRY_NETWORK = 400,
-    /// An address cannot be read or resolved.
-    VFERRY_ADDRESS = 401,
+    /// A connection failed; `vferry_last_errno` is the kernel's errno.
+    VFERRY_ERR_CONNECTION = 400,
+    /// An address cannot be parsed or resolved.
+    VFERRY_ERR_ADDRESS = 401,
 
-    /// The system refused memory, threads, fds or a ring; the errno is the kernel's.
-    VFERRY_SYSTEM = 500,
+    /// The system refused memory, threads, fds or a ring; `vferry_last_errno` is the kernel's errno.
+    VFERRY_ERR_SYSTEM = 500,
 
-    /// The library has a defect. Sessions that exist still can be freed.
-    VFERRY_DEFECT = 900,
+    /// A bug of the library. Sessions that exist can still be freed.
+    VFERRY_ERR_INTERNAL = 900,
 }
 
 use vferry_status::*;
@@ -95,42 +95,45 @@ impl vferry_status {
     /// All of them, with their texts.
     const TEXTS: [(vferry_status, &'static CStr); 34] = [
         (VFERRY_OK, c"done"),
-        (VFERRY_EMPTY, c"nothing is there at this moment"),
-        (VFERRY_TIMEOUT, c"the time given for it is over"),
-        (VFERRY_FULL, c"there is no room at this moment"),
-        (VFERRY_OVER, c"the session or channel has ended"),
-        (VFERRY_NULL, c"a pointer that must not be NULL is NULL"),
-        (VFERRY_RANGE, c"a number is outside its range"),
-        (VFERRY_STRUCT_SIZE, c"a struct's size is not set, or not of any version of the struct"),
-        (VFERRY_NAME, c"a device's name is empty or given twice"),
-        (VFERRY_TOO_LONG, c"more bytes than are allowed"),
-        (VFERRY_MEMORY, c"the buffers need more memory than was allowed"),
-        (VFERRY_WRONG_HOST, c"the call is for the other host"),
-        (VFERRY_UNKNOWN_NUMBER, c"the session has no device or stream of this number"),
-        (VFERRY_BAD_FD, c"an fd is not open, given twice, or of the wrong kind"),
-        (VFERRY_IN_USE, c"the device already belongs to a session"),
-        (VFERRY_NOT_EMBEDDED, c"the call is for embedded devices"),
-        (VFERRY_NOT_ENDED, c"the session has not ended yet"),
-        (VFERRY_BUFFER_SMALL, c"the buffer is too small"),
-        (VFERRY_NOT_TEXT, c"a string is not UTF-8"),
-        (VFERRY_PACING, c"a rate can be set for TCP streams only"),
-        (VFERRY_LOG_TAKEN, c"log lines go elsewhere already"),
-        (VFERRY_DEVICE, c"the device did not answer"),
-        (VFERRY_NOT_MIGRATABLE, c"the device's driver offers no migration"),
-        (VFERRY_NO_DEVICE, c"there is no such device"),
-        (VFERRY_NOT_BOUND, c"the device is not bound to a VFIO driver"),
-        (VFERRY_DENIED, c"the device may not be opened"),
-        (VFERRY_BUSY, c"the device's IOMMU group is in use"),
-        (VFERRY_NOT_VIABLE, c"the device's IOMMU group is not viable"),
-        (VFERRY_NO_VFIO, c"vfio is not loaded"),
-        (VFERRY_PEER, c"the peer does not speak this protocol"),
-        (VFERRY_NETWORK, c"a connection failed"),
-        (VFERRY_ADDRESS, c"an address cannot be read or resolved"),
-        (VFERRY_SYSTEM, c"the system refused memory, threads, fds or a ring"),
-        (VFERRY_DEFECT, c"a defect of vfio-ferry"),
+        (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
+        (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
+        (VFERRY_ERR_FULL, c"there is no room at this moment"),
+        (VFERRY_ERR_ENDED, c"the session or channel has ended"),
+        (VFERRY_ERR_NULL, c"a pointer is NULL that must not be"),
+        (VFERRY_ERR_RANGE, c"a number is outside its range"),
+        (
+            VFERRY_ERR_STRUCT_SIZE,
+            c"a struct's size is not set, or not of any version of the struct",
+        ),
+        (VFERRY_ERR_DEVICE_NAME, c"a device's name is empty or given twice"),
+        (VFERRY_ERR_TOO_LONG, c"more bytes than are allowed"),
+        (VFERRY_ERR_MEMORY_LIMIT, c"the buffers need more memory than was allowed"),
+        (VFERRY_ERR_WRONG_HOST, c"the call belongs to the other host"),
+        (VFERRY_ERR_UNKNOWN_NUMBER, c"the session has no device or stream of this number"),
+        (VFERRY_ERR_BAD_FD, c"an fd is not open, given twice, or of the wrong kind"),
+        (VFERRY_ERR_DEVICE_IN_USE, c"the device already belongs to a session"),
+        (VFERRY_ERR_NOT_EMBEDDED, c"the call is for embedded devices"),
+        (VFERRY_ERR_NOT_ENDED, c"the session has not ended yet"),
+        (VFERRY_ERR_BUFFER_TOO_SMALL, c"the buffer is too small"),
+        (VFERRY_ERR_NOT_UTF8, c"a string is not UTF-8"),
+        (VFERRY_ERR_RATE_NEEDS_TCP, c"a rate can be set for TCP streams only"),
+        (VFERRY_ERR_LOG_TAKEN, c"the process already collects log lines"),
+        (VFERRY_ERR_DEVICE_IO, c"a call to the device failed"),
+        (VFERRY_ERR_NOT_MIGRATABLE, c"the device's driver has no migration support"),
+        (VFERRY_ERR_NO_SUCH_DEVICE, c"there is no such device"),
+        (VFERRY_ERR_NOT_BOUND, c"the device is not bound to a VFIO driver"),
+        (VFERRY_ERR_ACCESS_DENIED, c"this process may not open the device"),
+        (VFERRY_ERR_GROUP_BUSY, c"the device's IOMMU group is in use"),
+        (VFERRY_ERR_GROUP_NOT_VIABLE, c"the device's IOMMU group is not viable"),
+        (VFERRY_ERR_NO_VFIO, c"vfio is not loaded"),
+        (VFERRY_ERR_PEER_PROTOCOL, c"the peer does not speak this protocol"),
+        (VFERRY_ERR_CONNECTION, c"a connection failed"),
+        (VFERRY_ERR_ADDRESS, c"an address cannot be parsed or resolved"),
+        (VFERRY_ERR_SYSTEM, c"the system refused memory, threads, fds or a ring"),
+        (VFERRY_ERR_INTERNAL, c"a bug of vfio-ferry"),
     ];
 
-    /// Whether it only means that there is nothing to be had at this moment, or any more.
+    /// Whether nothing is wrong: there is only nothing to be had now, or any more.
     pub(crate) fn is_not_now(self) -> bool {
         (1..100).contains(&(self as i32))
     }

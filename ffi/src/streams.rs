@@ -1,39 +1,22 @@
-//! Streams over TCP, for those who have none of their own.
+//! Streams over TCP, for VMMs that have none of their own.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use std::time::Duration;
 
-use vfio_ferry::session;
-use vfio_ferry::session::limits::STREAMS_MAX;
+use vfio_ferry::limits::STREAMS_MAX;
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
 use crate::values::unknown;
-
-/// Most streams of one session, and the room that `vferry_listener_accept` may need.
-pub const VFERRY_STREAMS_MAX: usize = 64;
-/// Most devices of one session.
-pub const VFERRY_DEVICES_MAX: usize = 64;
-/// Most bytes of one message, and of a device's opaque part.
-pub const VFERRY_MESSAGE_BYTES_MAX: usize = 32768;
-/// Most messages of one side that wait for the peer's engine to read, and most that wait for their
-/// embedder to fetch them.
-pub const VFERRY_MESSAGES_WAITING_MAX: usize = 64;
-
-const _: () = assert!(VFERRY_STREAMS_MAX == STREAMS_MAX);
-const _: () = assert!(VFERRY_DEVICES_MAX == vfio_ferry::session::limits::DEVICES_MAX);
-const _: () = assert!(VFERRY_MESSAGE_BYTES_MAX == vfio_ferry::session::limits::MESSAGE_BYTES_MAX);
-const _: () =
-    assert!(VFERRY_MESSAGES_WAITING_MAX == vfio_ferry::session::limits::MESSAGES_WAITING_MAX);
+use crate::wait::{FOREVER, timeout};
 
 /// A TCP socket that waits for a source's streams.
 ///
-/// Made by `vferry_listener_new`, freed by `vferry_listener_free`. It has no part in the sessions
-/// whose streams it accepted.
+/// Made by `vferry_listener_new`, freed by `vferry_listener_free` at any time: the sessions whose
+/// streams it accepted do not use it.
 pub struct vferry_listener {
     _opaque: [u8; 0],
 }
@@ -48,14 +31,16 @@ fn give(streams: Vec<OwnedFd>, room: &mut [c_int]) {
     room.iter_mut().zip(streams).for_each(|(place, stream)| *place = stream.into_raw_fd());
 }
 
-/// Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks for as long as
-/// the network takes.
+/// Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks, `timeout_ms` at
+/// most after the host's name was resolved; VFERRY_ERR_TIMEOUT then. VFERRY_NO_LIMIT: for as long as
+/// the kernel tries.
 ///
 /// `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
 /// sockets, which are the caller's, to be given to `vferry_session_source` or closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_connect(
     address: *const c_char,
+    timeout_ms: i64,
     fds: *mut c_int,
     count: usize,
 ) -> vferry_status {
@@ -67,7 +52,8 @@ pub unsafe extern "C" fn vferry_connect(
         }
         // SAFETY: the caller's array of this count, as the header asks.
         let room = unsafe { raw::room(fds, count, "fds") }?;
-        give(session::connect(address, count)?, room);
+        let timeout = timeout(timeout_ms)?;
+        give(vfio_ferry::connect_within(address, count, timeout)?, room);
         Ok(())
     })
 }
@@ -84,8 +70,11 @@ pub unsafe extern "C" fn vferry_listener_new(
         // SAFETY: the caller's string, as the header asks.
         let address = unsafe { raw::text(address, "address") }?;
         let bound = TcpListener::bind(address).map_err(|error| {
-            let status =
-                if error.raw_os_error().is_some() { VFERRY_NETWORK } else { VFERRY_ADDRESS };
+            let status = if error.raw_os_error().is_some() {
+                VFERRY_ERR_CONNECTION
+            } else {
+                VFERRY_ERR_ADDRESS
+            };
             Failure::system(status, format!("cannot listen on {address}"), error)
         })?;
         place.write(raw::handle(bound));
@@ -93,8 +82,7 @@ pub unsafe extern "C" fn vferry_listener_new(
     })
 }
 
-/// Frees a listener and sets the variable to NULL. Where it, or `listener` itself, is NULL there is
-/// nothing to do.
+/// Frees a listener and sets the variable to NULL. Does nothing where it, or `listener`, is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_listener_free(listener: Option<&mut *mut vferry_listener>) {
     guarded(|| {
@@ -103,7 +91,7 @@ pub extern "C" fn vferry_listener_free(listener: Option<&mut *mut vferry_listene
     });
 }
 
-/// The port that is listened on.
+/// Tells the port of the listening socket.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_listener_port(
     listener: Option<&vferry_listener>,
@@ -112,15 +100,16 @@ pub extern "C" fn vferry_listener_port(
     guarded(|| {
         let place = raw::out(port, "port")?;
         let address = raw::inner(listener)?.local_addr();
-        let address = address
-            .map_err(|error| Failure::system(VFERRY_NETWORK, "the listener's address", error))?;
+        let address = address.map_err(|error| {
+            Failure::system(VFERRY_ERR_CONNECTION, "the listener's address", error)
+        })?;
         place.write(address.port());
         Ok(())
     })
 }
 
-/// The listening socket, readable when a source connects; for poll, epoll or an event loop. It
-/// belongs to the listener: do not close it.
+/// Gives the listening socket, which is readable when a source connects; for poll, epoll or an event
+/// loop. It belongs to the listener: do not close it.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_listener_fd(
     listener: Option<&vferry_listener>,
@@ -133,17 +122,17 @@ pub extern "C" fn vferry_listener_fd(
     })
 }
 
-/// Accepts all streams of one session, as many as its source has: blocks until they are there, for
-/// `timeout_ms` at most. VFERRY_TIMEOUT when that is over, VFERRY_PEER where something else than a
-/// source connects.
+/// Accepts all streams of one session, as many as its source announces. Blocks until they have
+/// connected, `timeout_ms` at most; VFERRY_ERR_TIMEOUT then. VFERRY_ERR_PEER_PROTOCOL where
+/// something else than a source connects.
 ///
-/// `fds` has room for `capacity` fds, VFERRY_STREAMS_MAX always being enough. On success the first
+/// `fds` has room for `capacity` fds; VFERRY_STREAMS_MAX is always enough. On success the first
 /// `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
 /// or closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_listener_accept(
     listener: Option<&mut vferry_listener>,
-    timeout_ms: u32,
+    timeout_ms: i64,
     fds: *mut c_int,
     capacity: usize,
     count: Option<&mut MaybeUninit<usize>>,
@@ -151,16 +140,17 @@ pub unsafe extern "C" fn vferry_listener_accept(
     guarded(|| {
         let place = raw::out(count, "count")?;
         let listener = raw::inner(listener)?;
+        let timeout = timeout(timeout_ms)?;
         if capacity == 0 {
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, "there is no room for a stream"));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, "there is no room for a stream"));
         }
         // SAFETY: the caller's array of this capacity, as the header asks.
         let room = unsafe { raw::room(fds, capacity.min(STREAMS_MAX), "fds") }?;
-        let streams = session::accept(listener, Duration::from_millis(timeout_ms.into()))?;
+        let streams = vfio_ferry::accept(listener, timeout.unwrap_or(FOREVER))?;
         let found = streams.len();
         if found > room.len() {
             let message = format!("the source has {found} streams; there is room for {capacity}");
-            return Err(Failure::new(VFERRY_BUFFER_SMALL, message));
+            return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, message));
         }
         give(streams, room);
         place.write(found);

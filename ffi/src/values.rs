@@ -1,29 +1,52 @@
-//! The enumerations of the header. They cross as plain integers, because what C passes may be any
-//! number. Numbers are the engine's own order counted from 1, with 0 for "none", and a device's
-//! states are the kernel's.
+//! Limits, and enumerations. These cross as plain integers, because C may pass any number. They are
+//! the engine's own order counted from 1, with 0 for "none"; a device's states have the kernel's
+//! numbers.
 
 use std::ffi::{CStr, c_char};
 
-use vfio_ferry::session::{Cause, DeviceState, Ending, Host, Observation, Phase, Step};
+use vfio_ferry::{DeviceState, Host, Step, limits};
 
 use crate::failure::Failure;
-use crate::status::vferry_status::VFERRY_RANGE;
+use crate::status::vferry_status::VFERRY_ERR_RANGE;
+
+/// Most streams of one session, and the room that `vferry_listener_accept` may need.
+pub const VFERRY_STREAMS_MAX: usize = 64;
+/// Most devices of one session.
+pub const VFERRY_DEVICES_MAX: usize = 64;
+/// Most bytes of one message, and of a device's opaque part.
+pub const VFERRY_MESSAGE_BYTES_MAX: usize = 32768;
+/// Most messages from one host that wait for the peer's engine, and most that wait at the peer for
+/// its embedder.
+pub const VFERRY_MESSAGES_WAITING_MAX: usize = 64;
+/// Room for a text in an event, report or log line, the NUL included.
+pub const VFERRY_TEXT_BYTES: usize = 512;
+/// In a field for a device's number: no device, the whole session.
+pub const VFERRY_DEVICE_NONE: u32 = 0xffff_ffff;
+/// In a field for bytes or nanoseconds: not known.
+pub const VFERRY_VALUE_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
+/// For a number of milliseconds that limits a wait: no limit.
+pub const VFERRY_NO_LIMIT: i64 = -1;
+
+const _: () = assert!(VFERRY_STREAMS_MAX == limits::STREAMS_MAX);
+const _: () = assert!(VFERRY_DEVICES_MAX == limits::DEVICES_MAX);
+const _: () = assert!(VFERRY_MESSAGE_BYTES_MAX == limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(VFERRY_MESSAGES_WAITING_MAX == limits::MESSAGES_WAITING_MAX);
 
 /// Which host of a migration this is.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_host {
     /// The host that the device leaves.
-    VFERRY_SOURCE = 1,
+    VFERRY_HOST_SOURCE = 1,
     /// The host that the device goes to.
-    VFERRY_TARGET = 2,
+    VFERRY_HOST_TARGET = 2,
 }
 
 /// A device's migration state: the numbers of `enum vfio_device_mig_state` in linux/vfio.h.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_state {
-    /// Not known: it could not be read, or was not asked for.
+    /// Nobody knows: the call that would tell has failed, or has not returned.
     VFERRY_STATE_UNKNOWN = -1,
     /// The device has failed and must be reset.
     VFERRY_STATE_ERROR = 0,
@@ -41,105 +64,6 @@ pub enum vferry_state {
     VFERRY_STATE_PRE_COPY = 6,
     /// PRE_COPY without DMA to other devices.
     VFERRY_STATE_PRE_COPY_P2P = 7,
-}
-
-/// Where in its migration a device is.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum vferry_phase {
-    /// None.
-    VFERRY_PHASE_NONE = 0,
-    /// Streams are being agreed on; the device has not been touched.
-    VFERRY_PHASE_CONNECT = 1,
-    /// The device is entering its first saving state (source) or RESUMING (target).
-    VFERRY_PHASE_START = 2,
-    /// The guest runs and the device saves in PRE_COPY (source) or loads (target).
-    VFERRY_PHASE_PRE_COPY = 3,
-    /// From the call that stops the device until it is in STOP_COPY.
-    VFERRY_PHASE_STOP = 4,
-    /// The stopped device's last state is read and sent (source), or received and written (target).
-    VFERRY_PHASE_STOP_COPY = 5,
-    /// The source has sent everything; the target verifies and leaves RESUMING.
-    VFERRY_PHASE_LOAD = 6,
-    /// The target has confirmed; the source lets go.
-    VFERRY_PHASE_HANDOVER = 7,
-    /// The target's device goes to RUNNING.
-    VFERRY_PHASE_RESUME = 8,
-}
-
-/// How a device's epoch, or a migration, ended on this host.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum vferry_ending {
-    /// It has not.
-    VFERRY_ENDING_NONE = 0,
-    /// The target's device holds the whole state and runs; the source has let go.
-    VFERRY_ENDING_COMPLETE = 1,
-    /// The source let go after the target had confirmed the loaded state, and then lost the target
-    /// before it heard of RUNNING. The device stays stopped here. It may be resumed only once it is
-    /// certain that the target does not run it.
-    VFERRY_ENDING_UNCONFIRMED = 2,
-    /// The device's epoch was discarded, and its saving started again.
-    VFERRY_ENDING_RESTARTED = 3,
-    /// The device was not handed over.
-    VFERRY_ENDING_ABORTED = 4,
-}
-
-/// Who or what ended an epoch or a migration.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum vferry_cause {
-    /// Nothing: it completed.
-    VFERRY_CAUSE_NONE = 0,
-    /// The device was reset (guest FLR, hot reset, VFIO_DEVICE_RESET): it is in RUNNING again, and
-    /// the state saved or loaded so far is worthless.
-    VFERRY_CAUSE_DEVICE_RESET = 1,
-    /// The device or its firmware failed to save or load; its state did not change.
-    VFERRY_CAUSE_DEVICE_FAILURE = 2,
-    /// The device is in ERROR and needs a reset.
-    VFERRY_CAUSE_DEVICE_ERROR = 3,
-    /// The peer aborted, and said why.
-    VFERRY_CAUSE_PEER_ABORT = 4,
-    /// The peer sent what the protocol does not allow.
-    VFERRY_CAUSE_PEER_MISBEHAVIOUR = 5,
-    /// A stream broke, ended early or stayed silent too long.
-    VFERRY_CAUSE_NETWORK = 6,
-    /// The embedder cancelled.
-    VFERRY_CAUSE_CANCELLED = 7,
-    /// This host could not go on: memory, threads, ring.
-    VFERRY_CAUSE_LOCAL = 8,
-}
-
-/// How the cause came to be known.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum vferry_observed {
-    /// There is no cause.
-    VFERRY_OBSERVED_NONE = 0,
-    /// A read of the data fd failed.
-    VFERRY_OBSERVED_READ = 1,
-    /// A poll of the data fd reported RDHUP or an error.
-    VFERRY_OBSERVED_POLL = 2,
-    /// VFIO_MIG_GET_PRECOPY_INFO failed.
-    VFERRY_OBSERVED_PRECOPY_INFO = 3,
-    /// PRE_COPY to STOP_COPY gave a new data fd: the session that it belonged to had died.
-    VFERRY_OBSERVED_UNEXPECTED_FD = 4,
-    /// SET_STATE succeeded, but the fd that it gave was already dead.
-    VFERRY_OBSERVED_DEAD_ON_ARRIVAL = 5,
-    /// The device's state was not what the migration had left it in.
-    VFERRY_OBSERVED_STATE_CHECK = 6,
-    /// A write to the resume fd failed.
-    VFERRY_OBSERVED_WRITE = 7,
-    /// SET_STATE failed.
-    VFERRY_OBSERVED_SET_STATE = 8,
-    /// The peer said so.
-    VFERRY_OBSERVED_PEER = 9,
-    /// A stream of the session showed it.
-    VFERRY_OBSERVED_STREAM = 10,
-    /// The embedder said or asked for it.
-    VFERRY_OBSERVED_EMBEDDER = 11,
-    /// This host's own mechanism reported it.
-    VFERRY_OBSERVED_ENGINE = 12,
 }
 
 /// A step that a chunk of state, or a request to a device, goes through.
@@ -162,28 +86,9 @@ pub enum vferry_step {
     VFERRY_STEP_CONTROL = 7,
 }
 
-const ENDINGS: [Ending; 4] =
-    [Ending::Complete, Ending::Unconfirmed, Ending::Restarted, Ending::Aborted];
-
 /// The place in a list, counted from 1; 0 for what is not in it.
-fn place<T: PartialEq>(list: &[T], value: &T) -> u32 {
+pub(crate) fn place<T: PartialEq>(list: &[T], value: &T) -> u32 {
     list.iter().position(|known| known == value).map_or(0, |index| index as u32 + 1)
-}
-
-pub(crate) fn phase_number(phase: Phase) -> u32 {
-    place(&Phase::ALL, &phase)
-}
-
-pub(crate) fn ending_number(ending: Ending) -> u32 {
-    place(&ENDINGS, &ending)
-}
-
-pub(crate) fn cause_number(cause: Cause) -> u32 {
-    place(&Cause::ALL, &cause)
-}
-
-pub(crate) fn observed_number(observed: Observation) -> u32 {
-    place(&Observation::ALL, &observed)
 }
 
 pub(crate) fn state_number(state: Option<DeviceState>) -> i32 {
@@ -191,17 +96,13 @@ pub(crate) fn state_number(state: Option<DeviceState>) -> i32 {
 }
 
 /// Looks a number of C's up in a list that counts from 1.
-fn pick<T: Copy>(list: &[T], number: u32, what: &'static str) -> Result<T, Failure> {
+pub(crate) fn pick<T: Copy>(list: &[T], number: u32, what: &'static str) -> Result<T, Failure> {
     let index = (number as usize).checked_sub(1);
     index.and_then(|index| list.get(index)).copied().ok_or_else(|| unknown(what, number))
 }
 
 pub(crate) fn unknown(what: &'static str, number: impl std::fmt::Display) -> Failure {
-    Failure::new(VFERRY_RANGE, format!("there is no {what} {number}"))
-}
-
-pub(crate) fn phase(number: u32) -> Result<Phase, Failure> {
-    pick(&Phase::ALL, number, "phase")
+    Failure::new(VFERRY_ERR_RANGE, format!("there is no {what} {number}"))
 }
 
 pub(crate) fn step(number: u32) -> Result<Step, Failure> {
@@ -217,49 +118,11 @@ pub(crate) fn state(number: i32) -> Result<DeviceState, Failure> {
     known.copied().ok_or_else(|| unknown("device state", number))
 }
 
-fn name(names: &[&'static CStr], number: i64) -> *const c_char {
+pub(crate) fn name(names: &[&'static CStr], number: i64) -> *const c_char {
     let known = usize::try_from(number).ok().and_then(|index| names.get(index));
     known.copied().unwrap_or(c"unknown").as_ptr()
 }
 
-const PHASES: [&CStr; 9] = [
-    c"none",
-    c"connect",
-    c"start",
-    c"pre_copy",
-    c"stop",
-    c"stop_copy",
-    c"load",
-    c"handover",
-    c"resume",
-];
-const ENDING_NAMES: [&CStr; 5] = [c"none", c"complete", c"unconfirmed", c"restarted", c"aborted"];
-const CAUSES: [&CStr; 9] = [
-    c"none",
-    c"device_reset",
-    c"device_failure",
-    c"device_error",
-    c"peer_abort",
-    c"peer_misbehaviour",
-    c"network",
-    c"cancelled",
-    c"local",
-];
-const OBSERVED: [&CStr; 13] = [
-    c"none",
-    c"read",
-    c"poll",
-    c"precopy_info",
-    c"unexpected_fd",
-    c"dead_on_arrival",
-    c"state_check",
-    c"write",
-    c"set_state",
-    c"peer",
-    c"stream",
-    c"embedder",
-    c"engine",
-];
 const STEPS: [&CStr; 8] =
     [c"none", c"read", c"encode", c"send", c"receive", c"decode", c"write", c"control"];
 const STATES: [&CStr; 8] = [
@@ -272,30 +135,6 @@ const STATES: [&CStr; 8] = [
     c"PRE_COPY",
     c"PRE_COPY_P2P",
 ];
-
-/// The name of a `vferry_phase`. Static, never NULL.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_phase_text(phase: u32) -> *const c_char {
-    name(&PHASES, phase.into())
-}
-
-/// The name of a `vferry_ending`. Static, never NULL.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_ending_text(ending: u32) -> *const c_char {
-    name(&ENDING_NAMES, ending.into())
-}
-
-/// The name of a `vferry_cause`. Static, never NULL.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_cause_text(cause: u32) -> *const c_char {
-    name(&CAUSES, cause.into())
-}
-
-/// The name of a `vferry_observed`. Static, never NULL.
-#[unsafe(no_mangle)]
-pub extern "C" fn vferry_observed_text(observed: u32) -> *const c_char {
-    name(&OBSERVED, observed.into())
-}
 
 /// The name of a `vferry_step`. Static, never NULL.
 #[unsafe(no_mangle)]
@@ -313,39 +152,29 @@ pub extern "C" fn vferry_state_text(state: i32) -> *const c_char {
 mod tests {
     use super::*;
 
-    fn says(names: &[&CStr], number: u32, name: &str) {
-        assert_eq!(names[number as usize].to_str(), Ok(name));
-        assert_ne!(number, 0, "{name}");
-    }
-
     #[test]
     fn numbers_and_names_are_the_engines() {
-        assert_eq!(PHASES.len(), Phase::ALL.len() + 1);
-        Phase::ALL.iter().for_each(|&x| says(&PHASES, phase_number(x), x.name()));
-        assert_eq!(CAUSES.len(), Cause::ALL.len() + 1);
-        Cause::ALL.iter().for_each(|&x| says(&CAUSES, cause_number(x), x.name()));
-        assert_eq!(OBSERVED.len(), Observation::ALL.len() + 1);
-        Observation::ALL.iter().for_each(|&x| says(&OBSERVED, observed_number(x), x.name()));
-        ENDINGS.iter().for_each(|&x| says(&ENDING_NAMES, ending_number(x), x.name()));
         assert_eq!(STEPS.len(), Step::ALL.len() + 1);
-        Step::ALL.iter().for_each(|x| says(&STEPS, place(&Step::ALL, x), x.name()));
+        for (index, step) in Step::ALL.into_iter().enumerate() {
+            assert_eq!(STEPS[index + 1].to_str(), Ok(step.name()));
+            assert_eq!(self::step(index as u32 + 1).ok(), Some(step));
+        }
         assert_eq!(STATES.len(), DeviceState::ALL.len());
         for state in DeviceState::ALL {
             assert_eq!(STATES[state as usize].to_str(), Ok(state.name()));
+            assert_eq!(state_number(Some(state)), state as i32);
         }
+        assert_eq!(state_number(None), vferry_state::VFERRY_STATE_UNKNOWN as i32);
     }
 
     #[test]
     fn the_headers_numbers_are_these() {
-        use vferry_observed::*;
-        assert_eq!(phase_number(Phase::Resume), vferry_phase::VFERRY_PHASE_RESUME as u32);
-        assert_eq!(ending_number(Ending::Aborted), vferry_ending::VFERRY_ENDING_ABORTED as u32);
-        assert_eq!(cause_number(Cause::Network), vferry_cause::VFERRY_CAUSE_NETWORK as u32);
-        assert_eq!(observed_number(Observation::Write), VFERRY_OBSERVED_WRITE as u32);
         assert_eq!(step(vferry_step::VFERRY_STEP_CONTROL as u32).ok(), Some(Step::Control));
-        assert_eq!(host(vferry_host::VFERRY_TARGET as u32).ok(), Some(Host::Target));
+        assert_eq!(host(vferry_host::VFERRY_HOST_SOURCE as u32).ok(), Some(Host::Source));
+        assert_eq!(host(vferry_host::VFERRY_HOST_TARGET as u32).ok(), Some(Host::Target));
         let resuming = vferry_state::VFERRY_STATE_RESUMING as i32;
         assert_eq!(state(resuming).ok(), Some(DeviceState::Resuming));
-        assert!(phase(0).is_err() && phase(9).is_err() && state(-1).is_err() && state(8).is_err());
+        assert!(step(0).is_err() && step(8).is_err() && host(0).is_err() && host(3).is_err());
+        assert!(state(-1).is_err() && state(8).is_err());
     }
 }

@@ -2,24 +2,33 @@
 
 use std::ffi::c_char;
 
-use vfio_ferry::session::{WIRE_VERSION_MAX, WIRE_VERSION_MIN};
+use vfio_ferry::{WIRE_VERSION_MAX, WIRE_VERSION_MIN};
 
 use crate::failure::{guarded_or, last};
 use crate::raw;
 
-/// Version of this interface: larger where something was added. What was there stays as it is
-/// for as long as the library's soname.
-pub const VFERRY_ABI_VERSION: u32 = 2;
+/// Version of this interface. It grows when something is added. Nothing is changed or removed under
+/// one soname.
+pub const VFERRY_ABI_VERSION: u32 = 3;
+/// Oldest version of this interface whose programs run with this library; the number of its soname,
+/// libvfio_ferry.so.3.
+pub const VFERRY_ABI_VERSION_MIN: u32 = 3;
+/// The first number of the library's release.
+pub const VFERRY_VERSION_MAJOR: u32 = 0;
+/// The second number of the library's release.
+pub const VFERRY_VERSION_MINOR: u32 = 1;
+/// The third number of the library's release.
+pub const VFERRY_VERSION_PATCH: u32 = 0;
 /// Oldest version of the wire that this library speaks.
 pub const VFERRY_WIRE_VERSION_MIN: u32 = 1;
-/// Newest version of the wire that this library speaks. Two hosts use the newest that both do.
+/// Newest version of the wire that this library speaks. Two hosts use the newest that both speak.
 pub const VFERRY_WIRE_VERSION_MAX: u32 = 1;
 
 const _: () = assert!(VFERRY_WIRE_VERSION_MIN == WIRE_VERSION_MIN as u32);
 const _: () = assert!(VFERRY_WIRE_VERSION_MAX == WIRE_VERSION_MAX as u32);
 
-/// `VFERRY_ABI_VERSION` of the library that runs, to be compared with the header's: one that is
-/// larger or equal has everything that the header has.
+/// `VFERRY_ABI_VERSION` of the library that runs. Where it is the header's or larger, the library has
+/// everything that the header declares.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_abi_version() -> u32 {
     VFERRY_ABI_VERSION
@@ -44,8 +53,8 @@ pub extern "C" fn vferry_version_text() -> *const c_char {
     TEXT.as_ptr().cast()
 }
 
-/// Says what the last call that failed on this thread failed of, in one sentence: more than its
-/// status does. Calls that succeed, and statuses below 100, leave it as it was.
+/// Copies a sentence about the last call that failed on this thread: more than its status tells.
+/// Calls that succeed, and statuses below 100, do not change it.
 ///
 /// Up to `capacity - 1` bytes and a NUL are written to `buffer`; with a `capacity` of 0 it may be
 /// NULL. Returns the length of the whole sentence without the NUL, 0 if no call has failed.
@@ -59,7 +68,7 @@ pub unsafe extern "C" fn vferry_last_error(buffer: *mut c_char, capacity: usize)
     })
 }
 
-/// The errno that belongs to `vferry_last_error`: the kernel's own answer, or 0 where it gave none.
+/// The errno that belongs to `vferry_last_error`: the kernel's, or 0 where it gave none.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_last_errno() -> i32 {
     guarded_or(0, || last(|_, errno| errno))

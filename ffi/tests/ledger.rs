@@ -45,7 +45,8 @@ fn every_function_is_in_the_ledger_and_every_promise_in_the_header() {
     for line in lines(SYMBOLS) {
         let [since, name] = line[..] else { panic!("not `SINCE NAME`: {line:?}") };
         let since: u32 = since.parse().expect("an ABI version");
-        assert!((1..=vfio_ferry_ffi::VFERRY_ABI_VERSION).contains(&since), "{name} since {since}");
+        let versions = defined("VFERRY_ABI_VERSION_MIN")..=defined("VFERRY_ABI_VERSION");
+        assert!(versions.contains(&since), "{name} since {since}");
         assert!(promised.insert(name), "{name} is there twice");
     }
     let declared = declared_functions();
@@ -78,6 +79,27 @@ fn no_status_number_is_used_twice() {
     assert!(unlisted.is_empty(), "add to ffi/status.txt: {unlisted:?}");
     let names: BTreeSet<_> = promised.values().collect();
     assert_eq!(names.len(), promised.len(), "a name has two numbers");
+}
+
+/// A number that the header defines.
+fn defined(name: &str) -> u32 {
+    let mut lines = HEADER.lines().filter_map(|line| line.strip_prefix("#define "));
+    let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    found.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no #define {name}"))
+}
+
+/// tests/c/run looks at the library that was built.
+#[test]
+fn versions_agree() {
+    let (abi, oldest) = (defined("VFERRY_ABI_VERSION"), defined("VFERRY_ABI_VERSION_MIN"));
+    assert!(oldest <= abi);
+    let soname = format!("-soname,libvfio_ferry.so.{oldest}\"");
+    assert!(include_str!("../build.rs").contains(&soname), "build.rs has no {soname}");
+    let library = format!("name = \"vfio_ferry\"\nversion = \"{oldest}.{}.0\"", abi - oldest);
+    assert!(include_str!("../Cargo.toml").contains(&library), "Cargo.toml has no {library}");
+    let release =
+        ["MAJOR", "MINOR", "PATCH"].map(|part| defined(&format!("VFERRY_VERSION_{part}")));
+    assert_eq!(release.map(|part| part.to_string()).join("."), env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

@@ -28,9 +28,9 @@ static int carry(struct pipe *pipe)
         return 0;
     if (pipe->pushed == pipe->count) {
         status = vferry_channel_pull(pipe->from, pipe->bytes, sizeof pipe->bytes, &count);
-        if (status == VFERRY_EMPTY)
+        if (status == VFERRY_ERR_EMPTY)
             return 0;
-        if (status == VFERRY_OVER) {
+        if (status == VFERRY_ERR_ENDED) {
             MUST(vferry_channel_close(pipe->to));
             pipe->closed = 1;
             return 1;
@@ -41,9 +41,9 @@ static int carry(struct pipe *pipe)
         pipe->pushed = 0;
     }
     status = vferry_channel_push(pipe->to, pipe->bytes + pipe->pushed, pipe->count - pipe->pushed, &count);
-    if (status == VFERRY_FULL)
+    if (status == VFERRY_ERR_FULL)
         return 0;
-    if (status == VFERRY_OVER) { /* That session is over: the rest is for nobody. */
+    if (status == VFERRY_ERR_ENDED) { /* That session is over: the rest is for nobody. */
         pipe->pushed = pipe->count;
         return 1;
     }
@@ -127,8 +127,8 @@ static void moves(int resets, int restarts)
     size_t gave, took;
     start(&world, resets);
     run(&world);
-    CHECK(world.source.finished.ending == VFERRY_ENDING_COMPLETE);
-    CHECK(world.target.finished.ending == VFERRY_ENDING_COMPLETE);
+    CHECK(world.source.finished.ending == VFERRY_ENDING_HANDED_OVER);
+    CHECK(world.target.finished.ending == VFERRY_ENDING_RUNNING);
     CHECK(double_hash(&world.leaving, &gave) == double_hash(&world.coming, &took));
     CHECK(gave == took && gave > 0 && world.source.restarts == restarts);
     stop(&world);
@@ -149,10 +149,11 @@ static void is_cancelled(void)
     CHECK(pthread_create(&thread, NULL, cancel, world.source.session) == 0);
     run(&world);
     CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(world.source.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.source.finished.ending == VFERRY_ENDING_RETURNED);
     CHECK(world.source.finished.cause == VFERRY_CAUSE_CANCELLED);
-    CHECK(world.target.finished.ending == VFERRY_ENDING_ABORTED);
-    CHECK(vferry_session_switchover(world.source.session) == VFERRY_OVER);
+    CHECK(world.target.finished.ending == VFERRY_ENDING_BLANK ||
+          world.target.finished.ending == VFERRY_ENDING_NOT_BLANK);
+    CHECK(vferry_session_switchover(world.source.session) == VFERRY_ERR_ENDED);
     CHECK(vferry_session_cancel(world.source.session) == VFERRY_OK);
     stop(&world);
 }
@@ -163,7 +164,7 @@ static void breaks(void)
     static struct world world;
     start(&world, 0);
     world.source.stop_when_ready = 0;
-    while (world.source.estimates == 0) {
+    while (world.source.estimates == 0 || world.coming.state != VFERRY_STATE_RESUMING) {
         for (int i = 0; i < 2 * STREAMS; i++)
             carry(&world.pipes[i]);
         drive_turn(&world.source);
@@ -173,10 +174,10 @@ static void breaks(void)
     MUST(vferry_channel_close(world.there[0]));
     world.pipes[0].closed = world.pipes[1].closed = 1;
     run(&world);
-    CHECK(world.source.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.source.finished.ending == VFERRY_ENDING_RETURNED);
     CHECK(world.source.finished.cause == VFERRY_CAUSE_NETWORK ||
           world.source.finished.cause == VFERRY_CAUSE_PEER_ABORT);
-    CHECK(world.target.finished.ending == VFERRY_ENDING_ABORTED);
+    CHECK(world.target.finished.ending == VFERRY_ENDING_NOT_BLANK); /* Its VMM resets it. */
     stop(&world);
 }
 

@@ -90,7 +90,7 @@ void double_source(struct double_device *device, const char *name, struct double
     device->seed = 88172645463325252u;
     for (const char *c = name; *c; c++)
         device->seed = device->seed * 31 + (uint64_t)*c;
-    make(device, name, VFERRY_SOURCE,
+    make(device, name, VFERRY_HOST_SOURCE,
          plan.initial_bytes ? VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO : 0);
     MUST(vferry_device_set_stop_copy_length(device->ferry, plan.rest_bytes));
 }
@@ -98,7 +98,7 @@ void double_source(struct double_device *device, const char *name, struct double
 void double_target(struct double_device *device, const char *name)
 {
     memset(device, 0, sizeof *device);
-    make(device, name, VFERRY_TARGET, 0);
+    make(device, name, VFERRY_HOST_TARGET, 0);
 }
 
 /* The precopy info: new data appears only when it is asked for, as with mlx5. */
@@ -110,14 +110,14 @@ static void precopy_info(struct double_device *device)
             /* The guest resets its device now, and the VMM's ioctl shows it. */
             device->resets_left--;
             device->state = VFERRY_STATE_RUNNING;
-            MUST(vferry_device_moved(device->ferry, VFERRY_STATE_RUNNING, -1));
-            MUST(vferry_device_precopy_info_failed(device->ferry, EINVAL));
+            MUST(vferry_device_state_done(device->ferry, VFERRY_STATE_RUNNING, -1, 0));
+            MUST(vferry_device_precopy_info_done(device->ferry, 0, 0, 0, EINVAL));
             return;
         }
         dirty = device->plan.dirty_bytes;
         grow(device, dirty);
     }
-    MUST(vferry_device_precopy_info(device->ferry, 0, dirty, 0));
+    MUST(vferry_device_precopy_info_done(device->ferry, 0, dirty, 0, 0));
 }
 
 uint32_t double_turn(struct double_device *device)
@@ -151,7 +151,7 @@ uint32_t double_turn(struct double_device *device)
         break;
     }
     device->state = (int)want;
-    MUST(vferry_device_moved(device->ferry, (int)want, fd));
+    MUST(vferry_device_state_done(device->ferry, (int)want, fd, 0));
     return want;
 }
 

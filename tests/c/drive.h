@@ -36,9 +36,9 @@ static inline int drive_turn(struct drive *drive)
         memset(&event, 0xff, sizeof event);
         event.size = sizeof event;
         status = vferry_session_poll(drive->session, &event);
-        if (status == VFERRY_EMPTY)
+        if (status == VFERRY_ERR_EMPTY)
             return 0;
-        if (status == VFERRY_OVER)
+        if (status == VFERRY_ERR_ENDED)
             return 1;
         MUST(status);
         CHECK(event.size == sizeof event);
@@ -73,11 +73,11 @@ static inline int drive_turn(struct drive *drive)
             break;
         case VFERRY_EVENT_COMPLETION:
             printf("device %u epoch %u %s in %s: %s, seen by %s, errno %d, then %s, %llu bytes. %s\n",
-                   event.device, event.epoch, vferry_ending_text(event.ending),
+                   event.device, event.epoch, vferry_epoch_ending_text(event.epoch_ending),
                    vferry_phase_text(event.phase), vferry_cause_text(event.cause),
                    vferry_observed_text(event.observed), event.os_error,
-                   vferry_state_text(event.state_after), (unsigned long long)event.bytes, event.text);
-            drive->restarts += event.ending == VFERRY_ENDING_RESTARTED;
+                   vferry_state_text(event.state), (unsigned long long)event.bytes, event.text);
+            drive->restarts += event.epoch_ending == VFERRY_EPOCH_RESTARTED;
             break;
         case VFERRY_EVENT_FINISHED:
             drive->finished = event;
@@ -119,7 +119,7 @@ static inline void drive_contents(const struct drive *drive)
         memset(&report, 0xff, sizeof report);
         report.size = sizeof report;
         MUST(vferry_session_device_report(drive->session, (uint32_t)i, &report));
-        CHECK(report.ending == VFERRY_ENDING_COMPLETE && report.bytes == bytes && !report.stuck);
+        CHECK(report.epoch_ending == VFERRY_EPOCH_COMPLETE && report.bytes == bytes && !report.stuck);
         printf("content %zu %zu %016llx\n", i, bytes, (unsigned long long)hash);
     }
 }

@@ -16,12 +16,14 @@ int main(void)
     FIELD(vferry_event, epoch);
     FIELD(vferry_event, phase);
     FIELD(vferry_event, ending);
+    FIELD(vferry_event, epoch_ending);
     FIELD(vferry_event, cause);
     FIELD(vferry_event, observed);
     FIELD(vferry_event, os_error);
-    FIELD(vferry_event, state_after);
+    FIELD(vferry_event, state);
     FIELD(vferry_event, flags);
     FIELD(vferry_event, wire_version);
+    FIELD(vferry_event, reserved);
     FIELD(vferry_event, bytes);
     FIELD(vferry_event, payload_bytes);
     FIELD(vferry_event, pending_bytes);
@@ -54,8 +56,8 @@ int main(void)
     FIELD(vferry_device_report, size);
     FIELD(vferry_device_report, device);
     FIELD(vferry_device_report, epoch);
-    FIELD(vferry_device_report, ending);
-    FIELD(vferry_device_report, state_after);
+    FIELD(vferry_device_report, epoch_ending);
+    FIELD(vferry_device_report, state);
     FIELD(vferry_device_report, stuck);
     FIELD(vferry_device_report, bytes);
     FIELD(vferry_device_report, digest);

@@ -46,29 +46,32 @@ static int is_open(int fd)
 static void options(void)
 {
     vferry_options *options = NULL;
-    ANSWERS(VFERRY_NULL, vferry_options_new(NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_new(NULL));
     MUST(vferry_options_new(&options));
-    ANSWERS(VFERRY_NULL, vferry_options_set_chunk_bytes(NULL, 4096));
-    ANSWERS(VFERRY_NULL, vferry_options_set_workers(NULL, 1));
-    ANSWERS(VFERRY_NULL, vferry_options_set_policy(NULL, 0, 0));
-    ANSWERS(VFERRY_NULL, vferry_options_set_backend(NULL, 0));
-    ANSWERS(VFERRY_NULL, vferry_options_set_zero_copy(NULL, true));
-    ANSWERS(VFERRY_NULL, vferry_options_set_memory_bytes(NULL, 1));
-    ANSWERS(VFERRY_NULL, vferry_options_set_rate(NULL, 1));
-    ANSWERS(VFERRY_NULL, vferry_options_set_peer_silence_ms(NULL, 1));
-    ANSWERS(VFERRY_NULL, vferry_options_set_cancel_bound_ms(NULL, 1));
-    ANSWERS(VFERRY_NULL, vferry_options_set_precopy_poll_ms(NULL, 1));
-    ANSWERS(VFERRY_RANGE, vferry_options_set_policy(options, 3, 0));
-    ANSWERS(VFERRY_RANGE, vferry_options_set_policy(options, VFERRY_POLICY_ZSTD, 20));
-    ANSWERS(VFERRY_RANGE, vferry_options_set_backend(options, 3));
-    ANSWERS(VFERRY_RANGE, vferry_options_set_peer_silence_ms(options, 0));
-    ANSWERS(VFERRY_RANGE, vferry_options_set_cancel_bound_ms(options, 0));
-    ANSWERS(VFERRY_RANGE, vferry_options_set_precopy_poll_ms(options, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_chunk_bytes(NULL, 4096));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_workers(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_policy(NULL, 0, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_backend(NULL, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_zero_copy(NULL, true));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_memory_bytes(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_rate(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_peer_silence_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_cancel_bound_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_precopy_poll_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_policy(options, 3, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_policy(options, VFERRY_POLICY_ZSTD, 20));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_backend(options, 3));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_peer_silence_ms(options, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_cancel_bound_ms(options, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_precopy_poll_ms(options, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_peer_silence_ms(options, -2));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_cancel_bound_ms(options, VFERRY_NO_LIMIT));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_precopy_poll_ms(options, INT64_MAX));
     vferry_options_free(&options);
     CHECK(options == NULL);
     vferry_options_free(&options); /* A second time does nothing. */
     vferry_options_free(NULL);
-    ANSWERS(VFERRY_NULL, vferry_options_set_workers(options, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_workers(options, 1));
 }
 
 static void devices(void)
@@ -81,68 +84,65 @@ static void devices(void)
 
     memset(name, 'n', sizeof name - 1);
     name[sizeof name - 1] = 0;
-    ANSWERS(VFERRY_NULL, vferry_device_open(NULL, "/", &device));
-    ANSWERS(VFERRY_NULL, vferry_device_open("net0", NULL, &device));
-    ANSWERS(VFERRY_NULL, vferry_device_open("net0", "/", NULL));
-    ANSWERS(VFERRY_NO_DEVICE, vferry_device_open("net0", "/no/such/device", &untouched));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_open(NULL, "/", &device));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_open("net0", NULL, &device));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_open("net0", "/", NULL));
+    ANSWERS(VFERRY_ERR_NO_SUCH_DEVICE, vferry_device_open("net0", "/no/such/device", &untouched));
     CHECK(untouched == (vferry_device *)&checks); /* Out-parameters are written on success only. */
-    ANSWERS(VFERRY_NULL, vferry_device_from_fd(NULL, 0, &device));
-    ANSWERS(VFERRY_NULL, vferry_device_from_fd("net0", 0, NULL));
-    ANSWERS(VFERRY_BAD_FD, vferry_device_from_fd("net0", -1, &device));
-    ANSWERS(VFERRY_BAD_FD, vferry_device_from_fd("net0", closed, &device));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_from_fd(NULL, 0, &device));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_from_fd("net0", 0, NULL));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_from_fd("net0", -1, &device));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_from_fd("net0", closed, &device));
     CHECK(vferry_last_errno() == EBADF);
-    ANSWERS(VFERRY_NULL, vferry_device_embedded(NULL, VFERRY_SOURCE, 0, -1, &device));
-    ANSWERS(VFERRY_NULL, vferry_device_embedded("net0", VFERRY_SOURCE, 0, -1, NULL));
-    ANSWERS(VFERRY_NAME, vferry_device_embedded("", VFERRY_SOURCE, 0, -1, &device));
-    ANSWERS(VFERRY_TOO_LONG, vferry_device_embedded(name, VFERRY_SOURCE, 0, -1, &device));
-    ANSWERS(VFERRY_NOT_TEXT, vferry_device_embedded("\xff", VFERRY_SOURCE, 0, -1, &device));
-    ANSWERS(VFERRY_RANGE, vferry_device_embedded("net0", 3, 0, -1, &device));
-    ANSWERS(VFERRY_RANGE, vferry_device_embedded("net0", VFERRY_SOURCE, 8, -1, &device));
-    ANSWERS(VFERRY_BAD_FD, vferry_device_embedded("net0", VFERRY_SOURCE, 0, closed, &device));
-    ANSWERS(VFERRY_BAD_FD, vferry_device_embedded("net0", VFERRY_SOURCE, 0, -2, &device));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_embedded(NULL, VFERRY_HOST_SOURCE, 0, -1, &device));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -1, NULL));
+    ANSWERS(VFERRY_ERR_DEVICE_NAME, vferry_device_embedded("", VFERRY_HOST_SOURCE, 0, -1, &device));
+    ANSWERS(VFERRY_ERR_TOO_LONG, vferry_device_embedded(name, VFERRY_HOST_SOURCE, 0, -1, &device));
+    ANSWERS(VFERRY_ERR_NOT_UTF8, vferry_device_embedded("\xff", VFERRY_HOST_SOURCE, 0, -1, &device));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_embedded("net0", 3, 0, -1, &device));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 8, -1, &device));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, closed, &device));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -2, &device));
     CHECK(device == NULL);
 
-    MUST(vferry_device_embedded("net0", VFERRY_SOURCE, 0, -1, &source));
-    ANSWERS(VFERRY_NULL, vferry_device_set_precopy(NULL, true));
-    ANSWERS(VFERRY_NULL, vferry_device_set_on_reset(NULL, 0, 0, 0));
-    ANSWERS(VFERRY_RANGE, vferry_device_set_on_reset(source, 3, 0, 0));
-    ANSWERS(VFERRY_RANGE, vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, 1));
-    ANSWERS(VFERRY_NULL, vferry_device_set_weight(NULL, 1));
-    ANSWERS(VFERRY_RANGE, vferry_device_set_weight(source, 0));
-    ANSWERS(VFERRY_NULL, vferry_device_set_opaque(NULL, opaque, 1));
-    ANSWERS(VFERRY_NULL, vferry_device_set_opaque(source, NULL, 1));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -1, &source));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_precopy(NULL, true));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_on_reset(NULL, 0, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, 3, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_weight(NULL, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_weight(source, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_opaque(NULL, opaque, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_opaque(source, NULL, 1));
     ANSWERS(VFERRY_OK, vferry_device_set_opaque(source, NULL, 0));
-    ANSWERS(VFERRY_TOO_LONG, vferry_device_set_opaque(source, opaque, sizeof opaque));
-    ANSWERS(VFERRY_TOO_LONG, vferry_device_set_opaque(source, opaque, SIZE_MAX));
-    ANSWERS(VFERRY_NULL, vferry_device_wanted(NULL, &want));
-    ANSWERS(VFERRY_NULL, vferry_device_wanted(source, NULL));
-    ANSWERS(VFERRY_NULL, vferry_device_event_fd(NULL, &fd));
-    ANSWERS(VFERRY_NULL, vferry_device_event_fd(source, NULL));
+    ANSWERS(VFERRY_ERR_TOO_LONG, vferry_device_set_opaque(source, opaque, sizeof opaque));
+    ANSWERS(VFERRY_ERR_TOO_LONG, vferry_device_set_opaque(source, opaque, SIZE_MAX));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_wanted(NULL, &want));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_wanted(source, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_event_fd(NULL, &fd));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_event_fd(source, NULL));
     CHECK(want == 77 && fd == -7);
-    ANSWERS(VFERRY_NULL, vferry_device_moved(NULL, VFERRY_STATE_STOP, -1));
-    ANSWERS(VFERRY_RANGE, vferry_device_moved(source, 8, 0));
-    ANSWERS(VFERRY_RANGE, vferry_device_moved(source, -1, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_state_done(NULL, VFERRY_STATE_STOP, -1, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, 8, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, -1, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, VFERRY_STATE_STOP, -1, -5));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_state_done(source, VFERRY_STATE_STOP, 0, 5));
     CHECK(is_open(0)); /* Fds are taken over on success only. */
-    ANSWERS(VFERRY_BAD_FD, vferry_device_moved(source, VFERRY_STATE_PRE_COPY, closed));
-    ANSWERS(VFERRY_BAD_FD, vferry_device_moved(source, VFERRY_STATE_PRE_COPY, -2));
-    ANSWERS(VFERRY_NULL, vferry_device_failed(NULL, VFERRY_STATE_STOP, 5));
-    ANSWERS(VFERRY_RANGE, vferry_device_failed(source, 8, 5));
-    ANSWERS(VFERRY_RANGE, vferry_device_failed(source, VFERRY_STATE_STOP, 0));
-    ANSWERS(VFERRY_RANGE, vferry_device_failed(source, VFERRY_STATE_STOP, -5));
-    ANSWERS(VFERRY_NULL, vferry_device_precopy_info(NULL, 0, 0, 0));
-    ANSWERS(VFERRY_RANGE, vferry_device_precopy_info(source, 0, 0, 2));
-    ANSWERS(VFERRY_NULL, vferry_device_precopy_info_failed(NULL, 5));
-    ANSWERS(VFERRY_RANGE, vferry_device_precopy_info_failed(source, 0));
-    ANSWERS(VFERRY_NULL, vferry_device_reset_done(NULL, 0));
-    ANSWERS(VFERRY_RANGE, vferry_device_reset_done(source, -1));
-    ANSWERS(VFERRY_NULL, vferry_device_set_stop_copy_length(NULL, 0));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_state_done(source, VFERRY_STATE_PRE_COPY, closed, 0));
+    ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_state_done(source, VFERRY_STATE_PRE_COPY, -2, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_precopy_info_done(NULL, 0, 0, 0, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_precopy_info_done(source, 0, 0, 2, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_precopy_info_done(source, 0, 0, 0, -5));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_reset_done(NULL, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_reset_done(source, -1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_stop_copy_length(NULL, 0));
 
     /* A real device is not embedded. /dev/null takes VFIO's ioctls as little as any file. */
     fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     MUST(vferry_device_from_fd("null", fd, &device));
     CHECK(close(fd) == 0); /* It was duplicated. */
-    ANSWERS(VFERRY_NOT_EMBEDDED, vferry_device_wanted(device, &want));
-    ANSWERS(VFERRY_NOT_EMBEDDED, vferry_device_moved(device, VFERRY_STATE_STOP, -1));
+    ANSWERS(VFERRY_ERR_NOT_EMBEDDED, vferry_device_wanted(device, &want));
+    ANSWERS(VFERRY_ERR_NOT_EMBEDDED, vferry_device_state_done(device, VFERRY_STATE_STOP, -1, 0));
     vferry_device_free(&device);
     vferry_device_free(&device);
     vferry_device_free(NULL);
@@ -160,66 +160,67 @@ static void streams(void)
     char address[32];
     char *long_address = malloc(1 << 20);
 
-    ANSWERS(VFERRY_NULL, vferry_connect(NULL, fds, 1));
-    ANSWERS(VFERRY_NULL, vferry_connect("127.0.0.1:1", NULL, 1));
-    ANSWERS(VFERRY_RANGE, vferry_connect("127.0.0.1:1", fds, 0));
-    ANSWERS(VFERRY_RANGE, vferry_connect("127.0.0.1:1", fds, VFERRY_STREAMS_MAX + 1));
-    ANSWERS(VFERRY_ADDRESS, vferry_connect("nowhere", fds, 1));
-    ANSWERS(VFERRY_NETWORK, vferry_connect("127.0.0.1:1", fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_connect(NULL, 60000, fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_connect("127.0.0.1:1", 60000, NULL, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", 60000, fds, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", 60000, fds, VFERRY_STREAMS_MAX + 1));
+    ANSWERS(VFERRY_ERR_ADDRESS, vferry_connect("nowhere", 60000, fds, 1));
+    ANSWERS(VFERRY_ERR_CONNECTION, vferry_connect("127.0.0.1:1", 60000, fds, 1));
     CHECK(vferry_last_errno() == ECONNREFUSED);
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect("127.0.0.1:1", -2, fds, 1));
     memset(long_address, 'a', (1 << 20) - 1);
     long_address[(1 << 20) - 1] = 0;
-    ANSWERS(VFERRY_ADDRESS, vferry_listener_new(long_address, &listener));
+    ANSWERS(VFERRY_ERR_ADDRESS, vferry_listener_new(long_address, &listener));
     free(long_address);
-    ANSWERS(VFERRY_NULL, vferry_listener_new(NULL, &listener));
-    ANSWERS(VFERRY_NULL, vferry_listener_new("127.0.0.1:0", NULL));
-    ANSWERS(VFERRY_ADDRESS, vferry_listener_new("nowhere", &listener));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_new(NULL, &listener));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_new("127.0.0.1:0", NULL));
+    ANSWERS(VFERRY_ERR_ADDRESS, vferry_listener_new("nowhere", &listener));
     CHECK(listener == NULL);
     MUST(vferry_listener_new("127.0.0.1:0", &listener));
-    ANSWERS(VFERRY_NULL, vferry_listener_port(NULL, &port));
-    ANSWERS(VFERRY_NULL, vferry_listener_port(listener, NULL));
-    ANSWERS(VFERRY_NULL, vferry_listener_fd(NULL, &fd));
-    ANSWERS(VFERRY_NULL, vferry_listener_fd(listener, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_port(NULL, &port));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_port(listener, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_fd(NULL, &fd));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_fd(listener, NULL));
     ANSWERS(VFERRY_OK, vferry_listener_fd(listener, &fd));
-    ANSWERS(VFERRY_NULL, vferry_listener_accept(NULL, 1, fds, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_listener_accept(listener, 1, NULL, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_listener_accept(listener, 1, fds, 1, NULL));
-    ANSWERS(VFERRY_BUFFER_SMALL, vferry_listener_accept(listener, 1, fds, 0, &count));
-    ANSWERS(VFERRY_TIMEOUT, vferry_listener_accept(listener, 1, fds, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_accept(NULL, 1, fds, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_accept(listener, 1, NULL, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_accept(listener, 1, fds, 1, NULL));
+    ANSWERS(VFERRY_ERR_BUFFER_TOO_SMALL, vferry_listener_accept(listener, 1, fds, 0, &count));
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_accept(listener, 1, fds, 1, &count));
     MUST(vferry_listener_port(listener, &port));
     snprintf(address, sizeof address, "127.0.0.1:%u", port);
-    MUST(vferry_connect(address, &other, 1)); /* It says nothing, and then goes. */
-    ANSWERS(VFERRY_TIMEOUT, vferry_listener_accept(listener, 50, fds, 1, &count));
+    MUST(vferry_connect(address, 60000, &other, 1)); /* It says nothing, and then goes. */
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_accept(listener, 50, fds, 1, &count));
     close(other);
-    MUST(vferry_connect(address, &other, 1));
+    MUST(vferry_connect(address, 60000, &other, 1));
     close(other);
-    ANSWERS(VFERRY_PEER, vferry_listener_accept(listener, 5000, fds, 1, &count));
+    ANSWERS(VFERRY_ERR_PEER_PROTOCOL, vferry_listener_accept(listener, 5000, fds, 1, &count));
     CHECK(count == 77);
     vferry_listener_free(&listener);
     vferry_listener_free(&listener);
     vferry_listener_free(NULL);
 
-    ANSWERS(VFERRY_NULL, vferry_channel_new(NULL, &fd));
-    ANSWERS(VFERRY_NULL, vferry_channel_new(&channel, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_new(NULL, &fd));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_new(&channel, NULL));
     CHECK(channel == NULL);
     MUST(vferry_channel_new(&channel, &fd));
-    ANSWERS(VFERRY_NULL, vferry_channel_pull(NULL, &byte, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_channel_pull(channel, NULL, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_channel_pull(channel, &byte, 1, NULL));
-    ANSWERS(VFERRY_BUFFER_SMALL, vferry_channel_pull(channel, &byte, 0, &count));
-    ANSWERS(VFERRY_RANGE, vferry_channel_pull(channel, &byte, SIZE_MAX, &count));
-    ANSWERS(VFERRY_EMPTY, vferry_channel_pull(channel, &byte, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_channel_push(NULL, &byte, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_channel_push(channel, NULL, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_channel_push(channel, &byte, 1, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_pull(NULL, &byte, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_pull(channel, NULL, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_pull(channel, &byte, 1, NULL));
+    ANSWERS(VFERRY_ERR_BUFFER_TOO_SMALL, vferry_channel_pull(channel, &byte, 0, &count));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_channel_pull(channel, &byte, SIZE_MAX, &count));
+    ANSWERS(VFERRY_ERR_EMPTY, vferry_channel_pull(channel, &byte, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_push(NULL, &byte, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_push(channel, NULL, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_push(channel, &byte, 1, NULL));
     ANSWERS(VFERRY_OK, vferry_channel_push(channel, NULL, 0, &count));
     CHECK(count == 0);
-    ANSWERS(VFERRY_NULL, vferry_channel_fd(NULL, &other));
-    ANSWERS(VFERRY_NULL, vferry_channel_fd(channel, NULL));
-    ANSWERS(VFERRY_NULL, vferry_channel_close(NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_fd(NULL, &other));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_fd(channel, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_channel_close(NULL));
     close(fd); /* As a session does at its end. */
-    ANSWERS(VFERRY_OVER, vferry_channel_pull(channel, &byte, 1, &count));
-    ANSWERS(VFERRY_OVER, vferry_channel_push(channel, &byte, 1, &count));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_channel_pull(channel, &byte, 1, &count));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_channel_push(channel, &byte, 1, &count));
     ANSWERS(VFERRY_OK, vferry_channel_close(channel));
     ANSWERS(VFERRY_OK, vferry_channel_close(channel));
     vferry_channel_free(&channel);
@@ -240,46 +241,46 @@ static void sessions_that_are_none(void)
     CHECK(pipe2(pipes, O_CLOEXEC) == 0);
     closed = closed_fd();
     MUST(vferry_options_new(&options));
-    MUST(vferry_device_embedded("net0", VFERRY_SOURCE, 0, -1, &twice[0]));
-    MUST(vferry_device_embedded("net0", VFERRY_SOURCE, 0, -1, &same));
-    MUST(vferry_device_embedded("net0", VFERRY_TARGET, 0, -1, &target));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -1, &twice[0]));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -1, &same));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &target));
     MUST(vferry_device_from_fd("null", file, &null));
     twice[1] = twice[0];
 
 #define SOURCE(devices, count, fds, streams) \
     vferry_session_source(options, devices, count, fds, streams, &session)
-    ANSWERS(VFERRY_NULL, vferry_session_source(NULL, twice, 1, fds, 1, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_target(NULL, &target, 1, fds, 1, NULL));
-    ANSWERS(VFERRY_NULL, SOURCE(NULL, 1, fds, 1));
-    ANSWERS(VFERRY_NULL, SOURCE(&none, 1, fds, 1));
-    ANSWERS(VFERRY_NULL, SOURCE(twice, 1, NULL, 1));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, 0, fds, 1));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, VFERRY_DEVICES_MAX + 1, fds, 1));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, SIZE_MAX, fds, 1));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, 1, fds, 0));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, 1, fds, VFERRY_STREAMS_MAX + 1));
-    ANSWERS(VFERRY_IN_USE, SOURCE(twice, 2, fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_source(NULL, twice, 1, fds, 1, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_target(NULL, &target, 1, fds, 1, NULL));
+    ANSWERS(VFERRY_ERR_NULL, SOURCE(NULL, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, SOURCE(&none, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_NULL, SOURCE(twice, 1, NULL, 1));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, 0, fds, 1));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, VFERRY_DEVICES_MAX + 1, fds, 1));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, SIZE_MAX, fds, 1));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, 1, fds, 0));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, 1, fds, VFERRY_STREAMS_MAX + 1));
+    ANSWERS(VFERRY_ERR_DEVICE_IN_USE, SOURCE(twice, 2, fds, 1));
     twice[1] = same;
-    ANSWERS(VFERRY_NAME, SOURCE(twice, 2, fds, 1));
-    ANSWERS(VFERRY_WRONG_HOST, SOURCE(&target, 1, fds, 1));
-    ANSWERS(VFERRY_WRONG_HOST, vferry_session_target(NULL, twice, 1, fds, 1, &session));
-    ANSWERS(VFERRY_NOT_MIGRATABLE, SOURCE(&null, 1, fds, 1));
-    ANSWERS(VFERRY_BAD_FD, SOURCE(twice, 1, &closed, 1));
-    ANSWERS(VFERRY_BAD_FD, SOURCE(twice, 1, &pipes[1], 1));
+    ANSWERS(VFERRY_ERR_DEVICE_NAME, SOURCE(twice, 2, fds, 1));
+    ANSWERS(VFERRY_ERR_WRONG_HOST, SOURCE(&target, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_target(NULL, twice, 1, fds, 1, &session));
+    ANSWERS(VFERRY_ERR_NOT_MIGRATABLE, SOURCE(&null, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_BAD_FD, SOURCE(twice, 1, &closed, 1));
+    ANSWERS(VFERRY_ERR_BAD_FD, SOURCE(twice, 1, &pipes[1], 1));
     both[0] = both[1] = fds[0];
-    ANSWERS(VFERRY_BAD_FD, SOURCE(twice, 1, both, 2));
+    ANSWERS(VFERRY_ERR_BAD_FD, SOURCE(twice, 1, both, 2));
     MUST(vferry_options_set_chunk_bytes(options, 1));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, 1, fds, 1));
     MUST(vferry_options_set_chunk_bytes(options, 4 << 20));
     MUST(vferry_options_set_memory_bytes(options, 4096));
-    ANSWERS(VFERRY_MEMORY, SOURCE(twice, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_MEMORY_LIMIT, SOURCE(twice, 1, fds, 1));
     MUST(vferry_options_set_memory_bytes(options, 32 << 20));
     MUST(vferry_options_set_chunk_bytes(options, 4096));
     MUST(vferry_options_set_workers(options, 65));
-    ANSWERS(VFERRY_RANGE, SOURCE(twice, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_RANGE, SOURCE(twice, 1, fds, 1));
     MUST(vferry_options_set_workers(options, 1));
     MUST(vferry_options_set_rate(options, 1000));
-    ANSWERS(VFERRY_PACING, SOURCE(twice, 1, fds, 1));
+    ANSWERS(VFERRY_ERR_RATE_NEEDS_TCP, SOURCE(twice, 1, fds, 1));
 #undef SOURCE
 
     CHECK(session == NULL && is_open(fds[0]) && is_open(fds[1]) && is_open(pipes[1]));
@@ -311,55 +312,58 @@ static void a_session(void)
     uint8_t byte;
 
     sockets(fds);
-    MUST(vferry_device_embedded("net0", VFERRY_SOURCE, VFERRY_EMBEDDED_PRECOPY, -1, &device));
-    MUST(vferry_device_embedded("net0", VFERRY_TARGET, 0, -1, &coming));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, VFERRY_EMBEDDED_PRECOPY, -1, &device));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &coming));
     MUST(vferry_session_source(options, &device, 1, &fds[0], 1, &session));
-    ANSWERS(VFERRY_IN_USE, vferry_device_set_weight(device, 2));
-    ANSWERS(VFERRY_IN_USE, vferry_session_source(NULL, &device, 1, &fds[1], 1, &target));
+    ANSWERS(VFERRY_ERR_DEVICE_IN_USE, vferry_device_set_weight(device, 2));
+    ANSWERS(VFERRY_ERR_DEVICE_IN_USE, vferry_session_source(NULL, &device, 1, &fds[1], 1, &target));
     vferry_device_free(&device); /* The session keeps it. */
 
-    ANSWERS(VFERRY_NOT_ENDED, vferry_session_report(session, &report));
-    ANSWERS(VFERRY_NOT_ENDED, vferry_session_device_report(session, 0, &one));
-    ANSWERS(VFERRY_TIMEOUT, vferry_session_finish(session, 1, &report));
-    ANSWERS(VFERRY_UNKNOWN_NUMBER, vferry_session_device_was_reset(session, 1));
-    ANSWERS(VFERRY_TOO_LONG, vferry_session_send(session, message, sizeof message));
-    ANSWERS(VFERRY_NULL, vferry_session_send(session, NULL, 1));
+    ANSWERS(VFERRY_ERR_NOT_ENDED, vferry_session_report(session, &report));
+    ANSWERS(VFERRY_ERR_NOT_ENDED, vferry_session_device_report(session, 0, &one));
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_session_finish(session, 1, &report));
+    ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_device_was_reset(session, 1));
+    ANSWERS(VFERRY_ERR_TOO_LONG, vferry_session_send(session, message, sizeof message));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_send(session, NULL, 1));
     for (count = 0; count < VFERRY_MESSAGES_WAITING_MAX; count++) /* Nobody reads them. */
         ANSWERS(VFERRY_OK, vferry_session_send(session, message, 1));
-    ANSWERS(VFERRY_FULL, vferry_session_send(session, message, 1));
-    ANSWERS(VFERRY_TIMEOUT, vferry_session_finish(session, 1, &report)); /* It goes on. */
+    ANSWERS(VFERRY_ERR_FULL, vferry_session_send(session, message, 1));
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_session_finish(session, 1, &report)); /* It goes on. */
     count = 77;
-    ANSWERS(VFERRY_NULL, vferry_session_poll(session, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_wait(session, 0, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_report(session, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_device_report(session, 0, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_finish(session, 0, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_event_fd(session, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_payload(session, &byte, 1, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_device_stats(session, 0, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_stream_stats(session, 0, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_step_stats(session, 1, NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_phase_stats(session, 1, NULL));
-    ANSWERS(VFERRY_UNKNOWN_NUMBER, vferry_session_device_stats(session, 1, &device_stats));
-    ANSWERS(VFERRY_UNKNOWN_NUMBER, vferry_session_stream_stats(session, 1, &stream_stats));
-    ANSWERS(VFERRY_RANGE, vferry_session_step_stats(session, 0, &durations));
-    ANSWERS(VFERRY_RANGE, vferry_session_step_stats(session, 8, &durations));
-    ANSWERS(VFERRY_RANGE, vferry_session_phase_stats(session, 9, &durations));
-    ANSWERS(VFERRY_TIMEOUT, vferry_session_wait_ready(session, 1, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_poll(session, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_wait(session, 0, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_report(session, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_device_report(session, 0, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_finish(session, 0, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_event_fd(session, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_payload(session, &byte, 1, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_device_stats(session, 0, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_stream_stats(session, 0, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_step_stats(session, 1, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_phase_stats(session, 1, NULL));
+    ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_device_stats(session, 1, &device_stats));
+    ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_stream_stats(session, 1, &stream_stats));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_step_stats(session, 0, &durations));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_step_stats(session, 8, &durations));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_phase_stats(session, 9, &durations));
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_session_wait_ready(session, 1, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_wait_ready(session, 1, -2));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_wait(session, -2, &event));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_session_finish(session, INT64_MIN, &report));
 
     /* Sizes. */
     event.size = 0;
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_poll(session, &event));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_poll(session, &event));
     event.size = sizeof event - 1;
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_wait(session, 0, &event));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_wait(session, 0, &event));
     report.size = 8;
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_report(session, &report));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_report(session, &report));
     one.size = device_stats.size = stream_stats.size = durations.size = 4;
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_device_report(session, 0, &one));
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_device_stats(session, 0, &device_stats));
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_stream_stats(session, 0, &stream_stats));
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_step_stats(session, 1, &durations));
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_session_phase_stats(session, 1, &durations));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_device_report(session, 0, &one));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_device_stats(session, 0, &device_stats));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_stream_stats(session, 0, &stream_stats));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_step_stats(session, 1, &durations));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_session_phase_stats(session, 1, &durations));
 
     /* The peer meets it, and leaves. */
     MUST(vferry_session_target(options, &coming, 1, &fds[1], 1, &target));
@@ -369,8 +373,9 @@ static void a_session(void)
     MUST(vferry_session_wait(target, 60000, &later.event));
     CHECK(later.event.size == sizeof event && later.event.type == VFERRY_EVENT_CONNECTED);
     CHECK(later.more[0] == 0x55); /* What this library does not know is left as it was. */
-    ANSWERS(VFERRY_WRONG_HOST, vferry_session_switchover(target));
-    ANSWERS(VFERRY_WRONG_HOST, vferry_session_device_was_reset(target, 0));
+    ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_switchover(target));
+    ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_device_was_reset(target, 0));
+    ANSWERS(VFERRY_ERR_WRONG_HOST, vferry_session_wait_ready(target, 1, 0));
     CHECK(!vferry_event_is_ready(&later.event, UINT64_MAX) && !vferry_event_is_ready(NULL, 1));
     MUST(vferry_session_cancel(target));
     MUST(vferry_session_cancel(target));
@@ -378,23 +383,23 @@ static void a_session(void)
     event.size = sizeof event;
     while ((status = vferry_session_wait(session, 60000, &event)) == VFERRY_OK)
         ;
-    ANSWERS(VFERRY_OVER, status);
-    CHECK(event.type == VFERRY_EVENT_FINISHED && event.ending == VFERRY_ENDING_ABORTED);
+    ANSWERS(VFERRY_ERR_ENDED, status);
+    CHECK(event.type == VFERRY_EVENT_FINISHED && event.ending == VFERRY_ENDING_RETURNED);
     CHECK(event.text[0] && event.device == VFERRY_DEVICE_NONE);
-    ANSWERS(VFERRY_OVER, vferry_session_poll(session, &event));
-    ANSWERS(VFERRY_OVER, vferry_session_wait(session, -1, &event));
-    ANSWERS(VFERRY_OVER, vferry_session_wait_ready(session, 1, 1));
-    ANSWERS(VFERRY_OVER, vferry_session_switchover(session));
-    ANSWERS(VFERRY_OVER, vferry_session_send(session, message, 1));
-    ANSWERS(VFERRY_OVER, vferry_session_device_was_reset(session, 0));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_poll(session, &event));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_wait(session, VFERRY_NO_LIMIT, &event));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_wait_ready(session, 1, 1));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_switchover(session));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_send(session, message, 1));
+    ANSWERS(VFERRY_ERR_ENDED, vferry_session_device_was_reset(session, 0));
     ANSWERS(VFERRY_OK, vferry_session_cancel(session));
     ANSWERS(VFERRY_OK, vferry_session_payload(session, NULL, 0, &count));
     CHECK(count == 0);
     report.size = sizeof report;
-    ANSWERS(VFERRY_OK, vferry_session_finish(session, -1, &report));
-    CHECK(report.ending == VFERRY_ENDING_ABORTED && report.text[0]);
+    ANSWERS(VFERRY_OK, vferry_session_finish(session, VFERRY_NO_LIMIT, &report));
+    CHECK(report.ending == VFERRY_ENDING_RETURNED && report.text[0]);
     one.size = sizeof one;
-    ANSWERS(VFERRY_UNKNOWN_NUMBER, vferry_session_device_report(session, 1, &one));
+    ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_device_report(session, 1, &one));
     ANSWERS(VFERRY_OK, vferry_session_event_fd(session, &fd));
     vferry_session_free(&session);
     vferry_session_free(&session);
@@ -406,21 +411,21 @@ static void a_session(void)
 
     /* An embedded device is for one session, even after it. */
     sockets(fds);
-    ANSWERS(VFERRY_IN_USE, vferry_session_target(NULL, &coming, 1, fds, 1, &target));
+    ANSWERS(VFERRY_ERR_DEVICE_IN_USE, vferry_session_target(NULL, &coming, 1, fds, 1, &target));
     vferry_device_free(&coming);
     close(fds[0]), close(fds[1]);
 
-    ANSWERS(VFERRY_NULL, vferry_session_poll(NULL, &event));
-    ANSWERS(VFERRY_NULL, vferry_session_wait(NULL, 0, &event));
-    ANSWERS(VFERRY_NULL, vferry_session_wait_ready(NULL, 0, 0));
-    ANSWERS(VFERRY_NULL, vferry_session_switchover(NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_cancel(NULL));
-    ANSWERS(VFERRY_NULL, vferry_session_device_was_reset(NULL, 0));
-    ANSWERS(VFERRY_NULL, vferry_session_send(NULL, message, 1));
-    ANSWERS(VFERRY_NULL, vferry_session_event_fd(NULL, &fd));
-    ANSWERS(VFERRY_NULL, vferry_session_payload(NULL, &byte, 1, &count));
-    ANSWERS(VFERRY_NULL, vferry_session_report(NULL, &report));
-    ANSWERS(VFERRY_NULL, vferry_session_finish(NULL, 0, &report));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_poll(NULL, &event));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_wait(NULL, 0, &event));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_wait_ready(NULL, 0, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_switchover(NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_cancel(NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_device_was_reset(NULL, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_send(NULL, message, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_event_fd(NULL, &fd));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_payload(NULL, &byte, 1, &count));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_report(NULL, &report));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_finish(NULL, 0, &report));
 }
 
 /* A session that is freed while it runs is cancelled, and the fds that its VMM handed in are closed. */
@@ -432,8 +437,8 @@ static void freed_while_it_runs(void)
     int fds[2], data[2];
     sockets(fds);
     CHECK(pipe2(data, O_CLOEXEC) == 0);
-    MUST(vferry_device_embedded("net0", VFERRY_TARGET, 0, -1, &device));
-    MUST(vferry_device_moved(device, VFERRY_STATE_RESUMING, data[1])); /* Before it is wanted. */
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &device));
+    MUST(vferry_device_state_done(device, VFERRY_STATE_RESUMING, data[1], 0)); /* Before it is wanted. */
     CHECK(is_open(data[1]));
     MUST(vferry_session_target(options, &device, 1, fds, 1, &session));
     vferry_options_free(&options);
@@ -447,25 +452,31 @@ static void the_rest(void)
 {
     vferry_log_line line = {.size = sizeof line};
     char small[8];
-    ANSWERS(VFERRY_NULL, vferry_log_next(NULL));
-    ANSWERS(VFERRY_EMPTY, vferry_log_next(&line));
-    ANSWERS(VFERRY_RANGE, vferry_log_start(0, 10));
-    ANSWERS(VFERRY_RANGE, vferry_log_start(5, 10));
-    ANSWERS(VFERRY_RANGE, vferry_log_start(VFERRY_LOG_WARN, 0));
-    ANSWERS(VFERRY_RANGE, vferry_log_start(VFERRY_LOG_WARN, SIZE_MAX));
+    ANSWERS(VFERRY_ERR_NULL, vferry_log_next(NULL));
+    ANSWERS(VFERRY_ERR_EMPTY, vferry_log_next(&line));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_log_start(0, 10));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_log_start(5, 10));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_log_start(VFERRY_LOG_WARN, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_log_start(VFERRY_LOG_WARN, SIZE_MAX));
     ANSWERS(VFERRY_OK, vferry_log_start(VFERRY_LOG_ERROR, 10));
-    ANSWERS(VFERRY_LOG_TAKEN, vferry_log_start(VFERRY_LOG_ERROR, 10));
+    ANSWERS(VFERRY_ERR_LOG_TAKEN, vferry_log_start(VFERRY_LOG_ERROR, 10));
     line.size = 3;
-    ANSWERS(VFERRY_STRUCT_SIZE, vferry_log_next(&line));
+    ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_log_next(&line));
 
-    ANSWERS(VFERRY_NULL, vferry_session_cancel(NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_cancel(NULL));
     CHECK(vferry_last_error(NULL, 0) == strlen("session is NULL"));
     CHECK(vferry_last_error(small, sizeof small) == strlen("session is NULL"));
     CHECK(strcmp(small, "session") == 0);
     CHECK(strcmp(vferry_status_text(-5), "unknown status") == 0);
     CHECK(strcmp(vferry_phase_text(99), "unknown") == 0);
     CHECK(strcmp(vferry_state_text(VFERRY_STATE_UNKNOWN), "unknown") == 0);
+    CHECK(strcmp(vferry_ending_text(VFERRY_ENDING_NOT_BLANK), "not_blank") == 0);
+    CHECK(strcmp(vferry_ending_text(VFERRY_ENDING_NOT_BLANK + 1), "unknown") == 0);
+    CHECK(strcmp(vferry_epoch_ending_text(VFERRY_EPOCH_ABORTED), "aborted") == 0);
     CHECK(vferry_abi_version() == VFERRY_ABI_VERSION);
+    snprintf(small, sizeof small, "%d.%d.%d", VFERRY_VERSION_MAJOR, VFERRY_VERSION_MINOR,
+             VFERRY_VERSION_PATCH);
+    CHECK(strcmp(vferry_version_text(), small) == 0);
     CHECK(vferry_wire_version_max() == VFERRY_WIRE_VERSION_MAX);
 }
 

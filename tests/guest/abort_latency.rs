@@ -17,9 +17,9 @@ use hdrhistogram::Histogram;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vfio_ferry::ids::DeviceId;
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Cause, Completion, DeviceOptions, Ending, OnReset};
+use vfio_ferry::outcome::{Cause, Completion, DeviceOptions, EpochEnding, OnReset};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::{Session, SessionEvent};
+use vfio_ferry::session::{SessionEvent, SourceSession};
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
 
@@ -133,8 +133,12 @@ fn round(scene: &Scene, rng: &mut fastrand::Rng) -> Outcome<Duration> {
     ioctl::reset(fd.as_fd())?;
     let (at, completion) = first_completion(&pair.source)?;
     let cause = completion.fault.as_ref().map(|fault| fault.cause);
-    let ending = if scene.on_reset == OnReset::Abort { Ending::Aborted } else { Ending::Restarted };
-    let is_told = (completion.device, completion.ending, cause, completion.state_after)
+    let ending = if scene.on_reset == OnReset::Abort {
+        EpochEnding::Aborted
+    } else {
+        EpochEnding::Restarted
+    };
+    let is_told = (completion.device, completion.ending, cause, completion.state)
         == (DeviceId(0), ending, Some(Cause::DeviceReset), Some(DeviceState::Running));
     ensure!(is_told, "the first completion is {completion:?}");
     pair.source.cancel();
@@ -143,7 +147,7 @@ fn round(scene: &Scene, rng: &mut fastrand::Rng) -> Outcome<Duration> {
 }
 
 /// Waits as a VMM does: in a poll of the session's event fd.
-fn first_completion(session: &Session) -> Outcome<(Instant, Completion)> {
+fn first_completion(session: &SourceSession) -> Outcome<(Instant, Completion)> {
     let patience = Timespec { tv_sec: LOST.as_secs() as i64, tv_nsec: 0 };
     loop {
         let mut fds = [PollFd::from_borrowed_fd(session.event_fd(), PollFlags::IN)];
@@ -153,7 +157,7 @@ fn first_completion(session: &Session) -> Outcome<(Instant, Completion)> {
                 SessionEvent::Notice(Notice::Completion(completion)) => {
                     return Ok((Instant::now(), completion));
                 }
-                SessionEvent::Finished(finish) => fail!("it ended with {finish:?}"),
+                SessionEvent::Finished => fail!("it ended: {:?}", session.report()),
                 _ => {}
             }
         }

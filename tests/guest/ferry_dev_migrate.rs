@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use vfio_ferry::outcome::{DeviceOptions, Phase};
 use vfio_ferry::ring::BackendChoice;
-use vfio_ferry::session::Sides;
 use vfio_ferry::vfio::state::DeviceState;
 
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev, P2P, PRE_COPY, STOP_COPY};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route, patient};
+use crate::pair::{Pair, Route, SourceEnd, TargetEnd, patient};
 
 /// One migration.
 struct Case {
@@ -180,12 +179,8 @@ fn migrate(case: &Case, backend: BackendChoice) -> Outcome {
 }
 
 /// Both hosts must have counted the same bytes and come to the same digest.
-fn same_totals(sent: &End, loaded: &End) -> Outcome {
-    let (Sides::Source(sent), Sides::Target(loaded)) = (&sent.report.sides, &loaded.report.sides)
-    else {
-        unreachable!("a source's report and a target's");
-    };
-    for (sent, loaded) in sent.iter().zip(loaded) {
+fn same_totals(sent: &SourceEnd, loaded: &TargetEnd) -> Outcome {
+    for (sent, loaded) in sent.report.devices.iter().zip(&loaded.report.devices) {
         ensure!(sent.total == loaded.total, "{:?} sent, {:?} loaded", sent.total, loaded.total);
     }
     Ok(())

@@ -2,7 +2,6 @@
 
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::ring::{Backend, BackendChoice};
-use vfio_ferry::session::Sides;
 use vfio_ferry::vfio::state::DeviceState;
 
 use crate::checks::{Checks, Outcome, ensure};
@@ -54,8 +53,8 @@ fn migrate(choice: BackendChoice, backend: Backend, precopy: bool) -> Outcome {
         sent.complete()?;
         loaded.complete()?;
         ensure!(sent.report.backend == backend, "it ran on {:?}", sent.report.backend);
-        let Sides::Source(sides) = &sent.report.sides else { unreachable!("the source's") };
-        ensure!(sides[0].total.bytes == STATE_BYTES as u64, "{:?}", sides[0].total);
+        let total = sent.report.devices[0].total;
+        ensure!(total.bytes == STATE_BYTES as u64, "{total:?}");
         let (before, after) = (source.mdev.state()?, target.mdev.state()?);
         ensure!(before == DeviceState::Stop, "the source is in {before}");
         ensure!(after == DeviceState::Running, "the target is in {after}");

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Completion, DeviceOptions, Ending};
+use vfio_ferry::outcome::{Completion, DeviceOptions, Fault, SourceEnding, TargetEnding};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{
-    self, Options, Readiness, Report, Session, SessionEvent, SourceDevice, TargetDevice,
+    self, Options, Readiness, ReportOf, Session, SessionEvent, Side, Source, SourceDevice,
+    SourceSession, TargetDevice, TargetSession,
 };
 use vfio_ferry::vfio::device::MigrationDevice;
 
@@ -37,13 +38,13 @@ pub(crate) struct Route {
 
 /// Two sessions that run.
 pub(crate) struct Pair {
-    pub(crate) source: Session,
-    pub(crate) target: Session,
+    pub(crate) source: SourceSession,
+    pub(crate) target: TargetSession,
     listened: Events,
 }
 
 /// A target's session that is left when the source's has ended.
-pub(crate) struct Target(Session);
+pub(crate) struct Target(TargetSession);
 
 /// What a session told: the completions, in their order.
 #[derive(Debug, Default)]
@@ -54,10 +55,16 @@ struct Events {
 
 /// How a session ended.
 #[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) report: Report,
+pub(crate) struct End<S: Side> {
+    pub(crate) report: ReportOf<S>,
     pub(crate) completions: Vec<Completion>,
 }
+
+/// How the source's session ended.
+pub(crate) type SourceEnd = End<Source>;
+
+/// How the target's session ended.
+pub(crate) type TargetEnd = End<session::Target>;
 
 impl Pair {
     /// Starts both sessions; devices are called by their place.
@@ -75,9 +82,9 @@ impl Pair {
                 )
             })
             .unzip();
-        let source = Session::source(sources, connected, options.clone())?;
+        let source = SourceSession::start(sources, connected, options.clone())?;
         let accepted = session::accept(&listener, STUCK)?;
-        let target = Session::target(targets, accepted, options.clone())?;
+        let target = TargetSession::start(targets, accepted, options.clone())?;
         Ok(Pair { source, target, listened: Events::default() })
     }
 
@@ -89,7 +96,7 @@ impl Pair {
         match self.source.wait_until_ready(Duration::from_secs(1), STUCK, notice) {
             Readiness::Ready(_) => Ok(true),
             Readiness::Patience(estimate) => fail!("not ready in {STUCK:?}: {estimate:?}"),
-            Readiness::Ended(_) => {
+            Readiness::Ended => {
                 self.listened.finished = true;
                 Ok(false)
             }
@@ -99,7 +106,7 @@ impl Pair {
     /// Waits until the devices are ready, and stops them.
     pub(crate) fn switchover_when_ready(&mut self) -> Outcome {
         if self.wait_until_ready()? {
-            self.source.switchover()?;
+            self.source.switchover();
         }
         Ok(())
     }
@@ -124,7 +131,7 @@ impl Pair {
                     self.listened.completions.push(completion.clone());
                     return Ok(completion);
                 }
-                Some(SessionEvent::Finished(finish)) => fail!("it ended with {finish:?}"),
+                Some(SessionEvent::Finished) => fail!("it ended: {:?}", self.source.report()),
                 Some(_) => {}
                 None => fail!("no completion in {STUCK:?}"),
             }
@@ -132,20 +139,20 @@ impl Pair {
     }
 
     /// Waits for both ends.
-    pub(crate) fn finish(self) -> (End, End) {
+    pub(crate) fn finish(self) -> (SourceEnd, TargetEnd) {
         let (source, target) = self.source_ends();
         (source, target.ends())
     }
 
     /// Waits for the source's end, and leaves the target's.
-    pub(crate) fn source_ends(self) -> (End, Target) {
+    pub(crate) fn source_ends(self) -> (SourceEnd, Target) {
         (self.listened.run_out("source", self.source), Target(self.target))
     }
 }
 
 impl Target {
     /// Waits for the target's end.
-    pub(crate) fn ends(self) -> End {
+    pub(crate) fn ends(self) -> TargetEnd {
         Events::default().run_out("target", self.0)
     }
 }
@@ -160,12 +167,12 @@ impl Events {
     fn event(&mut self, event: SessionEvent) {
         match event {
             SessionEvent::Notice(notice) => self.notice(notice),
-            SessionEvent::Finished(_) => self.finished = true,
+            SessionEvent::Finished => self.finished = true,
             _ => {}
         }
     }
 
-    fn run_out(mut self, host: &str, session: Session) -> End {
+    fn run_out<S: Side>(mut self, host: &str, session: Session<S>) -> End<S> {
         while !self.finished {
             match session.wait_event(Some(STUCK)) {
                 Some(event) => self.event(event),
@@ -176,17 +183,36 @@ impl Events {
     }
 }
 
-impl End {
-    /// That the migration was complete.
+impl<S: Side> End<S> {
+    /// That the target runs the devices.
     pub(crate) fn complete(&self) -> Outcome {
-        let finish = &self.report.finish;
-        ensure!(finish.ending == Ending::Complete, "{}: {}", finish.ending, self.why());
+        ensure!(self.fault().is_none(), "{}", self.report.ending);
         Ok(())
     }
 
-    /// The fault in words.
-    pub(crate) fn why(&self) -> String {
-        self.report.finish.fault.as_ref().map_or("no fault".to_owned(), ToString::to_string)
+    /// Why it ended so, unless all went well.
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        S::fault(&self.report.ending)
+    }
+}
+
+impl SourceEnd {
+    /// Why the devices were brought back.
+    pub(crate) fn returned(&self) -> Outcome<&Fault> {
+        match &self.report.ending {
+            SourceEnding::Returned(fault) => Ok(fault),
+            ending => fail!("{ending}"),
+        }
+    }
+}
+
+impl TargetEnd {
+    /// Why nothing of the state was left.
+    pub(crate) fn blank(&self) -> Outcome<&Fault> {
+        match &self.report.ending {
+            TargetEnding::Blank(fault) => Ok(fault),
+            ending => fail!("{ending}"),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Sequence};
 use vfio_ferry::machine::{
-    Action, Command, Event, LinksConfig, Machine, Outgoing, ReadResult, Reply, Request,
+    Action, Command, Event, Machine, Outgoing, PeerConfig, ReadResult, Reply, Request,
 };
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
@@ -29,7 +29,7 @@ fn sender(weights: &[u32]) -> Sender {
     };
     Sender::new(SenderConfig {
         devices: weights.iter().enumerate().map(device).collect(),
-        links: LinksConfig { streams: STREAMS, silence_ns: u64::MAX / 4 },
+        peer: PeerConfig { streams: STREAMS, silence_ns: u64::MAX / 4 },
         session: 5,
         chunk_bytes: CHUNK_BYTES,
         workers: 1,

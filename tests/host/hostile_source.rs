@@ -8,8 +8,8 @@ use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fault, Observation};
-use vfio_ferry::session::{Options, Session, SessionEvent};
+use vfio_ferry::outcome::{Cause, DeviceOptions, Fault, Observation};
+use vfio_ferry::session::{Options, SessionEvent, SourceSession};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{
     Accept, Begin, DataPhase, DevicePlace, Digest, Discard, Encoding, Features, Frame, Kind, Offer,
@@ -42,7 +42,7 @@ fn plan() -> Plan {
 /// What the source's end must say.
 fn total() -> Total {
     let mut digest = StateDigest::new();
-    for chunk in plan().content.bytes(plan().total_bytes()).chunks(CHUNK) {
+    for chunk in plan().state().expect("no file").chunks(CHUNK) {
         digest.chunk(chunk_hash(chunk), chunk.len() as u32);
     }
     Total { bytes: digest.bytes(), digest: digest.finish() }
@@ -89,7 +89,7 @@ fn play(conversation: &Conversation<'_>) {
         ..Options::default()
     };
     let devices = sources(from_ref(&device), &DeviceOptions::default());
-    let session = Session::source(devices, ours, options).expect("a session");
+    let session = SourceSession::start(devices, ours, options).expect("a session");
     let mut peer = Peer::from(theirs.remove(0));
     std::thread::scope(|scope| {
         let target = scope.spawn(move || {
@@ -99,22 +99,22 @@ fn play(conversation: &Conversation<'_>) {
             let aborted = peer.last_word().is_some();
             (script, case, led, aborted)
         });
-        let finish = loop {
+        loop {
             match session.wait_event(Some(PATIENCE)) {
                 Some(SessionEvent::Notice(Notice::InitialDataLoaded { .. })) => {
-                    session.switchover().expect("this is the source");
+                    session.switchover();
                 }
-                Some(SessionEvent::Finished(finish)) => break finish,
+                Some(SessionEvent::Finished) => break,
                 Some(_) => {}
                 None => panic!("the session does not end"),
             }
-        };
-        session.finish();
+        }
+        let ended = session.finish().ending;
         let (script, case, led, aborted) = target.join().expect("the peer");
         let what = case.as_ref().map_or("nothing wrong", |case| case.what.as_str());
         let expected = case.as_ref().map_or(&Expected::Nothing, |case| &case.expected);
-        assert!(led, "{what}: the source did not answer: {finish:?}");
-        assert_expected(expected, finish.fault.as_ref(), what);
+        assert!(led, "{what}: the source did not answer: {ended}");
+        assert_expected(expected, ended.fault(), what);
         assert_eq!(device.violations(), [""; 0]);
 
         let confirmed = case.as_ref().is_none_or(|case| {
@@ -122,18 +122,18 @@ fn play(conversation: &Conversation<'_>) {
             case.at > at || (case.at == at && case.bytes.starts_with(&loaded(EPOCH, total())))
         });
         let ending = match expected {
-            Expected::Nothing => Ending::Complete,
-            Expected::Fault(Cause::PeerAbort, _) => Ending::Aborted,
-            Expected::Fault(..) if confirmed => Ending::Unconfirmed,
-            Expected::Fault(..) => Ending::Aborted,
+            Expected::Nothing => "handed_over",
+            Expected::Fault(Cause::PeerAbort, _) => "returned",
+            Expected::Fault(..) if confirmed => "unconfirmed",
+            Expected::Fault(..) => "returned",
         };
-        assert_eq!(finish.ending, ending, "{what}");
-        let state =
-            if ending == Ending::Aborted { DeviceState::Running } else { DeviceState::Stop };
+        assert_eq!(ended.name(), ending, "{what}: {ended}");
+        let returned = ending == "returned";
+        let state = if returned { DeviceState::Running } else { DeviceState::Stop };
         assert_eq!(device.state_now(), state, "{what}");
         assert_eq!((device.holding(), device.resets()), (Holding::Own, 0), "{what}");
-        if let Some(fault) = &finish.fault
-            && ending == Ending::Aborted
+        if let Some(fault) = ended.fault()
+            && returned
             && (fault.cause, fault.observed) == (Cause::PeerMisbehaviour, Observation::Peer)
             // One that does not read is not told either.
             && case.as_ref().is_some_and(|case| case.times == 1)

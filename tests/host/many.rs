@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::outcome::DeviceOptions;
-use vfio_ferry::session::{Options, Session, SourceDevice, TargetDevice};
+use vfio_ferry::session::{Options, SourceDevice, SourceSession, TargetDevice, TargetSession};
 use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry_tests::device::{Content, Kind, Plan, TestDevice};
+use vfio_ferry_tests::device::{Plan, TestDevice};
 use vfio_ferry_tests::pair::{end, sources, streams};
-use vfio_ferry_tests::runs::assert_moved;
+use vfio_ferry_tests::runs::{assert_handed_over, assert_moved};
 
 const DEVICES: usize = 8;
 const STREAMS: usize = 4;
@@ -61,7 +61,7 @@ fn eight_devices_over_four_streams_arrive_whole_and_share_fairly() {
     let mut logged = Vec::new();
     for number in 0..DEVICES {
         let plan = Plan {
-            content: Content { kind: Kind::Structured, seed: 1000 + number as u64 },
+            index: number as u8,
             capabilities: Capabilities::ALL[number % 4],
             rest_bytes: STATE_BYTES,
             ..Plan::default()
@@ -78,12 +78,11 @@ fn eight_devices_over_four_streams_arrive_whole_and_share_fairly() {
     let options = DeviceOptions { precopy: false, ..DeviceOptions::default() };
     let devices: Vec<SourceDevice> = sources(&from, &options);
     let options = Options { policy: Policy::Raw, ..Options::default() };
-    let source = Session::source(devices, ours, options).expect("source");
-    let target = Session::target(logged, theirs, Options::default()).expect("target");
-    source.switchover().expect("this is the source");
+    let source = SourceSession::start(devices, ours, options).expect("source");
+    let target = TargetSession::start(logged, theirs, Options::default()).expect("target");
+    source.switchover();
     let (source, target) = (end(source), end(target));
-    assert!(source.report.is_complete(), "{:?}", source.report.finish);
-    assert!(target.report.is_complete(), "{:?}", target.report.finish);
+    assert_handed_over(&source, &target);
     for (from, to) in from.iter().zip(&to) {
         assert_moved(from, to);
     }

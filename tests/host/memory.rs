@@ -13,8 +13,8 @@ fn migrate(rest_bytes: u64, compress: bool) -> [Outcome; 2] {
     let source = Side::spawn(PROGRAM, &source);
     let outcomes = [source.outcome(), side.outcome()];
     println!("{rest_bytes} bytes: {outcomes:?}");
-    for outcome in &outcomes {
-        assert_eq!((outcome.ending.as_str(), outcome.bytes), ("complete", rest_bytes));
+    for (outcome, ending) in outcomes.iter().zip(["handed_over", "running"]) {
+        assert_eq!((outcome.ending.as_str(), outcome.bytes), (ending, rest_bytes));
         assert_eq!(outcome.digest, outcomes[0].digest);
     }
     outcomes

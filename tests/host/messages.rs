@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vfio_ferry::error::UsageError;
 use vfio_ferry::limits::{MESSAGE_BYTES_MAX, MESSAGES_WAITING_MAX};
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending};
-use vfio_ferry::session::{Options, Session};
+use vfio_ferry::outcome::{Cause, DeviceOptions};
+use vfio_ferry::session::{Options, Session, Side, SourceSession, TargetSession};
 use vfio_ferry::wire::{Accept, Features, Frame, Kind};
 use vfio_ferry_tests::device::{Plan, TestDevice};
 use vfio_ferry_tests::pair::{PATIENCE, end, sources, streams, targets};
@@ -18,27 +18,27 @@ use vfio_ferry_tests::peer::{Peer, bytes};
 
 const FULL: Result<(), UsageError> = Err(UsageError::Full { max: MESSAGES_WAITING_MAX });
 
-fn source(streams: Vec<OwnedFd>) -> Session {
+fn source(streams: Vec<OwnedFd>) -> SourceSession {
     let device = Arc::new(TestDevice::new(Plan::default()));
     let devices = sources(from_ref(&device), &DeviceOptions::default());
-    Session::source(devices, streams, Options::default()).expect("a session")
+    SourceSession::start(devices, streams, Options::default()).expect("a session")
 }
 
-fn target(streams: Vec<OwnedFd>) -> Session {
+fn target(streams: Vec<OwnedFd>) -> TargetSession {
     let device = Arc::new(TestDevice::new(Plan::default()));
-    Session::target(targets(from_ref(&device)), streams, Options::default()).expect("a session")
+    TargetSession::start(targets(from_ref(&device)), streams, Options::default())
+        .expect("a session")
 }
 
 /// It did not end by itself.
-fn assert_cancels(session: Session) {
+fn assert_cancels<S: Side>(session: Session<S>) {
     session.cancel();
-    let finish = end(session).report.finish;
-    assert_eq!(finish.ending, Ending::Aborted);
-    assert_eq!(finish.fault.expect("an abort has a cause").cause, Cause::Cancelled);
+    let ended = end(session);
+    assert_eq!(ended.fault().expect("an abort has a cause").cause, Cause::Cancelled);
 }
 
 /// Until there is no room, and for a while none is made. How many were taken.
-fn send_until_full(session: &Session, message: &Bytes) -> usize {
+fn send_until_full(session: &SourceSession, message: &Bytes) -> usize {
     const WHILE: Duration = Duration::from_millis(200);
     let mut sent = 0;
     let mut full_since = None;
@@ -58,16 +58,19 @@ fn send_until_full(session: &Session, message: &Bytes) -> usize {
 
 #[test]
 fn before_a_peer_is_there_so_many_wait_on_either_host() {
-    for start in [source, target] {
-        let (ours, theirs) = streams(2);
-        let session = start(ours);
-        for _ in 0..MESSAGES_WAITING_MAX {
-            assert_eq!(session.send_message(Bytes::from_static(b"early")), Ok(()));
-        }
-        assert_eq!(session.send_message(Bytes::from_static(b"one more")), FULL);
-        assert_cancels(session);
-        drop(theirs);
+    so_many_wait(source);
+    so_many_wait(target);
+}
+
+fn so_many_wait<S: Side>(start: fn(Vec<OwnedFd>) -> Session<S>) {
+    let (ours, theirs) = streams(2);
+    let session = start(ours);
+    for _ in 0..MESSAGES_WAITING_MAX {
+        assert_eq!(session.send_message(Bytes::from_static(b"early")), Ok(()));
     }
+    assert_eq!(session.send_message(Bytes::from_static(b"one more")), FULL);
+    assert_cancels(session);
+    drop(theirs);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use vfio_ferry::buffers::Buffer;
 use vfio_ferry::ring::{Backend, BackendChoice, Op, OpenError, RingConfig, Token, class, open};
 use vfio_ferry_tests::refuse::where_refused;
+use vfio_ferry_tests::skip::skip;
 
 const CONFIG: RingConfig =
     RingConfig { backend: BackendChoice::Auto, depth: 4, files: 2, zero_copy: None };
@@ -84,6 +85,6 @@ fn without_a_filter_nothing_is_told() {
     let opened = open(&CONFIG).expect("a ring");
     match opened.fallback {
         None => assert_eq!(opened.ring.backend(), Backend::IoUring),
-        Some(why) => println!("SKIPPED: {why}"),
+        Some(why) => skip(why),
     }
 }

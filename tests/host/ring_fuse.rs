@@ -23,6 +23,7 @@ use vfio_ferry::errno::is_interruption;
 use vfio_ferry::ring::{
     Backend, BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, open,
 };
+use vfio_ferry_tests::skip::skip;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
@@ -171,7 +172,7 @@ impl Drop for Bench {
 }
 
 fn skipped(why: &dyn std::error::Error) -> Option<Bench> {
-    println!("SKIPPED: {why}");
+    skip(why);
     None
 }
 

@@ -7,36 +7,37 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending};
-use vfio_ferry::session::{Options, Session, accept, connect};
+use vfio_ferry::limits::PEER_SILENCE_DEFAULT;
+use vfio_ferry::outcome::{Cause, DeviceOptions};
+use vfio_ferry::session::{
+    Options, Session, Side as Host, SourceSession, TargetSession, accept, connect,
+};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Accept, Features, Frame, Kind};
 use vfio_ferry_tests::device::{Holding, Plan, TestDevice};
-use vfio_ferry_tests::pair::{Ended, PATIENCE, end, sources, streams, targets};
+use vfio_ferry_tests::pair::{PATIENCE, end, sources, streams, targets};
 use vfio_ferry_tests::peer::{Peer, bytes};
 use vfio_ferry_tests::process::{Side, Spec};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ferry-side");
-/// How long the peer may be silent, and what a busy machine may add to it.
+/// How long the peer may be silent. That nobody waits much longer is seen where time is simulated;
+/// here that this is what they wait for, and that they end.
 const SILENCE: Duration = Duration::from_millis(1500);
-const SLACK: Duration = Duration::from_secs(15);
 const REST_BYTES: u64 = 64 << 20;
 
 fn options() -> Options {
     Options { peer_silence: SILENCE, ..Options::default() }
 }
 
-fn assert_lost(session: Session) -> Ended {
-    let start = Instant::now();
+fn assert_lost<H: Host>(session: Session<H>) {
     let ended = end(session);
-    let took = start.elapsed();
-    assert!(took < SILENCE + SLACK, "it took {took:?}");
-    let finish = &ended.report.finish;
-    assert_eq!(finish.ending, Ending::Aborted);
-    let fault = finish.fault.as_ref().expect("an abort has a cause");
+    let fault = ended.fault().expect("an abort has a cause");
     assert_eq!(fault.cause, Cause::Network, "{fault}");
-    assert!(fault.message.contains("silent"), "{fault}");
-    ended
+    // Looked at when it is due, which on a busy machine is later; what was chosen, not the default.
+    let said = fault.message.strip_prefix("the peer was silent for ").expect("why");
+    let (ms, _) = said.split_once(" ms").expect("for how long");
+    let silent = Duration::from_millis(ms.parse().expect("a number"));
+    assert!((SILENCE..PEER_SILENCE_DEFAULT).contains(&silent), "{fault}");
 }
 
 /// Waits until some of the state has moved.
@@ -57,8 +58,8 @@ fn a_source_gives_a_frozen_target_up() {
     let plan = Plan { rest_bytes: REST_BYTES, stalls_at: Some(REST_BYTES / 2), ..Plan::default() };
     let device = Arc::new(TestDevice::new(plan));
     let devices = sources(from_ref(&device), &DeviceOptions::default());
-    let session = Session::source(devices, streams, options()).expect("a session");
-    session.switchover().expect("this is the source");
+    let session = SourceSession::start(devices, streams, options()).expect("a session");
+    session.switchover();
     wait_for_bytes(&device);
     peer.signal(Signal::STOP);
     assert_lost(session);
@@ -78,7 +79,7 @@ fn a_target_gives_a_frozen_source_up() {
         expects_bytes: REST_BYTES,
         ..Plan::default()
     }));
-    let session = Session::target(targets(from_ref(&device)), streams, options());
+    let session = TargetSession::start(targets(from_ref(&device)), streams, options());
     let session = session.expect("a session");
     wait_for_bytes(&device);
     peer.signal(Signal::STOP);
@@ -91,8 +92,8 @@ fn a_source_gives_up_a_target_that_does_not_read() {
     let (ours, mut theirs) = streams(1);
     let device = Arc::new(TestDevice::new(Plan { rest_bytes: REST_BYTES, ..Plan::default() }));
     let devices = sources(from_ref(&device), &DeviceOptions::default());
-    let session = Session::source(devices, ours, options()).expect("a session");
-    session.switchover().expect("this is the source");
+    let session = SourceSession::start(devices, ours, options()).expect("a session");
+    session.switchover();
     let mut peer = Peer::from(theirs.remove(0));
     let hello = peer.expect_hello();
     let accept = Accept {
@@ -115,9 +116,9 @@ fn a_session_gives_up_a_peer_that_never_says_a_word() {
     let (ours, theirs) = streams(2);
     let device = Arc::new(TestDevice::new(Plan::default()));
     let source = sources(from_ref(&device), &DeviceOptions::default());
-    let source = Session::source(source, ours, options()).expect("a session");
+    let source = SourceSession::start(source, ours, options()).expect("a session");
     let (others, _silent) = streams(2);
-    let target = Session::target(targets(from_ref(&device)), others, options());
+    let target = TargetSession::start(targets(from_ref(&device)), others, options());
     assert_lost(source);
     assert_lost(target.expect("a session"));
     assert_eq!(device.trail(), [], "nobody touched the device");

@@ -8,3 +8,5 @@ pub mod process;
 pub mod refuse;
 pub mod runs;
 pub mod script;
+pub mod skip;
+pub mod watched;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vfio_ferry::machine::Notice;
-use vfio_ferry::outcome::DeviceOptions;
+use vfio_ferry::outcome::{DeviceOptions, Fault};
 use vfio_ferry::session::{
-    Options, Readiness, Report, Session, SessionEvent, SourceDevice, TargetDevice,
+    Options, Readiness, ReportOf, Session, SessionEvent, Side, Source, SourceDevice, SourceSession,
+    Target, TargetDevice, TargetSession,
 };
-
-use crate::device::TestDevice;
+use vfio_ferry::vfio::device::MigrationDevice;
 
 /// How long any session of a test may take: far more than any needs, so that a session that hangs
 /// fails its test on a machine that is busy with other things, too.
@@ -40,20 +40,27 @@ impl Default for Setup {
 
 /// A side's end.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Ended<S: Side> {
     /// The session's report.
-    pub report: Report,
+    pub report: ReportOf<S>,
     /// What it said on the way.
     pub notices: Vec<Notice>,
+}
+
+impl<S: Side> Ended<S> {
+    /// Why it ended so, unless all went well.
+    pub fn fault(&self) -> Option<&Fault> {
+        S::fault(&self.report.ending)
+    }
 }
 
 /// Two running sessions.
 #[derive(Debug)]
 pub struct Pair {
     /// The source's.
-    pub source: Session,
+    pub source: SourceSession,
     /// The target's.
-    pub target: Session,
+    pub target: TargetSession,
     /// What the source has said so far.
     pub source_notices: Vec<Notice>,
 }
@@ -75,8 +82,11 @@ pub fn streams(count: usize) -> (Vec<OwnedFd>, Vec<OwnedFd>) {
 }
 
 /// The devices as a source session takes them.
-pub fn sources(devices: &[Arc<TestDevice>], options: &DeviceOptions) -> Vec<SourceDevice> {
-    let device = |(number, device): (usize, &Arc<TestDevice>)| SourceDevice {
+pub fn sources<D: MigrationDevice + 'static>(
+    devices: &[Arc<D>],
+    options: &DeviceOptions,
+) -> Vec<SourceDevice> {
+    let device = |(number, device): (usize, &Arc<D>)| SourceDevice {
         name: format!("device-{number}"),
         device: device.clone(),
         options: options.clone(),
@@ -85,8 +95,8 @@ pub fn sources(devices: &[Arc<TestDevice>], options: &DeviceOptions) -> Vec<Sour
 }
 
 /// The devices as a target session takes them.
-pub fn targets(devices: &[Arc<TestDevice>]) -> Vec<TargetDevice> {
-    let device = |(number, device): (usize, &Arc<TestDevice>)| TargetDevice {
+pub fn targets<D: MigrationDevice + 'static>(devices: &[Arc<D>]) -> Vec<TargetDevice> {
+    let device = |(number, device): (usize, &Arc<D>)| TargetDevice {
         name: format!("device-{number}"),
         device: device.clone(),
     };
@@ -95,10 +105,14 @@ pub fn targets(devices: &[Arc<TestDevice>]) -> Vec<TargetDevice> {
 
 impl Pair {
     /// Starts both sessions.
-    pub fn start(from: &[Arc<TestDevice>], to: &[Arc<TestDevice>], setup: &Setup) -> Pair {
+    pub fn start<D: MigrationDevice + 'static>(
+        from: &[Arc<D>],
+        to: &[Arc<D>],
+        setup: &Setup,
+    ) -> Pair {
         let (ours, theirs) = streams(setup.streams);
-        let source = Session::source(sources(from, &setup.device), ours, setup.source.clone());
-        let target = Session::target(targets(to), theirs, setup.target.clone());
+        let source = SourceSession::start(sources(from, &setup.device), ours, setup.source.clone());
+        let target = TargetSession::start(targets(to), theirs, setup.target.clone());
         Pair {
             source: source.expect("the source starts"),
             target: target.expect("the target starts"),
@@ -111,12 +125,12 @@ impl Pair {
         let notices = &mut self.source_notices;
         let second = Duration::from_secs(1);
         let ready = self.source.wait_until_ready(second, PATIENCE, |notice| notices.push(notice));
-        self.source.switchover().expect("this is the source");
+        self.source.switchover();
         ready
     }
 
     /// Waits for both ends.
-    pub fn end(self) -> (Ended, Ended) {
+    pub fn end(self) -> (Ended<Source>, Ended<Target>) {
         let mut source = end(self.source);
         source.notices.splice(0..0, self.source_notices);
         (source, end(self.target))
@@ -127,20 +141,20 @@ impl Pair {
 ///
 /// # Panics
 /// If it does not come.
-pub fn end(session: Session) -> Ended {
+pub fn end<S: Side>(session: Session<S>) -> Ended<S> {
     let deadline = Instant::now() + PATIENCE;
     let mut notices = Vec::new();
     loop {
         match session.wait_event(Some(deadline.saturating_duration_since(Instant::now()))) {
             Some(SessionEvent::Notice(notice)) => notices.push(notice),
-            Some(SessionEvent::Finished(_)) => {
+            Some(SessionEvent::Finished) => {
                 return Ended { report: session.finish(), notices };
             }
             Some(_) => {}
             None => {
-                let host = session.host();
                 // Its destructor would wait, too.
                 std::mem::forget(session);
+                let host = S::HOST;
                 panic!("the {host:?}'s session does not end; so far: {notices:#?}");
             }
         }

@@ -1,17 +1,12 @@
 //! The command line. No arguments at all mean `downtime` with its defaults.
 
-mod choices;
-mod units;
-
-pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
-pub(crate) use units::{Rate, Size};
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
+use crate::spec::{BackendChoice, DataKind, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError};
 
 /// Measures the downtime of a VFIO device migration.
 ///
@@ -211,9 +206,9 @@ pub(crate) struct LinkArgs {
     /// Send no faster than this, all streams together (SO_MAX_PACING_RATE).
     #[arg(long, value_name = "RATE")]
     pub(crate) link: Option<Rate>,
-    /// TCP congestion control of every connection.
-    #[arg(long, value_name = "NAME", default_value = "cubic")]
-    pub(crate) congestion: String,
+    /// TCP congestion control of every connection; the host's own default if absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
 }
 
 fn runs() -> clap::builder::RangedI64ValueParser<u32> {
@@ -229,7 +224,7 @@ fn devices() -> clap::builder::RangedI64ValueParser<u16> {
 }
 
 fn chunk(text: &str) -> Result<Size, String> {
-    let size: Size = text.parse().map_err(|error: units::UnitError| error.to_string())?;
+    let size: Size = text.parse().map_err(|error: UnitError| error.to_string())?;
     let (least, most) = (limits::CHUNK_BYTES_MIN as u64, limits::CHUNK_BYTES_MAX as u64);
     if !(least..=most).contains(&size.0) {
         return Err(format!("expected a size from {} to {}", Size(least), Size(most)));

@@ -19,7 +19,7 @@ fn no_arguments_mean_downtime_with_defaults() {
     assert!(cli.command.is_none());
     assert_eq!(cli.downtime.device.state, Size(256 << 20));
     assert_eq!(cli.downtime.device.data, DataKind::Structured);
-    assert_eq!(cli.downtime.link.congestion, "cubic");
+    assert_eq!(cli.downtime.link.congestion, None);
 }
 
 #[test]

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use super::{Failure, check_data, input, link, many};
-use crate::cli::{CompareArgs, OnResetChoice, Rate, Size};
-use crate::contender::Contender;
+use crate::cli::CompareArgs;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::json::{CompareReport, JsonFile};
 use crate::report::progress::Progress;
 use crate::report::run::{Run, Runs, per_second};
 use crate::report::table::{Table, duration};
+use crate::spec::{Contender, OnResetChoice, Rate, Size};
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         spec.data,
         many(spec.devices.into(), "device"),
         many(args.runs as usize, "round"),
-        spec.link.congestion,
+        congestion(&contenders),
         spec.link.rate.map_or_else(String::new, |rate| format!(", link {rate}")),
     );
     print!("{}", table(&contenders));
@@ -48,6 +48,12 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         })
         .collect();
     if faults.is_empty() { Ok(()) } else { Err(Failure::Migration(faults.join("; "))) }
+}
+
+/// What the connections used, by the kernel's word.
+fn congestion(contenders: &[(Contender, Runs)]) -> &str {
+    let mut names = contenders.iter().map(|(_, runs)| runs.tcp_congestion.as_str());
+    names.find(|name| !name.is_empty()).unwrap_or("no connection")
 }
 
 /// A B C D A B C D ...

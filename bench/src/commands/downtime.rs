@@ -1,8 +1,7 @@
 //! `downtime`: migrate test devices between two processes, several times, and report.
 
 use super::{Failure, check_data, input, link, many, rounds};
-use crate::cli::{DowntimeArgs, ResetAt};
-use crate::contender::Contender;
+use crate::cli::DowntimeArgs;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::json::{DowntimeReport, JsonFile};
@@ -10,6 +9,7 @@ use crate::report::progress::Progress;
 use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
+use crate::spec::{Contender, ResetAt};
 
 /// Runs the command.
 pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {

@@ -5,9 +5,10 @@ pub(crate) mod downtime;
 pub(crate) mod real;
 mod rounds;
 
-use crate::cli::{DataKind, LinkArgs};
+use crate::cli::LinkArgs;
 use crate::data::Content;
-use crate::net::{self, Link};
+use crate::net;
+use crate::spec::{DataKind, Link};
 
 /// Why the program does not end with status 0. The text is one line.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +45,10 @@ fn many(count: usize, what: &str) -> String {
 }
 
 fn link(args: &LinkArgs) -> Result<Link, Failure> {
-    net::check_congestion(&args.congestion)
-        .map_err(|error| input(&format!("--congestion {}", args.congestion), error))?;
+    if let Some(name) = &args.congestion {
+        net::check_congestion(name)
+            .map_err(|error| input(&format!("--congestion {name}"), error))?;
+    }
     Ok(Link { rate: args.link, congestion: args.congestion.clone() })
 }
 

@@ -10,17 +10,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Failure, input, link, many};
-use crate::cli::{HostArgs, Policy, ReceiveArgs, SendArgs};
-use crate::contender::{Contender, Side};
+use crate::carriers;
+use crate::cli::{HostArgs, ReceiveArgs, SendArgs};
+use crate::clock;
 use crate::device::{Watch, Watched};
-use crate::engine::{self, EngineOptions, Inputs, MigrationDevice, SideOutcome};
+use crate::engine::{self, EngineOptions, Inputs, MigrationDevice};
 use crate::net;
+use crate::outcome::SideOutcome;
 use crate::process::pulse::with_pulse;
 use crate::process::usage;
 use crate::report::json::JsonFile;
 use crate::report::progress::Progress;
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
+use crate::spec::{Contender, Policy, Side};
 
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
@@ -103,16 +106,17 @@ fn migrate(
     let failed = |error: String| Failure::Migration(error);
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|e| failed(e.to_string()))?;
     let streams_used = many(streams.len(), "stream");
-    let cpu_before = usage::process_cpu_ns();
+    let cpu_before = clock::process_cpu_ns();
     let RealDevices { devices, watches } = devices;
     let inputs = Inputs { devices, streams, options };
     let mut progress = Progress::of_unknown(side.name());
     let bytes = || watches.iter().map(|watch| watch.bytes.load(Ordering::Relaxed)).sum();
-    let outcome = with_pulse(|| progress.at(bytes()), || Contender::Engine.run(side, inputs));
+    let outcome =
+        with_pulse(|| progress.at(bytes()), || carriers::run(Contender::Engine, side, inputs));
     drop(progress);
     let mut run = run(side, &watches, outcome.map_err(failed)?);
     run.tcp_congestion = tcp_congestion;
-    run.cpu_ns = usage::process_cpu_ns() - cpu_before;
+    run.cpu_ns = clock::process_cpu_ns() - cpu_before;
     let runs = Runs::new(&[run]);
     println!("{title}, {streams_used}\n");
     if runs.runs > 0 {

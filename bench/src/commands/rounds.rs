@@ -1,11 +1,11 @@
 //! The migrations that show what a reset costs: each round goes all ways, one after the other.
 
-use crate::cli::OnResetChoice;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::progress::Progress;
 use crate::report::reset::{Round, must_abort};
 use crate::report::run::Run;
+use crate::spec::OnResetChoice;
 
 /// Goes so many rounds; stops after the first that does not go as chosen. The spec says when the
 /// reset is.

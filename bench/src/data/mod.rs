@@ -9,12 +9,12 @@ mod structured;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::cli::DataKind;
+use crate::spec::DataKind;
 
 /// The unit of content, and of a stamp.
-pub(crate) const PAGE_BYTES: usize = 4096;
+pub const PAGE_BYTES: usize = 4096;
 /// Size of a template. Beyond any compressor's window that the engine uses.
 const TEMPLATE_BYTES: usize = 8 << 20;
 /// Files up to this size are kept in memory.
@@ -27,16 +27,19 @@ const STAMP_BYTES: usize = 8;
 
 /// Which device, and which of its lives, a stream of state belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Origin {
+pub struct Origin {
     /// The device's number.
-    pub(crate) device: u8,
+    pub device: u8,
     /// How often the device was reset.
-    pub(crate) generation: u8,
+    pub generation: u8,
 }
 
 /// Where a state's bytes come from. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub struct Content(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
     /// All zero.
     Zero,
     /// A template whose pages are stamped.
@@ -49,7 +52,7 @@ pub(crate) enum Content {
 
 /// A template and which of its pages stay zero.
 #[derive(Debug)]
-pub(crate) struct Template {
+struct Template {
     bytes: Vec<u8>,
     stamped: Vec<bool>,
 }
@@ -58,21 +61,35 @@ impl Content {
     /// Makes the content, or says why the file cannot be read.
     pub(crate) fn new(kind: &DataKind) -> io::Result<Content> {
         Ok(match kind {
-            DataKind::Zero => Content::Zero,
-            DataKind::Structured => Content::template(structured::template(SEED, TEMPLATE_BYTES)),
-            DataKind::Random => {
-                let mut bytes = vec![0; TEMPLATE_BYTES];
-                fastrand::Rng::with_seed(SEED).fill(&mut bytes);
-                Content::template(bytes)
-            }
+            DataKind::Zero => Content::zero(),
+            DataKind::Structured => Content::structured(),
+            DataKind::Random => Content::random(),
             DataKind::File(path) => Content::file(File::open(path)?)?,
         })
+    }
+
+    /// All zero.
+    pub fn zero() -> Content {
+        Content(Kind::Zero)
+    }
+
+    /// What device state looks like: zero pages, tables, counters, some noise. Shrinks to a fifth.
+    pub fn structured() -> Content {
+        static TEMPLATE: OnceLock<Content> = OnceLock::new();
+        let make = || Content::template(structured::template(SEED, TEMPLATE_BYTES));
+        TEMPLATE.get_or_init(make).clone()
+    }
+
+    /// Nothing to compress.
+    pub fn random() -> Content {
+        static TEMPLATE: OnceLock<Content> = OnceLock::new();
+        TEMPLATE.get_or_init(|| Content::template(random_template())).clone()
     }
 
     fn template(bytes: Vec<u8>) -> Content {
         let stamped =
             bytes.chunks(PAGE_BYTES).map(|page| page.iter().any(|&byte| byte != 0)).collect();
-        Content::Template(Arc::new(Template { bytes, stamped }))
+        Content(Kind::Template(Arc::new(Template { bytes, stamped })))
     }
 
     fn file(file: File) -> io::Result<Content> {
@@ -87,23 +104,23 @@ impl Content {
                 file.read_exact_at(&mut bytes, 0)?;
                 // A very short file is repeated here, not at every fill.
                 let times = (PAGE_BYTES * 16).div_ceil(bytes.len());
-                Ok(Content::Bytes(bytes.repeat(times).into()))
+                Ok(Content(Kind::Bytes(bytes.repeat(times).into())))
             }
-            length => Ok(Content::File(Arc::new(file), length)),
+            length => Ok(Content(Kind::File(Arc::new(file), length))),
         }
     }
 
     /// Fills `buffer` with the state's bytes from `offset` on.
-    pub(crate) fn fill(&self, origin: Origin, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    pub fn fill(&self, origin: Origin, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let start = offset + origin.shift();
-        match self {
-            Content::Zero => buffer.fill(0),
-            Content::Bytes(bytes) => repeat(bytes, start, buffer),
-            Content::Template(template) => {
+        match &self.0 {
+            Kind::Zero => buffer.fill(0),
+            Kind::Bytes(bytes) => repeat(bytes, start, buffer),
+            Kind::Template(template) => {
                 repeat(&template.bytes, start, buffer);
                 template.stamp(origin, offset, buffer);
             }
-            Content::File(file, length) => {
+            Kind::File(file, length) => {
                 let mut done = 0;
                 while done < buffer.len() {
                     let from = (start + done as u64) % length;
@@ -147,6 +164,12 @@ impl Template {
             }
         }
     }
+}
+
+fn random_template() -> Vec<u8> {
+    let mut bytes = vec![0; TEMPLATE_BYTES];
+    fastrand::Rng::with_seed(SEED).fill(&mut bytes);
+    bytes
 }
 
 fn repeat(source: &[u8], start: u64, buffer: &mut [u8]) {

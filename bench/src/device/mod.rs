@@ -1,243 +1,246 @@
-//! The test device: a migration state machine in user space whose data fd is a real fd.
+//! The device double: a VFIO migration device in user space, on real fds, that keeps the kernel's
+//! rules where they hurt.
 //!
-//! On the source the data fd is the read end of a pipe which a thread fills ([`saving`]); on the
-//! target it is the write end of one which a thread empties ([`loading`]). Both threads hash every
-//! byte in order, so that the two digests prove a migration without the engine's help.
+//! On the source the data fd is a pipe or file that is filled with content, on the target one that
+//! is emptied. Both ends hash every byte in order, so that the two digests prove a migration without
+//! the engine's help.
 //!
-//! What the double keeps of a real device:
-//! - one session at a time, and a new fd for each; fds of an ended session are dead for good;
-//! - ENODEV after a reset, never end of stream; end of stream repeats, and only in STOP_COPY;
-//! - a drained PRE_COPY fd says ENOMSG, and new data appears only after `precopy_info`, as on mlx5;
-//! - PRE_COPY -> STOP_COPY gives an fd only if a reset came in between;
-//! - a reset in RESUMING is silent; leaving RESUMING with data missing fails with EINVAL.
+//! - One session at a time; each has a new fd, and those of ended sessions are dead for good.
+//! - After a reset ENODEV, never end of stream. In RESUMING a reset is silent.
+//! - End of stream only in STOP_COPY, again and again. Both flavours of a drained PRE_COPY fd; new
+//!   PRE_COPY data only after `precopy_info`, at once or one call later; REINIT.
+//! - PRE_COPY -> STOP_COPY gives an fd only if a reset came in between.
+//! - RESUMING cannot be left with data missing (EINVAL).
+//! - Short reads, reads and writes that stall or stick, calls that do not return, as planned.
 //!
-//! A pipe cannot say ENODEV or ENOMSG: [`MigrationDevice::observe`] puts them in.
+//! What the fds cannot say (ENODEV, ENOMSG) is put in by [`MigrationDevice::observe`].
 
 mod arcs;
+mod cpu;
 mod loading;
-mod reset;
+mod plan;
+mod release;
 mod saving;
+mod session;
+mod stream;
 mod throttle;
 mod watch;
 
-pub(crate) use reset::ResetPlan;
+pub(crate) use cpu::used_ns as cpu_used_ns;
+pub use plan::{Conduit, Drained, Plan, ResetAt, Round};
 pub(crate) use watch::{Watch, Watched};
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::cli::Rate;
-use crate::data::{Content, Origin};
+use crate::clock::monotonic_ns;
+use crate::data::Origin;
 use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
-use crate::process::usage::monotonic_ns;
 use loading::Loading;
 use saving::Saving;
+use session::{Session, Users};
 
-/// Bytes that a pipe holds, where the host allows it.
-const PIPE_BYTES: usize = 1 << 20;
-/// Bytes that the device's thread moves at once; small enough to stay in a core's cache.
-const PIECE_BYTES: usize = 128 << 10;
-
-/// What a test device is like.
-#[derive(Debug, Clone)]
-pub(crate) struct DeviceConfig {
-    /// The device's number.
-    pub(crate) index: u8,
-    /// Bytes of its state. PRE_COPY adds what gets dirty.
-    pub(crate) state_bytes: u64,
-    /// Where they come from.
-    pub(crate) content: Content,
-    /// How fast they get dirty in PRE_COPY.
-    pub(crate) dirty_rate: Option<Rate>,
-    /// How fast the device gives or takes them.
-    pub(crate) device_rate: Option<Rate>,
-    /// When the device resets itself.
-    pub(crate) reset: Option<ResetPlan>,
-}
-
-/// The device.
+/// The double. Any thread may use it; dropping it ends its session's thread.
 #[derive(Debug)]
-pub(crate) struct TestDevice {
-    config: DeviceConfig,
+pub struct Double {
+    plan: Plan,
     inner: Mutex<Inner>,
+    released: Condvar,
 }
 
 #[derive(Debug)]
 struct Inner {
     state: DeviceState,
     session: Session,
-    generation: u8,
+    users: Users,
+    reset_at: Option<ResetAt>,
     resets: u32,
-    plan: Option<ResetPlan>,
-    /// When the plan came true, on CLOCK_MONOTONIC; 0 before.
+    /// When the planned one came, on CLOCK_MONOTONIC; 0 before.
     planned_reset_ns: u64,
+    /// What is planned to block still does.
+    held: bool,
 }
 
-/// The session that runs, or the last one: its digest is asked for after it ended.
-#[derive(Debug)]
-enum Session {
-    None,
-    Saving(Arc<Saving>),
-    Loading(Loading),
-}
-
-/// What the device's own thread saw.
+/// What went through a session's fd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Passed {
-    /// Bytes given or taken in the last session.
-    pub(crate) bytes: u64,
-    /// XXH3-128 over them, in order; none if the session did not reach its end.
-    pub(crate) digest: Option<u128>,
+pub struct Passed {
+    /// Bytes read from it, or taken out of it by the device.
+    pub bytes: u64,
+    /// XXH3-128 over them, in order; none if they are not a whole state.
+    pub digest: Option<u128>,
 }
 
-impl TestDevice {
+impl Double {
     /// A device in RUNNING.
-    pub(crate) fn new(config: DeviceConfig) -> TestDevice {
-        let plan = config.reset;
+    pub fn new(plan: Plan) -> Double {
         let inner = Inner {
             state: DeviceState::Running,
             session: Session::None,
-            generation: 0,
+            users: Users::default(),
+            reset_at: plan.reset_at,
             resets: 0,
-            plan,
             planned_reset_ns: 0,
+            held: plan.holds.is_some() || plan.sticks_at.is_some(),
         };
-        TestDevice { config, inner: Mutex::new(inner) }
+        Double { plan, inner: Mutex::new(inner), released: Condvar::new() }
     }
 
-    /// What passed through the last session's fd. Waits a little for the device's thread, which
-    /// may still be between its last byte and its digest.
-    pub(crate) fn passed(&self) -> Passed {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let saving = match &self.lock().session {
-            Session::None => return Passed { bytes: 0, digest: None },
-            Session::Saving(saving) => Arc::clone(saving),
-            Session::Loading(loading) => return loading.passed(),
-        };
-        saving.passed(PATIENCE)
+    /// What the device is like.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The state that it is in.
+    pub fn state_now(&self) -> DeviceState {
+        self.lock().state
+    }
+
+    /// What passed through the last session's fd. Waits up to a second for the device's thread
+    /// where all was read and only the digest is missing.
+    pub fn passed(&self) -> Passed {
+        let session = self.lock().session.clone();
+        session.passed()
+    }
+
+    /// What was written in the last session, where the plan says that it is kept.
+    pub fn kept(&self) -> Vec<u8> {
+        self.lock().session.kept()
     }
 
     /// How often the device was reset.
-    pub(crate) fn resets(&self) -> u32 {
+    pub fn resets(&self) -> u32 {
         self.lock().resets
     }
 
     /// When the device reset itself as planned, on CLOCK_MONOTONIC; 0 if it did not.
-    pub(crate) fn planned_reset_ns(&self) -> u64 {
+    pub fn planned_reset_ns(&self) -> u64 {
         self.lock().planned_reset_ns
+    }
+
+    /// How often a second thread used a session's fd, which nobody may.
+    pub fn strangers(&self) -> u32 {
+        self.lock().users.strangers()
+    }
+
+    /// Lets a held SET_STATE or a stuck read or write go on.
+    pub fn release(&self) {
+        self.lock().held = false;
+        self.released.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn origin(&self, generation: u8) -> Origin {
-        Origin { device: self.config.index, generation }
+    fn wait<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        self.released.wait(inner).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One direct arc.
     fn go(&self, inner: &mut Inner, to: DeviceState) -> io::Result<Option<OwnedFd>> {
-        use DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
+        let from = inner.state;
         let mut fd = None;
-        match (inner.state, to) {
-            (Running, PreCopy) | (Stop, StopCopy) => {
-                let origin = self.origin(inner.generation);
-                let (saving, data_fd) = Saving::start(&self.config, origin, to == PreCopy)?;
-                inner.session = Session::Saving(saving);
-                fd = Some(data_fd);
-            }
-            (PreCopy, StopCopy) => {
-                if let Session::Saving(saving) = &inner.session {
-                    saving.stop_copy();
+        if to.is_saving() && !from.is_saving() {
+            let origin = Origin { device: self.plan.index, generation: inner.resets as u8 };
+            let (saving, opened) = Saving::start(&self.plan, origin, to.is_precopy())?;
+            inner.begin_session(Session::Saving(saving));
+            fd = Some(opened);
+        } else if to == DeviceState::Resuming {
+            let (loading, opened) = Loading::start(&self.plan)?;
+            inner.begin_session(Session::Loading(Arc::new(loading)));
+            fd = Some(opened);
+        } else if from.is_saving() && !to.is_saving() {
+            inner.session.kill();
+        } else {
+            match &inner.session {
+                Session::Saving(saving) if from.is_precopy() && to == DeviceState::StopCopy => {
+                    saving.stop_copy()?;
                 }
+                Session::Loading(loading) if from == DeviceState::Resuming => loading.finish()?,
+                _ => {}
             }
-            (PreCopy, Running) | (StopCopy, Stop) => inner.end_session(),
-            (Stop, Resuming) => {
-                let (loading, data_fd) = Loading::start(&self.config)?;
-                inner.session = Session::Loading(loading);
-                fd = Some(data_fd);
-            }
-            (Resuming, Stop) => {
-                if let Session::Loading(loading) = &inner.session {
-                    loading.finish(self.config.state_bytes)?;
-                }
-            }
-            _ => {}
         }
         inner.state = to;
         Ok(fd)
     }
 }
 
+impl Drop for Double {
+    fn drop(&mut self) {
+        self.lock().session.kill();
+    }
+}
+
 impl Inner {
-    fn end_session(&mut self) {
-        match &self.session {
-            Session::None => {}
-            Session::Saving(saving) => saving.kill(),
-            Session::Loading(loading) => loading.kill(),
-        }
+    fn begin_session(&mut self, session: Session) {
+        self.session.kill();
+        self.users.end_session();
+        self.session = session;
     }
 
     fn reset(&mut self) {
-        self.end_session();
+        self.session.kill();
         self.state = DeviceState::Running;
-        self.generation = self.generation.wrapping_add(1);
         self.resets += 1;
     }
 
-    /// Applies the reset plan if its moment has come.
-    fn reset_if_due(&mut self, moment: reset::Moment) {
-        if self.plan.is_some_and(|plan| plan.is_due(moment)) {
-            self.plan = None;
+    /// Applies the planned reset if its moment has come.
+    fn reset_if(&mut self, is_due: impl FnOnce(&Session, ResetAt) -> bool) {
+        if self.reset_at.is_some_and(|at| is_due(&self.session, at)) {
+            self.reset_at = None;
             self.planned_reset_ns = monotonic_ns();
             self.reset();
         }
     }
+
+    /// Whether the session's fd works.
+    fn is_alive(&self) -> bool {
+        self.session.is_alive_in(self.state)
+    }
 }
 
-impl MigrationDevice for TestDevice {
+impl MigrationDevice for Double {
     fn capabilities(&self) -> io::Result<Capabilities> {
-        Ok(Capabilities { p2p: false, precopy: true })
+        Ok(self.plan.capabilities)
     }
 
     fn state(&self) -> io::Result<DeviceState> {
-        Ok(self.lock().state)
+        Ok(self.state_now())
     }
 
     fn set_state(&self, target: DeviceState) -> io::Result<Option<OwnedFd>> {
         let mut inner = self.lock();
-        if inner.state == DeviceState::PreCopy && target == DeviceState::StopCopy {
-            inner.reset_if_due(reset::Moment::Stopping);
+        while inner.held && self.plan.holds == Some(target) {
+            inner = self.wait(inner);
+        }
+        if inner.state.is_precopy() && target == DeviceState::StopCopy {
+            inner.reset_if(|_, at| at == ResetAt::Stopping);
         }
         let mut fd = None;
         while inner.state != target {
-            let next = arcs::next(inner.state, target).ok_or(Errno::INVAL)?;
-            if let Some(opened) = self.go(&mut inner, next)? {
-                fd = Some(opened);
-            }
+            let next =
+                arcs::next(inner.state, target, self.plan.capabilities).ok_or(Errno::INVAL)?;
+            fd = self.go(&mut inner, next)?.or(fd);
         }
         Ok(fd)
     }
 
     fn precopy_info(&self, _data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
         let inner = self.lock();
-        match (&inner.session, inner.state) {
-            (Session::Saving(saving), DeviceState::PreCopy) => Ok(saving.precopy_info()),
+        match &inner.session {
+            Session::Saving(saving) if inner.state.is_precopy() => saving.precopy_info(),
             _ => Err(Errno::INVAL.into()),
         }
     }
 
     fn stop_copy_length(&self) -> io::Result<u64> {
         let inner = self.lock();
-        Ok(match (&inner.session, inner.state) {
-            (Session::Saving(saving), DeviceState::PreCopy | DeviceState::StopCopy) => {
-                saving.stop_copy_length()
-            }
-            _ => self.config.state_bytes,
+        Ok(match &inner.session {
+            Session::Saving(saving) if inner.is_alive() => saving.stop_copy_length(),
+            _ => self.plan.total_bytes(),
         })
     }
 
@@ -247,40 +250,44 @@ impl MigrationDevice for TestDevice {
     }
 
     fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        let mut inner = self.lock();
-        if let (Session::Saving(saving), Ok(bytes)) = (&inner.session, &result) {
-            let moment = saving.observed(*bytes);
-            inner.reset_if_due(moment);
+        // A cancelled or interrupted operation stays what it is.
+        if result.as_ref().is_err_and(is_interruption) {
+            return result;
         }
-        let loaded = match (&inner.session, &result) {
-            (Session::Loading(loading), Ok(bytes)) => loading.observed(*bytes),
-            _ => false,
-        };
-        let answers = matches!(
-            (&inner.session, inner.state),
-            (Session::Saving(_), DeviceState::PreCopy | DeviceState::StopCopy)
-                | (Session::Loading(_), DeviceState::Resuming)
-        );
-        match (result, &inner.session) {
-            // A cancelled or interrupted operation stays what it is.
-            (Err(error), _) if is_interruption(&error) => Err(error),
-            _ if !answers => Err(Errno::NODEV.into()),
-            (Err(error), Session::Saving(saving)) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(if saving.is_drained() { Errno::NOMSG.into() } else { error })
+        let mut inner = self.lock();
+        if !inner.users.is_current() {
+            return Err(Errno::NODEV.into());
+        }
+        if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)
+            && inner.session.observed_bytes() + *bytes as u64 >= at
+        {
+            while inner.held {
+                inner = self.wait(inner);
             }
-            (result, _) => {
-                if loaded {
-                    // The write succeeds; its session is gone afterwards, and nobody says so.
-                    inner.reset_if_due(reset::Moment::Loaded);
-                }
-                result
+        }
+        if !inner.is_alive() {
+            return Err(Errno::NODEV.into());
+        }
+        match (&inner.session, result) {
+            (Session::Saving(saving), result) => {
+                let answer = saving.observed(result);
+                inner.reset_if(
+                    |session, at| matches!(session, Session::Saving(saving) if saving.is_due(at)),
+                );
+                if inner.is_alive() { answer } else { Err(Errno::NODEV.into()) }
             }
+            (Session::Loading(loading), Ok(bytes)) => {
+                let written = loading.observed(bytes)?;
+                inner.reset_if(|_, at| matches!(at, ResetAt::Written(bytes) if written >= bytes));
+                Ok(bytes)
+            }
+            (_, result) => result,
         }
     }
 }
 
+/// EINTR, ECANCELED, and the ERESTARTSYS that the kernel leaks through io_uring.
 fn is_interruption(error: &io::Error) -> bool {
-    /// ERESTARTSYS, which the kernel leaks through io_uring.
     const LEAKED_RESTART: i32 = 512;
     let Some(errno) = error.raw_os_error() else { return false };
     let ends = [Errno::INTR.raw_os_error(), Errno::CANCELED.raw_os_error(), LEAKED_RESTART];

@@ -1,11 +1,7 @@
-//! The source's side of a session: a thread that fills the pipe from the device's content.
+//! The source's side of a session: content into a data fd.
 //!
-//! The state is a stream of bytes in order. `released` is how far the device lets it be read:
-//!
-//! ```text
-//! PRE_COPY:  initial (3/4 of the state)  then what got dirty, released by each `precopy_info`
-//! STOP_COPY: what got dirty since, then the rest of the state, then end of stream
-//! ```
+//! A pipe is filled by a thread, so that the device works while the engine does; a file is filled on
+//! the spot, since a read of it would not wait.
 //!
 //! After a reset the thread closes its end, so that a waiting read comes back; what it gets is
 //! turned into ENODEV by `observe`. A thread that waits in a full pipe ends with EPIPE when the
@@ -13,129 +9,112 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use xxhash_rust::xxh3::Xxh3;
 
-use super::reset::Moment;
-use super::throttle::Throttle;
-use super::{DeviceConfig, PIECE_BYTES, PIPE_BYTES, Passed};
-use crate::data::{Origin, PAGE_BYTES};
+use super::plan::{Conduit, Drained, Plan, ResetAt};
+use super::release::Release;
+use super::stream::{Feed, memory_file, pipe};
+use super::{Passed, cpu};
+use crate::data::Origin;
 use crate::engine::PrecopyInfo;
-use crate::process::usage;
 
 /// One saving session.
 #[derive(Debug)]
 pub(super) struct Saving {
-    state_bytes: u64,
-    /// Bytes of the initial part of PRE_COPY; 0 in a session that began with STOP_COPY.
-    initial_bytes: u64,
-    dirty_bytes_per_s: u64,
-    /// Bytes that the reader has reported.
-    observed: AtomicU64,
+    plan: Plan,
     flow: Mutex<Flow>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct Flow {
-    /// Bytes that may be read so far.
-    released: u64,
-    /// No more will be released: the stream ends there.
-    last: bool,
-    /// Bytes that had been read when the device was stopped.
-    stopped_at: u64,
-    /// Up to when dirty bytes have been released.
-    dirty_since: Instant,
+    release: Release,
     dead: bool,
-    written: u64,
+    /// Over all that was put in, once that is the whole state.
     digest: Option<u128>,
+    /// What fills a file; a pipe's is its thread's.
+    file: Option<Feed>,
 }
 
 impl Saving {
-    /// Opens the pipe and starts the thread. Returns the data fd, too.
+    /// Opens the data fd and has it filled.
     pub(super) fn start(
-        config: &DeviceConfig,
+        plan: &Plan,
         origin: Origin,
         precopy: bool,
     ) -> io::Result<(Arc<Saving>, OwnedFd)> {
-        let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        // Best effort: an unprivileged user may have used up his share of pipe memory.
-        let _ = fcntl_setpipe_size(&write_end, PIPE_BYTES);
-        if precopy {
-            // A drained PRE_COPY fd must answer, not block.
-            rustix::io::ioctl_fionbio(&read_end, true)?;
-        }
-        let initial_bytes = if precopy { config.state_bytes / 4 * 3 } else { 0 };
         let saving = Arc::new(Saving {
-            state_bytes: config.state_bytes,
-            initial_bytes,
-            dirty_bytes_per_s: config.dirty_rate.map_or(0, |rate| rate.0),
-            observed: AtomicU64::new(0),
+            plan: plan.clone(),
             flow: Mutex::new(Flow {
-                released: if precopy { initial_bytes } else { config.state_bytes },
-                last: !precopy,
-                stopped_at: 0,
-                dirty_since: Instant::now(),
+                release: Release::new(plan, precopy),
                 dead: false,
-                written: 0,
                 digest: None,
+                file: None,
             }),
             changed: Condvar::new(),
         });
-        let (session, config) = (Arc::clone(&saving), config.clone());
-        thread::Builder::new().name("device-save".into()).spawn(move || {
-            // EPIPE: the reader is gone, and with it whoever would want to know.
-            let _ = session.feed(&config, origin, &write_end);
-            usage::count_device_thread();
-        })?;
-        Ok((saving, read_end))
+        let data_fd = match plan.conduit {
+            Conduit::Pipe => {
+                let (read_end, write_end) = pipe()?;
+                if precopy {
+                    // A drained PRE_COPY fd must answer, not block.
+                    rustix::io::ioctl_fionbio(&read_end, true)?;
+                }
+                let feed = Feed::new(plan, origin, write_end);
+                let session = Arc::clone(&saving);
+                thread::Builder::new().name("device-save".into()).spawn(move || {
+                    // EPIPE: the reader is gone, and with it whoever would want to know.
+                    let _ = session.feed(feed);
+                    cpu::count_thread();
+                })?;
+                read_end
+            }
+            Conduit::File => {
+                let file = memory_file()?;
+                saving.lock().file = Some(Feed::new(plan, origin, file.try_clone()?));
+                file
+            }
+        };
+        match precopy {
+            true => saving.put(&mut saving.lock())?,
+            false => saving.stop_copy()?,
+        }
+        Ok((saving, data_fd))
     }
 
     /// The thread: content into the pipe, as far as released.
-    fn feed(&self, config: &DeviceConfig, origin: Origin, pipe: &OwnedFd) -> io::Result<()> {
-        let mut hash = Xxh3::new();
-        let mut throttle = Throttle::new(config.device_rate);
-        let mut buffer = vec![0; PIECE_BYTES];
-        let mut at = 0;
-        while let Some(until) = self.wait_for_release(at, &hash) {
-            let piece = &mut buffer[..PIECE_BYTES.min((until - at) as usize)];
-            config.content.fill(origin, at, piece)?;
-            hash.update(piece);
-            let mut rest: &[u8] = piece;
-            while !rest.is_empty() {
-                match rustix::io::write(pipe, rest) {
-                    Ok(written) => rest = &rest[written..],
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            at += piece.len() as u64;
-            throttle.spend(piece.len());
+    fn feed(&self, mut feed: Feed) -> io::Result<()> {
+        while let Some(bytes) = self.wait_for_release(&feed) {
+            feed.put(bytes)?;
         }
         Ok(())
     }
 
-    /// Waits until more than `written` bytes are released. None: the session is over; if it is
-    /// over because all was written, the digest is published before the pipe is closed.
-    fn wait_for_release(&self, written: u64, hash: &Xxh3) -> Option<u64> {
+    /// Waits until more is released than was put in, and says how much. None: the session is over;
+    /// if it is over because all was put in, the digest is published before the pipe is closed.
+    fn wait_for_release(&self, feed: &Feed) -> Option<u64> {
         let mut flow = self.lock();
-        flow.written = written;
         loop {
             if flow.dead {
                 return None;
             }
-            if written < flow.released {
-                return Some(flow.released);
+            let waiting = self.end(&flow) - feed.at();
+            match self.plan.piece_bytes {
+                // Whatever the pipe holds is what one read gets.
+                Some(most) if waiting > 0 && flow.release.read == feed.at() => {
+                    return Some(waiting.min(piece(feed.at(), most)));
+                }
+                None if waiting > 0 => return Some(waiting),
+                _ => {}
             }
-            if flow.last {
-                usage::count_device_thread();
-                flow.digest = Some(hash.digest128());
+            if flow.release.last && feed.at() == flow.release.until {
+                cpu::count_thread();
+                flow.digest = Some(feed.digest());
                 self.changed.notify_all();
                 return None;
             }
@@ -143,59 +122,73 @@ impl Saving {
         }
     }
 
-    /// The reader got so many bytes.
-    pub(super) fn observed(&self, bytes: usize) -> Moment {
-        let bytes = self.observed.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        let flow = self.lock();
-        Moment::Read {
-            bytes,
-            half_of_initial: !flow.last && bytes >= self.initial_bytes / 2,
-            half_of_rest: flow.last && bytes >= (flow.stopped_at + flow.released) / 2,
-        }
-    }
-
-    /// Whether the reader has everything that was released.
-    pub(super) fn is_drained(&self) -> bool {
-        let flow = self.lock();
-        !flow.last && self.observed.load(Ordering::Relaxed) >= flow.released
-    }
-
-    /// VFIO_MIG_GET_PRECOPY_INFO: on a drained session this is what starts the next save.
-    pub(super) fn precopy_info(&self) -> PrecopyInfo {
-        let observed = self.observed.load(Ordering::Relaxed);
+    /// What the driver would have answered where this is what the read of the fd came to.
+    pub(super) fn observed(&self, result: io::Result<usize>) -> io::Result<usize> {
         let mut flow = self.lock();
-        let mut waiting = self.dirty_bytes(&flow);
-        if observed >= flow.released && waiting > 0 {
-            self.release_dirty(&mut flow);
-            waiting = 0;
-        }
-        PrecopyInfo {
-            initial_bytes: self.initial_bytes.saturating_sub(observed),
-            dirty_bytes: flow.released - observed.clamp(self.initial_bytes, flow.released)
-                + waiting,
-            reinit: false,
+        let drained = flow.release.is_drained();
+        match result {
+            // A file's end.
+            Ok(0) if !flow.release.last => self.answer_of_a_drained_fd(),
+            Err(error) if drained && error.kind() == io::ErrorKind::WouldBlock => {
+                self.answer_of_a_drained_fd()
+            }
+            Ok(bytes) => {
+                let bytes = self.cut_short(&flow, bytes as u64)?;
+                flow.release.read += bytes;
+                if self.plan.piece_bytes.is_some() {
+                    self.changed.notify_all();
+                }
+                Ok(bytes as usize)
+            }
+            error => error,
         }
     }
 
-    /// PRE_COPY -> STOP_COPY.
-    pub(super) fn stop_copy(&self) {
-        let mut flow = self.lock();
-        self.release_dirty(&mut flow);
-        flow.released += self.state_bytes - self.initial_bytes;
-        flow.last = true;
-        flow.stopped_at = self.observed.load(Ordering::Relaxed);
-        self.changed.notify_all();
+    fn answer_of_a_drained_fd(&self) -> io::Result<usize> {
+        match self.plan.drained {
+            Drained::NoMsg => Err(Errno::NOMSG.into()),
+            Drained::Zero => Ok(0),
+        }
     }
 
-    /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE: what is left to read if the device stopped now.
-    pub(super) fn stop_copy_length(&self) -> u64 {
-        let flow = self.lock();
-        let to_come = if flow.last {
-            0
-        } else {
-            self.state_bytes - self.initial_bytes + self.dirty_bytes(&flow)
+    /// A file gives whole reads; some of what was read is put back.
+    fn cut_short(&self, flow: &Flow, bytes: u64) -> io::Result<u64> {
+        let (Some(feed), Some(most)) = (&flow.file, self.plan.piece_bytes) else {
+            return Ok(bytes);
         };
-        (flow.released + to_come).saturating_sub(self.observed.load(Ordering::Relaxed))
+        let cut = bytes.min(piece(flow.release.read, most));
+        rustix::fs::seek(feed.fd(), SeekFrom::Current(cut as i64 - bytes as i64))?;
+        Ok(cut)
+    }
+
+    /// Bytes that were read.
+    pub(super) fn observed_bytes(&self) -> u64 {
+        self.lock().release.read
+    }
+
+    /// Whether what was read so far is what a reset was planned for.
+    pub(super) fn is_due(&self, at: ResetAt) -> bool {
+        self.lock().release.is_due(&self.plan, at)
+    }
+
+    /// VFIO_MIG_GET_PRECOPY_INFO.
+    pub(super) fn precopy_info(&self) -> io::Result<PrecopyInfo> {
+        let mut flow = self.lock();
+        let info = flow.release.ask(&self.plan);
+        self.put(&mut flow)?;
+        Ok(info)
+    }
+
+    /// PRE_COPY -> STOP_COPY, or a session that begins there.
+    pub(super) fn stop_copy(&self) -> io::Result<()> {
+        let mut flow = self.lock();
+        flow.release.stop(&self.plan);
+        self.put(&mut flow)
+    }
+
+    /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE.
+    pub(super) fn stop_copy_length(&self) -> u64 {
+        self.lock().release.left(&self.plan)
     }
 
     /// The fd is dead from now on.
@@ -204,34 +197,45 @@ impl Saving {
         self.changed.notify_all();
     }
 
-    /// What went into the pipe.
-    pub(super) fn passed(&self, patience: Duration) -> Passed {
-        let unfinished = |flow: &mut Flow| flow.digest.is_none() && !flow.dead;
+    /// What was read, and the digest of what was put in, if that is a whole state. The thread may
+    /// still be between its last byte and its digest: it is waited for.
+    pub(super) fn passed(&self) -> Passed {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let unfinished =
+            |flow: &mut Flow| flow.release.is_read() && flow.digest.is_none() && !flow.dead;
         let (flow, _) = self
             .changed
-            .wait_timeout_while(self.lock(), patience, unfinished)
+            .wait_timeout_while(self.lock(), PATIENCE, unfinished)
             .unwrap_or_else(PoisonError::into_inner);
-        Passed { bytes: flow.written, digest: flow.digest }
+        let digest = flow.digest.filter(|_| flow.release.is_read());
+        Passed { bytes: flow.release.read, digest }
     }
 
-    /// Whole pages that got dirty since the last release; at most the device's whole state.
-    fn dirty_bytes(&self, flow: &Flow) -> u64 {
-        let page = PAGE_BYTES as u64;
-        let nanos = flow.dirty_since.elapsed().as_nanos();
-        let bytes = nanos * u128::from(self.dirty_bytes_per_s) / 1_000_000_000;
-        bytes.min(u128::from(self.state_bytes)) as u64 / page * page
+    /// How far the stream may be put in.
+    fn end(&self, flow: &Flow) -> u64 {
+        flow.release.until.min(self.plan.stalls_at.unwrap_or(u64::MAX))
     }
 
-    fn release_dirty(&self, flow: &mut Flow) {
-        let bytes = self.dirty_bytes(flow);
-        if bytes > 0 {
-            flow.released += bytes;
-            flow.dirty_since = Instant::now();
-            self.changed.notify_all();
+    /// Has what is released put in.
+    fn put(&self, flow: &mut Flow) -> io::Result<()> {
+        let end = self.end(flow);
+        if let Some(feed) = &mut flow.file {
+            while feed.at() < end {
+                feed.put(end - feed.at())?;
+            }
+            let whole = flow.release.last && feed.at() == flow.release.until;
+            flow.digest = whole.then(|| feed.digest());
         }
+        self.changed.notify_all();
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Flow> {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The length of a short read: seeded by its place, so that a run can be repeated.
+fn piece(at: u64, most: u64) -> u64 {
+    fastrand::Rng::with_seed(at).u64(1..=most)
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::Rate;
+use crate::spec::Rate;
 
 /// How far behind its rate the device may fall and still catch up.
 const BURST: Duration = Duration::from_millis(5);

@@ -9,8 +9,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::monotonic_ns;
 use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
-use crate::process::usage::monotonic_ns;
 
 /// Times and counts of one device. A time of 0 has not come.
 #[derive(Debug, Default)]

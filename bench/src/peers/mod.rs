@@ -22,9 +22,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::contender::Side;
-use crate::engine::{DeviceState, Inputs, MigrationDevice, SideOutcome};
-use crate::process::usage::monotonic_ns;
+use crate::clock::monotonic_ns;
+use crate::engine::{DeviceState, Inputs, MigrationDevice};
+use crate::outcome::SideOutcome;
+use crate::spec::Side;
 use file::DataFd;
 
 /// A way to carry devices' states. The numbers returned are bytes on the stream.

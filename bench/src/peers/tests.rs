@@ -5,28 +5,26 @@ use std::sync::Arc;
 use std::thread;
 
 use super::*;
-use crate::cli::{BackendChoice, DataKind, OnResetChoice, Policy};
-use crate::contender::Contender;
 use crate::data::Content;
-use crate::device::{DeviceConfig, TestDevice, Watch, Watched};
+use crate::device::{Double, Plan, Watch, Watched};
 use crate::engine::EngineOptions;
+use crate::spec::{BackendChoice, DataKind, OnResetChoice, Policy};
 
-fn devices(content: &Content, sizes: &[u64]) -> Vec<Arc<TestDevice>> {
+fn devices(content: &Content, sizes: &[u64]) -> Vec<Arc<Double>> {
     let device = |(index, &state_bytes): (usize, &u64)| {
-        Arc::new(TestDevice::new(DeviceConfig {
+        Arc::new(Double::new(Plan {
             index: index as u8,
-            state_bytes,
             content: content.clone(),
-            dirty_rate: None,
-            device_rate: None,
-            reset: None,
+            rest_bytes: state_bytes,
+            expects_bytes: state_bytes,
+            ..Plan::default()
         }))
     };
     sizes.iter().enumerate().map(device).collect()
 }
 
-fn inputs(devices: &[Arc<TestDevice>], stream: TcpStream) -> Inputs {
-    let watched = |device: &Arc<TestDevice>| -> Arc<dyn MigrationDevice> {
+fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
+    let watched = |device: &Arc<Double>| -> Arc<dyn MigrationDevice> {
         Arc::new(Watched::new(device.clone(), Arc::<Watch>::default()))
     };
     Inputs {
@@ -46,25 +44,27 @@ fn inputs(devices: &[Arc<TestDevice>], stream: TcpStream) -> Inputs {
 fn every_peer_carries_every_byte() {
     let sizes = [5_000_003, 1, 1 << 20, (32 << 10) - 16];
     let content = Content::new(&DataKind::Structured).unwrap_or_else(|e| panic!("{e}"));
-    for contender in Contender::ALL.into_iter().filter(|&it| it != Contender::Engine) {
+    let peers: [(&str, &'static dyn Peer); 3] =
+        [("main", &QemuMain), ("multifd", &QemuMultifd), ("snapshot", &Snapshot)];
+    for (name, peer) in peers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("{e}"));
         let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
         let (source, target) = (devices(&content, &sizes), devices(&content, &sizes));
         let target_devices = target.clone();
         let receiver = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap_or_else(|e| panic!("{e}"));
-            contender.run(Side::Target, inputs(&target_devices, stream))
+            run(peer, Side::Target, inputs(&target_devices, stream))
         });
         let stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{e}"));
-        let sent = contender.run(Side::Source, inputs(&source, stream));
+        let sent = run(peer, Side::Source, inputs(&source, stream));
         let sent = sent.unwrap_or_else(|e| panic!("{e}"));
         let received = receiver.join().unwrap_or_else(|_| panic!("the target panicked"));
         let received = received.unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!((&sent.fault, &received.fault), (&None, &None), "{}", contender.name());
-        assert_eq!(sent.wire_bytes, received.wire_bytes, "{}", contender.name());
+        assert_eq!((&sent.fault, &received.fault), (&None, &None), "{}", name);
+        assert_eq!(sent.wire_bytes, received.wire_bytes, "{}", name);
         assert!(sent.wire_bytes >= sizes.iter().sum::<u64>());
         for ((one, two), size) in source.iter().zip(&target).zip(sizes) {
-            assert_eq!(one.passed(), two.passed(), "{}", contender.name());
+            assert_eq!(one.passed(), two.passed(), "{}", name);
             assert_eq!(one.passed().bytes, size);
             assert!(one.passed().digest.is_some());
             assert_eq!(two.state().ok(), Some(DeviceState::Running));

@@ -9,11 +9,13 @@ use std::thread;
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
 use super::pulse::with_pulse;
 use super::usage;
-use crate::contender::Side;
+use crate::carriers;
+use crate::clock;
 use crate::data::Content;
-use crate::device::{DeviceConfig, ResetPlan, TestDevice, Watch, Watched};
-use crate::engine::{EngineOptions, Inputs, MigrationDevice};
+use crate::device::{self, Double, Plan, ResetAt, Watch, Watched};
+use crate::engine::{Capabilities, EngineOptions, Inputs, MigrationDevice};
 use crate::net;
+use crate::spec::{self, Side};
 
 /// Reads a task, does it, and reports. An error is the parent's having gone.
 pub(crate) fn run() -> io::Result<()> {
@@ -48,7 +50,7 @@ fn tell(event: &Event) -> io::Result<()> {
 
 /// A test device and the watch on it.
 struct Bench {
-    device: Arc<TestDevice>,
+    device: Arc<Double>,
     watch: Arc<Watch>,
 }
 
@@ -59,11 +61,11 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         Content::new(&spec.data).map_err(|error| format!("--data {}: {error}", spec.data))?;
     let benches: Vec<Bench> = (0..spec.devices)
         .map(|index| Bench {
-            device: Arc::new(TestDevice::new(device_config(&spec, side, index, &content))),
+            device: Arc::new(Double::new(plan(&spec, side, index, &content))),
             watch: Arc::default(),
         })
         .collect();
-    let cpu_before = usage::process_cpu_ns();
+    let cpu_before = clock::process_cpu_ns();
     let streams = match connect {
         Some(address) => net::connect(&[address], spec.streams, &spec.link)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,
@@ -84,7 +86,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             let _ = tell(&Event::Progress(bytes));
         }
     };
-    let outcome = with_pulse(tell_progress, || spec.contender.run(side, inputs))?;
+    let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs))?;
     Ok(SideReport {
         devices: benches.iter().map(Bench::report).collect(),
         fault: outcome.fault,
@@ -99,8 +101,8 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         wire_bytes: outcome.wire_bytes,
         backend: outcome.backend.to_owned(),
         tcp_congestion,
-        cpu_ns: usage::process_cpu_ns() - cpu_before,
-        device_cpu_ns: usage::device_cpu_ns(),
+        cpu_ns: clock::process_cpu_ns() - cpu_before,
+        device_cpu_ns: device::cpu_used_ns(),
         peak_rss_bytes: usage::peak_rss_bytes(),
     })
 }
@@ -111,18 +113,29 @@ fn accept(spec: &RunSpec) -> io::Result<Vec<TcpStream>> {
     net::accept(&listener, spec.streams, &spec.link)
 }
 
-fn device_config(spec: &RunSpec, side: Side, index: u16, content: &Content) -> DeviceConfig {
-    let is_target = side == Side::Target;
-    DeviceConfig {
+/// Three quarters of the state are PRE_COPY's initial data.
+fn plan(spec: &RunSpec, side: Side, index: u16, content: &Content) -> Plan {
+    let initial_bytes = spec.state.0 / 4 * 3;
+    let of_target = spec.reset_at == Some(spec::ResetAt::Load);
+    let is_its = index == 0 && of_target == (side == Side::Target);
+    let reset_at = spec.reset_at.filter(|_| is_its).map(|at| match at {
+        spec::ResetAt::PreCopy => ResetAt::HalfOfInitial,
+        spec::ResetAt::Stop => ResetAt::Stopping,
+        spec::ResetAt::StopCopy => ResetAt::HalfOfRest,
+        spec::ResetAt::Bytes(size) => ResetAt::Read(size.0),
+        spec::ResetAt::Load => ResetAt::Written(spec.state.0),
+    });
+    Plan {
         index: index as u8,
-        state_bytes: spec.state.0,
+        capabilities: Capabilities { p2p: false, precopy: true },
         content: content.clone(),
+        initial_bytes,
         dirty_rate: spec.dirty_rate,
+        rest_bytes: spec.state.0 - initial_bytes,
         device_rate: spec.device_rate,
-        reset: spec
-            .reset_at
-            .map(ResetPlan)
-            .filter(|plan| index == 0 && plan.is_for_target() == is_target),
+        reset_at,
+        expects_bytes: spec.state.0,
+        ..Plan::default()
     }
 }
 

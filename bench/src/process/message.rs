@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{BackendChoice, DataKind, OnResetChoice, Policy, Rate, ResetAt, Size};
-use crate::contender::Contender;
-use crate::net::Link;
+use crate::outcome::Told;
+use crate::spec::{
+    BackendChoice, Contender, DataKind, Link, OnResetChoice, Policy, Rate, ResetAt, Size,
+};
 
 /// One run, as both sides must know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,28 +92,6 @@ pub(crate) struct SideReport {
     pub(crate) peak_rss_bytes: u64,
     /// The devices, in order.
     pub(crate) devices: Vec<DeviceReport>,
-}
-
-/// A completion that is not one of success, as the engine's embedder got it. The words are the
-/// engine's names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Told {
-    /// When it was fetched, on CLOCK_MONOTONIC.
-    pub(crate) at_ns: u64,
-    /// The device's number.
-    pub(crate) device: u32,
-    /// `restarted` or `aborted`.
-    pub(crate) ending: String,
-    /// Where the device was.
-    pub(crate) phase: String,
-    /// Why.
-    pub(crate) cause: String,
-    /// How it was seen.
-    pub(crate) observed: String,
-    /// The kernel's answer, if it gave one.
-    pub(crate) errno: Option<i32>,
-    /// The sentence for a person.
-    pub(crate) message: String,
 }
 
 /// What an agent reports about one device; times are CLOCK_MONOTONIC, 0 if they never came.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::message::{Event, RunSpec, SideReport, Task};
-use crate::contender::Side;
+use crate::spec::Side;
 
 /// How long both sides may be silent, no byte moved and nothing ended, beyond what a peer takes
 /// that reads, encodes and sends the whole state before the target's device gets a byte.

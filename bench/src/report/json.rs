@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::reset::Reset;
 use super::run::Runs;
-use super::spread::Spread;
 use crate::process::message::RunSpec;
 
 /// The file that `--json` names, opened before anything is run: a report that cannot be written is
@@ -56,12 +55,4 @@ pub(crate) struct CompareReport<'a> {
     pub(crate) transfer_ratio_to_engine: BTreeMap<&'static str, f64>,
     /// What was run; its contender is the engine.
     pub(crate) spec: &'a RunSpec,
-}
-
-/// Pairs in order, as an object.
-pub(crate) fn as_map<S: Serializer>(
-    pairs: &[(String, Spread)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, spread)| (name, spread)))
 }

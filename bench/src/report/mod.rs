@@ -4,5 +4,6 @@ pub(crate) mod json;
 pub(crate) mod progress;
 pub(crate) mod reset;
 pub(crate) mod run;
+mod seen;
 pub(crate) mod spread;
 pub(crate) mod table;

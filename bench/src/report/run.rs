@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::reset::SeenReset;
+use super::seen::SeenReset;
 use super::spread::Spread;
 use crate::process::message::{DeviceReport, SideReport};
 use crate::process::pair::PairReport;
@@ -183,7 +183,7 @@ pub(crate) struct Runs {
     /// From the first call to RUNNING.
     pub(crate) total_ns: Spread,
     /// By phase.
-    #[serde(serialize_with = "super::json::as_map")]
+    #[serde(serialize_with = "super::spread::as_map")]
     pub(crate) phases_ns: Vec<(String, Spread)>,
     /// State bytes over the total, median.
     pub(crate) throughput_bytes_per_s: u64,

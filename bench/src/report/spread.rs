@@ -1,7 +1,7 @@
 //! A value over several runs.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Median, 99th percentile and maximum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -31,6 +31,14 @@ impl Spread {
             max: histogram.max(),
         }
     }
+}
+
+/// Pairs in order, as an object.
+pub(crate) fn as_map<S: Serializer>(
+    pairs: &[(String, Spread)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, spread)| (name, spread)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::run::Runs;
 use super::spread::Spread;
-use crate::cli::{Rate, Size};
+use crate::spec::{Rate, Size};
 
 /// Rows of cells in aligned columns: the first to the left, the others to the right.
 #[derive(Debug, Default)]

@@ -1,13 +1,12 @@
 //! A device for the examples: its whole state is a file. A VMM with real hardware has
-//! `vfio_ferry::vfio::VfioDevice` in its place.
+//! `vfio_ferry::VfioDevice` in its place.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
-use vfio_ferry::vfio::state::{Capabilities, DeviceState};
+use vfio_ferry::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
 
 /// See the module's text.
 #[derive(Debug)]

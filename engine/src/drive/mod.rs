@@ -21,7 +21,7 @@ mod streams;
 mod waits;
 
 pub use embedder::{Outbox, SessionEvent};
-pub use figures::{Report, Sides, Timeline};
+pub(crate) use figures::Ended;
+pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
-pub use waits::{Wait, WaitRow};

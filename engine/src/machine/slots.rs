@@ -1,10 +1,17 @@
-//! Who may hold how many slots of the arena. The pool's size is a sum with a named consumer for
-//! each term, so a stage that needs a slot always finds one once the stages before it move on.
+//! Who holds how many slots of the arena. The pool's size is a sum with a named consumer for each
+//! term, so a stage that needs a slot always finds one once the stages before it move on.
 
-use crate::ids::SlotId;
+use crate::ids::{DeviceId, SlotId};
 use crate::limits;
 
-/// The free slots of one side of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Device(DeviceId),
+    Worker,
+}
+
+/// The slots of one side of a session, and who holds each of them.
 ///
 /// Both sides use the same sum:
 ///
@@ -17,7 +24,8 @@ use crate::limits;
 #[derive(Debug)]
 pub struct SlotBudget {
     free: Vec<SlotId>,
-    total: usize,
+    holders: Vec<Holder>,
+    held: Vec<usize>,
     per_device: usize,
     spares: usize,
     spares_used: usize,
@@ -37,47 +45,73 @@ impl SlotBudget {
     }
 
     /// All slots free.
-    pub fn new(devices: usize, per_device: usize, workers: usize) -> SlotBudget {
+    pub(crate) fn new(devices: usize, per_device: usize, workers: usize) -> SlotBudget {
         let total = Self::total(devices, per_device, workers);
-        let free = (0..total).rev().map(|id| SlotId(id as u32)).collect();
-        SlotBudget { free, total, per_device, spares: workers * 2, spares_used: 0 }
+        SlotBudget {
+            free: (0..total).rev().map(|id| SlotId(id as u32)).collect(),
+            holders: vec![Holder::Nobody; total],
+            held: vec![0; devices],
+            per_device,
+            spares: workers * 2,
+            spares_used: 0,
+        }
     }
 
-    /// How many slots one device may hold.
-    pub fn device_share(&self) -> usize {
-        self.per_device
-    }
-
-    /// A slot for a device that holds `held` of its share.
-    pub fn take_for_device(&mut self, held: usize) -> Option<SlotId> {
-        if held < self.per_device { self.free.pop() } else { None }
+    /// A slot of the device's share, if it has not used that up.
+    pub(crate) fn take(&mut self, device: DeviceId) -> Option<SlotId> {
+        if self.held[device.index()] >= self.per_device {
+            return None;
+        }
+        let slot = self.free.pop()?;
+        self.held[device.index()] += 1;
+        self.holders[slot.index()] = Holder::Device(device);
+        Some(slot)
     }
 
     /// A slot for the other side of a compression or decompression.
-    pub fn take_spare(&mut self) -> Option<SlotId> {
+    pub(crate) fn take_spare(&mut self) -> Option<SlotId> {
         if self.spares_used == self.spares {
             return None;
         }
         let slot = self.free.pop()?;
         self.spares_used += 1;
+        self.holders[slot.index()] = Holder::Worker;
         Some(slot)
     }
 
-    /// A device's slot comes back.
-    pub fn put(&mut self, slot: SlotId) {
-        debug_assert!(!self.free.contains(&slot), "{slot} came back twice");
+    /// A slot comes back, whoever held it.
+    pub(crate) fn put(&mut self, slot: SlotId) {
+        match std::mem::replace(&mut self.holders[slot.index()], Holder::Nobody) {
+            Holder::Device(device) => self.held[device.index()] -= 1,
+            Holder::Worker => self.spares_used -= 1,
+            Holder::Nobody => {
+                debug_assert!(false, "{slot} came back twice");
+                return;
+            }
+        }
         self.free.push(slot);
     }
 
-    /// One of the two slots of a compression comes back; the other takes its place with the device.
-    pub fn put_spare(&mut self, slot: SlotId) {
-        self.spares_used -= 1;
+    /// A worker is through, and the device goes on with what it made: `made` takes the place of
+    /// `slot`, which comes back.
+    pub(crate) fn trade(&mut self, slot: SlotId, made: SlotId) {
+        self.holders.swap(slot.index(), made.index());
         self.put(slot);
     }
 
+    /// How many slots a device holds, those of its old epochs included.
+    pub(crate) fn held(&self, device: DeviceId) -> usize {
+        self.held[device.index()]
+    }
+
+    /// Compressions or decompressions that are with a worker.
+    pub(crate) fn with_workers(&self) -> usize {
+        self.spares_used
+    }
+
     /// Slots that are out.
-    pub fn out(&self) -> usize {
-        self.total - self.free.len()
+    pub(crate) fn out(&self) -> usize {
+        self.holders.len() - self.free.len()
     }
 }
 
@@ -86,24 +120,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_consumer_of_the_sum_finds_its_slot() {
+    fn every_consumer_of_the_sum_finds_its_slots() {
         let (devices, workers) = (3, 2);
         let mut budget = SlotBudget::new(devices, 4, workers);
         let mut taken = Vec::new();
-        for _ in 0..devices {
-            for held in 0..4 {
-                taken.push(budget.take_for_device(held).expect("share"));
-            }
-            assert_eq!(budget.take_for_device(4), None);
+        for device in 0..devices as u32 {
+            taken.extend((0..4).map(|_| budget.take(DeviceId(device)).expect("share")));
+            assert_eq!(budget.take(DeviceId(device)), None);
         }
-        for _ in 0..workers * 2 {
-            taken.push(budget.take_spare().expect("spare"));
-        }
+        taken.extend((0..workers * 2).map(|_| budget.take_spare().expect("spare")));
         assert_eq!(budget.take_spare(), None);
         assert_eq!(budget.out(), SlotBudget::total(devices, 4, workers));
         taken.sort();
         taken.dedup();
         assert_eq!(taken.len(), budget.out(), "no slot was given twice");
+        taken.into_iter().for_each(|slot| budget.put(slot));
+        assert_eq!((budget.out(), budget.with_workers()), (0, 0));
+        assert!((0..devices as u32).all(|device| budget.held(DeviceId(device)) == 0));
+    }
+
+    #[test]
+    fn what_a_worker_made_counts_for_the_device() {
+        let mut budget = SlotBudget::new(1, 1, 1);
+        let (slot, made) = (budget.take(DeviceId(0)), budget.take_spare());
+        let (slot, made) = (slot.expect("share"), made.expect("spare"));
+        budget.trade(slot, made);
+        assert_eq!((budget.held(DeviceId(0)), budget.with_workers(), budget.out()), (1, 0, 1));
+        budget.put(made);
+        assert_eq!((budget.held(DeviceId(0)), budget.out()), (0, 0));
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub struct StreamMetrics {
     pub send_ns: u64,
 }
 
-/// See the module's text.
+/// What a session measured: every phase and step in histograms, and sums for each device and stream.
+/// Durations are nanoseconds, sizes are bytes.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     steps: Vec<Histogram<u64>>,

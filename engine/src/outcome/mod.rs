@@ -5,10 +5,12 @@
 
 mod breach;
 mod classify;
+mod ending;
 mod policy;
 
 pub use breach::Breach;
 pub use classify::{DeviceAnswer, Finding, Operation, Verdict, classify};
+pub use ending::{EpochEnding, SourceEnding, TargetEnding};
 pub use policy::{DeviceOptions, Fallback, OnReset};
 
 use std::fmt;
@@ -259,6 +261,12 @@ impl Fault {
     }
 }
 
+impl From<Breach> for Fault {
+    fn from(breach: Breach) -> Fault {
+        Fault::breach(breach)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (seen by {}", self.cause, self.observed)?;
@@ -272,42 +280,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How a device's epoch or whole migration ended on this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Ending {
-    /// The target's device holds the whole state and runs; the source has let go.
-    Complete,
-    /// The source let go after the target confirmed the loaded state, and then lost the target
-    /// before it heard of RUNNING. The device stays stopped here and can be resumed, but only
-    /// once it is certain that the target does not run it.
-    Unconfirmed,
-    /// The device's epoch was discarded and its saving was started again.
-    Restarted,
-    /// The migration of this device ended without handing it over.
-    Aborted,
-}
-
-impl Ending {
-    /// The name used in reports and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Ending::Complete => "complete",
-            Ending::Unconfirmed => "unconfirmed",
-            Ending::Restarted => "restarted",
-            Ending::Aborted => "aborted",
-        }
-    }
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// One completion: a device's epoch, or its whole migration, has ended.
+/// One completion: a device's epoch has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completion {
     /// The device.
     pub device: DeviceId,
@@ -316,11 +291,12 @@ pub struct Completion {
     /// Where it was when it ended.
     pub phase: Phase,
     /// How it ended.
-    pub ending: Ending,
-    /// Why, unless it is [`Ending::Complete`].
+    pub ending: EpochEnding,
+    /// Why, unless it is [`EpochEnding::Complete`].
     pub fault: Option<Fault>,
-    /// The device's state afterwards, as the kernel gave it; none if it could not be read.
-    pub state_after: Option<DeviceState>,
+    /// The device's state: what the kernel said last (GET_STATE, or a SET_STATE that succeeded
+    /// since), or the VMM. None: nobody knows, because a call failed or has not returned.
+    pub state: Option<DeviceState>,
     /// Bytes of device state read (source) or written (target) in this epoch.
     pub bytes: u64,
 }

@@ -3,107 +3,74 @@
 //! source send more than the discard frame itself: so bytes of two epochs never meet.
 
 use super::Receiver;
-use super::device::Stage as DeviceStage;
-use super::window::Entry;
+use super::epoch::Epoch;
+use super::stage::Stage as DeviceStage;
 use crate::ids::DeviceId;
-use crate::machine::Action;
-use crate::outcome::{Cause, Ending, Fault, Observation};
-use crate::wire::{DevicePlace, Discard, Frame};
+use crate::machine::{On, Turn};
+use crate::outcome::{Cause, Fault, Observation};
+use crate::wire::{DevicePlace, Discard};
 
 impl Receiver {
     pub(super) fn discard(
         &mut self,
-        now_ns: u64,
+        turn: &mut Turn,
         place: DevicePlace,
         discard: Discard,
-        actions: &mut Vec<Action>,
-    ) {
+    ) -> Result<(), Fault> {
         let id = place.device;
+        self.drop_undecoded(id);
         let device = &mut self.devices[id.index()];
-        let fault = Fault::device(
-            id,
-            Cause::DeviceReset,
-            Observation::Peer,
-            None,
-            format!(
-                "the source discarded {} of the device after {} bytes",
-                device.epoch, discard.discarded_bytes
-            ),
+        let message = format!(
+            "the source discarded {} of the device after {} bytes",
+            device.epoch.state.number, discard.discarded_bytes
         );
-        actions.push(device.completion(Ending::Restarted, Some(fault)));
-        let slots = device.window.clear();
-        device.held -= slots.len();
-        for slot in slots {
-            self.slots.put(slot);
-        }
-        device.start_epoch(place.epoch);
-        // The discard frame is the new epoch's first: taken, and done with.
-        let frame = Frame::Discard(place, discard);
-        if let Err(breach) = device.window.insert(place, Entry::Frame(frame)) {
-            self.abort(now_ns, Fault::breach(breach), actions);
-            return;
-        }
-        device.window.take();
-        device.window.finish_one();
-        device.stage = DeviceStage::Discarding;
-        device.line.recover(actions);
-        self.recovered(now_ns, id, actions);
-    }
-
-    /// Goes to RESUMING once the device is reset and its old slots are back.
-    pub(super) fn discard_goes_on(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
-        let device = &self.devices[id.index()];
-        let ready =
-            device.stage == DeviceStage::Discarding && device.line.is_free() && device.held == 0;
-        if ready {
-            self.enter_resuming(id, actions);
-        }
+        let fault = Fault::device(id, Cause::DeviceReset, Observation::Peer, None, message);
+        let next = Epoch::after_discard(place.epoch, device.epoch.window.size());
+        let closed = std::mem::replace(&mut device.epoch, next).close();
+        device.core.discarded(turn, &closed.state, fault);
+        closed.slots.into_iter().for_each(|slot| self.slots.put(slot));
+        device.core.go(On::Discard);
+        device.core.line.recover(turn);
+        self.brought_back(id)
     }
 
     /// Does what was to follow once a device's way back is at its end.
-    pub(super) fn recovered(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
+    pub(super) fn brought_back(&mut self, id: DeviceId) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        let Some(arrival) = device.line.arrived() else { return };
-        device.blank = arrival.reached;
-        device.report.state_after = arrival.state;
-        if device.stage != DeviceStage::Discarding {
-            device.stage = DeviceStage::Gone;
-        } else if arrival.reached {
-            self.discard_goes_on(id, actions);
-        } else {
-            let fault = Fault::device(
+        let Some(arrival) = device.core.line.arrived() else { return Ok(()) };
+        if device.core.stage == DeviceStage::Recovering {
+            device.core.go(On::Back);
+        } else if !arrival.reached {
+            return Err(Fault::device(
                 id,
                 Cause::DeviceError,
                 Observation::StateCheck,
                 None,
                 "the target's device could not be reset after a discard",
-            );
-            self.abort(now_ns, fault, actions);
+            ));
         }
+        Ok(())
     }
 
     pub(super) fn detached(
         &mut self,
-        now_ns: u64,
+        turn: &mut Turn,
         id: DeviceId,
         stuck: bool,
-        actions: &mut Vec<Action>,
-    ) {
+    ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        device.line.detached(actions);
-        device.report.stuck |= stuck;
-        if stuck && device.stage == DeviceStage::Discarding {
+        device.core.detached(turn, stuck);
+        if stuck && device.core.stage == DeviceStage::Discarding {
             // Its slots do not come back, and without them no byte of the new epoch may be taken.
-            let fault = Fault::device(
+            return Err(Fault::device(
                 id,
                 Cause::DeviceFailure,
                 Observation::Write,
                 None,
                 "the driver did not give back a write of the discarded epoch within the bound, so \
                  that the device could not be loaded anew",
-            );
-            self.lost(now_ns, fault, actions);
+            ));
         }
-        self.recovered(now_ns, id, actions);
+        self.brought_back(id)
     }
 }

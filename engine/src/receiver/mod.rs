@@ -1,39 +1,51 @@
 //! The receiver: the target's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Resuming -> Finished(complete)
+//! session:  Connect -> Active -> Resuming -> Telling -> Finished(running)
 //!              \         |          |
-//!               +--------+----------+--> Aborting -> Finished(aborted)
-//!
-//! device:   Expected -> Entering -> Loading -> Checking -> Stopping -> Confirming -> Loaded
-//!                          ^           |                                               |
-//!                          +-Discarding+ (discard frame: reset, RESUMING anew)         v
-//!                                                         ToP2p -> AtP2p -> ToRunning -> Running
+//!               +--------+----------+--> Aborting -> Finished(blank | not blank)
 //! ```
 //!
-//! Frames of a device may arrive in any order over the streams; `window` puts them in order. A
-//! frame is taken only within the credit that was granted, and the credit never goes further than
-//! the slots that the device owns, so a frame that is allowed to arrive always finds its slot.
+//! Each device goes through the stages of `stage.rs`. Frames of a device may arrive in any order
+//! over the streams; its window puts them in order. A frame is taken only within the credit that was
+//! granted, and the credit never goes further than the slots that the device owns, so a frame that
+//! is allowed to arrive always finds its slot.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `handshake` | hello and accept |
+//! | `stage` | where a device rests and what it is asked next: tables |
+//! | `device`, `epoch` | a device; one epoch of it |
+//! | `window` | frames in order, and credit |
+//! | `requests` | requests to devices and their answers |
+//! | `frames` | what the source says |
+//! | `body`, `write` | a chunk's way: off a stream, through a worker, into the fd |
+//! | `discard` | a discarded epoch |
+//! | `switchover` | the handover, the P2P barrier |
+//! | `ending` | abort, and how the session ends |
 
-mod connect;
-mod control;
+mod body;
 mod device;
 mod discard;
+mod ending;
+mod epoch;
 mod frames;
-mod loading;
-mod resuming;
-mod shutdown;
+mod handshake;
+mod requests;
+mod stage;
+mod switchover;
 mod window;
+mod write;
 
-pub use device::{DeviceConfig, DeviceReport};
+pub use device::DeviceConfig;
 
 use std::collections::VecDeque;
 
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, Epoch};
 use crate::machine::{
-    Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
+    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, Turn, Wait, Waits,
 };
-use crate::outcome::{Cause, Fault, Observation, Phase};
+use crate::outcome::{Cause, Fault, Observation, TargetEnding};
 use crate::wire::{Accept, Hello, Offer};
 use device::Device;
 
@@ -43,7 +55,7 @@ pub struct ReceiverConfig {
     /// The devices, in the order of their numbers.
     pub devices: Vec<DeviceConfig>,
     /// Streams and silence.
-    pub links: LinksConfig,
+    pub peer: PeerConfig,
     /// Chunk size that is offered, in bytes; slots have room for this much.
     pub chunk_bytes: u32,
     /// Decompression workers.
@@ -59,14 +71,11 @@ pub struct ReceiverConfig {
 enum Stage {
     Connect,
     Active,
+    /// The session was handed over: the devices go to RUNNING.
     Resuming,
     /// All devices run; the source is being told.
-    Telling {
-        until_ns: u64,
-    },
-    Aborting {
-        until_ns: u64,
-    },
+    Telling,
+    Aborting,
     Finished,
 }
 
@@ -79,153 +88,149 @@ pub struct Receiver {
     hello: Option<Hello>,
     accept: Option<Accept>,
     greeted: Vec<bool>,
-    links: Links,
+    peer: Peer,
+    waits: Waits,
     devices: Vec<Device>,
     slots: SlotBudget,
     /// Bodies that wait for a slot to be decompressed into.
-    undecoded: VecDeque<loading::Undecoded>,
-    /// Whose body each stream is receiving.
-    receiving: Vec<Option<DeviceId>>,
+    undecoded: VecDeque<body::Undecoded>,
     fault: Option<Fault>,
-    /// The source is told that this side does not run only when that is so.
-    word: Option<Fault>,
-    finish: Option<Finish>,
+    /// The abort frame, held back until every device is known not to run with the state.
+    held_abort: Option<Fault>,
+    ending: Option<TargetEnding>,
 }
 
 impl Receiver {
     /// A receiver at rest; [`Event::Start`] sets it going.
     pub fn new(config: ReceiverConfig) -> Receiver {
-        let streams = usize::from(config.links.streams);
-        let window = config.slots_per_device as u64;
+        let streams = usize::from(config.peer.streams);
+        let slots = config.slots_per_device as u64;
+        let device = |(index, device): (usize, &DeviceConfig)| {
+            Device::new(DeviceId(index as u32), device.clone(), slots)
+        };
         Receiver {
             offer: Offer::new(streams, config.devices.len(), config.chunk_bytes as usize),
             stage: Stage::Connect,
             hello: None,
             accept: None,
             greeted: vec![false; streams],
-            links: Links::new(config.links, 0),
+            peer: Peer::new(config.peer),
+            waits: Waits::default(),
+            devices: config.devices.iter().enumerate().map(device).collect(),
             slots: SlotBudget::new(config.devices.len(), config.slots_per_device, config.workers),
-            devices: config
-                .devices
-                .iter()
-                .enumerate()
-                .map(|(i, device)| Device::new(DeviceId(i as u32), device.clone(), window))
-                .collect(),
             undecoded: VecDeque::new(),
-            receiving: vec![None; streams],
             fault: None,
-            word: None,
-            finish: None,
+            held_abort: None,
+            ending: None,
             config,
         }
     }
 
-    /// What became of each device so far.
-    pub fn reports(&self) -> Vec<DeviceReport> {
-        self.devices.iter().map(Device::report).collect()
-    }
-
     /// How the session ended, once it has.
-    pub fn finish(&self) -> Option<&Finish> {
-        self.finish.as_ref()
+    pub fn ending(&self) -> Option<&TargetEnding> {
+        self.ending.as_ref()
     }
 
-    /// Slots that are out; 0 once everything has come back.
-    pub fn slots_out(&self) -> usize {
-        self.slots.out()
+    /// Takes an event; the fault gives the session up.
+    fn take(&mut self, turn: &mut Turn, event: Event) -> Result<(), Fault> {
+        if event.is_heard() {
+            self.peer.heard(turn);
+        }
+        if event.epoch().is_some_and(|(device, epoch)| self.is_stale(device, epoch)) {
+            event.slots().for_each(|slot| self.slots.put(slot));
+            return Ok(());
+        }
+        match event {
+            Event::Start => self.peer.watch(turn),
+            Event::Command(command) => return self.command(command),
+            Event::Control { device, request, result } => {
+                return self.answered(turn, device, request, result);
+            }
+            Event::Written { device, raw_bytes, slot, result, .. } => {
+                return self.written(turn, device, raw_bytes, slot, result);
+            }
+            Event::Detached { device, stuck } => return self.detached(turn, device, stuck),
+            Event::Decoded { header, slot, into, result } => {
+                return self.decoded(turn, header, slot, into, result);
+            }
+            Event::Sent { stream, .. } => self.peer.sent(stream),
+            Event::Frame { stream, frame } => return self.frame(turn, stream, frame),
+            Event::Data { stream, header } => return self.data(turn, stream, header),
+            Event::Body { header, slot, .. } => return self.body(turn, header, slot),
+            Event::StreamLost { stream, slots, fault } => {
+                slots.into_iter().for_each(|slot| self.slots.put(slot));
+                return self.peer.lost(turn, stream, fault);
+            }
+            Event::Local(fault) => return Err(fault),
+            Event::Tick => return self.tick(turn),
+            Event::Read { .. } | Event::HungUp { .. } | Event::Encoded { .. } => {
+                debug_assert!(false, "a receiver reads and encodes nothing");
+            }
+        }
+        Ok(())
     }
 
-    fn command(&mut self, now_ns: u64, command: Command, actions: &mut Vec<Action>) {
+    /// Whether what answers for this epoch is only still coming back.
+    fn is_stale(&self, device: DeviceId, epoch: Epoch) -> bool {
+        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), Fault> {
         match command {
-            Command::Cancel => {
-                let fault = Fault::session(
-                    Cause::Cancelled,
-                    Observation::Embedder,
-                    "the embedder of the target cancelled the migration",
-                );
-                self.abort(now_ns, fault, actions);
-            }
-            Command::Message(bytes) => {
-                if let Err(fault) = self.links.queue_message(bytes) {
-                    self.abort(now_ns, fault, actions);
-                }
-            }
+            Command::Cancel => Err(Fault::session(
+                Cause::Cancelled,
+                Observation::Embedder,
+                "the embedder of the target cancelled the migration",
+            )),
+            Command::Message(bytes) => self.peer.queue_message(bytes),
             // The source's commands.
-            Command::Switchover | Command::Discard(..) => {}
+            Command::Switchover | Command::Discard(..) => Ok(()),
         }
     }
 
-    fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        match self.stage {
-            Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
-            Stage::Telling { until_ns } if now_ns >= until_ns => self.complete(actions),
-            // Since the handover nothing depends on the source any more.
-            Stage::Resuming | Stage::Telling { .. } | Stage::Aborting { .. } | Stage::Finished => {}
-            Stage::Connect | Stage::Active => {
-                if let Err(fault) = self.links.tick(now_ns) {
-                    self.abort(now_ns, fault, actions);
-                }
-            }
+    fn tick(&mut self, turn: &mut Turn) -> Result<(), Fault> {
+        match self.waits.take_due(turn.now_ns) {
+            Some(Wait::WayBack) => self.end_aborted(turn),
+            Some(Wait::Farewell) => self.end(turn, TargetEnding::Running),
+            _ => {}
         }
+        self.peer.tick(turn)
     }
 
-    fn enter_phase(&mut self, id: DeviceId, phase: Phase, actions: &mut Vec<Action>) {
-        let device = &mut self.devices[id.index()];
-        if device.phase != phase {
-            device.phase = phase;
-            actions.push(Action::Notify(Notice::Phase { device: id, phase }));
-        }
-    }
-
-    fn pump(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        self.advance(now_ns, actions);
-        self.links.pump(actions);
-        self.finish_if_done(actions);
+    /// Everything that can be started now is started.
+    fn pump(&mut self, turn: &mut Turn) {
+        self.decode_next(turn);
+        self.advance(turn);
+        self.peer.pump(turn);
+        self.end_if_done(turn);
     }
 }
 
 impl Machine for Receiver {
     fn handle(&mut self, now_ns: u64, event: Event, actions: &mut Vec<Action>) {
-        match event {
-            Event::Start => self.links = Links::new(self.config.links, now_ns),
-            Event::Command(command) => self.command(now_ns, command, actions),
-            Event::Control { device, request, result } => {
-                self.answered(now_ns, device, request, result, actions);
-            }
-            Event::Written { device, epoch, raw_bytes, slot, result } => {
-                self.written(now_ns, device, epoch, raw_bytes, slot, result, actions);
-            }
-            Event::Detached { device, stuck } => self.detached(now_ns, device, stuck, actions),
-            Event::Decoded { header, slot, into, result } => {
-                self.decoded(now_ns, header, slot, into, result, actions);
-            }
-            Event::Sent { stream, .. } => self.links.sent(stream),
-            Event::Frame { stream, frame } => self.frame(now_ns, stream, frame, actions),
-            Event::Data { stream, header } => self.data(now_ns, stream, header, actions),
-            Event::Body { stream, header, slot } => {
-                self.body(now_ns, stream, header, slot, actions);
-            }
-            Event::StreamLost { stream, slots, fault } => {
-                self.stream_lost(now_ns, stream, slots, fault, actions);
-            }
-            Event::Local(fault) => self.abort(now_ns, fault, actions),
-            Event::Tick => self.tick(now_ns, actions),
-            Event::Read { .. } | Event::HungUp { .. } | Event::Encoded { .. } => {
-                debug_assert!(false, "a receiver reads and encodes nothing");
-            }
+        let mut turn = Turn::new(now_ns, actions);
+        if let Err(fault) = self.take(&mut turn, event) {
+            self.abort(&mut turn, fault);
         }
-        self.pump(now_ns, actions);
+        self.pump(&mut turn);
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+        matches!(self.stage, Stage::Aborting | Stage::Finished)
     }
 
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
-            Stage::Resuming | Stage::Finished => None,
-            Stage::Telling { until_ns } | Stage::Aborting { until_ns } => Some(until_ns),
-            Stage::Connect | Stage::Active => Some(self.links.deadline_ns()),
+            Stage::Finished => None,
+            _ => self.waits.deadline_ns().into_iter().chain(self.peer.deadline_ns()).min(),
         }
+    }
+
+    fn reports(&self) -> Vec<DeviceReport> {
+        self.devices.iter().map(|device| device.core.report(&device.epoch.state)).collect()
+    }
+
+    fn slots_out(&self) -> usize {
+        self.slots.out()
     }
 }

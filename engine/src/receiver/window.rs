@@ -49,6 +49,16 @@ impl Window {
         }
     }
 
+    /// The window of an epoch that a discard frame has opened: that frame is taken, and done with.
+    pub(super) fn opened(size: u64) -> Window {
+        Window { next: Sequence(1), done: Sequence(1), ..Window::new(size) }
+    }
+
+    /// How many slots the device owns.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Puts an entry at its place.
     pub(super) fn insert(&mut self, place: DevicePlace, entry: Entry) -> Result<(), Breach> {
         if place.sequence >= self.granted {
@@ -62,9 +72,9 @@ impl Window {
     }
 
     /// A chunk that was coming can be written now.
-    pub(super) fn arrived(&mut self, header: DataHeader, slot: Option<SlotId>) {
+    pub(super) fn arrived(&mut self, header: DataHeader, slot: SlotId) {
         self.prompt = header.encoding == Encoding::Zstd || header.place.sequence < PROMPT_UP_TO;
-        self.entries.insert(header.place.sequence, Entry::Chunk(header, slot));
+        self.entries.insert(header.place.sequence, Entry::Chunk(header, Some(slot)));
     }
 
     /// The entry that is next, if it is there.
@@ -90,10 +100,10 @@ impl Window {
     }
 
     /// How far the source may go now, if that is worth a frame: when half of the window is free
-    /// again, or when it would otherwise stand still. For the source a credit is also the only
-    /// word of how fast its frames are taken, and with few of them on the way half a window says
-    /// it late: at the start and while frames come compressed there is one whenever all that has
-    /// arrived is done with. Raw chunks come fast, and there a frame for each is felt.
+    /// again, or when it would otherwise stand still. The source measures the path by credits, and
+    /// with few frames in flight half a window is too coarse: at the start, and while frames come
+    /// compressed, there is a credit whenever all that has arrived is done with. Raw chunks come
+    /// fast; a credit for each would cost time.
     pub(super) fn grant(&mut self) -> Option<Sequence> {
         let up_to = Sequence(self.done.0 + self.size);
         let gained = up_to.0.saturating_sub(self.granted.0);

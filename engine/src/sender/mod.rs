@@ -1,39 +1,53 @@
 //! The sender: the source's machine. Events in, actions out; see [`machine`](crate::machine).
 //!
 //! ```text
-//! session:  Connect -> Active -> Handover -> Leaving -> Finished(complete | unconfirmed)
+//! session:  Connect -> Active -> Handover -> Leaving -> Finished(handed over | unconfirmed)
 //!              \         |          |
-//!               +--------+----------+--> Aborting -> Finished(aborted)
-//!
-//! device:   Idle -> Entering -> PreCopy --+-> ToP2p -> Stopping -> StopCopy -> Verifying -> Sent
-//!             \------> Held --------------/                                      Loaded <-/
+//!               +--------+----------+--> Aborting -> Finished(returned | not returned)
 //! ```
 //!
-//! A reset seen anywhere in a saving state leads through its stage `Classifying` to what the
-//! embedder chose: abort, or a discard that starts the next epoch of just that device.
+//! Each device goes through the stages of `stage.rs`. A reset seen anywhere in a saving state leads
+//! to what the embedder chose: abort, or a discard that starts the next epoch of just that device.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `handshake` | hello and accept, and each device's begin |
+//! | `stage` | where a device rests and what it is asked next: tables |
+//! | `device`, `epoch` | a device; one saving session of it |
+//! | `requests` | requests to devices and their answers |
+//! | `read`, `encode`, `schedule` | a chunk's way: out of the fd, through a worker, onto a stream |
+//! | `frames` | what the target says |
+//! | `estimate` | what the downtime would be now |
+//! | `reset` | a lost epoch: abort, restart or stop-copy |
+//! | `switchover` | the P2P barrier, the handover |
+//! | `ending` | abort, and how the session ends |
 
-mod connect;
-mod control;
 mod device;
+mod encode;
+mod ending;
+mod epoch;
+mod estimate;
 mod frames;
+mod handshake;
+mod read;
+mod requests;
 mod reset;
-mod saving;
-mod sending;
-mod shutdown;
+mod schedule;
+mod stage;
 mod switchover;
 #[cfg(test)]
 mod tests;
 
-pub use device::{DeviceConfig, DeviceReport};
+pub use device::DeviceConfig;
 
 use std::collections::VecDeque;
 
 use crate::compress::policy::{Controller, Policy};
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, Epoch};
 use crate::machine::{
-    Action, Command, Event, Finish, Links, LinksConfig, Machine, Notice, SlotBudget,
+    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, Turn, Wait, Waits,
 };
-use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::outcome::{Breach, Cause, Fault, Observation, SourceEnding};
 use crate::wire::{Accept, Kind, Offer};
 use device::Device;
 
@@ -43,7 +57,7 @@ pub struct SenderConfig {
     /// The devices, in the order of their numbers.
     pub devices: Vec<DeviceConfig>,
     /// Streams and silence.
-    pub links: LinksConfig,
+    pub peer: PeerConfig,
     /// Names the session: the same on all its streams.
     pub session: u128,
     /// Chunk size that is offered, in bytes; slots have room for this much.
@@ -70,14 +84,10 @@ enum Stage {
     Active,
     /// The target may run; its word is awaited.
     Handover,
-    /// The devices are being let go: the target runs, and the session is complete whatever happens
-    /// now, or nobody knows, and there is a fault that says why.
-    Leaving {
-        until_ns: u64,
-    },
-    Aborting {
-        until_ns: u64,
-    },
+    /// The devices are put to STOP: the target runs, and the session has handed over whatever
+    /// happens now, or nobody knows, and there is a fault that says why.
+    Leaving,
+    Aborting,
     Finished,
 }
 
@@ -89,173 +99,176 @@ pub struct Sender {
     stage: Stage,
     /// What the target has accepted on which stream.
     accepts: Vec<Option<Accept>>,
-    links: Links,
+    peer: Peer,
+    waits: Waits,
     devices: Vec<Device>,
     slots: SlotBudget,
     controller: Controller,
-    chunk_bytes: u32,
     switchover: bool,
-    encoding: u32,
     /// Chunks to be compressed that wait for a worker's slot.
-    unencoded: VecDeque<saving::Unencoded>,
-    queued_wire_bytes: u64,
-    /// Data that was sent and that the target has not said to be done with.
-    under_way_wire_bytes: u64,
-    /// Whose frame each stream is sending.
-    stream_owner: Vec<Option<DeviceId>>,
+    unencoded: VecDeque<encode::Unencoded>,
+    /// Where the service of the device that sent last has started.
     service: u64,
     fault: Option<Fault>,
-    finish: Option<Finish>,
+    ending: Option<SourceEnding>,
 }
 
 impl Sender {
     /// A sender at rest; [`Event::Start`] sets it going.
-    pub fn new(mut config: SenderConfig) -> Sender {
-        config.precopy_poll_ns = config.precopy_poll_ns.max(PRECOPY_POLL_MIN_NS);
-        let devices: Vec<Device> = config
-            .devices
-            .iter()
-            .enumerate()
-            .map(|(i, device)| Device::new(DeviceId(i as u32), device.clone()))
-            .collect();
-        let streams = usize::from(config.links.streams);
+    pub fn new(config: SenderConfig) -> Sender {
+        let poll_ns = config.precopy_poll_ns.max(PRECOPY_POLL_MIN_NS);
+        let device = |(index, device): (usize, &DeviceConfig)| {
+            Device::new(DeviceId(index as u32), device.clone(), poll_ns)
+        };
+        let devices: Vec<Device> = config.devices.iter().enumerate().map(device).collect();
+        let streams = usize::from(config.peer.streams);
         Sender {
             offer: Offer::new(streams, devices.len(), config.chunk_bytes as usize),
             stage: Stage::Connect,
             accepts: vec![None; streams],
-            links: Links::new(config.links, 0),
+            peer: Peer::new(config.peer),
+            waits: Waits::default(),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
-            chunk_bytes: config.chunk_bytes,
             switchover: false,
-            encoding: 0,
             unencoded: VecDeque::new(),
-            queued_wire_bytes: 0,
-            under_way_wire_bytes: 0,
-            stream_owner: vec![None; streams],
             service: 0,
             fault: None,
-            finish: None,
+            ending: None,
             devices,
             config,
         }
     }
 
-    /// What became of each device so far.
-    pub fn reports(&self) -> Vec<DeviceReport> {
-        self.devices.iter().map(Device::report).collect()
-    }
-
     /// How the session ended, once it has.
-    pub fn finish(&self) -> Option<&Finish> {
-        self.finish.as_ref()
+    pub fn ending(&self) -> Option<&SourceEnding> {
+        self.ending.as_ref()
     }
 
-    /// Slots that are out; 0 once everything has come back.
-    pub fn slots_out(&self) -> usize {
-        self.slots.out()
-    }
-
-    fn command(&mut self, now_ns: u64, command: Command, actions: &mut Vec<Action>) {
-        match command {
-            Command::Switchover => self.switchover(now_ns, actions),
-            Command::Cancel => {
-                let fault = Fault::session(
-                    Cause::Cancelled,
-                    Observation::Embedder,
-                    "the embedder cancelled the migration",
-                );
-                self.abort(now_ns, fault, actions);
-            }
-            Command::Message(bytes) => match self.links.queue_message(bytes) {
-                // No reason not to be told that the target runs.
-                Err(fault) if self.stage == Stage::Handover => {
-                    tracing::warn!(%fault, "after the handover; the message is not sent");
-                }
-                Err(fault) => self.abort(now_ns, fault, actions),
-                Ok(()) => {}
-            },
-            Command::Discard(device, fault) => {
-                if device.index() < self.devices.len() {
-                    self.epoch_lost(now_ns, device, fault, actions);
-                }
-            }
+    /// Takes an event; the fault gives the session up.
+    fn take(&mut self, turn: &mut Turn, event: Event) -> Result<(), Fault> {
+        if event.is_heard() {
+            self.peer.heard(turn);
         }
-    }
-
-    fn tick(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        match self.stage {
-            Stage::Aborting { until_ns } if now_ns >= until_ns => self.aborted(actions),
-            Stage::Leaving { until_ns } if now_ns >= until_ns => self.complete(actions),
-            _ => {}
+        if event.epoch().is_some_and(|(device, epoch)| self.is_stale(device, epoch)) {
+            event.slots().for_each(|slot| self.slots.put(slot));
+            return Ok(());
         }
-        if matches!(self.stage, Stage::Aborting { .. } | Stage::Leaving { .. } | Stage::Finished) {
-            return;
-        }
-        if let Err(fault) = self.links.tick(now_ns) {
-            self.abort(now_ns, fault, actions);
-        }
-    }
-
-    fn enter_phase(&mut self, device: DeviceId, phase: Phase, actions: &mut Vec<Action>) {
-        let entry = &mut self.devices[device.index()];
-        if entry.phase != phase {
-            entry.phase = phase;
-            actions.push(Action::Notify(Notice::Phase { device, phase }));
-        }
-    }
-}
-
-impl Machine for Sender {
-    fn handle(&mut self, now_ns: u64, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Start => self.start(now_ns, actions),
-            Event::Command(command) => self.command(now_ns, command, actions),
+            Event::Start => self.start(turn),
+            Event::Command(command) => return self.command(turn, command),
             Event::Control { device, request, result } => {
-                self.answered(now_ns, device, request, result, actions);
+                return self.answered(turn, device, request, result);
             }
-            Event::Read { device, epoch, slot, result } => {
-                self.read(now_ns, device, epoch, slot, result, actions);
-            }
-            Event::HungUp { device, epoch } => self.hung_up(device, epoch),
-            Event::Detached { device, stuck } => self.detached(now_ns, device, stuck, actions),
+            Event::Read { device, slot, result, .. } => self.read(turn, device, slot, result),
+            Event::HungUp { device, .. } => self.hung_up(device),
+            Event::Detached { device, stuck } => return self.detached(turn, device, stuck),
             Event::Encoded { chunk, slot, into, result } => {
-                self.encoded(now_ns, chunk, slot, into, result, actions);
+                self.encoded(turn, chunk, slot, into, result);
             }
-            Event::Sent { stream, slot } => self.sent(stream, slot),
-            Event::Frame { stream, frame } => self.frame(now_ns, stream, frame, actions),
+            Event::Sent { stream, slot } => {
+                self.peer.sent(stream);
+                slot.into_iter().for_each(|slot| self.slots.put(slot));
+            }
+            Event::Frame { stream, frame } => return self.frame(turn, stream, frame),
             Event::StreamLost { stream, slots, fault } => {
-                self.stream_lost(now_ns, stream, slots, fault, actions);
+                slots.into_iter().for_each(|slot| self.slots.put(slot));
+                return self.peer.lost(turn, stream, fault);
             }
-            Event::Local(fault) => self.abort(now_ns, fault, actions),
-            Event::Tick => self.tick(now_ns, actions),
+            Event::Local(fault) => return Err(fault),
+            Event::Tick => return self.tick(turn),
             Event::Data { stream, header } => {
                 if header.body_bytes > 0 {
-                    actions.push(Action::SkipBody { stream });
+                    turn.act(Action::SkipBody { stream });
                 }
                 let what = "state goes from the source to the target";
-                let breach = Breach::Unexpected { kind: Kind::DATA, what };
-                self.misbehaved(now_ns, breach, actions);
+                return Err(Fault::breach(Breach::Unexpected { kind: Kind::DATA, what }));
             }
             Event::Body { .. } | Event::Decoded { .. } | Event::Written { .. } => {
                 debug_assert!(false, "a sender receives, decodes and writes nothing");
             }
         }
-        self.pump(now_ns, actions);
+        Ok(())
+    }
+
+    /// Whether what answers for this epoch is only still coming back.
+    fn is_stale(&self, device: DeviceId, epoch: Epoch) -> bool {
+        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
+    }
+
+    fn command(&mut self, turn: &mut Turn, command: Command) -> Result<(), Fault> {
+        match command {
+            Command::Switchover => self.switchover(turn),
+            Command::Cancel => {
+                return Err(Fault::session(
+                    Cause::Cancelled,
+                    Observation::Embedder,
+                    "the embedder cancelled the migration",
+                ));
+            }
+            Command::Message(bytes) => match self.peer.queue_message(bytes) {
+                // No reason not to be told that the target runs.
+                Err(fault) if self.stage == Stage::Handover => {
+                    tracing::warn!(%fault, "after the handover; the message is not sent");
+                }
+                queued => return queued,
+            },
+            Command::Discard(device, fault) => {
+                if device.index() < self.devices.len() {
+                    return self.epoch_lost(turn, device, fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, turn: &mut Turn) -> Result<(), Fault> {
+        match self.waits.take_due(turn.now_ns) {
+            Some(Wait::WayBack) => self.end_aborted(turn),
+            Some(Wait::LettingGo) => self.end_left(turn),
+            _ => {}
+        }
+        self.peer.tick(turn)
+    }
+
+    /// Everything that can be started now is started.
+    fn pump(&mut self, turn: &mut Turn) {
+        self.encode_next(turn);
+        self.advance(turn);
+        self.ask_for_reads(turn);
+        self.peer.pump(turn);
+        self.send_data(turn);
+        self.end_if_done(turn);
+    }
+}
+
+impl Machine for Sender {
+    fn handle(&mut self, now_ns: u64, event: Event, actions: &mut Vec<Action>) {
+        let mut turn = Turn::new(now_ns, actions);
+        if let Err(fault) = self.take(&mut turn, event) {
+            self.abort(&mut turn, fault);
+        }
+        self.pump(&mut turn);
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.stage, Stage::Aborting { .. } | Stage::Finished)
+        matches!(self.stage, Stage::Aborting | Stage::Finished)
     }
 
     fn deadline_ns(&self) -> Option<u64> {
-        match self.stage {
-            Stage::Finished => None,
-            Stage::Aborting { until_ns } | Stage::Leaving { until_ns } => Some(until_ns),
-            _ => {
-                let asks = self.devices.iter().filter_map(Device::ask_at_ns).min();
-                Some(self.links.deadline_ns().min(asks.unwrap_or(u64::MAX)))
-            }
+        if self.stage == Stage::Finished {
+            return None;
         }
+        let session = [self.waits.deadline_ns(), self.peer.deadline_ns()];
+        let devices = self.devices.iter().map(Device::deadline_ns);
+        session.into_iter().chain(devices).flatten().min()
+    }
+
+    fn reports(&self) -> Vec<DeviceReport> {
+        self.devices.iter().map(|device| device.core.report(&device.epoch.state)).collect()
+    }
+
+    fn slots_out(&self) -> usize {
+        self.slots.out()
     }
 }

@@ -1,20 +1,19 @@
 //! What follows when a device's epoch is lost: classification, then abort, or a discard and a new
 //! epoch of just that device, as its embedder chose.
 
-use super::connect::OPENERS;
-use super::device::Stage as DeviceStage;
+use super::handshake::OPENERS;
+use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
-use crate::machine::Action;
-use crate::outcome::{
-    Cause, DeviceAnswer, Ending, Fallback, Fault, Observation, OnReset, Operation, Phase,
-};
+use crate::limits::RESTARTS_DEFAULT;
+use crate::machine::{Action, On, Turn};
+use crate::outcome::{Cause, DeviceAnswer, Fallback, Fault, Observation, OnReset, Operation};
 use crate::vfio::state::DeviceState;
 use crate::wire::{Discard, Frame};
 
-/// What the embedder's choice comes to for a device at this moment.
+/// What the embedder's choice means for a device at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum Choice {
     Abort,
     PreCopy,
     StopCopyOnly,
@@ -23,188 +22,172 @@ enum Next {
 impl Sender {
     pub(super) fn classified(
         &mut self,
-        now_ns: u64,
+        turn: &mut Turn,
         id: DeviceId,
         answer: DeviceAnswer,
-        actions: &mut Vec<Action>,
-    ) {
-        let device = &mut self.devices[id.index()];
-        device.report.state_after = answer.found;
-        let fault = device.line.fault(answer);
+    ) -> Result<(), Fault> {
+        let fault = self.devices[id.index()].core.line.fault(answer);
         let runs = fault.cause == Cause::DeviceReset && answer.found == Some(DeviceState::Running);
-        if self.stage == Stage::Active && runs && self.choose_next(id, &fault) == Next::Abort {
+        if self.stage == Stage::Active && runs && self.choose(id, &fault) == Choice::Abort {
             // It is where an abort would bring it: who waits for the news need not wait for that.
-            self.tell_aborted(id, &fault, actions);
+            self.tell_aborted(turn, id, &fault);
         }
-        self.epoch_lost(now_ns, id, fault, actions);
+        self.epoch_lost(turn, id, fault)
     }
 
     /// SET_STATE inside the saving states gave a new fd: the session that was being read had died,
     /// and what was sent of it is worthless.
     pub(super) fn unexpected_fd(
         &mut self,
-        now_ns: u64,
+        turn: &mut Turn,
         id: DeviceId,
         state: DeviceState,
-        actions: &mut Vec<Action>,
-    ) {
-        let device = &mut self.devices[id.index()];
+    ) -> Result<(), Fault> {
+        let line = &mut self.devices[id.index()].core.line;
         // A read may have failed before: then that is how it was first seen.
         let found = Some(DeviceState::Running);
-        let earlier = device.line.take_suspicion(found);
-        let answer =
-            earlier.unwrap_or_else(|| device.line.answer(Operation::UnexpectedFd, None, found));
+        let earlier = line.take_suspicion(found);
+        let answer = earlier.unwrap_or_else(|| line.answer(Operation::UnexpectedFd, None, found));
         let message = format!(
             "SET_STATE({state}) gave a new data fd: the device was reset and the PRE_COPY state \
              that was sent is worthless"
         );
-        let fault = Fault { cause: Cause::DeviceReset, message, ..device.line.fault(answer) };
-        device.report.state_after = Some(state);
-        let next = self.choose_next(id, &fault);
-        if state == DeviceState::StopCopy && next != Next::Abort {
+        let fault = Fault { cause: Cause::DeviceReset, message, ..line.fault(answer) };
+        let choice = self.choose(id, &fault);
+        if state == DeviceState::StopCopy && choice != Choice::Abort && self.stage == Stage::Active
+        {
             // The new session holds the whole state: read that.
-            self.begin_again(id, fault, actions);
+            self.discard(turn, id, fault, choice);
             let device = &mut self.devices[id.index()];
-            device.stage = DeviceStage::Reusing;
-            device.fresh = true;
-            device.line.detach(actions);
-        } else {
-            actions.push(Action::DropFd { device: id });
-            self.epoch_lost(now_ns, id, fault, actions);
+            device.core.go(On::Reuse);
+            device.core.line.detach(turn);
+            return Ok(());
         }
+        turn.act(Action::DropFd { device: id });
+        self.epoch_lost(turn, id, fault)
     }
 
-    /// The epoch is worthless; `fault` says why.
+    /// The epoch is worthless; `fault` says why. It comes back where the session ends with it.
     pub(super) fn epoch_lost(
         &mut self,
-        now_ns: u64,
+        turn: &mut Turn,
         id: DeviceId,
         fault: Fault,
-        actions: &mut Vec<Action>,
-    ) {
+    ) -> Result<(), Fault> {
         if self.stage != Stage::Active {
-            return;
+            return Ok(());
         }
-        match self.choose_next(id, &fault) {
-            Next::Abort => self.abort(now_ns, fault, actions),
-            next => {
-                self.begin_again(id, fault, actions);
-                let device = &mut self.devices[id.index()];
-                device.stop_copy_only |= next == Next::StopCopyOnly;
-                device.stage = DeviceStage::Restarting;
-                self.recover(now_ns, id, actions);
+        match self.choose(id, &fault) {
+            Choice::Abort => Err(fault),
+            choice => {
+                self.discard(turn, id, fault, choice);
+                self.bring_back(turn, id, On::Discard)
             }
         }
     }
 
-    fn choose_next(&self, id: DeviceId, fault: &Fault) -> Next {
+    fn choose(&self, id: DeviceId, fault: &Fault) -> Choice {
         let device = &self.devices[id.index()];
         let asked_for = fault.observed == Observation::Embedder;
         if fault.cause != Cause::DeviceReset && !asked_for {
-            return Next::Abort;
+            return Choice::Abort;
         }
         match device.config.options.on_reset {
-            OnReset::Abort => Next::Abort,
+            OnReset::Abort => Choice::Abort,
             OnReset::Restart { attempts, then } if device.restarts >= attempts => match then {
-                Fallback::StopCopy if device.restarts == attempts => Next::StopCopyOnly,
-                Fallback::Abort | Fallback::StopCopy => Next::Abort,
+                Fallback::StopCopy if device.restarts == attempts => Choice::StopCopyOnly,
+                Fallback::Abort | Fallback::StopCopy => Choice::Abort,
             },
-            OnReset::Restart { .. } if self.switchover => Next::StopCopyOnly,
-            OnReset::Restart { .. } => Next::PreCopy,
-            OnReset::StopCopy if device.restarts >= crate::limits::RESTARTS_DEFAULT => Next::Abort,
-            OnReset::StopCopy => Next::StopCopyOnly,
+            OnReset::Restart { .. } if self.switchover => Choice::StopCopyOnly,
+            OnReset::Restart { .. } => Choice::PreCopy,
+            OnReset::StopCopy if device.restarts >= RESTARTS_DEFAULT => Choice::Abort,
+            OnReset::StopCopy => Choice::StopCopyOnly,
         }
     }
 
-    /// Closes the epoch's books and opens the next one's with its discard frame.
-    fn begin_again(&mut self, id: DeviceId, fault: Fault, actions: &mut Vec<Action>) {
-        let switchover = self.switchover;
-        self.forget_under_way(id);
+    /// Replaces a device's epoch, and opens the next one with its discard frame.
+    fn discard(&mut self, turn: &mut Turn, id: DeviceId, fault: Fault, choice: Choice) {
+        self.drop_unencoded(id);
         let device = &mut self.devices[id.index()];
-        actions.push(device.completion(Ending::Restarted, Some(fault)));
         device.restarts += 1;
-        device.line.take_suspicion(None);
-        let discarded_bytes = device.digest.bytes();
-        self.drop_waiting(id);
-        let device = &mut self.devices[id.index()];
-        device.drop_epoch();
-        let stop_copy_only = switchover || device.stop_copy_only;
-        let place = device.place();
-        let frame = Frame::Discard(place, Discard { discarded_bytes, stop_copy_only });
-        self.links.queue_on(OPENERS, frame);
-    }
-
-    /// What waits to be sent will not be: its slots are free again.
-    pub(super) fn drop_waiting(&mut self, id: DeviceId) {
-        let device = &mut self.devices[id.index()];
-        let queued: u64 = device.ready.values().map(super::sending::wire_bytes).sum();
-        self.queued_wire_bytes -= queued;
-        for slot in device.drop_waiting() {
-            device.held -= 1;
-            self.slots.put(slot);
+        device.stop_copy_only |= choice == Choice::StopCopyOnly;
+        let next = device.epoch.after();
+        let closed = std::mem::replace(&mut device.epoch, next).close();
+        device.core.discarded(turn, &closed.state, fault);
+        let discard = Discard {
+            discarded_bytes: closed.state.bytes(),
+            stop_copy_only: self.switchover || device.stop_copy_only,
+        };
+        self.peer.queue_on(OPENERS, Frame::Discard(device.epoch.opener(id), discard));
+        closed.slots.into_iter().for_each(|slot| self.slots.put(slot));
+        for frame in closed.under_way {
+            self.controller.dropped(&frame.departure);
         }
     }
 
     pub(super) fn detached(
         &mut self,
-        now_ns: u64,
+        turn: &mut Turn,
         id: DeviceId,
         stuck: bool,
-        actions: &mut Vec<Action>,
-    ) {
+    ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        device.line.detached(actions);
-        device.report.stuck |= stuck;
-        if stuck && matches!(device.stage, DeviceStage::Restarting | DeviceStage::Reusing) {
+        device.core.detached(turn, stuck);
+        let awaited = matches!(device.core.stage, DeviceStage::Restarting | DeviceStage::Reusing);
+        if stuck && awaited {
             // Its slots are not there for a new epoch, nor does its end in this one.
-            let fault = Fault::device(
+            return Err(Fault::device(
                 id,
                 Cause::DeviceFailure,
                 Observation::Read,
                 None,
                 "the driver did not give back a read of the discarded epoch within the bound, so \
                  that the device could not be saved anew",
-            );
-            self.abort(now_ns, fault, actions);
+            ));
         }
-        if self.devices[id.index()].stage == DeviceStage::Reusing {
-            self.attach_stop_copy(id, actions);
-            self.enter_phase(id, Phase::StopCopy, actions);
-        } else {
-            self.recovered(now_ns, id, actions);
+        if device.core.stage == DeviceStage::Reusing {
+            device.core.go(On::Closed);
+            device.attach(turn);
+            self.stop_copy(turn, id);
+            return Ok(());
         }
+        self.brought_back(turn, id)
     }
 
-    /// Sets a device on its way back to RUNNING.
-    pub(super) fn recover(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
+    /// Sets a device on its way back to RUNNING, because of a discard or an abort.
+    pub(super) fn bring_back(
+        &mut self,
+        turn: &mut Turn,
+        id: DeviceId,
+        why: On,
+    ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        if std::mem::take(&mut device.fresh) {
-            actions.push(Action::DropFd { device: id });
+        if device.core.stage == DeviceStage::Reusing {
+            turn.act(Action::DropFd { device: id });
         }
-        device.line.recover(actions);
-        self.recovered(now_ns, id, actions);
+        device.core.go(why);
+        device.core.line.recover(turn);
+        self.brought_back(turn, id)
     }
 
     /// Does what was to follow once a device's way back is at its end.
-    pub(super) fn recovered(&mut self, now_ns: u64, id: DeviceId, actions: &mut Vec<Action>) {
+    pub(super) fn brought_back(&mut self, turn: &mut Turn, id: DeviceId) -> Result<(), Fault> {
+        let phase = self.phase_before_saving();
         let device = &mut self.devices[id.index()];
-        let Some(arrival) = device.line.arrived() else { return };
-        device.report.state_after = arrival.state;
-        if device.stage == DeviceStage::Restarting && arrival.reached {
-            device.stage = DeviceStage::Held;
-            let phase = if self.switchover { Phase::Stop } else { Phase::Start };
-            self.enter_phase(id, phase, actions);
-        } else if device.stage == DeviceStage::Restarting {
-            let fault = Fault::device(
-                id,
-                Cause::DeviceError,
-                Observation::StateCheck,
-                None,
-                "the device did not come back to RUNNING after its reset",
-            );
-            self.abort(now_ns, fault, actions);
-        } else {
-            device.stage = DeviceStage::Gone;
+        let Some(arrival) = device.core.line.arrived() else { return Ok(()) };
+        if device.core.stage == DeviceStage::Restarting {
+            if !arrival.reached {
+                return Err(Fault::device(
+                    id,
+                    Cause::DeviceError,
+                    Observation::StateCheck,
+                    None,
+                    "the device did not come back to RUNNING after its reset",
+                ));
+            }
+            device.core.enter_phase(turn, phase);
         }
+        device.core.go(On::Back);
+        Ok(())
     }
 }

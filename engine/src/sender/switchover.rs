@@ -1,65 +1,58 @@
-//! Stopping the devices, and letting go of them.
+//! Stopping the devices, and handing them over.
 //!
 //! With several devices, those that have the P2P states all go there before any goes to STOP_COPY:
 //! until then another device may still write to one that has stopped.
 
-use super::device::Stage as DeviceStage;
+use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
-use crate::ids::DeviceId;
-use crate::machine::{Action, Finish};
-use crate::outcome::{Ending, Fault, Phase};
+use crate::machine::{On, Turn, Wait};
+use crate::outcome::{Fault, Phase};
+use crate::wire::Frame;
 
 impl Sender {
-    pub(super) fn switchover(&mut self, _now_ns: u64, actions: &mut Vec<Action>) {
-        if self.switchover {
+    pub(super) fn switchover(&mut self, turn: &mut Turn) {
+        if std::mem::replace(&mut self.switchover, true) {
             return;
         }
-        self.switchover = true;
-        for index in 0..self.devices.len() {
-            let id = DeviceId(index as u32);
-            self.enter_phase(id, Phase::Stop, actions);
-        }
-    }
-
-    /// The data fd is closed, then the device goes to STOP: it does not run here again.
-    pub(super) fn let_go(&mut self, id: DeviceId, actions: &mut Vec<Action>) {
-        let device = &mut self.devices[id.index()];
-        device.stage = DeviceStage::LettingGo;
-        device.line.detach(actions);
-    }
-
-    /// The target's word: nothing can undo the migration any more, neither the streams, which the
-    /// target now closes, nor a driver that is slow to let go.
-    pub(super) fn target_runs(&mut self, now_ns: u64) {
-        self.stage = Stage::Leaving { until_ns: now_ns + self.config.abort_bound_ns };
-    }
-
-    /// The target's word will not come. The devices are still let go of: they do not run here.
-    pub(super) fn unconfirmed(&mut self, now_ns: u64, fault: Fault) {
-        self.stage = Stage::Leaving { until_ns: now_ns + self.config.abort_bound_ns };
-        self.fault = Some(fault);
-    }
-
-    pub(super) fn complete_if_gone(&mut self, actions: &mut Vec<Action>) {
-        if self.devices.iter().all(|device| device.stage == DeviceStage::Gone) {
-            self.complete(actions);
-        }
-    }
-
-    /// The devices are let go, or the bound is over: whoever is in a driver is left there.
-    pub(super) fn complete(&mut self, actions: &mut Vec<Action>) {
-        let fault = self.fault.clone();
-        let ending = if fault.is_none() { Ending::Complete } else { Ending::Unconfirmed };
         for device in &mut self.devices {
-            device.report.state_after = Some(device.line.expected());
-            actions.push(device.ends(ending, fault.clone()));
+            device.core.enter_phase(turn, Phase::Stop);
         }
-        self.end(Finish { ending, fault }, actions);
     }
 
-    pub(super) fn end(&mut self, finish: Finish, actions: &mut Vec<Action>) {
-        self.stage = Stage::Finished;
-        self.finish = Some(finish.clone());
-        actions.push(Action::Finish(finish));
+    /// The P2P barrier: whether no device is left that may still start DMA to others.
+    pub(super) fn all_quiet(&self) -> bool {
+        !self.devices.iter().any(|device| device.is_loud())
+    }
+
+    pub(super) fn hand_over_if_all_loaded(&mut self, turn: &mut Turn) {
+        let loaded = self
+            .devices
+            .iter()
+            .all(|device| device.core.stage == DeviceStage::Loaded && device.core.line.is_well());
+        if self.stage != Stage::Active || !loaded || self.peer.broken().is_some() {
+            return;
+        }
+        // From here on the target may run: this host must not let its devices run again unless
+        // the target says that it will not.
+        self.stage = Stage::Handover;
+        self.peer.part();
+        self.peer.queue(Frame::Handover);
+        self.peer.pump(turn);
+        for device in &mut self.devices {
+            device.core.enter_phase(turn, Phase::Handover);
+            // The data fd is closed, then the device goes to STOP: it does not run here again.
+            device.core.go(On::Handover);
+            device.core.line.detach(turn);
+        }
+    }
+
+    /// Nothing can undo the migration any more, neither the streams, which the target now closes,
+    /// nor a driver that is slow to let go: the target runs, or its word will not come, and there
+    /// is a fault that says why. The devices do not run here either way.
+    pub(super) fn leave(&mut self, turn: &Turn, fault: Option<Fault>) {
+        self.stage = Stage::Leaving;
+        self.fault = fault;
+        self.peer.unwatch();
+        self.waits.set(Wait::LettingGo, turn.now_ns + self.config.abort_bound_ns);
     }
 }

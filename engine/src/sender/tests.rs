@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
-use crate::machine::{ReadResult, Reply, Request};
-use crate::outcome::{Cause, Completion, DeviceOptions, Ending};
+use crate::machine::{Notice, ReadResult, Reply, Request};
+use crate::outcome::{Cause, Completion, DeviceOptions, EpochEnding};
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{Features, Frame};
@@ -35,7 +35,7 @@ impl Run {
         };
         let sender = Sender::new(SenderConfig {
             devices: vec![device],
-            links: LinksConfig { streams: 1, silence_ns: 1_000 * POLL_NS },
+            peer: PeerConfig { streams: 1, silence_ns: 1_000 * POLL_NS },
             session: 1,
             chunk_bytes: 4096,
             workers: 1,
@@ -183,6 +183,6 @@ fn a_reset_device_is_told_of_before_it_is_let_go() {
     // A read is still under way, and so is the data fd.
     let [told] = &run.completions[..] else { panic!("{:?}", run.completions) };
     let cause = told.fault.as_ref().map(|fault| fault.cause);
-    assert_eq!((told.ending, cause), (Ending::Aborted, Some(Cause::DeviceReset)));
-    assert_eq!(told.state_after, Some(DeviceState::Running));
+    assert_eq!((told.ending, cause), (EpochEnding::Aborted, Some(Cause::DeviceReset)));
+    assert_eq!(told.state, Some(DeviceState::Running));
 }

@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Report, Session, SessionEvent};
+use super::{ReportOf, Session, SessionEvent, Side};
 
 /// A session whose events are awaited. Dropping a future of it loses no event; dropping it is
 /// dropping the [`Session`].
 #[derive(Debug)]
-pub struct AsyncSession {
+pub struct AsyncSession<S: Side> {
     readable: AsyncFd<OwnedFd>,
-    session: Session,
+    session: Session<S>,
     finished: AtomicBool,
 }
 
-impl AsyncSession {
+impl<S: Side> AsyncSession<S> {
     /// Takes a session over. To be called on the runtime that will await it.
     ///
     /// # Errors
     /// What the system says where it gives no more fds or the reactor takes none.
-    pub fn new(session: Session) -> io::Result<AsyncSession> {
+    pub fn new(session: Session<S>) -> io::Result<AsyncSession<S>> {
         let eventfd = session.event_fd().try_clone_to_owned()?;
         #[expect(deprecated, reason = "the successor is unsafe; an OwnedFd keeps its promise")]
         let readable = AsyncFd::with_interest(eventfd, Interest::READABLE)?;
@@ -32,7 +32,7 @@ impl AsyncSession {
     }
 
     /// The session, for everything that does not wait.
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &Session<S> {
         &self.session
     }
 
@@ -40,7 +40,7 @@ impl AsyncSession {
     pub async fn next_event(&self) -> Option<SessionEvent> {
         loop {
             if let Some(event) = self.session.poll_event() {
-                if let SessionEvent::Finished(_) = event {
+                if event == SessionEvent::Finished {
                     self.finished.store(true, Ordering::Release);
                 }
                 return Some(event);
@@ -54,7 +54,7 @@ impl AsyncSession {
     }
 
     /// Awaits the end, throwing away the events before it. None if the runtime ends first.
-    pub async fn finish(self) -> Option<Report> {
+    pub async fn finish(self) -> Option<ReportOf<S>> {
         while self.next_event().await.is_some() {}
         self.session.report()
     }

@@ -38,9 +38,8 @@ pub enum Moved {
 }
 
 impl Channel {
-    /// A channel, and its session's end: one of the streams that
-    /// [`Session::source`](super::Session::source) or [`Session::target`](super::Session::target)
-    /// takes.
+    /// A channel, and its session's end: one of the streams that a session is
+    /// started with.
     ///
     /// # Errors
     /// What the system says where it gives no sockets.

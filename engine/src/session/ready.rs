@@ -2,25 +2,26 @@
 
 use std::time::{Duration, Instant};
 
+use super::side::Source;
 use super::{Session, SessionEvent};
-use crate::machine::{Estimate, Finish, Notice};
+use crate::machine::{Estimate, Notice};
 
-/// Why [`Session::wait_until_ready`] came back.
+/// Why [`SourceSession::wait_until_ready`](super::SourceSession::wait_until_ready) came back.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Readiness {
     /// The downtime would be short enough now.
     Ready(Estimate),
     /// It was not short enough within the patience that the embedder has.
     Patience(Option<Estimate>),
-    /// The session ended.
-    Ended(Finish),
+    /// The session ended; its report says how.
+    Ended,
 }
 
-impl Session {
+impl Session<Source> {
     /// Waits until all initial data is loaded at the target and the downtime would be at most
     /// `downtime_max`, for `patience` at most. Where too little has moved to reckon a downtime
     /// from, it is enough that nothing more can be moved while the guest runs. Other notices that
-    /// come meanwhile are given to `notice`. For a source; a target is never ready.
+    /// come meanwhile are given to `notice`.
     pub fn wait_until_ready(
         &self,
         downtime_max: Duration,
@@ -32,7 +33,7 @@ impl Session {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.wait_event(Some(left)) {
-                Some(SessionEvent::Finished(finish)) => return Readiness::Ended(finish),
+                Some(SessionEvent::Finished) => return Readiness::Ended,
                 Some(SessionEvent::Notice(Notice::Estimate(estimate))) => {
                     last = Some(estimate);
                     if is_ready(&estimate, downtime_max) {
@@ -41,11 +42,8 @@ impl Session {
                 }
                 Some(SessionEvent::Notice(other)) => notice(other),
                 None if left.is_zero() => return Readiness::Patience(last),
-                None => {
-                    if let Some(report) = self.report() {
-                        return Readiness::Ended(report.finish);
-                    }
-                }
+                None if self.has_ended() => return Readiness::Ended,
+                None => {}
             }
         }
     }

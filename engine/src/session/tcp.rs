@@ -1,6 +1,7 @@
 //! Streams over TCP: as many connections as a session wants.
 
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -9,22 +10,52 @@ use crate::limits::HEADER_BYTES;
 use crate::limits::STREAMS_MAX;
 use crate::wire::{self, Frame, WireLimits, decode, decode_header};
 
-/// Connects `count` streams to a target that [`accept`]s.
+/// Connects `count` streams to a target that [`accept`]s, for as long as the kernel tries.
 ///
 /// # Errors
 /// [`Error::Network`].
 pub fn connect(address: impl ToSocketAddrs, count: usize) -> Result<Vec<OwnedFd>, Error> {
-    (0..count)
-        .map(|_| {
-            let stream = TcpStream::connect(&address)
-                .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-                .map_err(|source| Error::Network {
-                    what: "could not connect to the target".to_owned(),
-                    source,
-                })?;
-            Ok(OwnedFd::from(stream))
-        })
-        .collect()
+    connect_within(address, count, None)
+}
+
+/// As [`connect`], within `timeout` altogether. Looking a host's name up is not part of that.
+///
+/// # Errors
+/// [`Error::Network`], of the kind `TimedOut` and without an errno when the timeout is over.
+pub fn connect_within(
+    address: impl ToSocketAddrs,
+    count: usize,
+    timeout: Option<Duration>,
+) -> Result<Vec<OwnedFd>, Error> {
+    let network =
+        |source| Error::Network { what: "could not connect to the target".to_owned(), source };
+    let addresses: Vec<_> = address.to_socket_addrs().map_err(network)?.collect();
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let one = |_| {
+        let stream = connect_one(&addresses, deadline).map_err(network)?;
+        stream.set_nodelay(true).map_err(network)?;
+        Ok(OwnedFd::from(stream))
+    };
+    (0..count).map(one).collect()
+}
+
+/// The first address that takes a connection, or what the last one said.
+fn connect_one(addresses: &[SocketAddr], deadline: Option<Instant>) -> io::Result<TcpStream> {
+    let mut refused = io::ErrorKind::InvalidInput.into();
+    for address in addresses {
+        let stream = match deadline {
+            None => TcpStream::connect(address),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                TcpStream::connect_timeout(address, left.max(Duration::from_millis(1)))
+            }
+        };
+        match stream {
+            Ok(stream) => return Ok(stream),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// Accepts all streams of one session: as many as the first one's hello announces, which must come
@@ -53,7 +84,7 @@ fn accept_one(listener: &TcpListener, deadline: Instant) -> Result<TcpStream, Er
     };
     let ready = rustix::event::poll(&mut fds, Some(&timeout)).map_err(|e| network(e.into()))?;
     if ready == 0 {
-        return Err(network(std::io::ErrorKind::TimedOut.into()));
+        return Err(network(io::ErrorKind::TimedOut.into()));
     }
     let (stream, _) = listener.accept().map_err(network)?;
     stream.set_nodelay(true).map_err(network)?;

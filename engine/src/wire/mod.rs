@@ -164,6 +164,13 @@ pub struct DataHeader {
     pub raw_hash: u64,
 }
 
+impl DataHeader {
+    /// Bytes that the frame takes on the wire, its header included.
+    pub fn wire_bytes(&self) -> u64 {
+        u64::from(self.body_bytes) + crate::limits::HEADER_BYTES as u64
+    }
+}
+
 impl Frame {
     /// The frame's kind.
     pub fn kind(&self) -> Kind {

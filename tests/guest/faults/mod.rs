@@ -6,6 +6,7 @@ mod abort;
 mod restart;
 mod run;
 mod table;
+mod trail;
 
 use vfio_ferry::ring::BackendChoice;
 

@@ -3,16 +3,16 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use vfio_ferry::outcome::{Cause, DeviceOptions, Ending, Fault, Host};
+use vfio_ferry::outcome::{Cause, Completion, DeviceOptions, Fault, Host};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::table::{Case, Expect, STATE_BYTES, Then};
-use crate::checks::{Outcome, ensure, fail};
+use crate::checks::{Failure, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev};
 use crate::leaks::Held;
-use crate::pair::{End, Pair, Route, patient};
+use crate::pair::{Pair, Route, SourceEnd, TargetEnd, patient};
 
 /// How long an abort may take at most: the session's bound, and what a slow machine
 /// needs besides.
@@ -73,7 +73,7 @@ fn disturb(
         Then::Switchover => pair.switchover_when_ready()?,
         Then::CancelWhenBlocked(host) => {
             if !case.precopy {
-                pair.source.switchover()?;
+                pair.source.switchover();
             }
             while faulty.stat::<u32>("blocked")? == 0 {
                 pair.listen(Duration::from_millis(1));
@@ -100,7 +100,7 @@ fn disturb(
     Ok(None)
 }
 
-fn judge(case: &Case, sent: &End, loaded: &End) -> Outcome {
+fn judge(case: &Case, sent: &SourceEnd, loaded: &TargetEnd) -> Outcome {
     let Expect::Abort(cause, observed, errnos) = case.expect else {
         sent.complete()?;
         return loaded.complete();
@@ -110,15 +110,17 @@ fn judge(case: &Case, sent: &End, loaded: &End) -> Outcome {
         Then::CancelWhenBlocked(host) => host,
         _ => case.host,
     };
+    let source = (sent.fault(), &sent.completions[..]);
+    let target = (loaded.fault(), &loaded.completions[..]);
     let (own, told) = match first {
-        Host::Source => (sent, loaded),
-        Host::Target => (loaded, sent),
+        Host::Source => (source, target),
+        Host::Target => (target, source),
     };
     let fault = aborted(own)?;
     ensure!(fault.cause == cause, "{fault}; {cause} was expected");
     ensure!(observed.contains(&fault.observed), "{fault}; expected was one of {observed:?}");
     ensure!(errnos.contains(&fault.errno), "{fault}; expected was one of {errnos:?}");
-    let completion = own.completions.last();
+    let completion = own.1.last();
     let completed = completion.and_then(|completion| completion.fault.as_ref());
     ensure!(completed == Some(fault), "the completion says {completed:?}");
     let heard = aborted(told)?;
@@ -126,12 +128,8 @@ fn judge(case: &Case, sent: &End, loaded: &End) -> Outcome {
     Ok(())
 }
 
-fn aborted(end: &End) -> Outcome<&Fault> {
-    let finish = &end.report.finish;
-    match (&finish.ending, &finish.fault) {
-        (Ending::Aborted, Some(fault)) => Ok(fault),
-        (ending, _) => fail!("{ending}: {}", end.why()),
-    }
+fn aborted<'a>((fault, _): (Option<&'a Fault>, &[Completion])) -> Outcome<&'a Fault> {
+    fault.ok_or_else(|| Failure("it completed".to_owned()))
 }
 
 /// A source device runs again, or it was handed over; a target's runs in any case.

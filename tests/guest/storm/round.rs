@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vfio_ferry::outcome::{Cause, Completion, DeviceOptions, Ending, Fault, Host, Observation};
+use vfio_ferry::outcome::{
+    Cause, Completion, DeviceOptions, EpochEnding, Fault, Host, Observation, SourceEnding,
+    TargetEnding,
+};
 use vfio_ferry::session::Options;
 use vfio_ferry::vfio::ioctl;
 use vfio_ferry::vfio::state::DeviceState;
@@ -12,7 +15,7 @@ use super::plan::{Plan, When};
 use super::rig::{Resets, Rig, Watched};
 use crate::checks::{Outcome, ensure, fail};
 use crate::mtty::Mtty;
-use crate::pair::{End, Pair, Route, patient, same_state};
+use crate::pair::{Pair, Route, SourceEnd, TargetEnd, patient, same_state};
 
 /// The ways in which the source can see that its device was reset.
 const SOURCE_SEES: [Observation; 6] = [
@@ -39,7 +42,8 @@ pub(super) struct Bench {
 /// How a round ended that ended well.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) source: Ending,
+    /// The source's ending by name.
+    pub(super) source: &'static str,
     pub(super) cause: Option<Cause>,
     pub(super) restarts: usize,
     /// How each host saw resets, those that an epoch was started anew for included.
@@ -107,7 +111,7 @@ impl Bench {
         if pair.wait_until_ready()? {
             pair.listen(plan.dwell);
             self.rig.now_and_wait(None, When::BeforeSwitchover);
-            pair.source.switchover()?;
+            pair.source.switchover();
         }
         Ok(None)
     }
@@ -115,8 +119,8 @@ impl Bench {
     fn judge(
         &self,
         state: &[u8],
-        sent: &End,
-        loaded: &End,
+        sent: &SourceEnd,
+        loaded: &TargetEnd,
         resets: Resets,
         cancelled: bool,
     ) -> Outcome {
@@ -125,28 +129,20 @@ impl Bench {
             ensure!(fault.cause == Cause::DeviceReset, "started anew because of {fault}");
             ensure!(SOURCE_SEES.contains(&fault.observed), "started anew: {fault}");
         }
-        let (source, target) = (&sent.report.finish, &loaded.report.finish);
         let after = (self.source.mdev.state()?, self.target.mdev.state()?);
         ensure!(after.1 == DeviceState::Running, "the target is in {}", after.1);
-        match (source.ending, target.ending) {
-            (Ending::Complete, Ending::Complete) => {
+        let (at_source, at_target) = match (&sent.report.ending, &loaded.report.ending) {
+            (SourceEnding::HandedOver, TargetEnding::Running) => {
                 let stays = after.0 == DeviceState::Stop || resets.source > 0;
                 ensure!(stays, "complete, and the source is in {}", after.0);
                 self.source.mdev.set_state(DeviceState::Running)?;
                 return same_state(state, &self.target.mdev.read_state()?);
             }
-            (Ending::Aborted, Ending::Aborted) => {}
-            (source, target) => fail!(
-                "the source's end is {source} ({}), the target's {target} ({})",
-                sent.why(),
-                loaded.why()
-            ),
-        }
+            (SourceEnding::Returned(source), TargetEnding::Blank(target)) => (source, target),
+            (source, target) => fail!("the source's end is {source}, the target's {target}"),
+        };
         ensure!(after.0 == DeviceState::Running, "aborted, and the source is in {}", after.0);
         same_state(state, &self.source.mdev.read_state()?)?;
-        let (Some(at_source), Some(at_target)) = (&source.fault, &target.fault) else {
-            fail!("aborted without a reason");
-        };
         let source_saw = resets.source > 0
             && at_source.cause == Cause::DeviceReset
             && SOURCE_SEES.contains(&at_source.observed);
@@ -176,22 +172,20 @@ fn options(plan: &Plan) -> Options {
 }
 
 fn ended(
-    sent: &End,
-    loaded: &End,
+    sent: &SourceEnd,
+    loaded: &TargetEnd,
     resets: Resets,
     cancelled_at: Option<Instant>,
     took: Duration,
 ) -> Ended {
-    let finish = &sent.report.finish;
-    let cause = finish.fault.as_ref().map(|fault| fault.cause);
-    let own = |end: &End| end.report.finish.fault.clone().into_iter().collect::<Vec<Fault>>();
-    let source = restarts(sent).cloned().chain(own(sent)).map(|fault| (Host::Source, fault));
-    let target = own(loaded).into_iter().map(|fault| (Host::Target, fault));
+    let cause = sent.fault().map(|fault| fault.cause);
+    let source = restarts(sent).chain(sent.fault()).map(|fault| (Host::Source, fault));
+    let target = loaded.fault().into_iter().map(|fault| (Host::Target, fault));
     let after_cancel = matches!(
         (cancelled_at, resets.source_at), (Some(cancel), Some(reset)) if reset >= cancel
     );
     Ended {
-        source: finish.ending,
+        source: sent.report.ending.name(),
         cause,
         restarts: restarts(sent).count(),
         seen: source
@@ -205,9 +199,9 @@ fn ended(
 }
 
 /// Why epochs of the source were started anew.
-fn restarts(sent: &End) -> impl Iterator<Item = &Fault> {
+fn restarts(sent: &SourceEnd) -> impl Iterator<Item = &Fault> {
     sent.completions
         .iter()
-        .filter(|completion: &&Completion| completion.ending == Ending::Restarted)
+        .filter(|completion: &&Completion| completion.ending == EpochEnding::Restarted)
         .filter_map(|completion| completion.fault.as_ref())
 }

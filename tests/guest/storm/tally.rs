@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use vfio_ferry::outcome::{Cause, Ending, Host, Observation};
+use vfio_ferry::outcome::{Cause, Host, Observation};
 
 use super::round::Ended;
 
@@ -62,17 +62,17 @@ impl Tally {
             _ => ", after a fresh start",
         };
         let ending = match (ended.source, ended.cause) {
-            (Ending::Aborted, Some(Cause::DeviceReset)) => "aborted: the source was reset".into(),
-            (Ending::Aborted, Some(Cause::PeerAbort)) => "aborted: the target was reset".into(),
-            (Ending::Aborted, Some(cause)) => format!("aborted: {cause}"),
-            (ending, _) => ending.to_string(),
+            (ending, Some(Cause::DeviceReset)) => format!("{ending}: the source was reset"),
+            (ending, Some(Cause::PeerAbort)) => format!("{ending}: the target was reset"),
+            (ending, Some(cause)) => format!("{ending}: {cause}"),
+            (ending, None) => ending.to_owned(),
         };
         *self.endings.entry(ending + restarts).or_default() += 1;
         for (host, observed) in &ended.seen {
             *self.seen.entry((name(*host), observed.name())).or_default() += 1;
         }
         self.while_aborting += u32::from(ended.reset_while_aborting);
-        if ended.source == Ending::Complete && ended.restarts == 0 {
+        if ended.source == "handed_over" && ended.restarts == 0 {
             self.complete += 1;
             self.complete_time += ended.took;
         }

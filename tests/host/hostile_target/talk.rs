@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vfio_ferry::compress::codec::Codec;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
-use vfio_ferry::outcome::{Cause, Ending, Observation};
-use vfio_ferry::session::{Options, Session};
+use vfio_ferry::outcome::{Cause, Observation, TargetEnding};
+use vfio_ferry::session::{Options, TargetSession};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{
     Begin, DataPhase, DevicePlace, Discard, Encoding, Frame, Hello, Kind, Offer, StateDigest,
@@ -128,7 +128,8 @@ pub(crate) fn play(script: &[Step], case: Option<&Case>) {
     let device = Arc::new(TestDevice::new(Plan { keeps: true, ..Plan::default() }));
     let (mut ours, theirs) = streams(1);
     let options = Options { workers: 1, ..Options::default() };
-    let session = Session::target(targets(from_ref(&device)), theirs, options).expect("a session");
+    let session = TargetSession::start(targets(from_ref(&device)), theirs, options);
+    let session = session.expect("a session");
     let mut peer = Peer::from(ours.remove(0));
     assert!(lead(&mut peer, script, case), "{what}: the target did not answer");
     if *expected == Expected::Nothing {
@@ -137,19 +138,18 @@ pub(crate) fn play(script: &[Step], case: Option<&Case>) {
     let aborted = peer.last_word().is_some();
     drop(peer);
     let ended = end(session);
-    let finish = ended.report.finish;
-    assert_expected(expected, finish.fault.as_ref(), what);
+    assert_expected(expected, ended.fault(), what);
 
     let whole = chunks().concat();
     assert_eq!(device.state_now(), DeviceState::Running, "{what}");
     assert_eq!(device.violations(), [""; 0]);
     let kept = device.kept();
     if *expected == Expected::Nothing {
-        assert_eq!(finish.ending, Ending::Complete, "{what}");
+        assert_eq!(ended.report.ending, TargetEnding::Running, "{what}");
         assert!(kept == whole && matches!(device.holding(), Holding::Loaded(_)), "{what}");
         return;
     }
-    assert_eq!(finish.ending, Ending::Aborted, "{what}");
+    let TargetEnding::Blank(fault) = ended.report.ending else { panic!("{what}") };
     let begun = device.trail().contains(&DeviceState::Resuming);
     let blank = if begun { Holding::Blank } else { Holding::Own };
     assert_eq!(device.holding(), blank, "{what}");
@@ -161,7 +161,6 @@ pub(crate) fn play(script: &[Step], case: Option<&Case>) {
     assert!(kept.len() <= good * CHUNK, "{what}: {} bytes were written", kept.len());
     assert!(whole.starts_with(&kept), "{what}: other bytes were written");
     // A stream that cannot be understood any more is closed; else the source is told why.
-    let fault = finish.fault.expect("checked");
     if fault.observed == Observation::Peer && fault.cause == Cause::PeerMisbehaviour {
         assert!(aborted, "{what}: the source was not told");
     }

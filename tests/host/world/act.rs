@@ -2,7 +2,7 @@
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
 use vfio_ferry::machine::{Action, ChunkKey, EncodeResult, Event, Notice};
-use vfio_ferry::outcome::{Breach, Cause, Ending, Fault, Observation};
+use vfio_ferry::outcome::{Breach, Cause, EpochEnding, Fault, Observation};
 use vfio_ferry::wire::{DataHeader, chunk_hash};
 
 use super::check::{Check, ensure};
@@ -56,10 +56,11 @@ impl World {
             }
             Action::SkipBody { stream } => self.skip_body(h, stream),
             Action::Notify(notice) => self.notified(h, notice),
-            Action::Finish(finish) => {
+            Action::Finish => {
                 let side = &mut self.sides[h];
-                ensure!(side.finish.is_none(), "a session finishes once", "{h}: {finish:?}");
-                side.finish = Some(finish);
+                ensure!(side.ended.is_none(), "a session finishes once", "{h}: {:?}", side.ended);
+                side.ended = side.real.ended();
+                ensure!(side.ended.is_some(), "a session that finishes says how", "{h}");
                 side.finished_ns = self.schedule.now_ns;
                 self.close_sending(h);
                 self.check_finished(h)
@@ -122,9 +123,19 @@ impl World {
             }
             Notice::HandedOver => side.handed_over = true,
             Notice::Message(_) => side.messages += 1,
-            Notice::Completion(completion) => {
+            Notice::InitialDataLoaded { device } if h == SOURCE => {
+                let (epoch, sent, heard) = side.device(device).initial;
                 ensure!(
-                    completion.fault.is_none() == (completion.ending == Ending::Complete),
+                    sent == heard || self.plan.hostile.is_some(),
+                    "initial data is loaded once the target has said so as often as it was sent",
+                    "{device} {epoch}: sent {sent} times, loaded {heard}"
+                );
+            }
+            Notice::Completion(completion) => {
+                self.check_told(h, &completion)?;
+                let side = &mut self.sides[h];
+                ensure!(
+                    completion.fault.is_none() == (completion.ending == EpochEnding::Complete),
                     "what does not complete says why",
                     "{h}: {completion:?}"
                 );

@@ -51,6 +51,7 @@ impl World {
             ensure!(quiet, "a data fd is closed before a reset", "{h} {id}");
         }
         device.asked = Some(request);
+        device.told.asked(request);
         device.checked = match request {
             Request::SetState(DeviceState::Stop) => h == SOURCE,
             Request::Reset => false,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use vfio_ferry::machine::Event;
-use vfio_ferry::outcome::{Completion, Ending};
+use vfio_ferry::outcome::{Completion, EpochEnding};
 use vfio_ferry::wire::Frame;
 
 use super::schedule::{HostId, SOURCE};
@@ -41,7 +41,7 @@ impl Coverage {
     pub(crate) fn completed(&mut self, h: HostId, completion: &Completion) {
         *self.endings.entry((h, completion.ending.name())).or_default() += 1;
         if let Some(fault) = &completion.fault
-            && completion.ending != Ending::Complete
+            && completion.ending != EpochEnding::Complete
         {
             *self.causes.entry((h, fault.cause.name())).or_default() += 1;
             *self.observations.entry((h, fault.observed.name())).or_default() += 1;

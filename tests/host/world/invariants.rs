@@ -1,20 +1,21 @@
 //! What must hold after every step, when a session finishes, and when nothing is left to happen.
 
 use vfio_ferry::ids::{DeviceId, Epoch};
+use vfio_ferry::limits::RESTARTS_DEFAULT;
 use vfio_ferry::machine::Request;
-use vfio_ferry::outcome::{Cause, Ending, Fault, OnReset};
+use vfio_ferry::outcome::{Cause, Completion, EpochEnding, Fallback, Fault, OnReset};
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::check::{Check, ensure};
 use super::schedule::{HostId, SOURCE, TARGET};
-use super::side::{Place, Real};
+use super::side::{Ended, Place, SideDevice};
 use super::world::World;
 
 impl World {
     /// After every step of a host.
     pub(crate) fn check_step(&mut self, h: HostId) -> Check {
         let side = &self.sides[h];
-        let (away, out, all) = (side.slots_away(), side.real.slots_out(), side.slots.len());
+        let (away, out, all) = (side.slots_away(), side.real.look().slots_out(), side.slots.len());
         ensure!(
             away <= out && out <= all,
             "slots that are away are counted as out",
@@ -134,7 +135,9 @@ impl World {
     /// A host has said that it is at its end.
     pub(crate) fn check_finished(&mut self, h: HostId) -> Check {
         let side = &self.sides[h];
-        let Some(finish) = &side.finish else { return Ok(()) };
+        let Some(ended) = &side.ended else { return Ok(()) };
+        self.check_word(h, ended)?;
+        self.check_reports(h)?;
         ensure!(
             side.ends_by_ns.is_none_or(|ends_by_ns| side.finished_ns <= ends_by_ns),
             "a cancel ends within its bound",
@@ -143,13 +146,13 @@ impl World {
         );
         for index in 0..side.devices.len() {
             let finals = side.completions.iter().filter(|completion| {
-                completion.device.index() == index && completion.ending != Ending::Restarted
+                completion.device.index() == index && completion.ending != EpochEnding::Restarted
             });
-            let endings: Vec<Ending> = finals.map(|completion| completion.ending).collect();
+            let endings: Vec<EpochEnding> = finals.map(|completion| completion.ending).collect();
             ensure!(
-                endings == [finish.ending],
+                endings == [ended.epochs()],
                 "each device has one final completion, the session's",
-                "host {h} device {index}: {endings:?}, and the session {finish:?}"
+                "host {h} device {index}: {endings:?}, and the session {ended:?}"
             );
             // What a driver still holds at the bound cannot have been put right.
             let device = &side.devices[index];
@@ -157,6 +160,84 @@ impl World {
                 self.check_condition(h, index)?;
             }
         }
+        self.check_home(h, ended)
+    }
+
+    /// A session that was given up says that its devices are where they were found when that is so,
+    /// and only then.
+    fn check_home(&self, h: HostId, ended: &Ended) -> Check {
+        if ended.epochs() != EpochEnding::Aborted {
+            return Ok(());
+        }
+        let side = &self.sides[h];
+        let home = |device: &SideDevice| {
+            let blank = h == SOURCE || device.sim.loaded.is_none();
+            device.sim.state == DeviceState::Running && blank
+        };
+        // After a reset on the way back a device that is home may not be known to be.
+        let trouble = |device: &SideDevice| {
+            device.told.moved || device.failed > 0 || device.errored || device.sim.resets > 0
+        };
+        // One that failed by itself since nobody looked may be anywhere.
+        ensure!(
+            !ended.says_home() || side.devices.iter().all(|d| home(d) || d.errored),
+            "a device that is said to be where it was found is there",
+            "host {h}: {ended:?}"
+        );
+        ensure!(
+            ended.says_home() || side.devices.iter().any(|d| !home(d) || trouble(d)),
+            "a device that is where it was found is said to be there",
+            "host {h}: {ended:?}"
+        );
+        Ok(())
+    }
+
+    /// Who gives up says so on every stream, so that the peer reads why before it sees any of them
+    /// end; and the target may run only where the handover was sent.
+    fn check_word(&self, h: HostId, ended: &Ended) -> Check {
+        let own = ended.fault().is_some_and(|fault| fault.cause != Cause::PeerAbort);
+        let given_up = ended.epochs() == EpochEnding::Aborted;
+        // A target that was to run, and cannot be reset, does not give its word.
+        ensure!(
+            !given_up || !own || self.sides[h].handed_over || self.told_everywhere(h),
+            "who gives up says so on every stream",
+            "host {h}: {ended:?}"
+        );
+        ensure!(
+            h != SOURCE || given_up || self.sides[h].handover_sent,
+            "nothing is let go of before the handover is sent",
+            "{ended:?}"
+        );
+        Ok(())
+    }
+
+    /// A completion says of a device's state what the kernel said last, or nothing.
+    pub(crate) fn check_told(&self, h: HostId, completion: &Completion) -> Check {
+        self.check_state(h, completion.device, completion.state, "completion")
+    }
+
+    /// Every device's report at the end, as [`check_told`](Self::check_told).
+    fn check_reports(&self, h: HostId) -> Check {
+        for report in self.sides[h].real.look().reports() {
+            self.check_state(h, report.device, report.state, "report")?;
+        }
+        Ok(())
+    }
+
+    fn check_state(
+        &self,
+        h: HostId,
+        id: DeviceId,
+        said: Option<DeviceState>,
+        place: &str,
+    ) -> Check {
+        let told = self.sides[h].devices[id.index()].told;
+        let known = if told.moved { None } else { told.last };
+        ensure!(
+            said == known,
+            "a device's state is what the kernel said last",
+            "host {h} {id}: the {place} says {said:?}, and the kernel said {told:?}"
+        );
         Ok(())
     }
 
@@ -164,12 +245,12 @@ impl World {
     fn check_condition(&self, h: HostId, index: usize) -> Check {
         let side = &self.sides[h];
         let device = &side.devices[index];
-        let (state, ending) = (device.sim.state, side.finish.as_ref().map(|f| f.ending));
+        let (state, ending) = (device.sim.state, side.ended.as_ref().map(Ended::epochs));
         if device.errored || device.failed > 2 {
             return Ok(());
         }
         match (h, ending) {
-            (SOURCE, Some(Ending::Aborted)) => ensure!(
+            (SOURCE, Some(EpochEnding::Aborted)) => ensure!(
                 state == DeviceState::Running,
                 "a source device ends RUNNING unless the target confirmed",
                 "device {index} is in {state}"
@@ -179,7 +260,7 @@ impl World {
                 "a device that was handed over does not run on the source",
                 "device {index} is in {state}"
             ),
-            (_, Some(Ending::Complete)) => {
+            (_, Some(EpochEnding::Complete)) => {
                 let id = DeviceId(index as u32);
                 let whole = device.sim.loaded.as_ref().is_some_and(|loaded| {
                     self.is_tampered() || self.is_whole(id, loaded.epoch, &loaded.bytes)
@@ -209,10 +290,8 @@ impl World {
                 self.coverage.completed(h, completion);
             }
         }
-        if let Real::Receiver(receiver) = &self.sides[TARGET].real {
-            let late = receiver.reports().iter().map(|report| report.late_frames).sum::<u64>();
-            self.coverage.late_frames += late;
-        }
+        let reports = self.sides[TARGET].real.look().reports();
+        self.coverage.late_frames += reports.iter().map(|report| report.late_frames).sum::<u64>();
         if self.is_tampered() { self.check_victim() } else { self.check_both() }
     }
 
@@ -227,10 +306,10 @@ impl World {
             side.slots.iter().map(|slot| slot.place).collect::<Vec<_>>()
         );
         ensure!(
-            side.real.slots_out() == with_drivers,
+            side.real.look().slots_out() == with_drivers,
             "every slot that came back is free",
             "host {h}: {} are out, {with_drivers} are with drivers",
-            side.real.slots_out()
+            side.real.look().slots_out()
         );
         for (index, device) in side.devices.iter().enumerate() {
             let open = device.fds.iter().any(|fd| !fd.ended && !fd.is_stuck());
@@ -246,17 +325,17 @@ impl World {
 
     /// How the two ends of a session fit together.
     fn check_both(&self) -> Check {
-        let [Some(source), Some(target)] = [SOURCE, TARGET].map(|h| self.sides[h].finish.as_ref())
+        let [Some(source), Some(target)] = [SOURCE, TARGET].map(|h| self.sides[h].ended.as_ref())
         else {
             return Ok(());
         };
         let both = format!("source {source:?}, target {target:?}");
-        let agreed = match (source.ending, target.ending) {
-            (Ending::Complete, target) => target == Ending::Complete,
-            (Ending::Aborted, target) => target == Ending::Aborted,
-            (Ending::Unconfirmed, Ending::Complete) => self.may_be_unheard(),
+        let agreed = match (source.epochs(), target.epochs()) {
+            (EpochEnding::Complete, target) => target == EpochEnding::Complete,
+            (EpochEnding::Aborted, target) => target == EpochEnding::Aborted,
+            (EpochEnding::Unconfirmed, EpochEnding::Complete) => self.may_be_unheard(),
             // A target that cannot reset its device does not give its word.
-            (Ending::Unconfirmed, _) => self.may_be_unheard() || self.allowed.troubled(TARGET),
+            (EpochEnding::Unconfirmed, _) => self.may_be_unheard() || self.allowed.troubled(TARGET),
             _ => false,
         };
         ensure!(agreed, "the two hosts' endings fit", "{both}");
@@ -266,12 +345,12 @@ impl World {
                 "messages are those that were sent",
                 "host {h}"
             );
-            if let Some(fault) = &self.sides[h].finish.as_ref().and_then(|f| f.fault.clone()) {
+            if let Some(fault) = self.sides[h].ended.as_ref().and_then(Ended::fault) {
                 ensure!(self.explains(h, fault), "an abort has a reason", "host {h}: {both}");
             }
         }
         for index in 0..self.plan.devices.len() {
-            self.check_restarts(index, target.ending)?;
+            self.check_restarts(index, target.epochs())?;
         }
         Ok(())
     }
@@ -281,37 +360,54 @@ impl World {
         self.allowed.network || self.allowed.damage || self.allowed.local[SOURCE]
     }
 
-    fn check_restarts(&self, index: usize, ending: Ending) -> Check {
+    fn check_restarts(&self, index: usize, ending: EpochEnding) -> Check {
         let restarts = [SOURCE, TARGET].map(|h| {
             let of = |c: &&vfio_ferry::outcome::Completion| {
-                c.device.index() == index && c.ending == Ending::Restarted
+                c.device.index() == index && c.ending == EpochEnding::Restarted
             };
             self.sides[h].completions.iter().filter(of).count()
         });
         ensure!(
-            restarts[0] == restarts[1] || (restarts[1] < restarts[0] && ending == Ending::Aborted),
+            restarts[0] == restarts[1]
+                || (restarts[1] < restarts[0] && ending == EpochEnding::Aborted),
             "every restart is a discard at the target, or an abort",
             "device {index}: {restarts:?}"
         );
+        // So many, and then what the embedder wants instead: the whole state from STOP_COPY, once.
         let bound = match self.plan.devices[index].options.on_reset {
             OnReset::Abort => 0,
-            OnReset::Restart { attempts, .. } => attempts as usize + 1,
-            _ => vfio_ferry::limits::RESTARTS_DEFAULT as usize,
+            OnReset::Restart { attempts, then } => {
+                attempts as usize + usize::from(then == Fallback::StopCopy)
+            }
+            _ => RESTARTS_DEFAULT as usize,
         };
         ensure!(restarts[0] <= bound, "restarts are bounded", "device {index}: {restarts:?}");
+        let fault = self.sides[SOURCE].ended.as_ref().and_then(Ended::fault);
+        let reset = fault.is_some_and(|fault| {
+            fault.cause == Cause::DeviceReset && fault.device == Some(DeviceId(index as u32))
+        });
+        ensure!(
+            !reset || restarts[0] == bound,
+            "a reset is given up on when the restarts are used up",
+            "device {index}: {} of {bound}",
+            restarts[0]
+        );
         Ok(())
     }
 
     /// Whether something was done to the run from which this fault follows.
     fn explains(&self, h: HostId, fault: &Fault) -> bool {
         let allowed = &self.allowed;
-        let peer = self.sides[1 - h].finish.as_ref().and_then(|finish| finish.fault.as_ref());
+        let peer = self.sides[1 - h].ended.as_ref().and_then(Ended::fault);
         match fault.cause {
             Cause::DeviceReset => allowed.reset[h] || allowed.discard,
             // SET_STATE from ERROR is EINVAL; a reset may have hidden the ERROR since.
             Cause::DeviceFailure => allowed.failure[h] || allowed.error[h],
             Cause::DeviceError => allowed.error[h] || allowed.failure[h],
-            Cause::PeerAbort => peer.is_some_and(|peer| peer.cause != Cause::PeerAbort),
+            // With the peer's own words.
+            Cause::PeerAbort => peer.is_some_and(|peer| {
+                peer.cause != Cause::PeerAbort && fault.message.contains(&peer.message)
+            }),
             Cause::PeerMisbehaviour => allowed.damage,
             Cause::Network => allowed.network || allowed.damage || !self.sides[1 - h].gave_word,
             Cause::Cancelled => allowed.cancel[h],
@@ -323,8 +419,8 @@ impl World {
     /// What a peer that sends what it likes cannot break.
     fn check_victim(&self) -> Check {
         let Some(hostile) = self.plan.hostile else { return Ok(()) };
-        let finish = self.sides[1 - hostile.host].finish.as_ref();
-        if let Some(fault) = finish.and_then(|finish| finish.fault.as_ref())
+        let ended = self.sides[1 - hostile.host].ended.as_ref();
+        if let Some(fault) = ended.and_then(Ended::fault)
             && fault.cause == Cause::PeerMisbehaviour
         {
             ensure!(fault.breach.is_some(), "misbehaviour is named", "{fault}");

@@ -50,6 +50,8 @@ pub(crate) struct Pipe {
     dead: bool,
     /// Nothing is sent any more.
     closed: bool,
+    /// The abort was sent.
+    worded: bool,
 }
 
 /// A stream: the pipe of what each host sends.
@@ -72,6 +74,8 @@ impl World {
             Outgoing::Frame(_) => None,
         };
         pipe.sending = Some(slot);
+        pipe.worded |= matches!(what, Outgoing::Frame(Frame::Abort(_)));
+        self.sides[h].handover_sent |= matches!(what, Outgoing::Frame(Frame::Handover));
         let dead = stream.cut || pipe.closed;
         let body = match slot {
             Some(slot) => {
@@ -86,6 +90,13 @@ impl World {
         }
         let mut said = false;
         match &what {
+            Outgoing::Frame(Frame::InitialDataSent(place)) => {
+                let (of, sent, heard) = &mut self.sides[h].device(place.device).initial;
+                if *of != place.epoch {
+                    (*of, *sent, *heard) = (place.epoch, 0, 0);
+                }
+                *sent += 1;
+            }
             Outgoing::Frame(Frame::Abort(_)) => {
                 said |= std::mem::replace(&mut self.sides[h].gave_word, true) && self.plan.one_word;
             }
@@ -130,6 +141,14 @@ impl World {
         pipe.packets.push_back(packet);
         let arrives = Occurrence::Arrives(World::peer_of(h), id);
         self.schedule.through(&mut pipe.lane, self.plan.network_ns(id), arrives);
+    }
+
+    /// Whether a host's last word is, or was, on its way on every stream that takes one.
+    pub(crate) fn told_everywhere(&self, h: HostId) -> bool {
+        self.net.iter().all(|stream| {
+            let pipe = &stream.pipes[h];
+            stream.lost[h] || pipe.worded || pipe.sending.is_some()
+        })
     }
 
     pub(crate) fn send_ends(&mut self, h: HostId, id: StreamId) -> Check {

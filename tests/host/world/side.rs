@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Finish, LinksConfig, Machine, Request};
-use vfio_ferry::outcome::{Completion, Phase};
+use vfio_ferry::machine::{Action, Event, Machine, PeerConfig, Reply, Request};
+use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
+use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Offer, WireLimits};
 
 use super::device::SimDevice;
@@ -63,9 +64,41 @@ pub(crate) struct SideDevice {
     /// The last epoch after which GET_STATE has said STOP.
     pub(crate) confirmed: Option<Epoch>,
     pub(crate) resets_asked: u64,
+    /// What the kernel has told this host of the device's state.
+    pub(crate) told: Told,
+    /// Of the last epoch in which the source said that its initial data is sent: how often it
+    /// said so, and how often it heard that this is loaded.
+    pub(crate) initial: (Epoch, u32, u32),
     /// Calls that failed by plan.
     pub(crate) failed: u32,
     pub(crate) errored: bool,
+}
+
+/// What the kernel has told a host of its device's state, by GET_STATE or a SET_STATE that
+/// succeeded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    /// The last that it said; none before it was asked anything.
+    pub(crate) last: Option<DeviceState>,
+    /// A call that moves the device has failed, or has not returned, since.
+    pub(crate) moved: bool,
+}
+
+impl Told {
+    /// A request is on its way to the device.
+    pub(crate) fn asked(&mut self, request: Request) {
+        self.moved |= matches!(request, Request::SetState(_) | Request::Reset);
+    }
+
+    /// It was answered.
+    pub(crate) fn answered(&mut self, request: Request, result: Result<Reply, i32>) {
+        match (request, result) {
+            (Request::SetState(state), Ok(_)) => *self = Told { last: Some(state), moved: false },
+            (_, Ok(Reply::State(state))) => *self = Told { last: Some(state), moved: false },
+            (Request::GetState, Err(_)) => self.moved = true,
+            _ => {}
+        }
+    }
 }
 
 /// The machine of either host.
@@ -83,17 +116,53 @@ impl Real {
         }
     }
 
-    pub(crate) fn slots_out(&self) -> usize {
+    pub(crate) fn look(&self) -> &dyn Machine {
         match self {
-            Real::Sender(sender) => sender.slots_out(),
-            Real::Receiver(receiver) => receiver.slots_out(),
+            Real::Sender(sender) => &**sender,
+            Real::Receiver(receiver) => &**receiver,
         }
     }
 
-    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+    /// How its session ended, once it has.
+    pub(crate) fn ended(&self) -> Option<Ended> {
         match self {
-            Real::Sender(sender) => sender.deadline_ns(),
-            Real::Receiver(receiver) => receiver.deadline_ns(),
+            Real::Sender(sender) => sender.ending().cloned().map(Ended::Source),
+            Real::Receiver(receiver) => receiver.ending().cloned().map(Ended::Target),
+        }
+    }
+}
+
+/// How a host's session ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    Source(SourceEnding),
+    Target(TargetEnding),
+}
+
+impl Ended {
+    /// How the last epoch of each of its devices must have ended.
+    pub(crate) fn epochs(&self) -> EpochEnding {
+        match self {
+            Ended::Source(SourceEnding::HandedOver) | Ended::Target(TargetEnding::Running) => {
+                EpochEnding::Complete
+            }
+            Ended::Source(SourceEnding::Unconfirmed(_)) => EpochEnding::Unconfirmed,
+            _ => EpochEnding::Aborted,
+        }
+    }
+
+    /// Whether it says that every device is where it was found.
+    pub(crate) fn says_home(&self) -> bool {
+        matches!(
+            self,
+            Ended::Source(SourceEnding::Returned(_)) | Ended::Target(TargetEnding::Blank(_))
+        )
+    }
+
+    pub(crate) fn fault(&self) -> Option<&Fault> {
+        match self {
+            Ended::Source(ending) => ending.fault(),
+            Ended::Target(ending) => ending.fault(),
         }
     }
 }
@@ -108,7 +177,9 @@ pub(crate) struct Side {
     pub(crate) handed_over: bool,
     /// It has sent its abort.
     pub(crate) gave_word: bool,
-    pub(crate) finish: Option<Finish>,
+    /// It has sent the handover.
+    pub(crate) handover_sent: bool,
+    pub(crate) ended: Option<Ended>,
     pub(crate) finished_ns: u64,
     /// It was cancelled, and has until then.
     pub(crate) ends_by_ns: Option<u64>,
@@ -124,7 +195,7 @@ pub(crate) struct Side {
 impl Side {
     pub(crate) fn new(host: HostId, plan: &Plan) -> Side {
         let count = plan.devices.len();
-        let links = LinksConfig { streams: plan.streams, silence_ns: plan.silence_ns };
+        let peer = PeerConfig { streams: plan.streams, silence_ns: plan.silence_ns };
         let slots_per_device = plan.slots_per_device;
         let name = |index: usize| format!("device-{index}");
         let real = if host == SOURCE {
@@ -135,7 +206,7 @@ impl Side {
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
-                links,
+                peer,
                 session: 0x5e55,
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
@@ -151,7 +222,7 @@ impl Side {
             };
             Real::Receiver(Box::new(Receiver::new(ReceiverConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
-                links,
+                peer,
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
                 slots_per_device,
@@ -175,7 +246,8 @@ impl Side {
             connected: false,
             handed_over: false,
             gave_word: false,
-            finish: None,
+            handover_sent: false,
+            ended: None,
             finished_ns: 0,
             ends_by_ns: None,
             completions: Vec::new(),
@@ -234,6 +306,8 @@ impl SideDevice {
             checked: false,
             confirmed: None,
             resets_asked: 0,
+            told: Told::default(),
+            initial: (Epoch(0), 0, 0),
             failed: 0,
             errored: false,
         }

@@ -8,6 +8,7 @@ use vfio_ferry::ids::{DeviceId, StreamId};
 use vfio_ferry::limits::MESSAGES_WAITING_MAX;
 use vfio_ferry::machine::{Command, Event};
 use vfio_ferry::outcome::{Cause, Fault, Observation, Phase};
+use vfio_ferry::wire::Frame;
 
 use super::check::{Check, ensure};
 use super::coverage::Coverage;
@@ -141,7 +142,7 @@ impl World {
     }
 
     fn is_over(&self) -> bool {
-        self.sides.iter().all(|side| side.finish.is_some())
+        self.sides.iter().all(|side| side.ended.is_some())
     }
 
     /// Only what never ends in a driver may try an embedder's patience.
@@ -163,8 +164,8 @@ impl World {
             self.schedule.now_ns < 2 * PATIENCE_NS,
             "a cancel ends a run",
             "{:?} {:?}",
-            self.sides[SOURCE].finish,
-            self.sides[TARGET].finish
+            self.sides[SOURCE].ended,
+            self.sides[TARGET].ended
         );
         if !std::mem::replace(&mut self.impatient, true) {
             for h in [SOURCE, TARGET] {
@@ -257,9 +258,8 @@ impl World {
             self.allowed.cancel[h] = true;
             let bound_ns = self.schedule.now_ns + self.plan.bound_ns + TICK_LATE_NS;
             let side = &mut self.sides[h];
-            let early =
-                !side.handed_over && side.devices.iter().all(|d| d.phase != Phase::Handover);
-            if early && side.finish.is_none() {
+            let early = !side.handed_over && !side.handover_sent;
+            if early && side.ended.is_none() {
                 side.ends_by_ns.get_or_insert(bound_ns);
             }
         }
@@ -330,7 +330,7 @@ impl World {
     /// GET_STATE said RESUMING (or, after the handover, STOP) and SET_STATE follows. A device that
     /// was let go, or whose session is over, is nobody's business here.
     fn may_reset(&self, h: HostId, id: DeviceId) -> bool {
-        !self.sides[h].devices[id.index()].checked && self.sides[h].finish.is_none()
+        !self.sides[h].devices[id.index()].checked && self.sides[h].ended.is_none()
     }
 
     /// Notes what a planned fault may lead to.
@@ -365,7 +365,15 @@ impl World {
         let side = &mut self.sides[h];
         side.take_back(&event);
         match &event {
-            Event::Control { device, .. } => side.device(*device).asked = None,
+            Event::Control { device, request, result } => {
+                let device = side.device(*device);
+                device.asked = None;
+                device.told.answered(*request, *result);
+            }
+            Event::Frame { frame: Frame::InitialDataLoaded { device, epoch }, .. } => {
+                let (of, _, heard) = &mut side.device(*device).initial;
+                *heard += u32::from(of == epoch);
+            }
             Event::Tick => side.ticks += 1,
             _ => {}
         }
@@ -386,7 +394,7 @@ impl World {
 
     fn schedule_tick(&mut self, h: HostId) {
         let side = &mut self.sides[h];
-        let Some(at_ns) = side.real.deadline_ns() else { return };
+        let Some(at_ns) = side.real.look().deadline_ns() else { return };
         if side.tick_at_ns.is_none_or(|tick_ns| at_ns < tick_ns) {
             let late_ns = self.schedule.delay(TICK_LATE_NS);
             let at_ns = at_ns.max(self.schedule.now_ns) + late_ns;
@@ -401,7 +409,7 @@ impl World {
         if side.tick_at_ns.is_some_and(|at_ns| at_ns <= now_ns) {
             side.tick_at_ns = None;
         }
-        if side.real.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns) {
+        if side.real.look().deadline_ns().is_some_and(|at_ns| at_ns <= now_ns) {
             return self.feed(h, Event::Tick);
         }
         self.schedule_tick(h);

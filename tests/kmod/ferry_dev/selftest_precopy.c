@@ -139,7 +139,7 @@ static void reinit_flag(void)
 	int fd;
 
 	if (feature(d, 12 | VFIO_DEVICE_FEATURE_SET, buf, 0)) {
-		printf("  skipped: this kernel has no MIG_PRECOPY_INFOv2\n");
+		printf("SKIP vm: reinit_flag: this kernel has no MIG_PRECOPY_INFOv2\n");
 		dev_free(d);
 		return;
 	}

@@ -11,18 +11,16 @@
 //! Where an abort was chosen, or nothing else is possible, there is no second way. The time between
 //! the two migrations of the third, in which a VMM starts the target anew, is not counted.
 
-mod seen;
 mod text;
 
-pub(crate) use seen::SeenReset;
 pub(crate) use text::text;
 
 use serde::Serialize;
 
 use super::run::{Outcome, Run};
+use super::seen::{SeenReset, Sight};
 use super::spread::Spread;
-use crate::cli::{OnResetChoice, ResetAt};
-use seen::Sight;
+use crate::spec::{OnResetChoice, ResetAt};
 
 /// The migrations of one round.
 #[derive(Debug)]

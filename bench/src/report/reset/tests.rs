@@ -1,9 +1,10 @@
 //! What is compared with what, and what counts as having gone as chosen.
 
 use super::*;
-use crate::cli::Size;
-use crate::process::message::{DeviceReport, SideReport, Told};
+use crate::outcome::Told;
+use crate::process::message::{DeviceReport, SideReport};
 use crate::process::pair::PairReport;
+use crate::spec::Size;
 
 const MS: u64 = 1_000_000;
 

@@ -1,8 +1,8 @@
 //! The section as a person reads it.
 
 use super::{Difference, Reset, Way, must_abort};
-use crate::cli::{OnResetChoice, ResetAt, Size};
 use crate::report::table::{Table, duration};
+use crate::spec::{OnResetChoice, ResetAt, Size};
 
 /// The section, for so many devices.
 pub(crate) fn text(reset: &Reset, devices: u16) -> String {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::event::EventfdFlags;
 
 use crate::limits::{EVENTS_WAITING_MAX, MESSAGES_WAITING_MAX};
-use crate::machine::{Finish, Notice};
+use crate::machine::Notice;
 
 /// What a session tells its embedder.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +18,8 @@ use crate::machine::{Finish, Notice};
 pub enum SessionEvent {
     /// Something happened on the way.
     Notice(Notice),
-    /// The session is at its end; the last event.
-    Finished(Finish),
+    /// The session has ended, and its report says how; the last event.
+    Finished,
 }
 
 /// See the module's text.
@@ -68,7 +68,7 @@ impl Outbox {
             {
                 return true;
             }
-            SessionEvent::Finished(_) => state.closed = true,
+            SessionEvent::Finished => state.closed = true,
             SessionEvent::Notice(_) => {}
         }
         state.events.push_back(event);

@@ -7,4 +7,5 @@ mod report;
 pub(super) use live::Live;
 pub(super) use measured::Measured;
 pub use measured::Timeline;
-pub use report::{Report, Sides};
+pub(crate) use report::Ended;
+pub use report::{Report, SourceReport, TargetReport};

@@ -1,20 +1,22 @@
-//! What a session comes to.
+//! What a session's end says, made from what its machine says and what the drive has seen.
 
-use crate::machine::Finish;
+use crate::machine::DeviceReport;
 use crate::metrics::Metrics;
-use crate::outcome::Ending;
+use crate::outcome::{SourceEnding, TargetEnding};
 use crate::ring::Backend;
-use crate::{receiver, sender};
 
 use super::Timeline;
 
-/// Everything about a session that has ended.
+/// Everything about a session that has ended; on the source a [`SourceReport`], on the target a
+/// [`TargetReport`].
+#[must_use = "it says what became of the devices"]
 #[derive(Debug, Clone)]
-pub struct Report {
+#[non_exhaustive]
+pub struct Report<E> {
     /// How it ended, and why.
-    pub finish: Finish,
-    /// What became of the devices.
-    pub sides: Sides,
+    pub ending: E,
+    /// What became of each device, by number.
+    pub devices: Vec<DeviceReport>,
     /// What was measured.
     pub metrics: Metrics,
     /// When what happened.
@@ -25,18 +27,25 @@ pub struct Report {
     pub fallback: Option<String>,
 }
 
-/// What became of the devices, on either host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sides {
-    /// This was the source.
-    Source(Vec<sender::DeviceReport>),
-    /// This was the target.
-    Target(Vec<receiver::DeviceReport>),
+/// A [`Report`] of the source: its `ending` is a [`SourceEnding`].
+pub type SourceReport = Report<SourceEnding>;
+
+/// A [`Report`] of the target: its `ending` is a [`TargetEnding`].
+pub type TargetReport = Report<TargetEnding>;
+
+/// The report of either host's session.
+#[derive(Debug)]
+pub enum Ended {
+    Source(SourceReport),
+    Target(TargetReport),
 }
 
-impl Report {
-    /// Whether the devices were handed over: they run on the target, and only there.
-    pub fn is_complete(&self) -> bool {
-        self.finish.ending == Ending::Complete
+impl Ended {
+    /// What was measured.
+    pub fn metrics(&self) -> &Metrics {
+        match self {
+            Ended::Source(report) => &report.metrics,
+            Ended::Target(report) => &report.metrics,
+        }
     }
 }

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::Drive;
+use super::{Drive, Machines};
 use crate::compress::workers::{Job as WorkerJob, Work};
 use crate::drive::devices::{Attached, DataThread, Detaching, Job};
 use crate::drive::embedder::SessionEvent;
-use crate::drive::figures::Report;
+use crate::drive::figures::{Ended, Report};
 use crate::drive::inbox::{Chunk, WorkTag};
 use crate::drive::waits::LINGER;
 use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
 use crate::limits;
 use crate::machine::{
-    Action, EncodeResult, Event, Finish, Notice, Outgoing, ReadResult, WriteResult,
+    Action, DeviceReport, EncodeResult, Event, Notice, Outgoing, ReadResult, WriteResult,
 };
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::Kind;
@@ -63,7 +63,7 @@ impl Drive {
             }
             Action::SkipBody { stream } => self.streams.skip_body(stream, now_ns),
             Action::Notify(notice) => self.notify(notice, now_ns),
-            Action::Finish(finish) => self.finish(finish, now_ns),
+            Action::Finish => self.finish(now_ns),
         }
     }
 
@@ -198,24 +198,42 @@ impl Drive {
         }
     }
 
-    pub(super) fn finish(&mut self, finish: Finish, now_ns: u64) {
+    fn finish(&mut self, now_ns: u64) {
+        let message = "the session ended without a reason; this is a defect of the engine";
+        let fault = Fault::session(Cause::Local, Observation::Engine, message);
+        self.end(self.machines.machine().reports(), fault, now_ns);
+    }
+
+    /// Makes the report. The fault is for a machine that has not come to its end.
+    pub(super) fn end(&mut self, devices: Vec<DeviceReport>, fault: Fault, now_ns: u64) {
         self.measured.finished(now_ns);
         for (metrics, measured) in
             self.measured.metrics.streams.iter_mut().zip(self.streams.metrics())
         {
             *metrics = measured;
         }
-        let report = Report {
-            finish: finish.clone(),
-            sides: self.machines.sides(),
+        let ended = match &self.machines {
+            Machines::Source(sender) => {
+                Ended::Source(self.report(sender.ending_if_lost(fault), devices))
+            }
+            Machines::Target(receiver) => {
+                Ended::Target(self.report(receiver.ending_if_lost(fault), devices))
+            }
+        };
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        self.outbox.push(SessionEvent::Finished);
+        self.streams.close_sending();
+        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
+    }
+
+    fn report<E>(&self, ending: E, devices: Vec<DeviceReport>) -> Report<E> {
+        Report {
+            ending,
+            devices,
             metrics: self.measured.metrics.clone(),
             timeline: self.measured.timeline,
             backend: self.backend,
             fallback: self.fallback.clone(),
-        };
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-        self.outbox.push(SessionEvent::Finished(finish));
-        self.streams.close_sending();
-        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
+        }
     }
 }

@@ -23,14 +23,14 @@ use crossbeam_channel::Receiver as Channel;
 
 use super::devices::Device;
 use super::embedder::{MessageBudget, Outbox};
-use super::figures::{Live, Measured, Report, Sides};
+use super::figures::{Ended, Live, Measured};
 use super::inbox::{Inbox, Input, WorkTag};
 use super::slots::Slots;
 use super::streams::Streams;
 use crate::compress::workers::Workers;
 use crate::ids::DeviceId;
-use crate::machine::{Action, Event, Finish, Machine};
-use crate::outcome::{Cause, Ending, Fault, Observation};
+use crate::machine::{Action, Event, Machine};
+use crate::outcome::{Cause, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice};
 use crate::sender::Sender;
@@ -56,13 +56,6 @@ impl Machines {
             Machines::Target(receiver) => &mut **receiver,
         }
     }
-
-    fn sides(&self) -> Sides {
-        match self {
-            Machines::Source(sender) => Sides::Source(sender.reports()),
-            Machines::Target(receiver) => Sides::Target(receiver.reports()),
-        }
-    }
 }
 
 pub(crate) struct Drive {
@@ -75,7 +68,7 @@ pub(crate) struct Drive {
     inputs: Channel<Input>,
     outbox: Arc<Outbox>,
     message_budget: Arc<MessageBudget>,
-    report: Arc<Mutex<Option<Report>>>,
+    report: Arc<Mutex<Option<Ended>>>,
     measured: Measured,
     live: Live,
     backend: Backend,
@@ -203,7 +196,10 @@ impl Drop for Guarded {
         if self.0.linger_until_ns.is_none() {
             let message = "the session's thread ended unexpectedly; this is a defect of the engine";
             let fault = Fault::session(Cause::Local, Observation::Engine, message);
-            self.0.finish(Finish { ending: Ending::Aborted, fault: Some(fault) }, now_ns());
+            let mut devices = self.0.machines.machine().reports();
+            // Answers that have not reached the machine may say otherwise.
+            devices.iter_mut().for_each(|device| device.state = None);
+            self.0.end(devices, fault, now_ns());
         }
         for device in self.0.devices.drain(..) {
             if let Some(attached) = device.data {

@@ -11,7 +11,7 @@ use crate::drive::devices::Detaching;
 use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{LinksConfig, Outgoing, ReadResult};
+use crate::machine::{Outgoing, PeerConfig, ReadResult};
 use crate::metrics::Metrics;
 use crate::receiver::ReceiverConfig;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
@@ -25,7 +25,7 @@ fn drive() -> (Drive, OwnedFd) {
             .expect("sockets");
     let machine = Receiver::new(ReceiverConfig {
         devices: Vec::new(),
-        links: LinksConfig { streams: 1, silence_ns: u64::MAX / 4 },
+        peer: PeerConfig { streams: 1, silence_ns: u64::MAX / 4 },
         chunk_bytes: CHUNK_BYTES_MIN as u32,
         workers: 1,
         slots_per_device: 2,
@@ -40,7 +40,7 @@ fn drive() -> (Drive, OwnedFd) {
         workers: 1,
         backend: BackendChoice::Auto,
         zero_copy: false,
-        detach_bound: Duration::from_secs(1),
+        cancel_bound: Duration::from_secs(2),
         wire_limits: WireLimits::from(&Offer::new(1, 1, CHUNK_BYTES_MIN)),
     };
     let live = Live::new(Arc::new(Mutex::new(Metrics::new(1, 1))));

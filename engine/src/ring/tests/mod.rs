@@ -3,6 +3,9 @@
 mod basics;
 mod figures;
 mod lifetime;
+#[path = "../../../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "the tests crate exports it")]
+mod skip;
 mod streams;
 mod twins;
 mod zero_copy;
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{BackendChoice, Done, FileId, Op, Ring, RingConfig, Token, open};
 use crate::buffers::Buffer;
+use skip::skip;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -30,7 +34,7 @@ fn ring(backend: BackendChoice) -> Option<Box<dyn Ring>> {
     match open(&config) {
         Ok(opened) => Some(opened.ring),
         Err(error) => {
-            eprintln!("SKIPPED for {backend:?}: {error}");
+            skip(format!("{backend:?}: {error}"));
             None
         }
     }

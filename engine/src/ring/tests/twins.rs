@@ -99,7 +99,7 @@ impl World {
         let mut ring = match open(&config) {
             Ok(opened) => opened.ring,
             Err(error) => {
-                eprintln!("SKIPPED for {backend:?}: {error}");
+                skip(format!("{backend:?}: {error}"));
                 return None;
             }
         };

@@ -17,12 +17,12 @@ fn zero_copy_ring() -> Option<(Box<dyn Ring>, Vec<crate::buffers::Slot>)> {
     let opened = match open(&config) {
         Ok(opened) => opened.ring,
         Err(error) => {
-            eprintln!("SKIPPED: {error}");
+            skip(error);
             return None;
         }
     };
     if !opened.zero_copy().registered {
-        eprintln!("SKIPPED: no SEND_ZC, or RLIMIT_MEMLOCK is too low for the arena");
+        skip("no SEND_ZC, or RLIMIT_MEMLOCK is too low for the arena");
         return None;
     }
     Some((opened, slots))

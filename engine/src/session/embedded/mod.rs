@@ -2,25 +2,25 @@
 //!
 //! An [`EmbeddedDevice`] takes a real device's place in a session. What the engine wants done with
 //! the device is fetched, never called: the VMM polls [`EmbeddedDevice::wanted`] (or its eventfd),
-//! does it, and answers. It may also act first: an answer that comes before the question is kept
-//! for it.
+//! makes the ioctl, and hands its result in with [`EmbeddedDevice::answer`]. It may also act first:
+//! an answer that comes before its request is kept for it.
 //!
-//! | host | the engine wants | the VMM answers |
+//! | host | the engine wants | the VMM answers with |
 //! |---|---|---|
-//! | source | PRE_COPY, where the device saves in it | `moved(PreCopy, fd)` |
-//! | source | STOP_COPY, after the switchover | `moved(StopCopy, fd)`, the fd none if the kernel gave none |
-//! | target | RESUMING | `moved(Resuming, fd)` |
-//! | target | STOP: the driver takes the state in | `moved(Stop, None)` |
-//! | target | RUNNING, after the handover, unless the VMM [starts it later](EmbeddedConfig::starts_later) | `moved(Running, None)` |
-//! | source | precopy info, if the VMM [makes that call](EmbeddedConfig::asks_precopy_info) | `precopy_info_is(sizes or errno)` |
-//! | target | a reset after a discard, if the engine has no device fd | `reset_was(done or errno)` |
+//! | source | PRE_COPY, where the device saves in it | its data fd |
+//! | source | STOP_COPY, after the switchover | its data fd, or none if the kernel gave none |
+//! | target | RESUMING | its data fd |
+//! | target | STOP: the driver takes the state in | no data fd |
+//! | target | RUNNING, after the handover, unless the VMM [starts it later](EmbeddedConfig::starts_later) | no data fd |
+//! | source | precopy info, if the VMM [makes that call](EmbeddedConfig::asks_precopy_info) | the sizes |
+//! | target | a reset after a discard, if the engine has no device fd | done |
 //!
-//! Instead of `moved` the answer may be `failed`, with the errno.
+//! Any of them may fail; the answer then is the errno.
 //!
 //! At the end of a session the device is the VMM's again: after an abort it is the VMM that brings
 //! a source device to RUNNING and resets a target device, as its own error paths do.
 
-mod books;
+mod exchange;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +32,7 @@ use crate::outcome::Host;
 use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 use crate::vfio::ioctl;
 use crate::vfio::state::{Capabilities, DeviceState};
-use books::{Answer, Books};
+use exchange::Exchange;
 
 /// What the engine waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,19 @@ pub enum Wanted {
     PrecopyInfo,
     /// VFIO_DEVICE_RESET: the state that was loaded so far is worthless.
     Reset,
+}
+
+/// What an ioctl of the VMM's gave. The errors are positive errnos.
+#[derive(Debug)]
+pub enum Answer {
+    /// SET_STATE to this state, and the data fd if the kernel gave one. The engine owns that fd and
+    /// closes it at the end of the epoch or the session. `State(Running, Ok(None))` also tells the
+    /// engine of a device that the VMM found reset.
+    State(DeviceState, Result<Option<OwnedFd>, i32>),
+    /// VFIO_MIG_GET_PRECOPY_INFO.
+    PrecopyInfo(Result<PrecopyInfo, i32>),
+    /// VFIO_DEVICE_RESET.
+    Reset(Result<(), i32>),
 }
 
 /// How a VMM embeds a device.
@@ -62,7 +75,7 @@ pub struct EmbeddedConfig {
     /// A duplicate of the VFIO device fd. With it the engine reads the state itself and so tells a
     /// reset from a failure, asks for MIG_DATA_SIZE, and resets a target device whose epoch was
     /// discarded. Without it the state is what the VMM said last: one that finds its device reset
-    /// says `moved(Running, None)`.
+    /// says so with [`Answer::State`].
     pub device: Option<OwnedFd>,
 }
 
@@ -72,7 +85,7 @@ pub struct EmbeddedConfig {
 pub struct EmbeddedDevice {
     host: Host,
     config: EmbeddedConfig,
-    books: Books,
+    exchange: Exchange,
 }
 
 impl EmbeddedDevice {
@@ -81,7 +94,7 @@ impl EmbeddedDevice {
     /// # Errors
     /// What the system says where it gives no eventfd.
     pub fn new(host: Host, config: EmbeddedConfig) -> io::Result<Arc<EmbeddedDevice>> {
-        Ok(Arc::new(EmbeddedDevice { host, config, books: Books::new()? }))
+        Ok(Arc::new(EmbeddedDevice { host, config, exchange: Exchange::new()? }))
     }
 
     /// Which host's device this is.
@@ -89,40 +102,27 @@ impl EmbeddedDevice {
         self.host
     }
 
-    /// What the engine waits for, if it waits for anything.
+    /// What the engine waits for, if it waits for anything. It stays until it is answered or the
+    /// session ends.
     pub fn wanted(&self) -> Option<Wanted> {
-        self.books.wanted()
+        self.exchange.wanted()
     }
 
     /// Readable while the engine waits for something. Do not read, write or close it.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
-        self.books.event_fd()
+        self.exchange.event_fd()
     }
 
-    /// SET_STATE(`state`) succeeded and gave `data_fd`. The engine owns that fd from here on and
-    /// closes it at the end of the epoch or the session.
-    pub fn moved(&self, state: DeviceState, data_fd: Option<OwnedFd>) {
-        self.books.answer(Answer::State(state, Ok(data_fd)));
-    }
-
-    /// SET_STATE(`state`) failed with this positive errno.
-    pub fn failed(&self, state: DeviceState, errno: i32) {
-        self.books.answer(Answer::State(state, Err(errno)));
-    }
-
-    /// VFIO_MIG_GET_PRECOPY_INFO gave these sizes, or failed with this positive errno.
-    pub fn precopy_info_is(&self, result: Result<PrecopyInfo, i32>) {
-        self.books.answer(Answer::PrecopyInfo(result));
-    }
-
-    /// VFIO_DEVICE_RESET returned, or failed with this positive errno.
-    pub fn reset_was(&self, result: Result<(), i32>) {
-        self.books.answer(Answer::Reset(result));
+    /// Hands in what an ioctl gave. The answer to what is [`wanted`](Self::wanted) goes to the
+    /// engine, and nothing that is answered afterwards can replace it. Any other answer waits for
+    /// its request, one of each kind, the latest.
+    pub fn answer(&self, answer: Answer) {
+        self.exchange.answer(answer);
     }
 
     /// MIG_DATA_SIZE, in bytes, where the VMM asked and the engine has no device fd to ask with.
     pub fn set_stop_copy_length(&self, bytes: u64) {
-        self.books.set_stop_copy_length(bytes);
+        self.exchange.set_stop_copy_length(bytes);
     }
 }
 
@@ -134,7 +134,7 @@ impl MigrationDevice for EmbeddedDevice {
     fn state(&self) -> io::Result<DeviceState> {
         match &self.config.device {
             Some(device) => ioctl::get_state(device.as_fd()),
-            None => Ok(self.books.state()),
+            None => Ok(self.exchange.state()),
         }
     }
 
@@ -143,15 +143,15 @@ impl MigrationDevice for EmbeddedDevice {
     fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
         let hands_back = matches!(state, DeviceState::Running | DeviceState::Stop);
         if self.host == Host::Source && hands_back {
-            self.books.set_state(state);
+            self.exchange.set_state(state);
             return Ok(None);
         }
         if state == DeviceState::Running && self.config.starts_later {
             return Ok(None);
         }
-        self.books.ask(Wanted::State(state), |answer| match answer {
-            Answer::State(found, result) if found == state => Ok(result),
-            other => Err(other),
+        self.exchange.ask(Wanted::State(state), |answer| match answer {
+            Answer::State(_, result) => Some(result),
+            _ => None,
         })
     }
 
@@ -159,9 +159,9 @@ impl MigrationDevice for EmbeddedDevice {
         if !self.config.asks_precopy_info {
             return ioctl::precopy_info(data_fd, false);
         }
-        self.books.ask(Wanted::PrecopyInfo, |answer| match answer {
-            Answer::PrecopyInfo(result) => Ok(result),
-            other => Err(other),
+        self.exchange.ask(Wanted::PrecopyInfo, |answer| match answer {
+            Answer::PrecopyInfo(result) => Some(result),
+            _ => None,
         })
     }
 
@@ -169,7 +169,7 @@ impl MigrationDevice for EmbeddedDevice {
         match &self.config.device {
             Some(device) => ioctl::stop_copy_length(device.as_fd()),
             None => self
-                .books
+                .exchange
                 .stop_copy_length()
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTTY)),
         }
@@ -178,14 +178,14 @@ impl MigrationDevice for EmbeddedDevice {
     fn reset(&self) -> io::Result<()> {
         match &self.config.device {
             Some(device) => ioctl::reset(device.as_fd()),
-            None => self.books.ask(Wanted::Reset, |answer| match answer {
-                Answer::Reset(result) => Ok(result),
-                other => Err(other),
+            None => self.exchange.ask(Wanted::Reset, |answer| match answer {
+                Answer::Reset(result) => Some(result),
+                _ => None,
             }),
         }
     }
 
     fn interrupt(&self) {
-        self.books.end();
+        self.exchange.end();
     }
 }

@@ -5,7 +5,25 @@ fn embedded(host: Host) -> Arc<EmbeddedDevice> {
     EmbeddedDevice::new(host, config).expect("eventfd")
 }
 
-/// Asks on a thread of its own, and answers once the question is there.
+fn moved(device: &EmbeddedDevice, state: DeviceState, data_fd: Option<OwnedFd>) {
+    device.answer(Answer::State(state, Ok(data_fd)));
+}
+
+/// A data fd, and what tells whether it was closed.
+fn data_fd() -> (OwnedFd, impl Fn() -> bool) {
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("pipe");
+    (writer, move || rustix::io::read(&reader, &mut [0u8; 1]) == Ok(0))
+}
+
+fn readable(device: &EmbeddedDevice) -> bool {
+    let flags = rustix::event::PollFlags::IN;
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(device.event_fd(), flags)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).expect("poll") == 1
+}
+
+/// Asks on a thread of its own, and answers once the request is there.
 fn asked<T: Send + 'static>(
     device: &Arc<EmbeddedDevice>,
     wanted: Wanted,
@@ -24,21 +42,21 @@ fn asked<T: Send + 'static>(
 #[test]
 fn an_answer_may_come_first() {
     let device = embedded(Host::Source);
-    device.moved(DeviceState::PreCopy, None);
+    moved(&device, DeviceState::PreCopy, None);
     assert!(device.set_state(DeviceState::PreCopy).expect("answered").is_none());
     assert_eq!(device.state().expect("told"), DeviceState::PreCopy);
     assert_eq!(device.wanted(), None);
 }
 
 #[test]
-fn a_question_waits_for_its_own_answer() {
+fn a_request_waits_for_its_own_answer() {
     let device = embedded(Host::Target);
-    device.moved(DeviceState::Stop, None);
+    moved(&device, DeviceState::Stop, None);
     let error = asked(
         &device,
         Wanted::State(DeviceState::Resuming),
         |device| device.set_state(DeviceState::Resuming),
-        |device| device.failed(DeviceState::Resuming, libc::EBUSY),
+        |device| device.answer(Answer::State(DeviceState::Resuming, Err(libc::EBUSY))),
     );
     assert_eq!(error.expect_err("refused").raw_os_error(), Some(libc::EBUSY));
 }
@@ -48,12 +66,12 @@ fn a_question_waits_for_its_own_answer() {
 fn a_data_fd_that_was_not_asked_for_in_precopy_is_stop_copys() {
     let device = embedded(Host::Source);
     let fd = OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
-    device.moved(DeviceState::PreCopy, Some(fd));
+    moved(&device, DeviceState::PreCopy, Some(fd));
     let given = asked(
         &device,
         Wanted::State(DeviceState::StopCopy),
         |device| device.set_state(DeviceState::StopCopy),
-        |device| device.moved(DeviceState::StopCopy, None),
+        |device| moved(device, DeviceState::StopCopy, None),
     );
     assert!(given.expect("answered").is_some());
 }
@@ -66,8 +84,8 @@ fn a_data_fd_of_stop_copys_own_is_taken_before_one_that_was_not_asked_for() {
     let open = || OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
     let (stale, fresh) = (open(), open());
     let number = fresh.as_raw_fd();
-    device.moved(DeviceState::PreCopy, Some(stale));
-    device.moved(DeviceState::StopCopy, Some(fresh));
+    moved(&device, DeviceState::PreCopy, Some(stale));
+    moved(&device, DeviceState::StopCopy, Some(fresh));
     let given = device.set_state(DeviceState::StopCopy).expect("answered");
     assert_eq!(given.map(|fd| fd.as_raw_fd()), Some(number));
 }
@@ -83,7 +101,7 @@ fn sizes_and_their_errors_are_handed_in() {
             &device,
             Wanted::PrecopyInfo,
             move |device| device.precopy_info(fd.as_fd()),
-            |device| device.precopy_info_is(answer),
+            |device| device.answer(Answer::PrecopyInfo(answer)),
         );
         assert_eq!(found.map_err(|error| error.raw_os_error()), answer.map_err(Some));
     }
@@ -92,10 +110,11 @@ fn sizes_and_their_errors_are_handed_in() {
 #[test]
 fn a_reset_is_the_vmms_where_there_is_no_device_fd() {
     let device = embedded(Host::Target);
-    device.moved(DeviceState::Resuming, None);
+    moved(&device, DeviceState::Resuming, None);
     assert!(device.set_state(DeviceState::Resuming).is_ok());
-    let done =
-        asked(&device, Wanted::Reset, MigrationDevice::reset, |device| device.reset_was(Ok(())));
+    let done = asked(&device, Wanted::Reset, MigrationDevice::reset, |device| {
+        device.answer(Answer::Reset(Ok(())))
+    });
     assert!(done.is_ok());
     assert_eq!(device.state().expect("told"), DeviceState::Running);
 }
@@ -104,23 +123,15 @@ fn a_reset_is_the_vmms_where_there_is_no_device_fd() {
 fn running_is_not_wanted_of_a_vmm_that_starts_the_device_later() {
     let config = EmbeddedConfig { starts_later: true, ..Default::default() };
     let device = EmbeddedDevice::new(Host::Target, config).expect("eventfd");
-    device.moved(DeviceState::Stop, None);
+    moved(&device, DeviceState::Stop, None);
     assert!(device.set_state(DeviceState::Stop).is_ok());
     assert!(device.set_state(DeviceState::Running).expect("at once").is_none());
     assert_eq!(device.state().expect("told"), DeviceState::Stop);
 }
 
 #[test]
-fn the_eventfd_is_readable_while_a_question_waits() {
+fn the_eventfd_is_readable_while_a_request_waits() {
     let device = embedded(Host::Target);
-    let readable = |device: &EmbeddedDevice| {
-        let mut fds = [rustix::event::PollFd::from_borrowed_fd(
-            device.event_fd(),
-            rustix::event::PollFlags::IN,
-        )];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&now)).expect("poll") == 1
-    };
     assert!(!readable(&device));
     let answered = asked(
         &device,
@@ -128,7 +139,7 @@ fn the_eventfd_is_readable_while_a_question_waits() {
         |device| device.set_state(DeviceState::Stop),
         |device| {
             assert!(readable(device));
-            device.moved(DeviceState::Stop, None);
+            moved(device, DeviceState::Stop, None);
             assert_eq!(device.wanted(), None, "it was answered");
             assert!(!readable(device));
         },
@@ -148,11 +159,114 @@ fn a_session_that_is_over_waits_for_nobody() {
 
 #[test]
 fn an_answer_that_nobody_took_is_closed_at_the_end() {
-    let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
-    let closed = |reader: &OwnedFd| rustix::io::read(reader, &mut [0u8; 1]) == Ok(0);
     let device = embedded(Host::Target);
-    device.moved(DeviceState::Resuming, Some(writer.try_clone().expect("an fd")));
+    let ((before, before_closed), (after, after_closed)) = (data_fd(), data_fd());
+    moved(&device, DeviceState::Resuming, Some(before));
+    assert!(!before_closed());
     device.interrupt();
-    device.moved(DeviceState::Resuming, Some(writer));
-    assert!(closed(&reader));
+    moved(&device, DeviceState::Resuming, Some(after));
+    assert!(before_closed() && after_closed());
+}
+
+/// Two answers at once: the first one answers the request, the second one comes before the engine's
+/// thread has woken up.
+#[test]
+fn an_answer_to_the_open_request_is_not_lost_to_a_later_one() {
+    let device = embedded(Host::Source);
+    let (fd, closed) = data_fd();
+    let given = asked(
+        &device,
+        Wanted::State(DeviceState::StopCopy),
+        |device| device.set_state(DeviceState::StopCopy),
+        |device| {
+            moved(device, DeviceState::StopCopy, Some(fd));
+            moved(device, DeviceState::Running, None);
+        },
+    );
+    assert!(given.expect("answered").is_some() && closed());
+    assert_eq!(device.state().expect("told"), DeviceState::Running, "the last word");
+    let info = asked(
+        &device,
+        Wanted::PrecopyInfo,
+        |device| device.precopy_info(device.event_fd()),
+        |device| {
+            device.answer(Answer::PrecopyInfo(Ok(PrecopyInfo::default())));
+            moved(device, DeviceState::Running, None);
+            device.answer(Answer::PrecopyInfo(Err(libc::EINVAL)));
+        },
+    );
+    assert_eq!(info.expect("answered"), PrecopyInfo::default());
+}
+
+/// The VM stops while GET_PRECOPY_INFO is wanted, and its device is moved before that is answered.
+#[test]
+fn a_state_that_came_early_outlives_other_requests() {
+    let device = embedded(Host::Source);
+    let (fd, closed) = data_fd();
+    let info = asked(
+        &device,
+        Wanted::PrecopyInfo,
+        |device| device.precopy_info(device.event_fd()),
+        |device| {
+            moved(device, DeviceState::StopCopy, Some(fd));
+            device.answer(Answer::PrecopyInfo(Ok(PrecopyInfo::default())));
+        },
+    );
+    assert!(info.is_ok());
+    assert!(device.set_state(DeviceState::StopCopy).expect("it is there").is_some() && closed());
+}
+
+#[test]
+fn a_data_fd_goes_when_its_saving_state_was_left() {
+    let device = embedded(Host::Source);
+    let ((first, first_closed), (second, second_closed)) = (data_fd(), data_fd());
+    moved(&device, DeviceState::PreCopy, Some(first));
+    moved(&device, DeviceState::StopCopy, None);
+    assert!(!first_closed(), "it is STOP_COPY's now");
+    moved(&device, DeviceState::Running, None);
+    assert!(first_closed());
+    moved(&device, DeviceState::StopCopy, Some(second));
+    device.answer(Answer::Reset(Ok(())));
+    assert!(second_closed());
+}
+
+#[test]
+fn a_failure_from_before_another_request_answers_no_later_one() {
+    let device = embedded(Host::Target);
+    device.answer(Answer::State(DeviceState::Stop, Err(libc::EIO)));
+    device.answer(Answer::Reset(Err(libc::EIO)));
+    let resuming = asked(
+        &device,
+        Wanted::State(DeviceState::Resuming),
+        |device| device.set_state(DeviceState::Resuming),
+        |device| moved(device, DeviceState::Resuming, None),
+    );
+    assert!(resuming.is_ok());
+    for (wanted, answer) in [
+        (Wanted::State(DeviceState::Stop), Answer::State(DeviceState::Stop, Ok(None))),
+        (Wanted::Reset, Answer::Reset(Ok(()))),
+    ] {
+        let ask = move |device: &EmbeddedDevice| match wanted {
+            Wanted::State(state) => device.set_state(state).map(|_| ()),
+            _ => MigrationDevice::reset(device),
+        };
+        assert!(asked(&device, wanted, ask, |device| device.answer(answer)).is_ok());
+    }
+}
+
+#[test]
+fn the_end_withdraws_the_open_request() {
+    let device = embedded(Host::Target);
+    let given = asked(
+        &device,
+        Wanted::State(DeviceState::Resuming),
+        |device| device.set_state(DeviceState::Resuming),
+        |device| {
+            device.interrupt();
+            assert_eq!(device.wanted(), None);
+            assert!(!readable(device));
+        },
+    );
+    assert_eq!(given.expect_err("over").raw_os_error(), Some(libc::ECANCELED));
+    assert_eq!(device.wanted(), None);
 }

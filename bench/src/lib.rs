@@ -1,0 +1,78 @@
+//! `ferry-bench` measures the downtime of a VFIO device migration.
+//!
+//! The modules in the order of their floors; imports go down only:
+//!
+//! ```text
+//! clock, spec                  values that everybody needs
+//! data, net, switchover        what a state consists of, connections, when the guest is stopped
+//! outcome                      how a side went
+//! engine                       the seam to vfio-ferry
+//! device                       the device double, and the clock at a device
+//! peers                        what other programs do
+//! carriers                     engine or peer
+//! process                      two processes, and what they say to each other
+//! report                       from what they said to what is read
+//! cli, commands                what is asked for
+//! ```
+//!
+//! The double is a library: the tests of the whole workspace use it too ([`device`]).
+//!
+//! Exit status: 0 if everything migrated and was verified, 1 if a migration failed or the states
+//! differ, 2 if what was asked for cannot be done; 1 and 2 come with one line on standard error.
+
+mod carriers;
+mod cli;
+mod clock;
+mod commands;
+pub mod data;
+pub mod device;
+mod engine;
+mod net;
+mod outcome;
+mod peers;
+mod process;
+mod report;
+pub mod spec;
+mod switchover;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use cli::{Cli, Command};
+use commands::Failure;
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    print!("{error}");
+                    ExitCode::SUCCESS
+                }
+                _ => fail(&Failure::Input(cli::one_line(&error))),
+            };
+        }
+    };
+    let result = match cli.command {
+        None => commands::downtime::run(&cli.downtime),
+        Some(Command::Downtime(args)) => commands::downtime::run(&args),
+        Some(Command::Compare(args)) => commands::compare::run(&args),
+        Some(Command::Send(args)) => commands::real::send(&args),
+        Some(Command::Receive(args)) => commands::real::receive(&args),
+        Some(Command::Agent) => process::agent::run()
+            .map_err(|error| Failure::Input(format!("agent, which the program starts: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("ferry-bench: {failure}");
+    ExitCode::from(failure.status())
+}

@@ -1,0 +1,48 @@
+//! How one side of a migration went, whoever carried the state.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How one side of a migration went.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SideOutcome {
+    /// The phases that this side went through, by the engine's names, in order.
+    pub(crate) phases: Vec<(&'static str, Duration)>,
+    /// Bytes that this side put on (source) or took from (target) the streams.
+    pub(crate) wire_bytes: u64,
+    /// What made the system calls: `io_uring` or `syscalls`.
+    pub(crate) backend: &'static str,
+    /// Why the migration did not complete; none if it did.
+    pub(crate) fault: Option<String>,
+    /// What the engine told of epochs and migrations that ended early, in order.
+    pub(crate) told: Vec<Told>,
+    /// Bytes of state that were handed over, all devices together, by the engine's own count.
+    pub(crate) state_bytes: u64,
+    /// Bytes of state that were sent in discarded epochs, all devices together (source).
+    pub(crate) discarded_bytes: u64,
+    /// When this side knew that it was over, on CLOCK_MONOTONIC.
+    pub(crate) ended_ns: u64,
+}
+
+/// A completion that is not one of success, as the engine's embedder got it. The words are the
+/// engine's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// When it was fetched, on CLOCK_MONOTONIC.
+    pub(crate) at_ns: u64,
+    /// The device's number.
+    pub(crate) device: u32,
+    /// `restarted` or `aborted`.
+    pub(crate) ending: String,
+    /// Where the device was.
+    pub(crate) phase: String,
+    /// Why.
+    pub(crate) cause: String,
+    /// How it was seen.
+    pub(crate) observed: String,
+    /// The kernel's answer, if it gave one.
+    pub(crate) errno: Option<i32>,
+    /// The sentence for a person.
+    pub(crate) message: String,
+}

@@ -1,0 +1,67 @@
+//! Notices: what a machine tells the embedder.
+
+use bytes::Bytes;
+
+use crate::ids::DeviceId;
+use crate::outcome::{Completion, Phase};
+use crate::wire::Begin;
+
+/// What the embedder is told while a session runs.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The streams are agreed on.
+    Connected {
+        /// Version of the wire.
+        version: u8,
+        /// Agreed chunk size in bytes.
+        chunk_bytes: u32,
+    },
+    /// A device entered a phase.
+    Phase {
+        /// The device.
+        device: DeviceId,
+        /// The phase.
+        phase: Phase,
+    },
+    /// A device was announced (target): its name was checked, these are the embedder's bytes.
+    Begin {
+        /// The device.
+        device: DeviceId,
+        /// What the source said of it.
+        begin: Begin,
+    },
+    /// The target has written a device's initial PRE_COPY data.
+    InitialDataLoaded {
+        /// The device.
+        device: DeviceId,
+    },
+    /// What the downtime would be if the VM stopped now (source, in PRE_COPY).
+    Estimate(Estimate),
+    /// The epoch of a device, or its migration, ended.
+    Completion(Completion),
+    /// The source has let go, all devices are loaded; RUNNING follows (target).
+    HandedOver,
+    /// Bytes of the peer's embedder.
+    Message(Bytes),
+}
+
+/// What the downtime would be, and from what that was reckoned.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// All devices' initial data is loaded at the target.
+    pub initial_data_loaded: bool,
+    /// Bytes of PRE_COPY data that devices report as still to be read, and those that were read and
+    /// have not been sent.
+    pub pending_bytes: u64,
+    /// Bytes that the devices expect to give out in STOP_COPY; none where a driver does not say.
+    pub stop_copy_bytes: Option<u64>,
+    /// Measured: bytes of state per second through the whole path; 0 before the first chunk.
+    pub state_bytes_per_s: u64,
+    /// Measured: state bytes over wire bytes.
+    pub ratio: f64,
+    /// Pending and STOP_COPY bytes over the measured rate, in nanoseconds; none before there is a
+    /// rate.
+    pub downtime_ns: Option<u64>,
+}

@@ -1,0 +1,458 @@
+//! The peer as a machine sees it: which streams to it are idle, what control frames wait for one,
+//! and whether it is still there.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{Action, Outgoing, Turn, Wait, Waits};
+use crate::ids::StreamId;
+use crate::limits;
+use crate::outcome::{Breach, Cause, Fault, Observation};
+use crate::wire::{Frame, Kind};
+
+/// A peer that gives up says why on every stream. After one of them broke without that, its abort
+/// frame may still arrive on another: the machine waits silence / 32 for it.
+const LAST_WORD_PART: u64 = 32;
+/// A peer from which nothing has come for silence / 4 is pinged.
+const PING_PART: u64 = 4;
+
+/// How a session watches its peer.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerConfig {
+    /// Number of streams.
+    pub streams: u16,
+    /// How long the peer may stay silent, in nanoseconds.
+    pub silence_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Idle,
+    Sending,
+    Lost,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    streams: Vec<Stream>,
+    /// Frames that go out on one certain stream.
+    fixed: VecDeque<(StreamId, Frame)>,
+    control: VecDeque<Frame>,
+    /// The peer understands more than the handshake.
+    open: bool,
+    /// The last frame was given.
+    last: bool,
+    silence_ns: u64,
+    heard_ns: u64,
+    pings: u64,
+    /// Why the first stream that broke did so.
+    broken: Option<Fault>,
+    /// Only the peer's last word is still to come: any one stream can bring it.
+    parting: bool,
+    waits: Waits,
+}
+
+impl Peer {
+    /// All streams idle. Nobody watches whether the peer is there before [`watch`](Self::watch).
+    pub(crate) fn new(config: PeerConfig) -> Peer {
+        Peer {
+            streams: vec![Stream::Idle; usize::from(config.streams)],
+            fixed: VecDeque::new(),
+            control: VecDeque::new(),
+            open: false,
+            last: false,
+            silence_ns: config.silence_ns,
+            heard_ns: 0,
+            pings: 0,
+            broken: None,
+            parting: false,
+            waits: Waits::default(),
+        }
+    }
+
+    /// Number of streams.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// A frame that goes out on just this stream, before others and in order with those given
+    /// here: the handshake, and what must not overtake or be overtaken.
+    pub(crate) fn queue_on(&mut self, stream: StreamId, frame: Frame) {
+        if !self.last {
+            self.fixed.push_back((stream, frame));
+        }
+    }
+
+    /// The handshake is over as far as this side can tell: other frames may go out.
+    pub(crate) fn open(&mut self, turn: &Turn) {
+        if !std::mem::replace(&mut self.open, true) {
+            self.ping_later(turn.now_ns);
+        }
+    }
+
+    /// A frame for whichever stream is idle first, once the handshake is over.
+    pub(crate) fn queue(&mut self, frame: Frame) {
+        if !self.last {
+            self.control.push_back(frame);
+        }
+    }
+
+    /// The embedder's bytes, as [`queue`](Self::queue). A fault beyond the bound on those that wait:
+    /// the session tells its embedder before it comes to that.
+    pub(crate) fn queue_message(&mut self, bytes: Bytes) -> Result<(), Fault> {
+        let max = limits::MESSAGES_WAITING_MAX;
+        if self.control.len() - self.answers() >= max {
+            return Err(Fault::session(
+                Cause::Local,
+                Observation::Embedder,
+                format!("{max} messages of the embedder already wait for the peer to read"),
+            ));
+        }
+        self.queue(Frame::Message(bytes));
+        Ok(())
+    }
+
+    /// Drops the waiting frames and puts this one in their place, on every stream: whichever of
+    /// them the peer sees end first, it has read there why. Nothing is sent after it.
+    pub(crate) fn queue_last(&mut self, frame: Frame) {
+        self.control.clear();
+        self.fixed = (0..self.streams.len())
+            .filter(|&index| self.streams[index] != Stream::Lost)
+            .map(|index| (StreamId(index as u16), frame.clone()))
+            .collect();
+        self.open = true;
+        self.last = true;
+    }
+
+    /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.
+    pub(crate) fn take_back(&mut self, frame: &Frame) -> bool {
+        let waiting = self.control.len();
+        self.control.retain(|each| each != frame);
+        self.control.len() < waiting
+    }
+
+    /// A peer that makes this side answer without reading the answers: there is a bound to that.
+    pub(crate) fn check_flood(&self) -> Result<(), Breach> {
+        let max = limits::ANSWERS_WAITING_MAX;
+        let flooded = self.control.len() > max && self.answers() > max;
+        if flooded { Err(Breach::Answers { max }) } else { Ok(()) }
+    }
+
+    fn answers(&self) -> usize {
+        self.control.iter().filter(|frame| frame.kind() != Kind::MESSAGE).count()
+    }
+
+    /// Whether everything that was queued is sent, or no stream is left that could take it.
+    pub(crate) fn is_told(&self) -> bool {
+        let out = self.fixed.is_empty() && self.control.is_empty();
+        self.is_lost() || (out && !self.streams.contains(&Stream::Sending))
+    }
+
+    /// Whether all streams are lost.
+    fn is_lost(&self) -> bool {
+        self.streams.iter().all(|stream| *stream == Stream::Lost)
+    }
+
+    /// An idle stream, if there is one.
+    pub(crate) fn idle(&self) -> Option<StreamId> {
+        self.streams.iter().position(|s| *s == Stream::Idle).map(|i| StreamId(i as u16))
+    }
+
+    /// Sends on a stream that [`idle`](Self::idle) named.
+    pub(crate) fn send(&mut self, turn: &mut Turn, stream: StreamId, what: Outgoing) {
+        debug_assert_eq!(self.streams[stream.index()], Stream::Idle);
+        self.streams[stream.index()] = Stream::Sending;
+        turn.act(Action::Send { stream, what });
+    }
+
+    /// Gives waiting control frames to idle streams.
+    pub(crate) fn pump(&mut self, turn: &mut Turn) {
+        let mut waiting = std::mem::take(&mut self.fixed);
+        while let Some((stream, frame)) = waiting.pop_front() {
+            match self.streams[stream.index()] {
+                Stream::Idle => self.send(turn, stream, Outgoing::Frame(frame)),
+                Stream::Sending => self.fixed.push_back((stream, frame)),
+                Stream::Lost => {}
+            }
+        }
+        while self.open && !self.control.is_empty() {
+            let Some(stream) = self.idle() else { return };
+            if let Some(frame) = self.control.pop_front() {
+                self.send(turn, stream, Outgoing::Frame(frame));
+            }
+        }
+    }
+
+    /// A send on this stream ended.
+    pub(crate) fn sent(&mut self, stream: StreamId) {
+        if self.streams[stream.index()] == Stream::Sending {
+            self.streams[stream.index()] = Stream::Idle;
+        }
+    }
+
+    /// This stream is over. A fault if the session is over with it. One that only broke is
+    /// [kept](Self::broken) while there are others: bounded, because the first one's deadline
+    /// stands and nothing can complete until then.
+    pub(crate) fn lost(
+        &mut self,
+        turn: &Turn,
+        stream: StreamId,
+        fault: Fault,
+    ) -> Result<(), Fault> {
+        self.streams[stream.index()] = Stream::Lost;
+        if !self.parting {
+            let damaged = !matches!(fault.breach, None | Some(Breach::Cut { .. }));
+            if damaged || fault.cause != Cause::Network {
+                return Err(fault);
+            }
+            if self.broken.is_none() && self.is_watched() {
+                let until_ns = turn.now_ns + self.silence_ns / LAST_WORD_PART;
+                self.waits.set(Wait::LastWord, until_ns);
+            }
+            self.broken.get_or_insert(fault.clone());
+        }
+        match (self.is_lost(), &self.broken) {
+            (true, Some(first)) => Err(first.clone()),
+            (true, None) => Err(fault),
+            (false, _) => Ok(()),
+        }
+    }
+
+    /// Why a stream broke, if one did: the peer's word of it may still be on its way on another.
+    pub(crate) fn broken(&self) -> Option<&Fault> {
+        self.broken.as_ref()
+    }
+
+    /// From here on only a peer of whom no stream is left is lost.
+    pub(crate) fn part(&mut self) {
+        self.parting = true;
+    }
+
+    /// Begins to watch whether the peer is there.
+    pub(crate) fn watch(&mut self, turn: &Turn) {
+        self.waits.set(Wait::Silence, turn.now_ns + self.silence_ns);
+        self.heard(turn);
+    }
+
+    /// Nothing depends on the peer any more.
+    pub(crate) fn unwatch(&mut self) {
+        self.waits = Waits::default();
+    }
+
+    fn is_watched(&self) -> bool {
+        self.waits.get(Wait::Silence).is_some()
+    }
+
+    /// Something arrived.
+    pub(crate) fn heard(&mut self, turn: &Turn) {
+        self.heard_ns = turn.now_ns;
+        if self.is_watched() {
+            self.waits.set(Wait::Silence, turn.now_ns + self.silence_ns);
+            self.ping_later(turn.now_ns);
+        }
+    }
+
+    fn ping_later(&mut self, now_ns: u64) {
+        if self.open && self.is_watched() {
+            self.waits.set(Wait::Ping, now_ns + self.silence_ns / PING_PART);
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        self.waits.deadline_ns()
+    }
+
+    /// Pings a quiet peer; a fault if it has been silent for too long, or a stream's end was never
+    /// explained.
+    pub(crate) fn tick(&mut self, turn: &Turn) -> Result<(), Fault> {
+        while let Some(wait) = self.waits.take_due(turn.now_ns) {
+            match (wait, &self.broken) {
+                (Wait::LastWord, Some(fault)) => return Err(fault.clone()),
+                (Wait::Silence, _) => {
+                    let silence_ms = turn.now_ns.saturating_sub(self.heard_ns) / 1_000_000;
+                    return Err(Fault::session(
+                        Cause::Network,
+                        Observation::Stream,
+                        format!(
+                            "the peer was silent for {silence_ms} ms; it may have died or be cut \
+                             off"
+                        ),
+                    ));
+                }
+                _ => {
+                    self.pings += 1;
+                    self.queue(Frame::Ping(self.pings));
+                    self.ping_later(turn.now_ns);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// At this time.
+    fn at<T>(now_ns: u64, then: impl FnOnce(&mut Turn) -> T) -> T {
+        then(&mut Turn::new(now_ns, &mut Vec::new()))
+    }
+
+    fn peer(streams: u16) -> Peer {
+        let mut peer = Peer::new(PeerConfig { streams, silence_ns: 1000 });
+        at(0, |turn| peer.watch(turn));
+        peer
+    }
+
+    fn lost(peer: &mut Peer, now_ns: u64, stream: u16, fault: Fault) -> Result<(), Fault> {
+        at(now_ns, |turn| peer.lost(turn, StreamId(stream), fault))
+    }
+
+    fn sent(peer: &mut Peer) -> Vec<Frame> {
+        let mut actions = Vec::new();
+        peer.pump(&mut Turn::new(0, &mut actions));
+        let frames = actions.into_iter().map(|action| match action {
+            Action::Send { stream, what: Outgoing::Frame(frame) } => {
+                peer.sent(stream);
+                frame
+            }
+            action => panic!("{action:?}"),
+        });
+        frames.collect()
+    }
+
+    fn broke(text: &str) -> Fault {
+        Fault::session(Cause::Network, Observation::Stream, text)
+    }
+
+    #[test]
+    fn only_the_handshake_goes_out_before_the_session_is_open() {
+        let mut peer = peer(2);
+        peer.queue(Frame::Ping(7));
+        peer.queue_on(StreamId(1), Frame::Handover);
+        assert_eq!(at(500, |turn| peer.tick(turn)), Ok(()));
+        assert_eq!(peer.deadline_ns(), Some(1000));
+        assert_eq!(sent(&mut peer), [Frame::Handover]);
+        at(500, |turn| peer.open(turn));
+        assert_eq!(sent(&mut peer), [Frame::Ping(7)]);
+        assert_eq!((peer.deadline_ns(), at(749, |turn| peer.tick(turn))), (Some(750), Ok(())));
+        assert_eq!(sent(&mut peer), []);
+        assert_eq!(at(750, |turn| peer.tick(turn)), Ok(()));
+        assert_eq!(sent(&mut peer), [Frame::Ping(1)]);
+    }
+
+    #[test]
+    fn a_peer_is_lost_when_it_was_silent_for_as_long_as_it_may_be() {
+        let mut peer = peer(1);
+        at(300, |turn| peer.open(turn));
+        at(400, |turn| peer.heard(turn));
+        assert_eq!(at(1399, |turn| peer.tick(turn)), Ok(()));
+        assert!(at(1400, |turn| peer.tick(turn)).is_err_and(|f| f.cause == Cause::Network));
+        at(1400, |turn| peer.watch(turn));
+        peer.unwatch();
+        at(1500, |turn| peer.heard(turn));
+        assert_eq!((peer.deadline_ns(), at(9999, |turn| peer.tick(turn))), (None, Ok(())));
+    }
+
+    #[test]
+    fn nothing_follows_the_last_frame() {
+        let mut peer = peer(1);
+        peer.queue(Frame::Ping(1));
+        peer.queue_last(Frame::Running);
+        peer.queue(Frame::Ping(2));
+        peer.queue_on(StreamId(0), Frame::Ping(3));
+        assert!(!peer.is_told());
+        assert_eq!(sent(&mut peer), [Frame::Running]);
+        assert_eq!(sent(&mut peer), []);
+        assert!(peer.is_told());
+    }
+
+    #[test]
+    fn the_last_frame_goes_out_on_every_stream_that_is_left() {
+        let mut peer = peer(3);
+        assert_eq!(lost(&mut peer, 0, 1, broke("one")), Ok(()));
+        peer.queue_last(Frame::Running);
+        let mut actions = Vec::new();
+        peer.pump(&mut Turn::new(0, &mut actions));
+        let streams: Vec<StreamId> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Send { stream, .. } => Some(*stream),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(streams, [StreamId(0), StreamId(2)]);
+    }
+
+    #[test]
+    fn a_frame_is_taken_back_only_while_it_waits() {
+        let mut peer = peer(1);
+        at(0, |turn| peer.open(turn));
+        peer.queue(Frame::Handover);
+        assert!(peer.take_back(&Frame::Handover));
+        assert_eq!(sent(&mut peer), []);
+        peer.queue(Frame::Handover);
+        assert_eq!(sent(&mut peer), [Frame::Handover]);
+        assert!(!peer.take_back(&Frame::Handover), "the peer may have it");
+    }
+
+    #[test]
+    fn an_embedder_that_gives_more_than_the_peer_reads_is_stopped() {
+        let mut peer = peer(1);
+        at(0, |turn| peer.open(turn));
+        for _ in 0..limits::MESSAGES_WAITING_MAX {
+            peer.queue(Frame::Ping(0));
+            assert_eq!(peer.queue_message(Bytes::new()), Ok(()));
+        }
+        assert!(peer.queue_message(Bytes::new()).is_err());
+        // The ping and the message that go out make room for one.
+        assert_eq!(sent(&mut peer).len() + sent(&mut peer).len(), 2);
+        assert_eq!(peer.queue_message(Bytes::new()), Ok(()));
+        assert!(peer.queue_message(Bytes::new()).is_err());
+    }
+
+    #[test]
+    fn a_stream_that_broke_is_the_end_once_no_other_can_say_why() {
+        let mut peer = peer(3);
+        let until_ns = 1000 / LAST_WORD_PART;
+        assert_eq!(lost(&mut peer, 0, 1, broke("first")), Ok(()));
+        assert_eq!(peer.deadline_ns(), Some(until_ns));
+        assert_eq!(lost(&mut peer, 9, 0, broke("second")), Ok(()));
+        assert_eq!(at(until_ns - 1, |turn| peer.tick(turn)), Ok(()), "the first one's stands");
+        assert_eq!(at(until_ns, |turn| peer.tick(turn)), Err(broke("first")));
+        assert_eq!(lost(&mut peer, 9, 2, broke("third")), Err(broke("first")));
+    }
+
+    #[test]
+    fn what_the_wire_does_not_allow_is_the_end_at_once() {
+        let fault = Fault::breach(Breach::Answers { max: 1 });
+        assert_eq!(lost(&mut peer(2), 0, 0, fault.clone()), Err(fault));
+    }
+
+    #[test]
+    fn a_last_word_may_come_on_any_stream() {
+        let mut peer = peer(2);
+        peer.part();
+        assert_eq!(lost(&mut peer, 0, 0, broke("one")), Ok(()));
+        assert_eq!((peer.broken(), peer.deadline_ns()), (None, Some(1000)));
+        assert_eq!(lost(&mut peer, 0, 1, broke("other")), Err(broke("other")));
+    }
+
+    #[test]
+    fn a_peer_that_asks_and_never_reads_is_found_out_and_an_embedders_messages_are_not() {
+        let mut peer = peer(1);
+        for _ in 0..limits::MESSAGES_WAITING_MAX {
+            assert_eq!(peer.queue_message(Bytes::new()), Ok(()));
+        }
+        for number in 0..limits::ANSWERS_WAITING_MAX as u64 {
+            peer.queue(Frame::Pong(number));
+            assert_eq!(peer.check_flood(), Ok(()));
+        }
+        peer.queue(Frame::Pong(0));
+        assert!(matches!(peer.check_flood(), Err(Breach::Answers { .. })));
+    }
+}

@@ -1,0 +1,136 @@
+//! How a session ends on the source.
+
+use super::stage::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::ids::DeviceId;
+use crate::machine::{Action, On, Turn, Wait, Waits};
+use crate::outcome::{Cause, EpochEnding, Fault, Observation, SourceEnding};
+use crate::wire::Frame;
+
+impl Sender {
+    /// Gives the session up: the peer is told, every device is brought back to RUNNING. The first
+    /// fault is the one that counts.
+    pub(super) fn abort(&mut self, turn: &mut Turn, fault: Fault) {
+        match self.stage {
+            Stage::Leaving | Stage::Aborting | Stage::Finished => return,
+            // The target was not told yet: it cannot run.
+            Stage::Handover if self.peer.take_back(&Frame::Handover) => {}
+            // After the handover only the target's own word that it does not run lets the source
+            // run again; a cancel comes too late.
+            Stage::Handover
+                if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
+            Stage::Handover if fault.cause == Cause::Cancelled => return,
+            Stage::Handover => {
+                self.leave(turn, Some(fault));
+                return;
+            }
+            Stage::Connect | Stage::Active => {}
+        }
+        self.stage = Stage::Aborting;
+        self.peer.unwatch();
+        self.waits.set(Wait::WayBack, turn.now_ns + self.config.abort_bound_ns);
+        if fault.cause != Cause::PeerAbort {
+            self.peer.queue_last(Frame::Abort(fault.clone()));
+        }
+        self.fault = Some(fault);
+        for id in (0..self.devices.len() as u32).map(DeviceId) {
+            self.drop_unencoded(id);
+            let device = &mut self.devices[id.index()];
+            for slot in device.epoch.queue.drop_waiting() {
+                self.slots.put(slot);
+            }
+            if device.core.stage == DeviceStage::Idle {
+                device.core.go(On::Abort);
+            } else {
+                // It cannot fail: the session is given up already.
+                let _ = self.bring_back(turn, id, On::Abort);
+            }
+        }
+    }
+
+    /// Ends the session once nothing is left to wait for.
+    pub(super) fn end_if_done(&mut self, turn: &mut Turn) {
+        let gone = self.devices.iter().all(|device| device.core.stage == DeviceStage::Gone);
+        match self.stage {
+            Stage::Leaving if gone => self.end_left(turn),
+            Stage::Aborting => {
+                self.tell_gone(turn);
+                if gone && self.peer.is_told() {
+                    self.end_aborted(turn);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The devices that are back are told of; nothing that others are waited for changes for them.
+    fn tell_gone(&mut self, turn: &mut Turn) {
+        let Some(fault) = self.fault.clone() else { return };
+        for index in 0..self.devices.len() {
+            if self.devices[index].core.stage == DeviceStage::Gone {
+                self.tell_aborted(turn, DeviceId(index as u32), &fault);
+            }
+        }
+    }
+
+    pub(super) fn tell_aborted(&mut self, turn: &mut Turn, id: DeviceId, fault: &Fault) {
+        let device = &mut self.devices[id.index()];
+        let (ending, fault) = (EpochEnding::Aborted, Some(fault.clone()));
+        device.core.ends(turn, &device.epoch.state, ending, fault);
+    }
+
+    /// All devices are back, or the bound is over: a thread that is in a driver is left there.
+    pub(super) fn end_aborted(&mut self, turn: &mut Turn) {
+        let fault = self.fault.clone().unwrap_or_else(unexplained);
+        for index in 0..self.devices.len() {
+            self.tell_aborted(turn, DeviceId(index as u32), &fault);
+        }
+        self.end(turn, self.not_handed_over(fault));
+    }
+
+    /// The devices are let go, or the bound is over: a thread that is in a driver is left there.
+    pub(super) fn end_left(&mut self, turn: &mut Turn) {
+        let fault = self.fault.clone();
+        let (epoch, session) = match fault.clone() {
+            None => (EpochEnding::Complete, SourceEnding::HandedOver),
+            Some(fault) => (EpochEnding::Unconfirmed, SourceEnding::Unconfirmed(fault)),
+        };
+        for device in &mut self.devices {
+            device.core.ends(turn, &device.epoch.state, epoch, fault.clone());
+        }
+        self.end(turn, session);
+    }
+
+    fn end(&mut self, turn: &mut Turn, ending: SourceEnding) {
+        self.stage = Stage::Finished;
+        self.waits = Waits::default();
+        self.ending = Some(ending);
+        turn.act(Action::Finish);
+    }
+
+    /// How a session ends that did not hand over, as the devices are now.
+    fn not_handed_over(&self, fault: Fault) -> SourceEnding {
+        if self.devices.iter().all(|device| device.core.line.is_home()) {
+            SourceEnding::Returned(fault)
+        } else {
+            SourceEnding::NotReturned(fault)
+        }
+    }
+
+    /// How a session ends whose thread is lost at this moment: what cannot be known any more is not
+    /// claimed.
+    pub fn ending_if_lost(&self, fault: Fault) -> SourceEnding {
+        match (self.stage, &self.ending, &self.fault) {
+            (_, Some(ending), _) => ending.clone(),
+            (Stage::Leaving, None, None) => SourceEnding::HandedOver,
+            (Stage::Handover | Stage::Leaving, None, _) => SourceEnding::Unconfirmed(fault),
+            _ => self.not_handed_over(fault),
+        }
+    }
+}
+
+/// The fault of a session that is given up is set with its stage.
+fn unexplained() -> Fault {
+    debug_assert!(false, "a session was given up without a fault");
+    Fault::session(Cause::Local, Observation::Engine, "the session was given up without a reason")
+}

@@ -1,0 +1,110 @@
+//! Reading a device's state: slots out to its data fd, chunks back.
+
+use super::stage::Stage as DeviceStage;
+use super::{Sender, Stage};
+use crate::compress::policy::{Choice, QueueView};
+use crate::ids::{DeviceId, SlotId};
+use crate::machine::{Action, ReadResult, Turn};
+use crate::outcome::Operation;
+use crate::wire::{DataHeader, Encoding, chunk_hash};
+
+/// Reads that wait in a device's thread, so that it never waits for the machine: the one in flight
+/// and those behind it.
+const READ_AHEAD: usize = 4;
+
+/// A chunk that a read has put into its slot.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    slot: SlotId,
+    bytes: u32,
+    zero: bool,
+    hash: u64,
+}
+
+impl Sender {
+    /// Gives slots to the devices that have something to read.
+    pub(super) fn ask_for_reads(&mut self, turn: &mut Turn) {
+        if self.stage != Stage::Active {
+            return;
+        }
+        for device in &mut self.devices {
+            let id = device.core.id();
+            let Some(phase) = device.readable() else { continue };
+            while device.epoch.reading.reads < READ_AHEAD {
+                let Some(slot) = self.slots.take(id) else { break };
+                device.epoch.reading.reads += 1;
+                turn.act(Action::Read { device: id, slot, phase });
+            }
+        }
+    }
+
+    /// A read of the current epoch ended.
+    pub(super) fn read(&mut self, turn: &mut Turn, id: DeviceId, slot: SlotId, result: ReadResult) {
+        let device = &mut self.devices[id.index()];
+        device.epoch.reading.reads -= 1;
+        let mut spent = Some(slot);
+        // Where something is wrong with the device, the epoch will be discarded or given up.
+        if device.core.line.is_well() {
+            match result {
+                ReadResult::Chunk { bytes, zero, hash } => {
+                    device.epoch.chunk_read(turn.now_ns, bytes);
+                    spent = self.chunk(turn, id, Chunk { slot, bytes, zero, hash });
+                }
+                // In STOP_COPY the end is yet to come.
+                ReadResult::Empty if device.core.stage != DeviceStage::StopCopy => {
+                    device.epoch.found_empty(turn.now_ns);
+                }
+                ReadResult::End => device.epoch.reading.ended = true,
+                ReadResult::Failed(errno) => device.read_failed(errno),
+                ReadResult::Empty | ReadResult::Cancelled => {}
+            }
+        }
+        self.devices[id.index()].epoch.read_back(id);
+        if let Some(slot) = spent {
+            self.slots.put(slot);
+        }
+    }
+
+    /// The data fd of a drained device is dead: why, the device's state tells.
+    pub(super) fn hung_up(&mut self, id: DeviceId) {
+        let line = &mut self.devices[id.index()].core.line;
+        if line.is_attached() {
+            line.suspect(Operation::Poll, None);
+        }
+    }
+
+    /// Decides how a chunk travels. Gives its slot back where that needs none.
+    fn chunk(&mut self, turn: &mut Turn, id: DeviceId, chunk: Chunk) -> Option<SlotId> {
+        let Chunk { slot, bytes, zero, hash } = chunk;
+        let epoch = &mut self.devices[id.index()].epoch;
+        let offset = epoch.state.digest.bytes();
+        epoch.state.digest.chunk(hash, bytes);
+        let mut header = DataHeader {
+            place: epoch.place(id),
+            offset,
+            encoding: Encoding::Raw,
+            raw_bytes: bytes,
+            body_bytes: bytes,
+            body_hash: hash,
+            raw_hash: hash,
+        };
+        if zero {
+            header.encoding = Encoding::Zero;
+            header.body_bytes = 0;
+            header.body_hash = chunk_hash(&[]);
+            epoch.queue.data(header, None);
+            return Some(slot);
+        }
+        let view = QueueView {
+            queued_wire_bytes: self.devices.iter().map(|d| d.epoch.queue.wire_bytes()).sum(),
+            streams_idle: self.peer.idle().is_some(),
+            encoding_now: self.encoding_now(),
+            incompressible_streak: self.devices[id.index()].incompressible,
+        };
+        match self.controller.choose(turn.now_ns, &view) {
+            Choice::Raw => self.devices[id.index()].epoch.queue.data(header, Some(slot)),
+            Choice::Zstd { level, probe } => self.encode(turn, header, slot, level, probe),
+        }
+        None
+    }
+}

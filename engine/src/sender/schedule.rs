@@ -1,0 +1,73 @@
+//! Which frame goes out next, and on which stream.
+//!
+//! Any idle stream takes the next frame. Among the devices that have a frame within their credit,
+//! the one that was served least for its weight sends: bytes sent over weight, kept level with the
+//! others while a device has nothing to send. Within a device the lowest sequence goes first, but a
+//! frame never waits for one that is still being compressed: the receiver puts them in order.
+
+use super::epoch::UnderWay;
+use super::{Sender, Stage};
+use crate::ids::{DeviceId, Sequence, StreamId};
+use crate::machine::{Outgoing, Turn};
+use crate::wire::Encoding;
+
+/// Resolution of bytes over weight.
+const SERVICE_UNIT: u64 = 256;
+
+impl Sender {
+    /// Gives the devices' frames to the streams that have nothing else to send.
+    pub(super) fn send_data(&mut self, turn: &mut Turn) {
+        if self.stage != Stage::Active {
+            return;
+        }
+        while let Some(stream) = self.peer.idle() {
+            let Some(next) = self.next_device() else { break };
+            self.send_from(turn, next, stream);
+        }
+        for device in &mut self.devices {
+            device.epoch.queue.pumped(turn.now_ns);
+        }
+    }
+
+    /// The device that sends next, and where its service starts: start-time fair queueing.
+    fn next_device(&self) -> Option<(u64, DeviceId)> {
+        self.devices
+            .iter()
+            .filter(|device| device.epoch.queue.is_sendable())
+            .map(|device| (device.served.max(self.service), device.core.id()))
+            .min()
+    }
+
+    fn send_from(&mut self, turn: &mut Turn, (start, id): (u64, DeviceId), stream: StreamId) {
+        let device = &mut self.devices[id.index()];
+        let Some(what) = device.epoch.queue.take() else { return };
+        let mut sent_bytes = 0;
+        if let Outgoing::Data { header, .. } = &what {
+            device.core.count_chunk(header);
+            let wire_bytes = header.wire_bytes();
+            let departure = self.controller.sending(
+                turn.now_ns,
+                wire_bytes,
+                header.encoding == Encoding::Raw,
+                device.epoch.queue.waited(turn.now_ns),
+            );
+            let raw_bytes = u64::from(header.raw_bytes);
+            let frame = UnderWay { departure, wire_bytes, raw_bytes };
+            device.epoch.queue.sending(header.place.sequence, frame);
+            sent_bytes = wire_bytes;
+        }
+        let weight = u64::from(device.config.options.weight.max(1));
+        device.served = start + sent_bytes * SERVICE_UNIT / weight;
+        self.service = start;
+        self.peer.send(turn, stream, what);
+    }
+
+    /// The target takes frames of a device up to here, and says thereby which it is done with. Only
+    /// this tells how fast the path is: a send ends when the socket's buffer has the frame, and
+    /// that buffer can hold more than the target's whole window.
+    pub(super) fn credited(&mut self, turn: &Turn, id: DeviceId, up_to: Sequence) {
+        let done = self.devices[id.index()].epoch.queue.credited(up_to);
+        let chunks = done.map(|frame| (frame.departure, frame.raw_bytes));
+        self.controller.sent(turn.now_ns, chunks);
+    }
+}

@@ -1,0 +1,90 @@
+//! A session of the source.
+
+use std::os::fd::OwnedFd;
+
+use super::options::{Options, SourceDevice, check_names};
+use super::side::Source;
+use super::start::{capabilities, peer, session_id, start};
+use super::{Session, SourceSession};
+use crate::drive::Machines;
+use crate::error::{Error, UsageError};
+use crate::ids::DeviceId;
+use crate::limits;
+use crate::machine::Command;
+use crate::outcome::{Cause, Fault, Observation};
+use crate::sender::{DeviceConfig, Sender, SenderConfig};
+
+impl Session<Source> {
+    /// Starts to migrate `devices` away over `streams`, which are connected stream sockets to one
+    /// target. The session owns both from here on; it closes the streams at its end. Devices are
+    /// numbered in their order; the target must have the same names in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what no session can be made of, [`Error::Device`] and
+    /// [`Error::NotMigratable`] for a device that does not take part, [`Error::System`] where
+    /// threads, memory or a ring are refused. The devices are as they were.
+    pub fn start(
+        devices: Vec<SourceDevice>,
+        streams: Vec<OwnedFd>,
+        options: Options,
+    ) -> Result<SourceSession, Error> {
+        let shape = options.shape(devices.len(), streams.len())?;
+        check_names(devices.iter().map(|device| device.name.as_str()))?;
+        for device in &devices {
+            let (what, max) = ("a device's opaque bytes", limits::MESSAGE_BYTES_MAX);
+            let found = device.options.opaque.len();
+            if found > max {
+                return Err(UsageError::TooLong { what, found, max }.into());
+            }
+        }
+        let configs = devices
+            .iter()
+            .map(|device| {
+                Ok(DeviceConfig {
+                    name: device.name.clone(),
+                    capabilities: capabilities(&device.name, &device.device)?,
+                    options: device.options.clone(),
+                })
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let sender = Sender::new(SenderConfig {
+            devices: configs,
+            peer: peer(&options, streams.len()),
+            session: session_id().map_err(Error::System)?,
+            chunk_bytes: options.chunk_bytes as u32,
+            workers: options.workers,
+            slots_per_device: shape.slots_per_device,
+            policy: options.policy,
+            precopy_poll_ns: options.precopy_poll.as_nanos() as u64,
+            abort_bound_ns: options.cancel_bound.as_nanos() as u64,
+        });
+        let devices = devices.into_iter().map(|device| device.device).collect();
+        start(Machines::Source(Box::new(sender)), devices, streams, &options, shape)
+    }
+
+    /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the
+    /// [`ending`](super::Report::ending) says what came of it. After the end it changes nothing.
+    pub fn switchover(&self) {
+        self.command(Command::Switchover);
+    }
+
+    /// The embedder knows that a device was reset (it carried out the guest's FLR, say): its epoch
+    /// is discarded as if the engine had seen it, and what was chosen for the device follows.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownDevice`].
+    pub fn device_was_reset(&self, device: DeviceId) -> Result<(), UsageError> {
+        if device.index() >= self.devices {
+            return Err(UsageError::UnknownDevice { device: device.0 });
+        }
+        let fault = Fault::device(
+            device,
+            Cause::DeviceReset,
+            Observation::Embedder,
+            None,
+            "the embedder reported a reset of the device",
+        );
+        self.command(Command::Discard(device, fault));
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! What starting a session has in common on both hosts.
+
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::options::{Options, Shape};
+use super::{Session, Side};
+use crate::drive::{Drive, DriveConfig, Machines};
+use crate::error::Error;
+use crate::machine::PeerConfig;
+use crate::outcome::Host;
+use crate::vfio::device::MigrationDevice;
+use crate::vfio::state::Capabilities;
+use crate::wire::{Offer, WireLimits};
+
+pub(super) fn start<S: Side>(
+    machines: Machines,
+    devices: Vec<Arc<dyn MigrationDevice>>,
+    sockets: Vec<OwnedFd>,
+    options: &Options,
+    shape: Shape,
+) -> Result<Session<S>, Error> {
+    if let Some(rate) = options.rate_bytes_per_s {
+        super::pacing::limit(&sockets, rate)?;
+    }
+    let (count, streams) = (devices.len(), sockets.len());
+    let offer = Offer::new(streams, count, options.chunk_bytes);
+    let running = Drive::start(DriveConfig {
+        machines,
+        devices,
+        sockets,
+        slots: shape.slots,
+        chunk_bytes: options.chunk_bytes,
+        workers: options.workers,
+        backend: options.backend,
+        zero_copy: options.zero_copy && S::HOST == Host::Source,
+        cancel_bound: options.cancel_bound,
+        wire_limits: WireLimits::from(&offer),
+    })
+    .map_err(Error::System)?;
+    Ok(Session { running, devices: count, streams, side: PhantomData })
+}
+
+pub(super) fn capabilities(
+    name: &str,
+    device: &Arc<dyn MigrationDevice>,
+) -> Result<Capabilities, Error> {
+    device.capabilities().map_err(|source| {
+        let name = name.to_owned();
+        if source.raw_os_error() == Some(rustix::io::Errno::NOTTY.raw_os_error()) {
+            Error::NotMigratable { name }
+        } else {
+            Error::Device { name, source }
+        }
+    })
+}
+
+pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {
+    PeerConfig {
+        streams: streams as u16,
+        silence_ns: u64::try_from(options.peer_silence.as_nanos()).unwrap_or(u64::MAX / 4),
+    }
+}
+
+/// A random number that tells sessions apart.
+pub(super) fn session_id() -> std::io::Result<u128> {
+    let mut bytes = [0u8; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    let got = rustix::rand::getrandom(&mut bytes[..], flags)?;
+    debug_assert_eq!(got, bytes.len(), "getrandom gives small requests whole");
+    Ok(u128::from_le_bytes(bytes))
+}

@@ -1,0 +1,117 @@
+//! The receiver: what it refuses, and to whom it says that it gives up.
+
+use bytes::Bytes;
+use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
+use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request};
+use vfio_ferry::outcome::{Breach, Cause};
+use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
+use vfio_ferry::vfio::state::{Capabilities, DeviceState};
+use vfio_ferry::wire::{Begin, DataPhase, DevicePlace, Frame, Hello, Kind, Offer};
+
+use crate::run::Run;
+
+const DEVICE: DeviceId = DeviceId(0);
+const CHUNK_BYTES: u32 = 4096;
+
+fn hello(streams: u16, stream: u16) -> Frame {
+    Frame::Hello(Hello {
+        session: 1,
+        ..Offer::new(usize::from(streams), 1, CHUNK_BYTES as usize).hello(1, StreamId(stream))
+    })
+}
+
+/// A receiver that has heard nothing yet.
+fn receiver(streams: u16) -> Run<Receiver> {
+    Run::start(Receiver::new(ReceiverConfig {
+        devices: vec![DeviceConfig {
+            name: "device-0".to_owned(),
+            capabilities: Capabilities { p2p: false, precopy: true },
+        }],
+        peer: PeerConfig { streams, silence_ns: 1_000_000_000_000 },
+        chunk_bytes: CHUNK_BYTES,
+        workers: 1,
+        slots_per_device: 8,
+        abort_bound_ns: 1_000_000,
+    }))
+}
+
+fn place(sequence: u64) -> DevicePlace {
+    DevicePlace { device: DEVICE, epoch: Epoch(0), sequence: Sequence(sequence) }
+}
+
+/// One whose device is in RESUMING.
+fn loading(streams: u16) -> Run<Receiver> {
+    let mut run = receiver(streams);
+    for stream in 0..streams {
+        run.hears(stream, hello(streams, stream));
+    }
+    let (name, opaque) = ("device-0".to_owned(), Bytes::new());
+    run.hears(0, Frame::Begin(place(0), Begin { name, precopy: true, p2p: false, opaque }));
+    run.set(DEVICE, DeviceState::Resuming, true);
+    assert_eq!(run.count(|frame| matches!(frame, Frame::Credit { .. })), 1);
+    run
+}
+
+/// The way back of a device that was in RESUMING.
+fn blank(run: &mut Run<Receiver>) {
+    run.answers(DEVICE, Request::Reset, Reply::Reset);
+    run.found(DEVICE, DeviceState::Running);
+}
+
+/// It gave up because of a frame of this kind at the wrong time.
+fn assert_unexpected(run: &Run<Receiver>, kind: Kind) {
+    let fault = run.fault().expect("it ends");
+    assert_eq!(fault.cause, Cause::PeerMisbehaviour, "{fault}");
+    let found = match &fault.breach {
+        Some(Breach::Unexpected { kind, .. }) => Some(*kind),
+        _ => None,
+    };
+    assert_eq!(found, Some(kind), "{fault}");
+}
+
+#[test]
+fn two_streams_with_one_number_are_refused() {
+    for stream in 0..2 {
+        let mut run = receiver(2);
+        run.hears(0, hello(2, stream));
+        run.hears(1, hello(2, stream));
+        assert_unexpected(&run, Kind::HELLO);
+        assert_eq!(run.asked.len(), 0, "the device was not touched");
+    }
+    let mut run = receiver(2);
+    run.hears(0, hello(2, 1));
+    run.hears(1, hello(2, 0));
+    assert_eq!(run.count(|frame| matches!(frame, Frame::Accept(_))), 2, "any order will do");
+    assert_eq!(run.ending(), None);
+}
+
+#[test]
+fn a_device_that_was_stopped_does_not_save_in_precopy_again() {
+    for (before, after, right) in [
+        (DataPhase::PreCopy, DataPhase::StopCopy, true),
+        (DataPhase::StopCopy, DataPhase::PreCopy, false),
+        (DataPhase::PreCopy, DataPhase::PreCopy, false),
+        (DataPhase::StopCopy, DataPhase::StopCopy, false),
+    ] {
+        let mut run = loading(1);
+        run.hears(0, Frame::Phase(place(1), before));
+        assert_eq!(run.aborted_on(), [0; 0]);
+        run.hears(0, Frame::Phase(place(2), after));
+        assert_eq!(run.aborted_on().is_empty(), right, "{before:?}, {after:?}");
+        if !right {
+            blank(&mut run);
+            assert_unexpected(&run, Kind::PHASE);
+        }
+    }
+}
+
+#[test]
+fn the_last_word_goes_out_on_every_stream() {
+    let mut run = loading(3);
+    run.feed(Event::Command(Command::Cancel));
+    assert_eq!(run.aborted_on(), [0, 1, 2]);
+    blank(&mut run);
+    let (ending, cause) = run.ending().expect("it ends");
+    assert_eq!(ending, "blank");
+    assert_eq!(cause, Some(Cause::Cancelled));
+}

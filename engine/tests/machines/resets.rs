@@ -1,0 +1,100 @@
+//! How often a device begins anew, and what follows then: exactly what its embedder chose.
+
+use vfio_ferry::limits::RESTARTS_DEFAULT;
+use vfio_ferry::machine::{Command, Event, ReadResult, Reply, Request};
+use vfio_ferry::outcome::{Cause, Fallback, OnReset};
+use vfio_ferry::sender::Sender;
+use vfio_ferry::vfio::state::DeviceState;
+use vfio_ferry::wire::Frame;
+
+use crate::run::Run;
+use crate::sender::{FIRST, connected};
+
+/// What a reset of the device leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    PreCopy,
+    StopCopy,
+    Abort,
+}
+
+/// Answers until the device saves, in PRE_COPY if that is asked for.
+fn enter(run: &mut Run<Sender>) {
+    loop {
+        match run.asked.get(&FIRST) {
+            Some(&Request::SetState(state)) => return run.set(FIRST, state, true),
+            Some(Request::StopCopyLength) => {
+                run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
+            }
+            None => run.feed(Event::Command(Command::Switchover)),
+            other => panic!("{other:?} of a device that runs"),
+        }
+    }
+}
+
+/// The device begins to save, is reset, and that is seen in a read.
+fn reset(run: &mut Run<Sender>) -> Then {
+    enter(run);
+    let before = discards(run);
+    run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+    run.found(FIRST, DeviceState::Running);
+    // The way back, whatever follows.
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    match discards(run) - before {
+        0 => Then::Abort,
+        1 if run.asked.get(&FIRST) == Some(&Request::SetState(DeviceState::PreCopy)) => {
+            Then::PreCopy
+        }
+        1 => Then::StopCopy,
+        more => panic!("one reset, and {more} discards"),
+    }
+}
+
+fn discards(run: &Run<Sender>) -> usize {
+    run.count(|frame| matches!(frame, Frame::Discard(..)))
+}
+
+/// Resets the device until the session is given up. What each reset led to.
+fn until_abort(on_reset: OnReset) -> Vec<Then> {
+    let mut run = connected(&[true], 1, on_reset);
+    let mut led_to = vec![];
+    while run.ending().is_none() {
+        led_to.push(reset(&mut run));
+        assert!(led_to.len() < 100, "there is no end to it");
+    }
+    let (ending, cause) = run.ending().expect("just seen");
+    assert_eq!(ending, "returned");
+    assert_eq!(cause, Some(Cause::DeviceReset));
+    // One for each discarded epoch, and the last one.
+    let completions = run.completions();
+    let names: Vec<_> = completions.iter().map(|completion| completion.ending.name()).collect();
+    assert_eq!(names, [&["restarted"].repeat(led_to.len() - 1)[..], &["aborted"]].concat());
+    let epochs: Vec<_> = completions.iter().map(|completion| completion.epoch.0).collect();
+    assert_eq!(epochs, (0..led_to.len() as u32).collect::<Vec<_>>());
+    led_to
+}
+
+#[test]
+fn a_device_begins_anew_as_often_as_was_allowed_and_not_once_more() {
+    for attempts in 0..4 {
+        let restarts = vec![Then::PreCopy; attempts as usize];
+        let abort = OnReset::Restart { attempts, then: Fallback::Abort };
+        assert_eq!(until_abort(abort), [&restarts[..], &[Then::Abort]].concat());
+        let fallback = OnReset::Restart { attempts, then: Fallback::StopCopy };
+        let expected = [&restarts[..], &[Then::StopCopy, Then::Abort]].concat();
+        assert_eq!(until_abort(fallback), expected);
+    }
+}
+
+#[test]
+fn without_restarts_there_is_none() {
+    assert_eq!(until_abort(OnReset::Abort), [Then::Abort]);
+}
+
+#[test]
+fn stop_copy_is_bounded_by_the_default() {
+    let mut expected = vec![Then::StopCopy; RESTARTS_DEFAULT as usize];
+    expected.push(Then::Abort);
+    assert_eq!(until_abort(OnReset::StopCopy), expected);
+}

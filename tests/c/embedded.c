@@ -1,0 +1,236 @@
+/* Embedded devices answered in every order, and what events say, to the byte and to the number. */
+#include "drive.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char opaque[] = "config space";
+#define OPAQUE_BYTES (sizeof opaque - 1)
+
+struct host {
+    vferry_device *device;
+    vferry_session *session;
+};
+
+struct pair {
+    struct host source, target;
+};
+
+static int is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+/* A data fd that gives `bytes` bytes. */
+static int data_fd(size_t bytes)
+{
+    int fd = memfd_create("state", MFD_CLOEXEC);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
+    return fd;
+}
+
+static void start(struct pair *pair, uint32_t flags)
+{
+    vferry_options *options = test_options();
+    int fds[2];
+    memset(pair, 0, sizeof *pair);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, flags, -1, &pair->source.device));
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &pair->target.device));
+    MUST(vferry_device_set_opaque(pair->source.device, (const uint8_t *)opaque, OPAQUE_BYTES));
+    MUST(vferry_session_source(options, &pair->source.device, 1, &fds[0], 1, &pair->source.session));
+    MUST(vferry_session_target(options, &pair->target.device, 1, &fds[1], 1, &pair->target.session));
+    vferry_options_free(&options);
+}
+
+static void stop(struct pair *pair)
+{
+    vferry_session_free(&pair->source.session);
+    vferry_session_free(&pair->target.session);
+    vferry_device_free(&pair->source.device);
+    vferry_device_free(&pair->target.device);
+}
+
+/* Waits until the engine wants this; it wants nothing else before. */
+static void wants(struct host *host, uint32_t expected)
+{
+    struct pollfd fd = {.events = POLLIN};
+    uint32_t want;
+    MUST(vferry_device_event_fd(host->device, &fd.fd));
+    CHECK(poll(&fd, 1, 60000) == 1);
+    MUST(vferry_device_wanted(host->device, &want));
+    CHECK(want == expected);
+}
+
+/* The next event of a type. Others are dropped. */
+static vferry_event event_of(struct host *host, uint32_t type)
+{
+    vferry_event event;
+    do {
+        memset(&event, 0xff, sizeof event);
+        event.size = sizeof event;
+        MUST(vferry_session_wait(host->session, 60000, &event));
+    } while (event.type != type);
+    return event;
+}
+
+static vferry_report finish(struct host *host)
+{
+    vferry_report report = {.size = sizeof report};
+    MUST(vferry_session_finish(host->session, 60000, &report));
+    return report;
+}
+
+/* Nothing is written beyond a payload, and nothing at all where it does not fit. */
+static void a_payload_stays_in_its_buffer(void)
+{
+    static uint8_t buffer[32], untouched[32];
+    struct pair pair;
+    vferry_event event;
+    size_t count;
+
+    start(&pair, VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO);
+    memset(untouched, 0x55, sizeof untouched);
+    event = event_of(&pair.target, VFERRY_EVENT_BEGIN);
+    CHECK(event.payload_bytes == OPAQUE_BYTES && strcmp(event.text, "net0") == 0);
+    CHECK(event.device == 0 && event.flags == VFERRY_EVENT_FLAG_PRECOPY);
+    for (size_t capacity = 0; capacity < OPAQUE_BYTES; capacity++) {
+        memcpy(buffer, untouched, sizeof buffer);
+        count = 77;
+        CHECK(vferry_session_payload(pair.target.session, capacity ? buffer : NULL, capacity, &count) ==
+              VFERRY_ERR_BUFFER_TOO_SMALL);
+        CHECK(count == 77 && memcmp(buffer, untouched, sizeof buffer) == 0);
+    }
+    for (size_t capacity = OPAQUE_BYTES; capacity <= sizeof buffer; capacity++) {
+        memcpy(buffer, untouched, sizeof buffer);
+        MUST(vferry_session_payload(pair.target.session, buffer, capacity, &count));
+        CHECK(count == OPAQUE_BYTES && memcmp(buffer, opaque, count) == 0);
+        CHECK(memcmp(buffer + count, untouched, sizeof buffer - count) == 0);
+    }
+    stop(&pair);
+
+    start(&pair, 0);
+    CHECK(event_of(&pair.target, VFERRY_EVENT_BEGIN).flags == 0);
+    stop(&pair);
+}
+
+/* A session that is cancelled while it wants something wants it no more, and takes no fd. */
+static void a_cancel_withdraws_what_is_wanted(void)
+{
+    struct pollfd fd = {.events = POLLIN};
+    struct pair pair;
+    vferry_report report;
+    uint32_t want;
+    int late = data_fd(0);
+
+    start(&pair, 0);
+    wants(&pair.target, VFERRY_WANT_RESUMING);
+    MUST(vferry_session_cancel(pair.target.session));
+    report = finish(&pair.target);
+    CHECK(report.cause == VFERRY_CAUSE_CANCELLED && report.observed == VFERRY_OBSERVED_EMBEDDER);
+    CHECK(report.ending == VFERRY_ENDING_BLANK); /* Nothing was written. */
+    MUST(vferry_device_wanted(pair.target.device, &want));
+    MUST(vferry_device_event_fd(pair.target.device, &fd.fd));
+    CHECK(want == VFERRY_WANT_NOTHING && poll(&fd, 1, 0) == 0);
+    MUST(vferry_device_state_done(pair.target.device, VFERRY_STATE_RESUMING, late, 0));
+    CHECK(!is_open(late)); /* It was taken over, and nobody needs it. */
+    report = finish(&pair.source);
+    CHECK(report.ending == VFERRY_ENDING_RETURNED && report.cause == VFERRY_CAUSE_PEER_ABORT);
+    stop(&pair);
+}
+
+/* Fds that nobody will use are closed at once, or with the device. */
+static void a_data_fd_that_is_past_is_closed(void)
+{
+    vferry_device *device = NULL;
+    int first = data_fd(0), second = data_fd(0), third = data_fd(0);
+    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, VFERRY_EMBEDDED_PRECOPY, -1, &device));
+    MUST(vferry_device_state_done(device, VFERRY_STATE_PRE_COPY, first, 0));
+    CHECK(is_open(first));
+    MUST(vferry_device_state_done(device, VFERRY_STATE_RUNNING, -1, 0)); /* It was reset. */
+    CHECK(!is_open(first));
+    MUST(vferry_device_state_done(device, VFERRY_STATE_STOP_COPY, second, 0));
+    MUST(vferry_device_state_done(device, VFERRY_STATE_STOP_COPY, third, 0));
+    CHECK(!is_open(second) && is_open(third));
+    vferry_device_free(&device);
+    CHECK(!is_open(third));
+}
+
+/* The kernel's errno arrives as it was, with the place where it was seen. */
+static void a_failed_ioctl_is_told_with_its_errno(void)
+{
+    struct pair pair;
+    vferry_event event;
+    vferry_report report;
+    start(&pair, 0);
+    MUST(vferry_session_switchover(pair.source.session));
+    wants(&pair.source, VFERRY_WANT_STOP_COPY);
+    MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_STOP_COPY, -1, EIO));
+    event = event_of(&pair.source, VFERRY_EVENT_COMPLETION);
+    CHECK(event.os_error == EIO && event.observed == VFERRY_OBSERVED_SET_STATE);
+    CHECK(event.device == 0 && event.epoch == 0 && event.epoch_ending == VFERRY_EPOCH_ABORTED);
+    CHECK(event.ending == VFERRY_ENDING_NONE && event.bytes == 0 && event.text[0]);
+    event = event_of(&pair.source, VFERRY_EVENT_FINISHED);
+    CHECK(event.os_error == EIO && event.epoch_ending == VFERRY_EPOCH_NONE);
+    report = finish(&pair.source);
+    CHECK(report.os_error == EIO && report.cause == event.cause && report.device == 0);
+    CHECK(report.observed == VFERRY_OBSERVED_SET_STATE && report.ending == event.ending);
+    stop(&pair);
+}
+
+/* A reset that the VMM tells of right after an answer does not replace the answer. */
+static void an_answer_is_not_lost_to_a_reset(void)
+{
+    struct pair pair;
+    vferry_report report;
+    start(&pair, 0);
+    MUST(vferry_session_switchover(pair.source.session));
+    wants(&pair.target, VFERRY_WANT_RESUMING);
+    wants(&pair.source, VFERRY_WANT_STOP_COPY);
+    MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_STOP_COPY, data_fd(10000), 0));
+    MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_RUNNING, -1, 0));
+    MUST(vferry_device_state_done(pair.target.device, VFERRY_STATE_RESUMING, data_fd(0), 0));
+    report = finish(&pair.source);
+    CHECK(report.ending == VFERRY_ENDING_RETURNED && report.cause == VFERRY_CAUSE_DEVICE_RESET);
+    stop(&pair);
+}
+
+/* The same of GET_PRECOPY_INFO. And what an estimate says of a size that nobody told, or told. */
+static void an_estimate_says_what_is_known(uint64_t length)
+{
+    struct pair pair;
+    vferry_event event;
+    start(&pair, VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO);
+    if (length != VFERRY_VALUE_UNKNOWN)
+        MUST(vferry_device_set_stop_copy_length(pair.source.device, length));
+    wants(&pair.target, VFERRY_WANT_RESUMING);
+    MUST(vferry_device_state_done(pair.target.device, VFERRY_STATE_RESUMING, data_fd(0), 0));
+    wants(&pair.source, VFERRY_WANT_PRE_COPY);
+    MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_PRE_COPY, data_fd(10000), 0));
+    wants(&pair.source, VFERRY_WANT_PRECOPY_INFO);
+    MUST(vferry_device_precopy_info_done(pair.source.device, 0, 4321, 0, 0));
+    MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_PRE_COPY, -1, 0));
+    do
+        event = event_of(&pair.source, VFERRY_EVENT_ESTIMATE);
+    while (event.pending_bytes != 4321);
+    CHECK(event.stop_copy_bytes == length && event.device == VFERRY_DEVICE_NONE);
+    CHECK((event.flags & ~(uint32_t)VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED) == 0 && event.ratio > 0);
+    CHECK(length != VFERRY_VALUE_UNKNOWN || event.downtime_ns == VFERRY_VALUE_UNKNOWN ||
+          event.state_bytes_per_s > 0);
+    stop(&pair);
+}
+
+int main(void)
+{
+    a_payload_stays_in_its_buffer();
+    a_cancel_withdraws_what_is_wanted();
+    a_data_fd_that_is_past_is_closed();
+    a_failed_ioctl_is_told_with_its_errno();
+    an_answer_is_not_lost_to_a_reset();
+    an_estimate_says_what_is_known(VFERRY_VALUE_UNKNOWN);
+    an_estimate_says_what_is_known(12345);
+    return 0;
+}
