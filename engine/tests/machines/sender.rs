@@ -16,7 +16,7 @@ use crate::run::Run;
 pub(crate) const FIRST: DeviceId = DeviceId(0);
 const SECOND: DeviceId = DeviceId(1);
 const CHUNK_BYTES: u32 = 4096;
-const SILENCE_NS: u64 = 1_000_000_000_000;
+const SILENCE_NS: u64 = 10_000_000_000;
 
 /// A sender whose devices wait to be asked; `precopy` says which of them save in PRE_COPY.
 pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Run<Sender> {
