@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::event::EventfdFlags;
 
 use super::{Answer, Wanted};
+use crate::errno;
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::DeviceState;
 
@@ -191,9 +192,9 @@ impl Exchange {
         wanted: Wanted,
         open: impl Fn(Answer) -> Option<Result<T, i32>>,
     ) -> io::Result<T> {
-        let answer = self.wait_for(wanted).ok_or(libc::ECANCELED);
+        let answer = self.wait_for(wanted).ok_or(errno::ECANCELED);
         answer
-            .and_then(|answer| open(answer).unwrap_or(Err(libc::EPROTO)))
+            .and_then(|answer| open(answer).unwrap_or(Err(errno::EPROTO)))
             .map_err(io::Error::from_raw_os_error)
     }
 

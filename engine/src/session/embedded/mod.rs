@@ -28,6 +28,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::errno;
 use crate::outcome::Host;
 use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 use crate::vfio::ioctl;
@@ -171,7 +172,7 @@ impl MigrationDevice for EmbeddedDevice {
             None => self
                 .exchange
                 .stop_copy_length()
-                .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTTY)),
+                .ok_or_else(|| io::Error::from_raw_os_error(errno::ENOTTY)),
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::errno;
 
 fn embedded(host: Host) -> Arc<EmbeddedDevice> {
     let config = EmbeddedConfig { precopy: true, asks_precopy_info: true, ..Default::default() };
@@ -57,9 +58,9 @@ fn a_request_waits_for_its_own_answer() {
         &device,
         Wanted::State(DeviceState::Resuming),
         |device| device.set_state(DeviceState::Resuming),
-        |device| device.answer(Answer::State(DeviceState::Resuming, Err(libc::EBUSY))),
+        |device| device.answer(Answer::State(DeviceState::Resuming, Err(errno::EBUSY))),
     );
-    assert_eq!(error.expect_err("refused").raw_os_error(), Some(libc::EBUSY));
+    assert_eq!(error.expect_err("refused").raw_os_error(), Some(errno::EBUSY));
 }
 
 /// The VMM was in PRE_COPY before the engine had asked, and the switchover came before it did.
@@ -96,7 +97,7 @@ fn sizes_and_their_errors_are_handed_in() {
     let device = embedded(Host::Source);
     let fd = OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
     let info = PrecopyInfo { initial_bytes: 24, dirty_bytes: 7, reinit: true };
-    for answer in [Ok(info), Err(libc::EINVAL)] {
+    for answer in [Ok(info), Err(errno::EINVAL)] {
         let fd = fd.try_clone().expect("an fd");
         let found = asked(
             &device,
@@ -154,7 +155,7 @@ fn a_session_that_is_over_waits_for_nobody() {
     let device = embedded(Host::Source);
     device.interrupt();
     let error = device.set_state(DeviceState::PreCopy).expect_err("over");
-    assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+    assert_eq!(error.raw_os_error(), Some(errno::ECANCELED));
     assert!(device.set_state(DeviceState::Running).is_ok(), "the VMM's own again");
 }
 
@@ -193,7 +194,7 @@ fn an_answer_to_the_open_request_is_not_lost_to_a_later_one() {
         |device| {
             device.answer(Answer::PrecopyInfo(Ok(PrecopyInfo::default())));
             moved(device, DeviceState::Running, None);
-            device.answer(Answer::PrecopyInfo(Err(libc::EINVAL)));
+            device.answer(Answer::PrecopyInfo(Err(errno::EINVAL)));
         },
     );
     assert_eq!(info.expect("answered"), PrecopyInfo::default());
@@ -251,8 +252,8 @@ fn a_failure_from_before_another_request_answers_no_later_one() {
     assert!(stopped.is_ok());
 
     let device = embedded(Host::Target);
-    device.answer(Answer::State(DeviceState::Stop, Err(libc::EIO)));
-    device.answer(Answer::Reset(Err(libc::EIO)));
+    device.answer(Answer::State(DeviceState::Stop, Err(errno::EIO)));
+    device.answer(Answer::Reset(Err(errno::EIO)));
     let resuming = asked(
         &device,
         Wanted::State(DeviceState::Resuming),
@@ -285,6 +286,6 @@ fn the_end_withdraws_the_open_request() {
             assert!(!readable(device));
         },
     );
-    assert_eq!(given.expect_err("over").raw_os_error(), Some(libc::ECANCELED));
+    assert_eq!(given.expect_err("over").raw_os_error(), Some(errno::ECANCELED));
     assert_eq!(device.wanted(), None);
 }
