@@ -1,5 +1,7 @@
 //! Actions: what a machine wants done.
 
+#[cfg(doc)]
+use super::Event;
 use super::{Notice, Request};
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use crate::wire::{DataHeader, DataPhase, Frame};

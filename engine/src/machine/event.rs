@@ -1,5 +1,7 @@
 //! Events: what the drive tells a machine.
 
+#[cfg(doc)]
+use super::Action;
 use bytes::Bytes;
 
 use super::{ChunkKey, Reply, Request};

@@ -1,5 +1,7 @@
 //! Requests: what a machine asks of a device, and the device's answers.
 
+#[cfg(doc)]
+use super::Action;
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::DeviceState;
 

@@ -45,7 +45,7 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// A header that passed every check of [`decode_header`], as integers: magic, reserved bytes and
+/// A header that passed every check of [`decode_header`](super::decode_header), as integers: magic, reserved bytes and
 /// header hash carry nothing more. What a field means depends on the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
