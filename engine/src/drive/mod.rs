@@ -25,4 +25,3 @@ pub(crate) use figures::Ended;
 pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
-pub use waits::{Wait, WaitRow};

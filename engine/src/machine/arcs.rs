@@ -64,27 +64,28 @@ pub(crate) enum Next<S> {
     None,
 }
 
-/// Looks a stage up. `given`: SET_STATE gave a data fd; `open`: the device has one.
-pub(crate) fn next<S: Copy + PartialEq>(
-    arcs: &[Arc<S>],
-    stage: S,
-    on: On,
-    given: bool,
-    open: bool,
-) -> Next<S> {
-    let Some(arc) = arcs.iter().find(|arc| arc.on == on && arc.from.contains(&stage)) else {
-        return Next::None;
-    };
-    let right = match arc.fd {
-        Fd::None => !given,
-        Fd::New => given,
-        Fd::NewUnlessOpen => given != open,
-        Fd::Ignored => true,
-    };
-    match (right, given && open) {
-        (true, _) => Next::To(arc.to),
-        (false, true) => Next::UnexpectedFd,
-        (false, false) => Next::None,
+/// The stages of one host's devices: their table.
+pub(crate) trait Stages: Copy + PartialEq + fmt::Debug + 'static {
+    /// Where a device begins.
+    const FIRST: Self;
+    /// Every way from one stage to another.
+    const ARCS: &'static [Arc<Self>];
+
+    /// Looks it up. `given`: SET_STATE gave a data fd; `open`: the device has one.
+    fn next(self, on: On, given: bool, open: bool) -> Next<Self> {
+        let fits = |arc: &&Arc<Self>| arc.on == on && arc.from.contains(&self);
+        let Some(arc) = Self::ARCS.iter().find(fits) else { return Next::None };
+        let right = match arc.fd {
+            Fd::None => !given,
+            Fd::New => given,
+            Fd::NewUnlessOpen => given != open,
+            Fd::Ignored => true,
+        };
+        match (right, given && open) {
+            (true, _) => Next::To(arc.to),
+            (false, true) => Next::UnexpectedFd,
+            (false, false) => Next::None,
+        }
     }
 }
 
@@ -105,61 +106,5 @@ impl fmt::Display for On {
     }
 }
 
-/// The diagram of a table, a line for each row.
 #[cfg(test)]
-pub(crate) fn diagram<S: fmt::Debug>(arcs: &[Arc<S>]) -> String {
-    let lines = arcs.iter().map(|arc| {
-        let from: Vec<String> = arc.from.iter().map(|stage| format!("{stage:?}")).collect();
-        let fd = match arc.fd {
-            Fd::New => ", data fd",
-            Fd::NewUnlessOpen => ", data fd unless open",
-            Fd::None | Fd::Ignored => "",
-        };
-        format!("{} --{}{fd}--> {:?}\n", from.join(" "), arc.on, arc.to)
-    });
-    lines.collect()
-}
-
-/// The full grid of a table: what follows in every stage on everything that may happen, with and
-/// without a data fd given and one open. Stages in which nothing may happen on it are left out.
-#[cfg(test)]
-pub(crate) fn grid<S: Copy + PartialEq + fmt::Debug>(stages: &[S], arcs: &[Arc<S>]) -> String {
-    let mut all = vec![On::Begin, On::Confirmed, On::Handover, On::Discard, On::Reuse];
-    all.extend([On::Closed, On::Back, On::Abort]);
-    all.extend(DeviceState::ALL.map(On::Set));
-    all.extend(DeviceState::ALL.map(On::Found));
-    let mut text = String::from(
-        "# stage, event: next stage. SET_STATE: no fd | given | one is open | given and one is open\n",
-    );
-    for stage in stages {
-        for on in &all {
-            let fds = [(false, false), (true, false), (false, true), (true, true)];
-            let fds = if matches!(on, On::Set(_)) { &fds[..] } else { &fds[..1] };
-            let cell = |(given, open): &(bool, bool)| match next(arcs, *stage, *on, *given, *open) {
-                Next::To(stage) => format!("{stage:?}"),
-                Next::UnexpectedFd => "unexpected fd".to_owned(),
-                Next::None => "-".to_owned(),
-            };
-            let cells: Vec<String> = fds.iter().map(cell).collect();
-            if cells.iter().any(|cell| cell != "-") {
-                text.push_str(&format!("{stage:?}, {on}: {}\n", cells.join(" | ")));
-            }
-        }
-    }
-    text
-}
-
-/// Holds a text against a committed file, or against the lines between two marks of one.
-/// UPDATE_SNAPSHOTS=1 writes it.
-#[cfg(test)]
-pub(crate) fn pinned(file: &str, text: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        std::fs::write(&path, text).expect("written");
-    }
-    let committed = std::fs::read_to_string(&path).expect("the committed text");
-    for (line, (now, committed)) in text.lines().zip(committed.lines()).enumerate() {
-        assert_eq!(now, committed, "{file}, line {}", line + 1);
-    }
-    assert_eq!(text.lines().count(), committed.lines().count(), "{file}");
-}
+pub(crate) mod tests;

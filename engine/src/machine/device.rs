@@ -1,8 +1,8 @@
 //! A device as both hosts see it.
 
-use super::{Goal, Line, Notice, Turn};
+use super::{Action, Goal, Line, Next, Notice, On, Stages, Turn};
 use crate::ids::{DeviceId, Epoch};
-use crate::outcome::{Completion, EpochEnding, Fault, Phase};
+use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase};
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataHeader, Encoding, StateDigest, Total};
 
@@ -39,13 +39,35 @@ pub struct DeviceReport {
     pub state: Option<DeviceState>,
 }
 
-/// What both hosts' machines keep of a device beside its stage and its epoch.
+/// An epoch's state as far as it was read (source) or written (target).
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct State {
+    pub(crate) number: Epoch,
+    pub(crate) digest: StateDigest,
+}
+
+impl State {
+    /// Nothing yet.
+    pub(crate) fn new(number: Epoch) -> State {
+        State { number, digest: StateDigest::new() }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.digest.bytes()
+    }
+
+    pub(crate) fn total(&self) -> Total {
+        Total { bytes: self.digest.bytes(), digest: self.digest.finish() }
+    }
+}
+
+/// What both hosts' machines keep of a device beside its epoch.
+#[derive(Debug)]
+pub(crate) struct Core<S> {
     pub(crate) line: Line,
+    pub(crate) stage: S,
     phase: Phase,
     ending: Option<EpochEnding>,
-    /// Sums over the epochs that were discarded, or over all.
     pub(crate) discarded_bytes: u64,
     pub(crate) late_frames: u64,
     wire_bytes: u64,
@@ -53,11 +75,12 @@ pub(crate) struct Core {
     stuck: bool,
 }
 
-impl Core {
+impl<S: Stages> Core<S> {
     /// A device in RUNNING that nobody has touched.
-    pub(crate) fn new(id: DeviceId, goal: Goal) -> Core {
+    pub(crate) fn new(id: DeviceId, goal: Goal) -> Core<S> {
         Core {
             line: Line::new(id, goal),
+            stage: S::FIRST,
             phase: Phase::Connect,
             ending: None,
             discarded_bytes: 0,
@@ -72,13 +95,56 @@ impl Core {
         self.line.id()
     }
 
-    /// What became of it so far; of its current epoch's books these two are said.
-    pub(crate) fn report(&self, epoch: Epoch, digest: &StateDigest) -> DeviceReport {
+    /// Moves to where this leads. False if it may not happen here.
+    fn goes(&mut self, on: On) -> bool {
+        let next = self.stage.next(on, false, false);
+        if let Next::To(stage) = next {
+            self.stage = stage;
+        }
+        next != Next::None
+    }
+
+    /// Moves to where this leads, which it must.
+    pub(crate) fn go(&mut self, on: On) {
+        let goes = self.goes(on);
+        debug_assert!(goes, "{}: {on} in {:?}", self.id(), self.stage);
+    }
+
+    /// SET_STATE(`state`) succeeded, and gave a data fd or none: moves to where that leads. What may
+    /// not happen here is looked into; its fd is closed.
+    pub(crate) fn set(&mut self, turn: &mut Turn, state: DeviceState, given: bool) -> Next<S> {
+        let next = self.stage.next(On::Set(state), given, self.line.is_attached());
+        match next {
+            Next::To(stage) => self.stage = stage,
+            Next::UnexpectedFd => {}
+            Next::None => {
+                if given {
+                    turn.act(Action::DropFd { device: self.id() });
+                }
+                self.line.suspect(Operation::SetState, None);
+            }
+        }
+        next
+    }
+
+    /// GET_STATE was answered: moves to where that leads, or gives what is to be classified.
+    pub(crate) fn found(&mut self, found: Option<DeviceState>) -> Result<(), DeviceAnswer> {
+        if let Some(answer) = self.line.take_suspicion(found) {
+            return Err(answer);
+        }
+        if found.is_some_and(|state| self.goes(On::Found(state))) {
+            return Ok(());
+        }
+        Err(self.line.answer(Operation::StateCheck, None, found))
+    }
+
+    /// What became of it so far.
+    pub(crate) fn report(&self, last: &State) -> DeviceReport {
         DeviceReport {
             device: self.id(),
-            epoch,
+            epoch: last.number,
             ending: self.ending,
-            total: Total { bytes: digest.bytes(), digest: digest.finish() },
+            total: last.total(),
             discarded_bytes: self.discarded_bytes,
             wire_bytes: self.wire_bytes,
             chunks: self.chunks,
@@ -90,13 +156,12 @@ impl Core {
     }
 
     pub(crate) fn enter_phase(&mut self, turn: &mut Turn, phase: Phase) {
-        if self.phase != phase {
-            self.phase = phase;
+        if std::mem::replace(&mut self.phase, phase) != phase {
             turn.tell(Notice::Phase { device: self.id(), phase });
         }
     }
 
-    /// A data frame travels; the bytes that it takes on the wire are counted.
+    /// A data frame travels.
     pub(crate) fn count_chunk(&mut self, header: &DataHeader) {
         let kind = match header.encoding {
             Encoding::Zero => 0,
@@ -113,38 +178,37 @@ impl Core {
         self.line.detached(turn);
     }
 
-    /// An epoch ends, and the embedder is told.
-    pub(crate) fn epoch_ends(
-        &self,
-        turn: &mut Turn,
-        epoch: Epoch,
-        bytes: u64,
-        ending: EpochEnding,
-        fault: Option<Fault>,
-    ) {
-        turn.tell(Notice::Completion(Completion {
-            device: self.id(),
-            epoch,
-            phase: self.phase,
-            ending,
-            fault,
-            state: self.line.known(),
-            bytes,
-        }));
+    /// An epoch was discarded, and the embedder is told. Whatever was to be looked into is settled
+    /// with it.
+    pub(crate) fn discarded(&mut self, turn: &mut Turn, epoch: &State, fault: Fault) {
+        self.discarded_bytes += epoch.bytes();
+        self.tell(turn, epoch, EpochEnding::Restarted, Some(fault));
+        self.line.take_suspicion(None);
     }
 
     /// The last epoch ends. The embedder is told once.
     pub(crate) fn ends(
         &mut self,
         turn: &mut Turn,
-        epoch: Epoch,
-        bytes: u64,
+        epoch: &State,
         ending: EpochEnding,
         fault: Option<Fault>,
     ) {
         if self.ending.is_none() {
             self.ending = Some(ending);
-            self.epoch_ends(turn, epoch, bytes, ending, fault);
+            self.tell(turn, epoch, ending, fault);
         }
+    }
+
+    fn tell(&self, turn: &mut Turn, epoch: &State, ending: EpochEnding, fault: Option<Fault>) {
+        turn.tell(Notice::Completion(Completion {
+            device: self.id(),
+            epoch: epoch.number,
+            phase: self.phase,
+            ending,
+            fault,
+            state: self.line.known(),
+            bytes: epoch.bytes(),
+        }));
     }
 }

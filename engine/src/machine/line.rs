@@ -3,7 +3,7 @@
 //! quiet.
 
 use super::recovery::{Arrival, Goal, Recovery};
-use super::{Action, Reply, Request, Turn};
+use super::{Action, Reply, Request, Turn, state_of};
 use crate::ids::{DeviceId, Epoch};
 use crate::outcome::{DeviceAnswer, Fault, Operation, classify};
 use crate::vfio::state::DeviceState;
@@ -205,14 +205,6 @@ impl Line {
         if let Some(request) = self.recovery.as_mut().and_then(Recovery::quiet) {
             self.ask(turn, request);
         }
-    }
-}
-
-/// What GET_STATE has found, if it could be asked.
-pub(crate) fn state_of(answer: Result<Reply, i32>) -> Option<DeviceState> {
-    match answer {
-        Ok(Reply::State(state)) => Some(state),
-        _ => None,
     }
 }
 

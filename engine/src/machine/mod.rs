@@ -37,15 +37,15 @@ pub use notice::{Estimate, Notice};
 pub use peer::PeerConfig;
 pub use request::{Reply, Request};
 pub use slots::SlotBudget;
-pub use waits::{Row, Wait};
 
-pub(crate) use arcs::{Arc, Fd, Next, On, next};
-pub(crate) use device::Core;
-pub(crate) use line::{Line, state_of};
+pub(crate) use arcs::{Arc, Fd, Next, On, Stages};
+pub(crate) use device::{Core, State};
+pub(crate) use line::Line;
 pub(crate) use peer::Peer;
 pub(crate) use recovery::Goal;
+pub(crate) use request::state_of;
 pub(crate) use turn::Turn;
-pub(crate) use waits::Waits;
+pub(crate) use waits::{Wait, Waits};
 
 /// A pure machine as the drive and the simulated world see it.
 pub trait Machine {

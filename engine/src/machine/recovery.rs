@@ -12,8 +12,7 @@
 //! with what it has: it is reset. It begins only when the device is quiet: its data fd closed, no
 //! request in flight. Nothing that the kernel answers on the way changes why there was an abort.
 
-use super::line::state_of;
-use super::{Reply, Request};
+use super::{Reply, Request, state_of};
 use crate::vfio::state::DeviceState;
 
 /// In what condition the device is to be left.

@@ -37,3 +37,11 @@ pub enum Reply {
     /// VFIO_DEVICE_RESET returned.
     Reset,
 }
+
+/// What GET_STATE has found, if it could be asked.
+pub(crate) fn state_of(answer: Result<Reply, i32>) -> Option<DeviceState> {
+    match answer {
+        Ok(Reply::State(state)) => Some(state),
+        _ => None,
+    }
+}

@@ -1,44 +1,52 @@
-//! Every deadline of a machine: who waits, for what, until when, and what follows. A new wait is a
-//! variant and a row here; ARCHITECTURE.md prints the rows.
+//! Every deadline of a machine. A new wait is a variant here. Its text is its row in
+//! ARCHITECTURE.md's table, where a test prints it: who waits | for what | until when | then what.
 
 /// What a machine may wait for with a deadline. Where several are over, they are taken in this
 /// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Wait {
-    /// A stream broke: an abort frame on another one may still say why.
+pub(crate) enum Wait {
+    /// both hosts
+    /// | an abort frame on another stream, after one stream broke
+    /// | `peer_silence` / 32 after the first one broke
+    /// | the session is given up, cause network; nothing is handed over meanwhile
     LastWord,
-    /// The peer is silent.
+    /// both hosts; the target only before the handover
+    /// | any frame of the peer
+    /// | `peer_silence` after the last one
+    /// | the session is given up, cause network; on the source after the handover it is unconfirmed
     Silence,
-    /// The peer is quiet: it is asked for a sign of life.
+    /// as silence
+    /// | any frame of the peer
+    /// | `peer_silence` / 4 after the last frame or ping
+    /// | a ping is sent
     Ping,
-    /// A device in PRE_COPY: when it is asked how much state it has left.
+    /// the source, for each device in PRE_COPY
+    /// | data to read
+    /// | `precopy_poll` after the last data or answer, at most 5 times that while data flows; at
+    /// once when the fd is drained, or a quarter of it where more was promised
+    /// | VFIO_MIG_GET_PRECOPY_INFO is asked
     PrecopyInfo,
-    /// The session is given up: the devices' way back, and the abort frame's way out.
+    /// both hosts, once the session is given up
+    /// | every device in RUNNING again (target: blank), and the abort frame sent
+    /// | `cancel_bound`
+    /// | the session ends as not returned (target: not blank); a thread that is in a driver is left
+    /// there
     WayBack,
-    /// The session was handed over: the source's devices are put to STOP.
+    /// the source, once the target runs or cannot be heard any more
+    /// | every device in STOP, its data fd closed
+    /// | `cancel_bound`
+    /// | the session ends as handed over, or unconfirmed; that device's state is reported as unknown
     LettingGo,
-    /// All of the target's devices run: the frame that says so goes out.
+    /// the target, once all devices run
+    /// | the frame that says so, sent
+    /// | `cancel_bound`
+    /// | the session ends as running
     Farewell,
-}
-
-/// A wait in words, for a person.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// The wait's name.
-    pub wait: &'static str,
-    /// Who waits.
-    pub who: &'static str,
-    /// For what.
-    pub for_what: &'static str,
-    /// Until when; named options are those of [`Options`](crate::session::Options).
-    pub until: &'static str,
-    /// What follows when that does not come.
-    pub then: &'static str,
 }
 
 impl Wait {
     /// All waits, in their order.
-    pub const ALL: [Wait; 7] = [
+    const ALL: [Wait; 7] = [
         Wait::LastWord,
         Wait::Silence,
         Wait::Ping,
@@ -47,66 +55,6 @@ impl Wait {
         Wait::LettingGo,
         Wait::Farewell,
     ];
-
-    /// The wait in words.
-    pub const fn row(self) -> Row {
-        let (wait, who, for_what, until, then) = match self {
-            Wait::LastWord => (
-                "last word",
-                "both hosts",
-                "an abort frame on another stream, after one stream broke",
-                "`peer_silence` / 32 after the first stream broke",
-                "the session is given up, cause network; nothing is handed over meanwhile",
-            ),
-            Wait::Silence => (
-                "silence",
-                "both hosts; the target only before the handover",
-                "any frame of the peer",
-                "`peer_silence` after the last one",
-                "the session is given up, cause network; on the source after the handover it is \
-                 unconfirmed",
-            ),
-            Wait::Ping => (
-                "ping",
-                "as silence",
-                "any frame of the peer",
-                "`peer_silence` / 4 after the last frame or ping",
-                "a ping is sent",
-            ),
-            Wait::PrecopyInfo => (
-                "precopy info",
-                "the source, for each device in PRE_COPY",
-                "data to read",
-                "at once when the fd is drained; `precopy_poll` after the last data or answer; \
-                 while data flows, 5 times that at most; a quarter of it where data was promised",
-                "VFIO_MIG_GET_PRECOPY_INFO",
-            ),
-            Wait::WayBack => (
-                "way back",
-                "both hosts, once the session is given up",
-                "every device in RUNNING again (target: blank), the abort frame sent",
-                "`cancel_bound`",
-                "the session ends as not returned (target: not blank); a thread that is in a \
-                 driver is left there",
-            ),
-            Wait::LettingGo => (
-                "letting go",
-                "the source, once it knows that the target runs, or that it will not hear of it",
-                "every device in STOP, its data fd closed",
-                "`cancel_bound`",
-                "the session ends as handed over, or unconfirmed; the device's state is reported \
-                 as unknown",
-            ),
-            Wait::Farewell => (
-                "farewell",
-                "the target, once all devices run",
-                "the running frame sent",
-                "`cancel_bound`",
-                "the session ends as running",
-            ),
-        };
-        Row { wait, who, for_what, until, then }
-    }
 }
 
 /// The deadlines of one owner: a machine, its peer, or one epoch of a device. They end with it.

@@ -3,8 +3,7 @@
 use super::epoch::Epoch;
 use super::stage::{Stage, View};
 use crate::ids::{DeviceId, Epoch as Number};
-use crate::machine::{Core, DeviceReport, Goal, On, Turn};
-use crate::outcome::{EpochEnding, Fault};
+use crate::machine::{Core, Goal};
 use crate::vfio::state::Capabilities;
 
 /// A device as the embedder gave it to the target.
@@ -18,37 +17,19 @@ pub struct DeviceConfig {
 
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) core: Core,
+    pub(super) core: Core<Stage>,
     pub(super) config: DeviceConfig,
-    pub(super) stage: Stage,
     pub(super) epoch: Epoch,
 }
 
 impl Device {
     pub(super) fn new(id: DeviceId, config: DeviceConfig, slots: u64) -> Device {
-        Device {
-            core: Core::new(id, Goal::Blank),
-            config,
-            stage: Stage::Expected,
-            epoch: Epoch::new(Number(0), slots),
-        }
-    }
-
-    pub(super) fn report(&self) -> DeviceReport {
-        self.core.report(self.epoch.number, &self.epoch.digest)
-    }
-
-    /// Moves to where this leads.
-    pub(super) fn go(&mut self, on: On) {
-        match self.stage.after(on) {
-            Some(stage) => self.stage = stage,
-            None => debug_assert!(false, "{}: {on} in {:?}", self.core.id(), self.stage),
-        }
+        Device { core: Core::new(id, Goal::Blank), config, epoch: Epoch::new(Number(0), slots) }
     }
 
     /// Whether another device that ran could write to it while it is stopped.
     pub(super) fn is_stopped(&self) -> bool {
-        self.config.capabilities.p2p && self.stage.is_stopped()
+        self.config.capabilities.p2p && self.core.stage.is_stopped()
     }
 
     /// What decides over its next request; the session's part of it is in `session`.
@@ -63,18 +44,6 @@ impl Device {
 
     /// Whether its state is being taken in.
     pub(super) fn is_loading(&self) -> bool {
-        self.stage == Stage::Loading && self.core.line.is_well()
-    }
-
-    /// Its epoch was discarded: the embedder is told.
-    pub(super) fn restarts_with(&self, turn: &mut Turn, fault: Fault) {
-        let (number, bytes) = (self.epoch.number, self.epoch.digest.bytes());
-        self.core.epoch_ends(turn, number, bytes, EpochEnding::Restarted, Some(fault));
-    }
-
-    /// Its migration ends here; the embedder is told once.
-    pub(super) fn ends(&mut self, turn: &mut Turn, ending: EpochEnding, fault: Option<Fault>) {
-        let (number, bytes) = (self.epoch.number, self.epoch.digest.bytes());
-        self.core.ends(turn, number, bytes, ending, fault);
+        self.core.stage == Stage::Loading && self.core.line.is_well()
     }
 }

@@ -22,16 +22,14 @@ impl Receiver {
         let device = &mut self.devices[id.index()];
         let message = format!(
             "the source discarded {} of the device after {} bytes",
-            device.epoch.number, discard.discarded_bytes
+            device.epoch.state.number, discard.discarded_bytes
         );
         let fault = Fault::device(id, Cause::DeviceReset, Observation::Peer, None, message);
-        device.restarts_with(turn, fault);
-        device.core.line.take_suspicion(None);
         let next = Epoch::after_discard(place.epoch, device.epoch.window.size());
         let closed = std::mem::replace(&mut device.epoch, next).close();
-        device.core.discarded_bytes += closed.bytes;
+        device.core.discarded(turn, &closed.state, fault);
         closed.slots.into_iter().for_each(|slot| self.slots.put(slot));
-        device.go(On::Discard);
+        device.core.go(On::Discard);
         device.core.line.recover(turn);
         self.brought_back(id)
     }
@@ -40,8 +38,8 @@ impl Receiver {
     pub(super) fn brought_back(&mut self, id: DeviceId) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
         let Some(arrival) = device.core.line.arrived() else { return Ok(()) };
-        if device.stage == DeviceStage::Recovering {
-            device.go(On::Back);
+        if device.core.stage == DeviceStage::Recovering {
+            device.core.go(On::Back);
         } else if !arrival.reached {
             return Err(Fault::device(
                 id,
@@ -62,7 +60,7 @@ impl Receiver {
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
         device.core.detached(turn, stuck);
-        if stuck && device.stage == DeviceStage::Discarding {
+        if stuck && device.core.stage == DeviceStage::Discarding {
             // Its slots do not come back, and without them no byte of the new epoch may be taken.
             return Err(Fault::device(
                 id,

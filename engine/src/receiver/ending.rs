@@ -31,7 +31,7 @@ impl Receiver {
             // be running with its state.
             self.held_abort = Some(fault.clone());
         } else if fault.cause != Cause::PeerAbort {
-            self.peer.queue_last(Frame::Abort(fault.clone()));
+            self.peer.queue_last(Frame::Abort((&fault).into()));
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
@@ -43,8 +43,8 @@ impl Receiver {
             for slot in device.epoch.window.clear() {
                 self.slots.put(slot);
             }
-            let touched = device.stage != DeviceStage::Expected;
-            device.go(On::Abort);
+            let touched = device.core.stage != DeviceStage::Expected;
+            device.core.go(On::Abort);
             if touched {
                 device.core.line.recover(turn);
                 // It cannot fail: the session is given up already.
@@ -55,7 +55,7 @@ impl Receiver {
 
     /// Ends the session once nothing is left to wait for.
     pub(super) fn end_if_done(&mut self, turn: &mut Turn) {
-        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
+        let gone = self.devices.iter().all(|device| device.core.stage == DeviceStage::Gone);
         if gone {
             self.release_abort(turn);
         }
@@ -72,7 +72,7 @@ impl Receiver {
         if let Some(fault) = self.held_abort.take()
             && self.is_blank()
         {
-            self.peer.queue_last(Frame::Abort(fault));
+            self.peer.queue_last(Frame::Abort((&fault).into()));
             self.peer.pump(turn);
         }
     }
@@ -81,7 +81,8 @@ impl Receiver {
     pub(super) fn end_aborted(&mut self, turn: &mut Turn) {
         let fault = self.fault.clone().unwrap_or_else(unexplained);
         for device in &mut self.devices {
-            device.ends(turn, EpochEnding::Aborted, Some(fault.clone()));
+            let (ending, fault) = (EpochEnding::Aborted, Some(fault.clone()));
+            device.core.ends(turn, &device.epoch.state, ending, fault);
         }
         self.end(turn, self.not_running(fault));
     }

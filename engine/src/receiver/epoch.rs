@@ -3,8 +3,9 @@
 
 use super::window::Window;
 use crate::ids::{DeviceId, Epoch as Number, SlotId};
+use crate::machine::State;
 use crate::outcome::Breach;
-use crate::wire::{DataHeader, DataPhase, Kind, StateDigest, Total};
+use crate::wire::{DataHeader, DataPhase, Kind, Total};
 
 /// Nothing of an epoch comes after its end.
 pub(super) const AFTER_END: Breach =
@@ -13,10 +14,8 @@ pub(super) const AFTER_END: Breach =
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Epoch {
-    pub(super) number: Number,
+    pub(super) state: State,
     pub(super) window: Window,
-    /// The state that was written, in order.
-    pub(super) digest: StateDigest,
     /// Writes that are with the resume fd's thread.
     pub(super) writes: usize,
     /// Bytes handed to that thread.
@@ -32,8 +31,8 @@ pub(super) struct Epoch {
 pub(super) struct Closed {
     /// Slots of chunks that will not be written.
     pub(super) slots: Vec<SlotId>,
-    /// Bytes of state that were written.
-    pub(super) bytes: u64,
+    /// What was written of it.
+    pub(super) state: State,
 }
 
 impl Epoch {
@@ -41,9 +40,8 @@ impl Epoch {
     /// granted.
     pub(super) fn new(number: Number, slots: u64) -> Epoch {
         Epoch {
-            number,
+            state: State::new(number),
             window: Window::new(slots),
-            digest: StateDigest::new(),
             writes: 0,
             offset: 0,
             phase: None,
@@ -58,12 +56,7 @@ impl Epoch {
 
     /// The epoch is over.
     pub(super) fn close(mut self) -> Closed {
-        Closed { slots: self.window.clear(), bytes: self.digest.bytes() }
-    }
-
-    /// What was written.
-    pub(super) fn total(&self) -> Total {
-        Total { bytes: self.digest.bytes(), digest: self.digest.finish() }
+        Closed { slots: self.window.clear(), state: self.state }
     }
 
     /// Whether the end was reached.
@@ -103,7 +96,7 @@ impl Epoch {
 
     /// The end frame, with what the source has sent.
     pub(super) fn end(&mut self, device: DeviceId, found: Total) -> Result<(), Breach> {
-        let expected = self.total();
+        let expected = self.state.total();
         if found != expected {
             return Err(Breach::Total { device, found, expected });
         }

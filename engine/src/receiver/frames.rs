@@ -5,7 +5,7 @@ use super::window::{Age, Entry, age};
 use super::{Receiver, Stage};
 use crate::ids::StreamId;
 use crate::machine::{Machine, Notice, On, Turn};
-use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::outcome::{Breach, Fault, Host, Phase};
 use crate::wire::{Begin, DevicePlace, Frame, Kind};
 
 impl Receiver {
@@ -22,12 +22,7 @@ impl Receiver {
         self.open_peer(turn, kind);
         self.peer.check_flood()?;
         match (self.stage, frame) {
-            (_, Frame::Abort(fault)) => Err(Fault {
-                cause: Cause::PeerAbort,
-                observed: Observation::Peer,
-                message: format!("the source gave up: {fault}"),
-                ..fault
-            }),
+            (_, Frame::Abort(said)) => Err(Fault::peer_gave_up(Host::Source, said)),
             (_, Frame::Ping(number)) => {
                 self.peer.queue(Frame::Pong(number));
                 Ok(())
@@ -75,10 +70,10 @@ impl Receiver {
         let Some(device) = self.devices.get(place.device.index()) else {
             return Err(Breach::UnknownDevice { kind, device: place.device });
         };
-        if device.stage == DeviceStage::Expected && kind != Kind::BEGIN {
+        if device.core.stage == DeviceStage::Expected && kind != Kind::BEGIN {
             return Err(Breach::Unexpected { kind, what: "the device has not begun" });
         }
-        let (found, current) = (place.epoch, device.epoch.number);
+        let (found, current) = (place.epoch, device.epoch.state.number);
         let opens = kind == Kind::DISCARD && place.sequence.0 == 0;
         match age(found, current) {
             Age::Next if opens => Ok(Age::Next),
@@ -97,7 +92,7 @@ impl Receiver {
         begin: Begin,
     ) -> Result<(), Breach> {
         let device = &mut self.devices[place.device.index()];
-        if device.stage != DeviceStage::Expected || place.sequence.0 != 0 {
+        if device.core.stage != DeviceStage::Expected || place.sequence.0 != 0 {
             return Err(Breach::Unexpected { kind: Kind::BEGIN, what: "the device has begun" });
         }
         if begin.name != device.config.name {
@@ -106,7 +101,7 @@ impl Receiver {
         }
         turn.tell(Notice::Begin { device: place.device, begin });
         device.core.enter_phase(turn, Phase::Start);
-        device.go(On::Begin);
+        device.core.go(On::Begin);
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 use super::stage::{Stage as DeviceStage, View, want};
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, On, Reply, Request, Turn, state_of};
-use crate::outcome::{DeviceAnswer, Fault, Operation, Phase};
+use crate::machine::{Action, Next, Reply, Request, Turn, state_of};
+use crate::outcome::{Fault, Operation, Phase};
 use crate::vfio::state::DeviceState;
 use crate::wire::Frame;
 
@@ -21,7 +21,7 @@ impl Receiver {
                 continue;
             }
             let held = self.slots.held(device.core.id());
-            if let Some(request) = want(device.stage, device.view(session, held)) {
+            if let Some(request) = want(device.core.stage, device.view(session, held)) {
                 device.core.line.ask(turn, request);
             }
         }
@@ -61,50 +61,34 @@ impl Receiver {
         fd: bool,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        let Some(stage) = device.stage.after_set(state, fd) else {
-            if fd {
-                turn.act(Action::DropFd { device: id });
-            }
-            device.core.line.suspect(Operation::SetState, None);
-            return Ok(());
-        };
-        device.stage = stage;
-        match stage {
-            DeviceStage::Loading => {
-                device.core.line.attach(turn, device.epoch.number);
+        match device.core.set(turn, state, fd) {
+            Next::To(DeviceStage::Loading) => {
+                device.core.line.attach(turn, device.epoch.state.number);
                 device.core.enter_phase(turn, Phase::PreCopy);
                 self.grant(id);
                 return self.take_in_order(turn, id);
             }
-            DeviceStage::Running => self.tell_if_all_run(turn),
-            _ => {}
+            Next::To(DeviceStage::Running) => self.tell_if_all_run(turn),
+            // A resume fd has no business in another SET_STATE: the device is looked at.
+            Next::UnexpectedFd => {
+                turn.act(Action::DropFd { device: id });
+                device.core.line.suspect(Operation::SetState, None);
+            }
+            Next::To(_) | Next::None => {}
         }
         Ok(())
     }
 
     fn state_found(&mut self, turn: &mut Turn, id: DeviceId, found: Option<DeviceState>) {
         let device = &mut self.devices[id.index()];
-        if let Some(answer) = device.core.line.take_suspicion(found) {
-            self.classified(turn, id, answer);
-            return;
-        }
-        let next = found.and_then(|state| device.stage.after(On::Found(state)));
-        let Some(stage) = next else {
-            let answer = device.core.line.answer(Operation::StateCheck, None, found);
-            self.classified(turn, id, answer);
-            return;
-        };
-        device.stage = stage;
-        if stage == DeviceStage::Loaded {
-            let (epoch, total) = (device.epoch.number, device.epoch.total());
+        if let Err(answer) = device.core.found(found) {
+            // A device has lost its state, or worse: the session cannot go on, whatever its stage.
+            let fault = device.core.line.fault(answer);
+            self.give_up(turn, fault);
+        } else if device.core.stage == DeviceStage::Loaded {
+            let (epoch, total) = (device.epoch.state.number, device.epoch.state.total());
             self.peer.queue(Frame::Loaded { device: id, epoch, total });
             device.core.line.detach(turn);
         }
-    }
-
-    /// A device has lost its state, or worse: the session cannot go on, whatever its stage.
-    fn classified(&mut self, turn: &mut Turn, id: DeviceId, answer: DeviceAnswer) {
-        let fault = self.devices[id.index()].core.line.fault(answer);
-        self.give_up(turn, fault);
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! While a request is in flight the device still rests where it was: its line knows what is asked.
 
-use crate::machine::{Arc, Fd, Next, On, Request, next};
+use crate::machine::{Arc, Fd, On, Request, Stages};
 use crate::vfio::state::DeviceState;
 
 /// Where a device rests.
@@ -62,41 +62,27 @@ const fn arc(from: &'static [Stage], on: On, fd: Fd, to: Stage) -> Arc<Stage> {
 /// From where an epoch may be discarded: the device has begun and was not handed over.
 const ACTIVE: &[Stage] = &[Begun, Loading, Verified, Stopped, Loaded, Discarding];
 
-/// Every way from one stage to another.
-pub(super) const ARCS: &[Arc<Stage>] = &[
-    arc(&[Expected], On::Begin, Fd::None, Begun),
-    arc(&[Begun, Discarding], On::Set(DeviceState::Resuming), Fd::New, Loading),
-    arc(&[Loading], On::Found(DeviceState::Resuming), Fd::None, Verified),
-    arc(&[Verified], On::Set(DeviceState::Stop), Fd::None, Stopped),
-    arc(&[Stopped], On::Found(DeviceState::Stop), Fd::None, Loaded),
-    arc(&[Loaded], On::Handover, Fd::None, HandedOver),
-    arc(&[HandedOver], On::Found(DeviceState::Stop), Fd::None, Resuming),
-    arc(&[Resuming], On::Set(DeviceState::RunningP2p), Fd::None, Quiet),
-    arc(&[Resuming, Quiet], On::Set(DeviceState::Running), Fd::None, Running),
-    arc(ACTIVE, On::Discard, Fd::None, Discarding),
-    arc(&[Expected], On::Abort, Fd::None, Gone),
-    arc(ACTIVE, On::Abort, Fd::None, Recovering),
-    arc(&[HandedOver, Resuming, Quiet, Running], On::Abort, Fd::None, Recovering),
-    arc(&[Recovering], On::Back, Fd::None, Gone),
-];
+impl Stages for Stage {
+    const FIRST: Stage = Expected;
+    const ARCS: &'static [Arc<Stage>] = &[
+        arc(&[Expected], On::Begin, Fd::None, Begun),
+        arc(&[Begun, Discarding], On::Set(DeviceState::Resuming), Fd::New, Loading),
+        arc(&[Loading], On::Found(DeviceState::Resuming), Fd::None, Verified),
+        arc(&[Verified], On::Set(DeviceState::Stop), Fd::None, Stopped),
+        arc(&[Stopped], On::Found(DeviceState::Stop), Fd::None, Loaded),
+        arc(&[Loaded], On::Handover, Fd::None, HandedOver),
+        arc(&[HandedOver], On::Found(DeviceState::Stop), Fd::None, Resuming),
+        arc(&[Resuming], On::Set(DeviceState::RunningP2p), Fd::None, Quiet),
+        arc(&[Resuming, Quiet], On::Set(DeviceState::Running), Fd::None, Running),
+        arc(ACTIVE, On::Discard, Fd::None, Discarding),
+        arc(&[Expected], On::Abort, Fd::None, Gone),
+        arc(ACTIVE, On::Abort, Fd::None, Recovering),
+        arc(&[HandedOver, Resuming, Quiet, Running], On::Abort, Fd::None, Recovering),
+        arc(&[Recovering], On::Back, Fd::None, Gone),
+    ];
+}
 
 impl Stage {
-    /// Where this leads, if it may happen here.
-    pub(super) fn after(self, on: On) -> Option<Stage> {
-        match next(ARCS, self, on, false, false) {
-            Next::To(stage) => Some(stage),
-            Next::UnexpectedFd | Next::None => None,
-        }
-    }
-
-    /// Where SET_STATE(`state`) leads that gave a data fd, or none.
-    pub(super) fn after_set(self, state: DeviceState, given: bool) -> Option<Stage> {
-        match next(ARCS, self, On::Set(state), given, false) {
-            Next::To(stage) => Some(stage),
-            Next::UnexpectedFd | Next::None => None,
-        }
-    }
-
     /// Whether the device, if it has the P2P states, is not in them yet: another one that ran would
     /// write to it while it is stopped.
     pub(super) fn is_stopped(self) -> bool {
@@ -134,54 +120,4 @@ pub(super) fn want(stage: Stage, see: View) -> Option<Request> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::arcs::{diagram, grid, pinned};
-    use std::fmt::Write;
-
-    const STAGES: [Stage; 13] = [
-        Expected, Begun, Loading, Verified, Stopped, Loaded, HandedOver, Resuming, Quiet, Running,
-        Discarding, Recovering, Gone,
-    ];
-
-    fn wants() -> String {
-        let mut text = String::from(
-            "\n# What a device is asked next. Columns: whole, empty, p2p, none stopped (high bit \
-             first).\n# `.` nothing, L RESUMING, S STOP, P RUNNING_P2P, R RUNNING, g GET_STATE\n",
-        );
-        for stage in STAGES {
-            let letters = (0..16).map(|bits: u32| {
-                let bit = |number: u32| bits >> number & 1 == 1;
-                let (whole, empty, p2p, none_stopped) = (bit(3), bit(2), bit(1), bit(0));
-                match want(stage, View { whole, empty, p2p, none_stopped }) {
-                    None => '.',
-                    Some(Request::SetState(DeviceState::Resuming)) => 'L',
-                    Some(Request::SetState(DeviceState::Stop)) => 'S',
-                    Some(Request::SetState(DeviceState::RunningP2p)) => 'P',
-                    Some(Request::SetState(DeviceState::Running)) => 'R',
-                    Some(Request::GetState) => 'g',
-                    other => panic!("{other:?}"),
-                }
-            });
-            let _ = writeln!(text, "{} {stage:?}", letters.collect::<String>());
-        }
-        text
-    }
-
-    #[test]
-    fn the_tables_are_as_pinned() {
-        let text = grid(&STAGES, ARCS) + &wants();
-        pinned("../tests/vectors/receiver_stages.txt", &text);
-    }
-
-    #[test]
-    fn the_diagram_is_the_table() {
-        let diagram = diagram(ARCS);
-        let shown = include_str!("stage.rs").lines().filter_map(|line| line.strip_prefix("//! "));
-        let shown: Vec<&str> = shown.filter(|line| line.contains(" --")).collect();
-        let rows: Vec<&str> = diagram.lines().take(shown.len()).collect();
-        assert_eq!(shown, rows);
-        let after = ARCS.iter().position(|arc| arc.on == On::Discard).expect("a discard");
-        assert_eq!(shown.len(), after, "what leads to RUNNING is shown");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use crate::wire::{Frame, Kind};
 
 impl Receiver {
     pub(super) fn handover(&mut self, turn: &mut Turn) -> Result<(), Fault> {
-        if self.devices.iter().any(|device| device.stage != DeviceStage::Loaded) {
+        if self.devices.iter().any(|device| device.core.stage != DeviceStage::Loaded) {
             let what = "not every device is loaded";
             return Err(Fault::breach(Breach::Unexpected { kind: Kind::HANDOVER, what }));
         }
@@ -19,7 +19,7 @@ impl Receiver {
         turn.tell(Notice::HandedOver);
         for device in &mut self.devices {
             device.core.enter_phase(turn, Phase::Resume);
-            device.go(On::Handover);
+            device.core.go(On::Handover);
         }
         Ok(())
     }
@@ -30,14 +30,14 @@ impl Receiver {
     }
 
     pub(super) fn tell_if_all_run(&mut self, turn: &mut Turn) {
-        if self.devices.iter().any(|device| device.stage != DeviceStage::Running) {
+        if self.devices.iter().any(|device| device.core.stage != DeviceStage::Running) {
             return;
         }
         self.stage = Stage::Telling;
         self.waits.set(Wait::Farewell, turn.now_ns + self.config.abort_bound_ns);
         self.peer.queue(Frame::Running);
         for device in &mut self.devices {
-            device.ends(turn, EpochEnding::Complete, None);
+            device.core.ends(turn, &device.epoch.state, EpochEnding::Complete, None);
         }
     }
 }

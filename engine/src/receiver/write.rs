@@ -68,7 +68,7 @@ impl Receiver {
         device.epoch.writes -= 1;
         match result {
             WriteResult::Written { hash } => {
-                device.epoch.digest.chunk(hash, raw_bytes);
+                device.epoch.state.digest.chunk(hash, raw_bytes);
                 device.epoch.window.finish_one();
                 self.grant(id);
                 return self.take_in_order(turn, id);
@@ -86,7 +86,7 @@ impl Receiver {
     fn act_on(&mut self, turn: &mut Turn, id: DeviceId, frame: Frame) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
         let kind = frame.kind();
-        let loading = device.stage == DeviceStage::Loading && !device.epoch.is_ended();
+        let loading = device.core.stage == DeviceStage::Loading && !device.epoch.is_ended();
         match frame {
             Frame::Begin(place, begin) => self.begin(turn, place, begin)?,
             Frame::Phase(_, phase) if loading && device.epoch.enter(phase) => {
@@ -115,10 +115,10 @@ impl Receiver {
     /// Lets the source go on as far as the device's slots reach.
     pub(super) fn grant(&mut self, id: DeviceId) {
         let device = &mut self.devices[id.index()];
-        if device.stage == DeviceStage::Loading
+        if device.core.stage == DeviceStage::Loading
             && let Some(up_to) = device.epoch.window.grant()
         {
-            let epoch = device.epoch.number;
+            let epoch = device.epoch.state.number;
             self.peer.queue(Frame::Credit { device: id, epoch, up_to });
         }
     }

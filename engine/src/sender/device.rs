@@ -3,10 +3,10 @@
 use super::epoch::{Epoch, Length};
 use super::stage::{Stage, View};
 use crate::ids::{DeviceId, Epoch as Number};
-use crate::machine::{Core, DeviceReport, Goal, On, Turn};
-use crate::outcome::{DeviceOptions, EpochEnding, Fault, Operation, Verdict, classify};
+use crate::machine::{Core, Goal, Turn};
+use crate::outcome::{DeviceOptions, Operation, Verdict, classify};
 use crate::vfio::state::Capabilities;
-use crate::wire::{DataPhase, Frame, Total};
+use crate::wire::{DataPhase, Frame};
 
 /// Consecutive harmless failures (EINTR, EAGAIN) tolerated between two chunks.
 const HARMLESS_MAX: u32 = 1000;
@@ -24,9 +24,8 @@ pub struct DeviceConfig {
 
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) core: Core,
+    pub(super) core: Core<Stage>,
     pub(super) config: DeviceConfig,
-    pub(super) stage: Stage,
     pub(super) epoch: Epoch,
     /// Its epochs from here on have STOP_COPY data only.
     pub(super) stop_copy_only: bool,
@@ -42,7 +41,6 @@ impl Device {
         Device {
             core: Core::new(id, Goal::KeepState),
             config,
-            stage: Stage::Idle,
             epoch: Epoch::new(Number(0), precopy_poll_ns),
             stop_copy_only: false,
             restarts: 0,
@@ -51,29 +49,13 @@ impl Device {
         }
     }
 
-    pub(super) fn report(&self) -> DeviceReport {
-        self.core.report(self.epoch.number, &self.epoch.digest)
-    }
-
-    pub(super) fn total(&self) -> Total {
-        Total { bytes: self.epoch.digest.bytes(), digest: self.epoch.digest.finish() }
-    }
-
     pub(super) fn saves_in_precopy(&self) -> bool {
         self.config.capabilities.precopy && self.config.options.precopy && !self.stop_copy_only
     }
 
-    /// Moves to where this leads.
-    pub(super) fn go(&mut self, on: On) {
-        match self.stage.after(on) {
-            Some(stage) => self.stage = stage,
-            None => debug_assert!(false, "{}: {on} in {:?}", self.core.id(), self.stage),
-        }
-    }
-
     /// Whether it may still start DMA to other devices, or nobody knows.
     pub(super) fn is_loud(&self) -> bool {
-        self.config.capabilities.p2p && (self.stage.is_loud() || !self.core.line.is_well())
+        self.config.capabilities.p2p && (self.core.stage.is_loud() || !self.core.line.is_well())
     }
 
     /// What decides over its next request; the session's part of it is in `session`.
@@ -92,7 +74,7 @@ impl Device {
 
     /// When PRECOPY_INFO is to be asked.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
-        let asks = self.stage == Stage::PreCopy && self.core.line.is_free();
+        let asks = self.core.stage == Stage::PreCopy && self.core.line.is_free();
         asks.then(|| self.epoch.precopy.ask_at_ns()).flatten()
     }
 
@@ -103,7 +85,7 @@ impl Device {
         if !line.is_attached() || !line.is_well() || reading.drained || reading.ended {
             return None;
         }
-        match self.stage {
+        match self.core.stage {
             Stage::PreCopy | Stage::Quiet => Some(DataPhase::PreCopy),
             Stage::StopCopy => Some(DataPhase::StopCopy),
             _ => None,
@@ -113,7 +95,7 @@ impl Device {
     /// Takes the fd that the last SET_STATE gave.
     pub(super) fn attach(&mut self, turn: &mut Turn) {
         self.epoch.attached();
-        self.core.line.attach(turn, self.epoch.number);
+        self.core.line.attach(turn, self.epoch.state.number);
     }
 
     /// Tells the target which saving state the data that follows comes from.
@@ -144,17 +126,5 @@ impl Device {
         let answer = self.core.line.answer(operation, Some(errno), None);
         self.epoch.reading.harmless += 1;
         self.epoch.reading.harmless <= HARMLESS_MAX && classify(answer).verdict != Verdict::Fault
-    }
-
-    /// Its epoch was discarded: the embedder is told.
-    pub(super) fn restarts_with(&self, turn: &mut Turn, fault: Fault) {
-        let (number, bytes) = (self.epoch.number, self.epoch.digest.bytes());
-        self.core.epoch_ends(turn, number, bytes, EpochEnding::Restarted, Some(fault));
-    }
-
-    /// Its migration ends here; the embedder is told once.
-    pub(super) fn ends(&mut self, turn: &mut Turn, ending: EpochEnding, fault: Option<Fault>) {
-        let (number, bytes) = (self.epoch.number, self.epoch.digest.bytes());
-        self.core.ends(turn, number, bytes, ending, fault);
     }
 }

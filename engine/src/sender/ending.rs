@@ -30,7 +30,7 @@ impl Sender {
         self.peer.unwatch();
         self.waits.set(Wait::WayBack, turn.now_ns + self.config.abort_bound_ns);
         if fault.cause != Cause::PeerAbort {
-            self.peer.queue_last(Frame::Abort(fault.clone()));
+            self.peer.queue_last(Frame::Abort((&fault).into()));
         }
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {
@@ -39,8 +39,8 @@ impl Sender {
             for slot in device.epoch.queue.drop_waiting() {
                 self.slots.put(slot);
             }
-            if device.stage == DeviceStage::Idle {
-                device.go(On::Abort);
+            if device.core.stage == DeviceStage::Idle {
+                device.core.go(On::Abort);
             } else {
                 // It cannot fail: the session is given up already.
                 let _ = self.bring_back(turn, id, On::Abort);
@@ -50,7 +50,7 @@ impl Sender {
 
     /// Ends the session once nothing is left to wait for.
     pub(super) fn end_if_done(&mut self, turn: &mut Turn) {
-        let gone = self.devices.iter().all(|device| device.stage == DeviceStage::Gone);
+        let gone = self.devices.iter().all(|device| device.core.stage == DeviceStage::Gone);
         match self.stage {
             Stage::Leaving if gone => self.end_left(turn),
             Stage::Aborting => {
@@ -67,14 +67,16 @@ impl Sender {
     fn tell_gone(&mut self, turn: &mut Turn) {
         let Some(fault) = self.fault.clone() else { return };
         for index in 0..self.devices.len() {
-            if self.devices[index].stage == DeviceStage::Gone {
+            if self.devices[index].core.stage == DeviceStage::Gone {
                 self.tell_aborted(turn, DeviceId(index as u32), &fault);
             }
         }
     }
 
     pub(super) fn tell_aborted(&mut self, turn: &mut Turn, id: DeviceId, fault: &Fault) {
-        self.devices[id.index()].ends(turn, EpochEnding::Aborted, Some(fault.clone()));
+        let device = &mut self.devices[id.index()];
+        let (ending, fault) = (EpochEnding::Aborted, Some(fault.clone()));
+        device.core.ends(turn, &device.epoch.state, ending, fault);
     }
 
     /// All devices are back, or the bound is over: a thread that is in a driver is left there.
@@ -94,7 +96,7 @@ impl Sender {
             Some(fault) => (EpochEnding::Unconfirmed, SourceEnding::Unconfirmed(fault)),
         };
         for device in &mut self.devices {
-            device.ends(turn, epoch, fault.clone());
+            device.core.ends(turn, &device.epoch.state, epoch, fault.clone());
         }
         self.end(turn, session);
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::compress::policy::Departure;
 use crate::ids::{DeviceId, Epoch as Number, Sequence, SlotId};
-use crate::machine::{Outgoing, Wait, Waits};
+use crate::machine::{Outgoing, State, Wait, Waits};
 use crate::vfio::device::PrecopyInfo;
-use crate::wire::{DataHeader, DevicePlace, Frame, StateDigest};
+use crate::wire::{DataHeader, DevicePlace, Frame};
 
 /// A drained device that promised data which has not come is asked again after this part of the
 /// poll interval; data that flows puts the question off for so many intervals at most.
@@ -19,9 +19,7 @@ const WAIT_NS_MIN: u64 = 100_000;
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Epoch {
-    pub(super) number: Number,
-    /// The state that was read, in order.
-    pub(super) digest: StateDigest,
+    pub(super) state: State,
     pub(super) reading: Reading,
     pub(super) precopy: Precopy,
     pub(super) queue: Queue,
@@ -116,8 +114,8 @@ pub(super) struct Closed {
     pub(super) slots: Vec<SlotId>,
     /// Frames that nobody will say to be done.
     pub(super) under_way: Vec<UnderWay>,
-    /// Bytes of state that were read.
-    pub(super) bytes: u64,
+    /// What was read of it.
+    pub(super) state: State,
 }
 
 impl Epoch {
@@ -125,8 +123,7 @@ impl Epoch {
     /// PRE_COPY is asked every `poll_ns`.
     pub(super) fn new(number: Number, poll_ns: u64) -> Epoch {
         Epoch {
-            number,
-            digest: StateDigest::new(),
+            state: State::new(number),
             reading: Reading::default(),
             precopy: Precopy {
                 pending_bytes: 0,
@@ -153,12 +150,12 @@ impl Epoch {
 
     /// The epoch that a discard begins.
     pub(super) fn after(&self) -> Epoch {
-        Epoch::new(self.number.next(), self.precopy.poll_ns)
+        Epoch::new(self.state.number.next(), self.precopy.poll_ns)
     }
 
     /// Where the opening frame stands.
     pub(super) fn opener(&self, device: DeviceId) -> DevicePlace {
-        DevicePlace { device, epoch: self.number, sequence: Sequence(0) }
+        DevicePlace { device, epoch: self.state.number, sequence: Sequence(0) }
     }
 
     /// The epoch is over.
@@ -166,13 +163,13 @@ impl Epoch {
         Closed {
             slots: self.queue.drop_waiting(),
             under_way: self.queue.under_way.into_values().collect(),
-            bytes: self.digest.bytes(),
+            state: self.state,
         }
     }
 
     /// The next place in the epoch's order.
     pub(super) fn place(&mut self, device: DeviceId) -> DevicePlace {
-        let place = DevicePlace { device, epoch: self.number, sequence: self.queue.next };
+        let place = DevicePlace { device, epoch: self.state.number, sequence: self.queue.next };
         self.queue.next = self.queue.next.next();
         place
     }

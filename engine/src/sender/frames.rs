@@ -4,7 +4,7 @@ use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Epoch, StreamId};
 use crate::machine::{Machine, Notice, On, Turn};
-use crate::outcome::{Breach, Cause, Fault, Observation};
+use crate::outcome::{Breach, Fault, Host};
 use crate::wire::{Frame, Kind, Total};
 
 impl Sender {
@@ -20,14 +20,7 @@ impl Sender {
         self.peer.check_flood().map_err(Fault::breach)?;
         let kind = frame.kind();
         match (self.stage, frame) {
-            (_, Frame::Abort(fault)) => {
-                return Err(Fault {
-                    cause: Cause::PeerAbort,
-                    observed: Observation::Peer,
-                    message: format!("the target gave up: {fault}"),
-                    ..fault
-                });
-            }
+            (_, Frame::Abort(said)) => return Err(Fault::peer_gave_up(Host::Target, said)),
             (_, Frame::Ping(number)) => self.peer.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Accept(accept)) => self.accepted(turn, stream, accept)?,
@@ -65,7 +58,7 @@ impl Sender {
         let Some(entry) = self.devices.get(device.index()) else {
             return Err(Breach::UnknownDevice { kind, device });
         };
-        let current = entry.epoch.number;
+        let current = entry.epoch.state.number;
         if found > current {
             return Err(Breach::Epoch { kind, device, found, current });
         }
@@ -89,15 +82,15 @@ impl Sender {
 
     fn loaded(&mut self, turn: &mut Turn, id: DeviceId, found: Total) -> Result<(), Breach> {
         let device = &mut self.devices[id.index()];
-        if device.stage != DeviceStage::Sent {
+        if device.core.stage != DeviceStage::Sent {
             let what = "the device's end was not sent";
             return Err(Breach::Unexpected { kind: Kind::LOADED, what });
         }
-        let expected = device.total();
+        let expected = device.epoch.state.total();
         if found != expected {
             return Err(Breach::Total { device: id, found, expected });
         }
-        device.go(On::Confirmed);
+        device.core.go(On::Confirmed);
         self.hand_over_if_all_loaded(turn);
         Ok(())
     }

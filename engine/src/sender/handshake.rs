@@ -59,7 +59,7 @@ impl Sender {
             let place = device.epoch.opener(device.core.id());
             self.peer.queue_on(OPENERS, Frame::Begin(place, begin));
             device.core.enter_phase(turn, phase);
-            device.go(On::Begin);
+            device.core.go(On::Begin);
         }
     }
 

@@ -193,7 +193,7 @@ impl Sender {
 
     /// Whether what answers for this epoch is only still coming back.
     fn is_stale(&self, device: DeviceId, epoch: Epoch) -> bool {
-        self.stage != Stage::Active || self.devices[device.index()].epoch.number != epoch
+        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
     }
 
     fn command(&mut self, turn: &mut Turn, command: Command) -> Result<(), Fault> {
@@ -265,7 +265,7 @@ impl Machine for Sender {
     }
 
     fn reports(&self) -> Vec<DeviceReport> {
-        self.devices.iter().map(Device::report).collect()
+        self.devices.iter().map(|device| device.core.report(&device.epoch.state)).collect()
     }
 
     fn slots_out(&self) -> usize {

@@ -51,7 +51,7 @@ impl Sender {
                     spent = self.chunk(turn, id, Chunk { slot, bytes, zero, hash });
                 }
                 // In STOP_COPY the end is yet to come.
-                ReadResult::Empty if device.stage != DeviceStage::StopCopy => {
+                ReadResult::Empty if device.core.stage != DeviceStage::StopCopy => {
                     device.epoch.found_empty(turn.now_ns);
                 }
                 ReadResult::End => device.epoch.reading.ended = true,
@@ -77,8 +77,8 @@ impl Sender {
     fn chunk(&mut self, turn: &mut Turn, id: DeviceId, chunk: Chunk) -> Option<SlotId> {
         let Chunk { slot, bytes, zero, hash } = chunk;
         let epoch = &mut self.devices[id.index()].epoch;
-        let offset = epoch.digest.bytes();
-        epoch.digest.chunk(hash, bytes);
+        let offset = epoch.state.digest.bytes();
+        epoch.state.digest.chunk(hash, bytes);
         let mut header = DataHeader {
             place: epoch.place(id),
             offset,

@@ -25,7 +25,7 @@ impl Sender {
             if !device.core.line.is_free() || device.core.line.looks_into(turn) {
                 continue;
             }
-            if let Some(request) = want(device.stage, device.view(turn.now_ns, session)) {
+            if let Some(request) = want(device.core.stage, device.view(turn.now_ns, session)) {
                 if request == Request::PrecopyInfo {
                     device.epoch.precopy.asked();
                 }
@@ -50,8 +50,8 @@ impl Sender {
                 return self.state_set(turn, id, state, fd);
             }
             // The target has the state; that this device would not stop changes nothing.
-            (Request::SetState(state), Err(_)) if device.stage == DeviceStage::Leaving => {
-                device.go(On::Set(state));
+            (Request::SetState(state), Err(_)) if device.core.stage == DeviceStage::Leaving => {
+                device.core.go(On::Set(state));
             }
             (Request::SetState(_), Err(errno)) => {
                 device.core.line.suspect(Operation::SetState, Some(errno));
@@ -59,7 +59,7 @@ impl Sender {
             (Request::GetState, answer) => return self.state_found(turn, id, state_of(answer)),
             (Request::PrecopyInfo, Ok(Reply::Info(info))) => {
                 device.epoch.informed(turn.now_ns, id, info);
-                if device.stage == DeviceStage::PreCopy && device.core.line.is_well() {
+                if device.core.stage == DeviceStage::PreCopy && device.core.line.is_well() {
                     device.core.line.ask(turn, Request::StopCopyLength);
                 }
             }
@@ -86,43 +86,25 @@ impl Sender {
         fd: bool,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        match device.stage.after_set(state, fd, device.core.line.is_attached()) {
-            Next::To(stage) => {
-                device.stage = stage;
-                self.entered(turn, id, fd);
-            }
+        match device.core.set(turn, state, fd) {
             Next::UnexpectedFd => return self.unexpected_fd(turn, id, state),
-            Next::None => {
-                if fd {
-                    turn.act(Action::DropFd { device: id });
-                }
-                // A saving state without a data fd: nothing can be read from it.
-                device.core.line.suspect(Operation::SetState, None);
-            }
-        }
-        Ok(())
-    }
-
-    /// A device has come to its stage by SET_STATE.
-    fn entered(&mut self, turn: &mut Turn, id: DeviceId, fd: bool) {
-        let device = &mut self.devices[id.index()];
-        match device.stage {
-            DeviceStage::PreCopy => {
+            Next::To(DeviceStage::PreCopy) => {
                 device.attach(turn);
                 device.epoch.precopy.flows_from(turn.now_ns);
                 device.core.enter_phase(turn, Phase::PreCopy);
                 device.mark_phase(DataPhase::PreCopy);
             }
-            DeviceStage::StopCopy => {
+            Next::To(DeviceStage::StopCopy) => {
                 if fd {
                     device.attach(turn);
                 }
                 device.epoch.reading.drained = false;
                 self.stop_copy(turn, id);
             }
-            _ if fd => turn.act(Action::DropFd { device: id }),
-            _ => {}
+            Next::To(_) if fd => turn.act(Action::DropFd { device: id }),
+            Next::To(_) | Next::None => {}
         }
+        Ok(())
     }
 
     /// STOP_COPY data is read from here on.
@@ -139,17 +121,11 @@ impl Sender {
         found: Option<DeviceState>,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        if let Some(answer) = device.core.line.take_suspicion(found) {
+        if let Err(answer) = device.core.found(found) {
             return self.classified(turn, id, answer);
         }
-        let next = found.and_then(|state| device.stage.after(On::Found(state)));
-        let Some(stage) = next else {
-            let answer = device.core.line.answer(Operation::StateCheck, None, found);
-            return self.classified(turn, id, answer);
-        };
         // The fd's end was read, and the device has not been reset since.
-        device.stage = stage;
-        let total = device.total();
+        let total = device.epoch.state.total();
         device.epoch.frame(id, |place| Frame::End(place, total));
         device.core.enter_phase(turn, Phase::Load);
         Ok(())

@@ -59,7 +59,7 @@ impl Sender {
             // The new session holds the whole state: read that.
             self.discard(turn, id, fault, choice);
             let device = &mut self.devices[id.index()];
-            device.go(On::Reuse);
+            device.core.go(On::Reuse);
             device.core.line.detach(turn);
             return Ok(());
         }
@@ -109,15 +109,13 @@ impl Sender {
     fn discard(&mut self, turn: &mut Turn, id: DeviceId, fault: Fault, choice: Choice) {
         self.drop_unencoded(id);
         let device = &mut self.devices[id.index()];
-        device.restarts_with(turn, fault);
-        device.core.line.take_suspicion(None);
         device.restarts += 1;
         device.stop_copy_only |= choice == Choice::StopCopyOnly;
         let next = device.epoch.after();
         let closed = std::mem::replace(&mut device.epoch, next).close();
-        device.core.discarded_bytes += closed.bytes;
+        device.core.discarded(turn, &closed.state, fault);
         let discard = Discard {
-            discarded_bytes: closed.bytes,
+            discarded_bytes: closed.state.bytes(),
             stop_copy_only: self.switchover || device.stop_copy_only,
         };
         self.peer.queue_on(OPENERS, Frame::Discard(device.epoch.opener(id), discard));
@@ -135,7 +133,7 @@ impl Sender {
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
         device.core.detached(turn, stuck);
-        let awaited = matches!(device.stage, DeviceStage::Restarting | DeviceStage::Reusing);
+        let awaited = matches!(device.core.stage, DeviceStage::Restarting | DeviceStage::Reusing);
         if stuck && awaited {
             // Its slots are not there for a new epoch, nor does its end in this one.
             return Err(Fault::device(
@@ -147,8 +145,8 @@ impl Sender {
                  that the device could not be saved anew",
             ));
         }
-        if device.stage == DeviceStage::Reusing {
-            device.go(On::Closed);
+        if device.core.stage == DeviceStage::Reusing {
+            device.core.go(On::Closed);
             device.attach(turn);
             self.stop_copy(turn, id);
             return Ok(());
@@ -164,10 +162,10 @@ impl Sender {
         why: On,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        if device.stage == DeviceStage::Reusing {
+        if device.core.stage == DeviceStage::Reusing {
             turn.act(Action::DropFd { device: id });
         }
-        device.go(why);
+        device.core.go(why);
         device.core.line.recover(turn);
         self.brought_back(turn, id)
     }
@@ -177,7 +175,7 @@ impl Sender {
         let phase = self.phase_before_saving();
         let device = &mut self.devices[id.index()];
         let Some(arrival) = device.core.line.arrived() else { return Ok(()) };
-        if device.stage == DeviceStage::Restarting {
+        if device.core.stage == DeviceStage::Restarting {
             if !arrival.reached {
                 return Err(Fault::device(
                     id,
@@ -189,7 +187,7 @@ impl Sender {
             }
             device.core.enter_phase(turn, phase);
         }
-        device.go(On::Back);
+        device.core.go(On::Back);
         Ok(())
     }
 }

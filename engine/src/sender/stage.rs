@@ -14,7 +14,7 @@
 //!
 //! While a request is in flight the device still rests where it was: its line knows what is asked.
 
-use crate::machine::{Arc, Fd, Next, On, Request, next};
+use crate::machine::{Arc, Fd, On, Request, Stages};
 use crate::vfio::state::DeviceState;
 
 /// Where a device rests.
@@ -59,41 +59,30 @@ const fn arc(from: &'static [Stage], on: On, fd: Fd, to: Stage) -> Arc<Stage> {
 /// From where an epoch may be discarded: it has begun and was not handed over.
 const ACTIVE: &[Stage] = &[Held, PreCopy, Quiet, StopCopy, Sent, Loaded, Restarting, Reusing];
 
-/// Every way from one stage to another.
-pub(super) const ARCS: &[Arc<Stage>] = &[
-    arc(&[Idle], On::Begin, Fd::None, Held),
-    arc(&[Held], On::Set(DeviceState::PreCopy), Fd::New, PreCopy),
-    arc(&[Held], On::Set(DeviceState::RunningP2p), Fd::None, Quiet),
-    arc(&[PreCopy], On::Set(DeviceState::PreCopyP2p), Fd::None, Quiet),
-    arc(&[Held, PreCopy, Quiet], On::Set(DeviceState::StopCopy), Fd::NewUnlessOpen, StopCopy),
-    arc(&[StopCopy], On::Found(DeviceState::StopCopy), Fd::None, Sent),
-    arc(&[Sent], On::Confirmed, Fd::None, Loaded),
-    arc(&[Loaded], On::Handover, Fd::None, Leaving),
-    arc(&[Leaving], On::Set(DeviceState::Stop), Fd::Ignored, Gone),
-    arc(ACTIVE, On::Discard, Fd::None, Restarting),
-    arc(&[PreCopy, Quiet], On::Reuse, Fd::None, Reusing),
-    arc(&[Restarting], On::Back, Fd::None, Held),
-    arc(&[Reusing], On::Closed, Fd::None, StopCopy),
-    arc(&[Idle], On::Abort, Fd::None, Gone),
-    arc(ACTIVE, On::Abort, Fd::None, Recovering),
-    arc(&[Leaving, Gone], On::Abort, Fd::None, Recovering),
-    arc(&[Recovering], On::Back, Fd::None, Gone),
-];
+impl Stages for Stage {
+    const FIRST: Stage = Idle;
+    const ARCS: &'static [Arc<Stage>] = &[
+        arc(&[Idle], On::Begin, Fd::None, Held),
+        arc(&[Held], On::Set(DeviceState::PreCopy), Fd::New, PreCopy),
+        arc(&[Held], On::Set(DeviceState::RunningP2p), Fd::None, Quiet),
+        arc(&[PreCopy], On::Set(DeviceState::PreCopyP2p), Fd::None, Quiet),
+        arc(&[Held, PreCopy, Quiet], On::Set(DeviceState::StopCopy), Fd::NewUnlessOpen, StopCopy),
+        arc(&[StopCopy], On::Found(DeviceState::StopCopy), Fd::None, Sent),
+        arc(&[Sent], On::Confirmed, Fd::None, Loaded),
+        arc(&[Loaded], On::Handover, Fd::None, Leaving),
+        arc(&[Leaving], On::Set(DeviceState::Stop), Fd::Ignored, Gone),
+        arc(ACTIVE, On::Discard, Fd::None, Restarting),
+        arc(&[PreCopy, Quiet], On::Reuse, Fd::None, Reusing),
+        arc(&[Restarting], On::Back, Fd::None, Held),
+        arc(&[Reusing], On::Closed, Fd::None, StopCopy),
+        arc(&[Idle], On::Abort, Fd::None, Gone),
+        arc(ACTIVE, On::Abort, Fd::None, Recovering),
+        arc(&[Leaving, Gone], On::Abort, Fd::None, Recovering),
+        arc(&[Recovering], On::Back, Fd::None, Gone),
+    ];
+}
 
 impl Stage {
-    /// Where this leads, if it may happen here.
-    pub(super) fn after(self, on: On) -> Option<Stage> {
-        match next(ARCS, self, on, false, false) {
-            Next::To(stage) => Some(stage),
-            Next::UnexpectedFd | Next::None => None,
-        }
-    }
-
-    /// Where SET_STATE(`state`) leads that gave a data fd, or none, while one is open, or none.
-    pub(super) fn after_set(self, state: DeviceState, given: bool, open: bool) -> Next<Stage> {
-        next(ARCS, self, On::Set(state), given, open)
-    }
-
     /// Whether the device, if it has the P2P states, may still start DMA to others, or will again.
     pub(super) fn is_loud(self) -> bool {
         matches!(self, Idle | Held | PreCopy | Restarting)
@@ -139,73 +128,4 @@ pub(super) fn want(stage: Stage, see: View) -> Option<Request> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::arcs::{diagram, grid, pinned};
-    use std::fmt::Write;
-
-    const STAGES: [Stage; 12] = [
-        Idle, Held, PreCopy, Quiet, StopCopy, Sent, Loaded, Leaving, Gone, Restarting, Reusing,
-        Recovering,
-    ];
-
-    fn view(bits: u32) -> View {
-        let bit = |number: u32| bits >> number & 1 == 1;
-        View {
-            switchover: bit(7),
-            p2p: bit(6),
-            all_quiet: bit(5),
-            precopy: bit(4),
-            length_asked: bit(3),
-            info_due: bit(2),
-            read_out: bit(1),
-            open: bit(0),
-        }
-    }
-
-    /// A letter for each request; a row holds 16 views.
-    fn wants() -> String {
-        let mut text = String::from(
-            "\n# What a device is asked next. Rows: switchover, p2p, all quiet, precopy (high bit \
-             first);\n# columns: length asked, info due, read out, fd open. `.` nothing, R \
-             RUNNING_P2P, Q\n# PRE_COPY_P2P, S STOP_COPY, P PRE_COPY, T STOP, l MIG_DATA_SIZE, i \
-             PRECOPY_INFO, g GET_STATE\n",
-        );
-        for stage in STAGES {
-            let _ = writeln!(text, "{stage:?}");
-            for row in 0..16 {
-                let letters = (0..16).map(|column| match want(stage, view(row << 4 | column)) {
-                    None => '.',
-                    Some(Request::SetState(DeviceState::RunningP2p)) => 'R',
-                    Some(Request::SetState(DeviceState::PreCopyP2p)) => 'Q',
-                    Some(Request::SetState(DeviceState::StopCopy)) => 'S',
-                    Some(Request::SetState(DeviceState::PreCopy)) => 'P',
-                    Some(Request::SetState(DeviceState::Stop)) => 'T',
-                    Some(Request::StopCopyLength) => 'l',
-                    Some(Request::PrecopyInfo) => 'i',
-                    Some(Request::GetState) => 'g',
-                    other => panic!("{other:?}"),
-                });
-                let _ = writeln!(text, "  {row:04b} {}", letters.collect::<String>());
-            }
-        }
-        text
-    }
-
-    #[test]
-    fn the_tables_are_as_pinned() {
-        let text = grid(&STAGES, ARCS) + &wants();
-        pinned("../tests/vectors/sender_stages.txt", &text);
-    }
-
-    #[test]
-    fn the_diagram_is_the_table() {
-        let diagram = diagram(ARCS);
-        let shown = include_str!("stage.rs").lines().filter_map(|line| line.strip_prefix("//! "));
-        let shown: Vec<&str> = shown.filter(|line| line.contains(" --")).collect();
-        let rows: Vec<&str> = diagram.lines().take(shown.len()).collect();
-        assert_eq!(shown, rows);
-        let after = ARCS.iter().position(|arc| arc.on == On::Discard).expect("a discard");
-        assert_eq!(shown.len(), after, "what leads to the handover is shown");
-    }
-}
+mod tests;

@@ -28,7 +28,7 @@ impl Sender {
         let loaded = self
             .devices
             .iter()
-            .all(|device| device.stage == DeviceStage::Loaded && device.core.line.is_well());
+            .all(|device| device.core.stage == DeviceStage::Loaded && device.core.line.is_well());
         if self.stage != Stage::Active || !loaded || self.peer.broken().is_some() {
             return;
         }
@@ -41,7 +41,7 @@ impl Sender {
         for device in &mut self.devices {
             device.core.enter_phase(turn, Phase::Handover);
             // The data fd is closed, then the device goes to STOP: it does not run here again.
-            device.go(On::Handover);
+            device.core.go(On::Handover);
             device.core.line.detach(turn);
         }
     }

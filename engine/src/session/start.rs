@@ -35,8 +35,7 @@ pub(super) fn start<S: Side>(
         workers: options.workers,
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
-        // The other half is left for the devices' way back.
-        detach_bound: options.cancel_bound / 2,
+        cancel_bound: options.cancel_bound,
         wire_limits: WireLimits::from(&offer),
     })
     .map_err(Error::System)?;

@@ -16,6 +16,7 @@ use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
 use crate::drive::slots::Slots;
 use crate::drive::streams::Streams;
+use crate::drive::waits::DETACH_PART;
 use crate::ids::DeviceId;
 use crate::metrics::Metrics;
 use crate::ring::{BackendChoice, RingConfig, open};
@@ -32,8 +33,8 @@ pub(crate) struct DriveConfig {
     pub(crate) workers: usize,
     pub(crate) backend: BackendChoice,
     pub(crate) zero_copy: bool,
-    /// How long an operation that a driver holds is waited for.
-    pub(crate) detach_bound: Duration,
+    /// How long a session that is given up may take until it ends.
+    pub(crate) cancel_bound: Duration,
     pub(crate) wire_limits: WireLimits,
 }
 
@@ -124,7 +125,7 @@ impl Drive {
             fallback: opened.fallback,
             backend_choice: config.backend,
             chunk_bytes: config.chunk_bytes,
-            detach_bound: config.detach_bound,
+            detach_bound: config.cancel_bound / DETACH_PART,
             switchover: false,
             interrupted: false,
             caused: VecDeque::new(),

@@ -40,7 +40,7 @@ fn drive() -> (Drive, OwnedFd) {
         workers: 1,
         backend: BackendChoice::Auto,
         zero_copy: false,
-        detach_bound: Duration::from_secs(1),
+        cancel_bound: Duration::from_secs(2),
         wire_limits: WireLimits::from(&Offer::new(1, 1, CHUNK_BYTES_MIN)),
     };
     let live = Live::new(Arc::new(Mutex::new(Metrics::new(1, 1))));
