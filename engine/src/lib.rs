@@ -72,6 +72,8 @@ pub use session::*;
 #[doc(hidden)]
 pub mod buffers;
 #[doc(hidden)]
+pub mod cause;
+#[doc(hidden)]
 pub mod compress;
 #[doc(hidden)]
 pub mod drive;

@@ -95,7 +95,7 @@ fn checked_frame(header: &Header, bytes: &[u8; HEADER_BYTES], body: &[u8]) -> Op
     let (bytes, body) = again.split_first_chunk::<HEADER_BYTES>().expect("it begins so");
     let header = decode_header(bytes, &WireLimits::MAX).expect("what was written can be read");
     let second = decode(&header, body);
-    let cut = matches!(&frame, Frame::Abort(fault) if fault.message.len() > TEXT_BYTES_MAX);
+    let cut = matches!(&frame, Frame::Abort(abort) if abort.message.len() > TEXT_BYTES_MAX);
     match (&frame, &second) {
         (_, Ok(second)) if !cut => assert_eq!(second, &frame),
         _ => assert!(second.is_ok(), "{frame:?} was written so that it cannot be read"),

@@ -228,7 +228,7 @@ fn frames_out_of_turn_are_refused() {
     let mark = |device, epoch| bytes(&Frame::InitialDataLoaded { device, epoch });
     let running = bytes(&Frame::Running);
     let abort = Fault::session(Cause::Cancelled, Observation::Embedder, "enough");
-    let abort = bytes(&Frame::Abort(abort));
+    let abort = bytes(&Frame::Abort((&abort).into()));
     let bad = Total { digest: Digest(1), ..total() };
     let later = Epoch(3);
     play_all(|_, script| {
@@ -248,7 +248,7 @@ fn frames_out_of_turn_are_refused() {
                 wrong("DeviceNumber"),
             ),
             case("accept", "a mark before the session", &mark(DEVICE, EPOCH), wrong("Unexpected")),
-            case("initial", "a mark of a later epoch", &mark(DEVICE, later), wrong("Unexpected")),
+            case("initial", "a mark of a later epoch", &mark(DEVICE, later), wrong("Epoch")),
             case(
                 "initial",
                 "another device's mark",
@@ -258,7 +258,7 @@ fn frames_out_of_turn_are_refused() {
             case("initial", "two marks", &mark(DEVICE, EPOCH).repeat(2), wrong("Unexpected")),
             case("credit", "loaded before data", &loaded(EPOCH, total()), wrong("Unexpected")),
             case("initial", "loaded before the end", &loaded(EPOCH, total()), wrong("Unexpected")),
-            case("loaded", "loaded in a later epoch", &loaded(later, total()), wrong("Unexpected")),
+            case("loaded", "loaded in a later epoch", &loaded(later, total()), wrong("Epoch")),
             case("loaded", "loaded with other bytes", &loaded(EPOCH, bad), wrong("Total")),
             case("loaded", "loaded twice", &loaded(EPOCH, total()).repeat(2), wrong("Unexpected")),
             case("loaded", "running before loaded", &running, wrong("Unexpected")),

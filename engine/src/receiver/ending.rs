@@ -31,7 +31,7 @@ impl Receiver {
             // be running with its state.
             self.held_abort = Some(fault.clone());
         } else if fault.cause != Cause::PeerAbort {
-            self.peer.queue_last(Frame::Abort(fault.clone()));
+            self.peer.queue_last(Frame::Abort((&fault).into()));
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
@@ -72,7 +72,7 @@ impl Receiver {
         if let Some(fault) = self.held_abort.take()
             && self.is_blank()
         {
-            self.peer.queue_last(Frame::Abort(fault));
+            self.peer.queue_last(Frame::Abort((&fault).into()));
             self.peer.pump(turn);
         }
     }

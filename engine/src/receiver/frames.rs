@@ -5,7 +5,7 @@ use super::window::{Age, Entry, age};
 use super::{Receiver, Stage};
 use crate::ids::StreamId;
 use crate::machine::{Machine, Notice, On, Turn};
-use crate::outcome::{Breach, Cause, Fault, Observation, Phase};
+use crate::outcome::{Breach, Fault, Host, Phase};
 use crate::wire::{Begin, DevicePlace, Frame, Kind};
 
 impl Receiver {
@@ -22,12 +22,7 @@ impl Receiver {
         self.open_peer(turn, kind);
         self.peer.check_flood()?;
         match (self.stage, frame) {
-            (_, Frame::Abort(fault)) => Err(Fault {
-                cause: Cause::PeerAbort,
-                observed: Observation::Peer,
-                message: format!("the source gave up: {fault}"),
-                ..fault
-            }),
+            (_, Frame::Abort(said)) => Err(Fault::peer_gave_up(Host::Source, said)),
             (_, Frame::Ping(number)) => {
                 self.peer.queue(Frame::Pong(number));
                 Ok(())

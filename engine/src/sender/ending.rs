@@ -30,7 +30,7 @@ impl Sender {
         self.peer.unwatch();
         self.waits.set(Wait::WayBack, turn.now_ns + self.config.abort_bound_ns);
         if fault.cause != Cause::PeerAbort {
-            self.peer.queue_last(Frame::Abort(fault.clone()));
+            self.peer.queue_last(Frame::Abort((&fault).into()));
         }
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {

@@ -4,7 +4,7 @@ use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Epoch, StreamId};
 use crate::machine::{Machine, Notice, On, Turn};
-use crate::outcome::{Breach, Cause, Fault, Observation};
+use crate::outcome::{Breach, Fault, Host};
 use crate::wire::{Frame, Kind, Total};
 
 impl Sender {
@@ -20,14 +20,7 @@ impl Sender {
         self.peer.check_flood().map_err(Fault::breach)?;
         let kind = frame.kind();
         match (self.stage, frame) {
-            (_, Frame::Abort(fault)) => {
-                return Err(Fault {
-                    cause: Cause::PeerAbort,
-                    observed: Observation::Peer,
-                    message: format!("the target gave up: {fault}"),
-                    ..fault
-                });
-            }
+            (_, Frame::Abort(said)) => return Err(Fault::peer_gave_up(Host::Target, said)),
             (_, Frame::Ping(number)) => self.peer.queue(Frame::Pong(number)),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Accept(accept)) => self.accepted(turn, stream, accept)?,

@@ -12,12 +12,12 @@ use super::cursor::{Reader, within};
 use super::header::NO_DEVICE;
 use super::kind::{ABORT_FIXED, BEGIN_FIXED};
 use super::{
-    Accept, Begin, DataPhase, Digest, Discard, Frame, Header, Hello, Kind, Total, WireFault,
+    Abort, Accept, Begin, DataPhase, Digest, Discard, Frame, Header, Hello, Kind, Total, WireFault,
     chunk_hash, encode_header,
 };
+use crate::cause::{Cause, Observation};
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::limits::{HEADER_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::outcome::{Cause, Fault, Observation};
 
 /// Begin: the device saves in PRE_COPY.
 const BEGIN_PRECOPY: u16 = 1 << 0;
@@ -144,8 +144,8 @@ fn write_body(frame: &Frame, out: &mut Vec<u8>) -> Kind {
         Frame::Handover => Kind::HANDOVER,
         Frame::Running => Kind::RUNNING,
         Frame::Credit { .. } => Kind::CREDIT,
-        Frame::Abort(fault) => {
-            write_abort(fault, out);
+        Frame::Abort(abort) => {
+            write_abort(abort, out);
             Kind::ABORT
         }
         Frame::Message(message) => {
@@ -174,8 +174,8 @@ fn addressed(frame: &Frame, header: Header) -> Header {
             let (device, epoch) = pair(device, epoch);
             Header { device, epoch, sequence: up_to.0, ..header }
         }
-        Frame::Abort(fault) => {
-            Header { device: fault.device.map_or(NO_DEVICE, |device| device.0), ..header }
+        Frame::Abort(abort) => {
+            Header { device: abort.device.map_or(NO_DEVICE, |device| device.0), ..header }
         }
         Frame::Ping(number) | Frame::Pong(number) => Header { sequence: *number, ..header },
         Frame::Hello(_)
@@ -237,18 +237,18 @@ fn read_total(reader: &mut Reader<'_>) -> Result<Total, WireFault> {
     Ok(Total { bytes: reader.u64()?, digest: Digest(reader.u128()?) })
 }
 
-fn write_abort(fault: &Fault, out: &mut Vec<u8>) {
-    let text = cut(&fault.message, TEXT_BYTES_MAX);
-    let errno = fault.errno.and_then(|errno| u32::try_from(errno).ok()).unwrap_or(0);
-    out.extend(number(&Cause::ALL, fault.cause).to_le_bytes());
-    out.extend(number(&Observation::ALL, fault.observed).to_le_bytes());
+fn write_abort(abort: &Abort, out: &mut Vec<u8>) {
+    let text = cut(&abort.message, TEXT_BYTES_MAX);
+    let errno = abort.errno.and_then(|errno| u32::try_from(errno).ok()).unwrap_or(0);
+    out.extend(number(&Cause::ALL, abort.cause).to_le_bytes());
+    out.extend(number(&Observation::ALL, abort.observed).to_le_bytes());
     out.extend(errno.to_le_bytes());
     out.extend((text.len() as u16).to_le_bytes());
     out.extend([0; 2]);
     out.extend_from_slice(text.as_bytes());
 }
 
-fn read_abort(device: u32, reader: &mut Reader<'_>) -> Result<Fault, WireFault> {
+fn read_abort(device: u32, reader: &mut Reader<'_>) -> Result<Abort, WireFault> {
     let (cause_number, observed_number) = (reader.u16()?, reader.u16()?);
     let errno = i32::try_from(reader.u32()?).ok().filter(|errno| *errno != 0);
     let text_bytes = usize::from(reader.u16()?);
@@ -263,13 +263,12 @@ fn read_abort(device: u32, reader: &mut Reader<'_>) -> Result<Fault, WireFault> 
             format!("{text} (the peer is newer: cause {cause_number}, seen as {observed_number})")
         }
     };
-    Ok(Fault {
+    Ok(Abort {
         cause: cause.unwrap_or(Cause::PeerAbort),
         observed: observed.unwrap_or(Observation::Peer),
         errno,
         device: (device != NO_DEVICE).then_some(DeviceId(device)),
         message,
-        breach: None,
     })
 }
 

@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 use super::Kind;
-use crate::outcome::{Cause, Fault};
+use crate::cause::Cause;
 
 /// Why bytes were refused (or, from [`encode`](super::encode), why a frame cannot be written).
 ///
@@ -233,12 +233,5 @@ impl WireFault {
             WireFault::HeaderHash { .. } | WireFault::BodyHash { .. } => Cause::Network,
             _ => Cause::PeerMisbehaviour,
         }
-    }
-}
-
-impl From<WireFault> for Fault {
-    /// The fault of a session whose stream gave these bytes.
-    fn from(fault: WireFault) -> Fault {
-        Fault::breach(fault)
     }
 }

@@ -21,19 +21,21 @@ mod fault;
 mod handshake;
 mod header;
 mod kind;
+mod layout;
 
 pub use body::{decode, encode};
 pub use check::WireLimits;
 pub use digest::{Digest, StateDigest, chunk_hash};
 pub use fault::WireFault;
 pub use handshake::{Accept, Features, Hello, Offer, VERSION_MAX, VERSION_MIN, negotiate};
-pub use header::{Encoding, Header, data_header, decode_header, encode_header};
+pub use header::{Encoding, Header};
 pub use kind::Kind;
+pub use layout::{data_header, decode_header, encode_header};
 
 use bytes::Bytes;
 
+use crate::cause::{Cause, Observation};
 use crate::ids::{DeviceId, Epoch, Sequence};
-use crate::outcome::Fault;
 
 /// Size of a hello's body, in bytes: the same in every version.
 pub const HELLO_BODY_BYTES: usize = kind::HELLO_BODY;
@@ -85,7 +87,7 @@ pub enum Frame {
         up_to: Sequence,
     },
     /// The sender of this frame has given up the session, and why.
-    Abort(Fault),
+    Abort(Abort),
     /// Opaque bytes of the VMM.
     Message(Bytes),
     /// Are you there?
@@ -134,6 +136,22 @@ pub struct Discard {
     pub discarded_bytes: u64,
     /// The new epoch has only STOP_COPY data.
     pub stop_copy_only: bool,
+}
+
+/// Why a host gives up, as it tells the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abort {
+    /// Who or what ended it.
+    pub cause: Cause,
+    /// How that was seen.
+    pub observed: Observation,
+    /// The kernel's answer, a positive errno.
+    pub errno: Option<i32>,
+    /// The device that it concerns; none if it concerns the whole session.
+    pub device: Option<DeviceId>,
+    /// One sentence for a person, of which at most
+    /// [`TEXT_BYTES_MAX`](crate::limits::TEXT_BYTES_MAX) bytes travel.
+    pub message: String,
 }
 
 /// An epoch's state in two numbers.

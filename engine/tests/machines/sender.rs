@@ -238,7 +238,8 @@ fn broken() -> Fault {
 
 #[test]
 fn what_the_peer_says_counts_for_more_than_the_stream_that_it_closed() {
-    let word = || Frame::Abort(Fault::session(Cause::Local, Observation::Engine, "out of memory"));
+    let said = Fault::session(Cause::Local, Observation::Engine, "out of memory");
+    let word = || Frame::Abort((&said).into());
     for lost in [0, 1] {
         let mut run = precopy(2);
         run.feed(Event::StreamLost { stream: StreamId(lost), slots: vec![], fault: broken() });

@@ -7,11 +7,11 @@ use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
 use vfio_ferry::limits::{
     CHUNK_BYTES_MAX, HEADER_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
-use vfio_ferry::outcome::{Cause, Fault, Observation};
+use vfio_ferry::outcome::{Cause, Observation};
 use vfio_ferry::wire::{
-    Accept, Begin, DataHeader, DataPhase, DevicePlace, Digest, Discard, Encoding, Features, Frame,
-    Header, Hello, Total, WireFault, WireLimits, chunk_hash, data_header, decode, decode_header,
-    encode, encode_header,
+    Abort, Accept, Begin, DataHeader, DataPhase, DevicePlace, Digest, Discard, Encoding, Features,
+    Frame, Header, Hello, Total, WireFault, WireLimits, chunk_hash, data_header, decode,
+    decode_header, encode, encode_header,
 };
 
 use crate::checks;
@@ -62,7 +62,7 @@ fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+fn abort() -> impl Strategy<Value = Abort> {
     (
         prop::sample::select(&Cause::ALL[..]),
         prop::sample::select(&Observation::ALL[..]),
@@ -70,13 +70,12 @@ fn fault() -> impl Strategy<Value = Fault> {
         prop::option::of(device()),
         text(TEXT_BYTES_MAX),
     )
-        .prop_map(|(cause, observed, errno, device, message)| Fault {
+        .prop_map(|(cause, observed, errno, device, message)| Abort {
             cause,
             observed,
             errno,
             device,
             message,
-            breach: None,
         })
 }
 
@@ -115,7 +114,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             epoch,
             up_to: Sequence(up_to),
         }),
-        fault().prop_map(Frame::Abort),
+        abort().prop_map(Frame::Abort),
         opaque(MESSAGE_BYTES_MAX).prop_map(Frame::Message),
         any::<u64>().prop_map(Frame::Ping),
         any::<u64>().prop_map(Frame::Pong),
@@ -207,14 +206,20 @@ proptest! {
     #[test]
     fn wire_an_abort_of_any_length_can_be_written(message in vec(any::<char>(), 0..2000)) {
         let message = String::from_iter(message);
-        let fault = Fault::session(Cause::Local, Observation::Engine, message.clone());
+        let abort = Abort {
+            cause: Cause::Local,
+            observed: Observation::Engine,
+            errno: None,
+            device: None,
+            message: message.clone(),
+        };
         let mut bytes = Vec::new();
-        prop_assert_eq!(encode(&Frame::Abort(fault), &mut bytes), Ok(()));
+        prop_assert_eq!(encode(&Frame::Abort(abort), &mut bytes), Ok(()));
         let (head, body) = bytes.split_first_chunk::<HEADER_BYTES>().expect("a header");
         let header = decode_header(head, &WireLimits::MAX).expect("its own header");
-        let Ok(Frame::Abort(fault)) = decode(&header, body) else { panic!("no abort") };
-        prop_assert!(message.starts_with(&fault.message));
-        prop_assert!(fault.message.len() >= message.len().min(TEXT_BYTES_MAX - 3));
+        let Ok(Frame::Abort(abort)) = decode(&header, body) else { panic!("no abort") };
+        prop_assert!(message.starts_with(&abort.message));
+        prop_assert!(abort.message.len() >= message.len().min(TEXT_BYTES_MAX - 3));
     }
 }
 

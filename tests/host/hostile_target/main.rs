@@ -171,7 +171,7 @@ fn frames_out_of_turn_are_refused() {
             case(
                 "zstd",
                 "an abort",
-                bytes(&Frame::Abort(abort)),
+                bytes(&Frame::Abort((&abort).into())),
                 Expected::Fault(Cause::PeerAbort, "none"),
             ),
         ],

@@ -100,7 +100,7 @@ fn any(rng: &mut Rng, devices: u64, streams: u16) -> Packet {
         10 => Frame::Handover,
         11 => Frame::Running,
         12 => Frame::Credit { device, epoch, up_to: sequence },
-        13 => Frame::Abort(Fault::session(Cause::Local, Observation::Engine, "hostile")),
+        13 => Frame::Abort((&Fault::session(Cause::Local, Observation::Engine, "hostile")).into()),
         14 => Frame::Message(Bytes::from_static(b"hostile")),
         15 => Frame::Ping(rng.next()),
         16 => Frame::Pong(rng.next()),
