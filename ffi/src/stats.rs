@@ -194,13 +194,11 @@ pub(crate) fn stream_stats(metrics: &Metrics, stream: u32) -> Option<vferry_stre
 macro_rules! durations {
     ($found:expr) => {{
         let found = $found;
-        // An empty one has a smallest value that nobody measured.
-        let min_ns = if found.is_empty() { 0 } else { found.min() };
         vferry_duration_stats {
             size: 0,
             reserved: 0,
             count: found.len(),
-            min_ns,
+            min_ns: found.min(),
             mean_ns: found.mean() as u64,
             p50_ns: found.value_at_quantile(0.5),
             p99_ns: found.value_at_quantile(0.99),

@@ -12,8 +12,10 @@ use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::{Frame, Kind};
 
 /// A peer that gives up says why on every stream. After one of them broke without that, its abort
-/// frame may still arrive on another: the machine waits silence / 32 for it.
+/// frame may still arrive on another: the machine waits silence / 32 for it, and a second where a
+/// peer may be silent for ever.
 const LAST_WORD_PART: u64 = 32;
+const LAST_WORD_NS_MAX: u64 = 1_000_000_000;
 /// A peer from which nothing has come for silence / 4 is pinged.
 const PING_PART: u64 = 4;
 
@@ -208,8 +210,8 @@ impl Peer {
                 return Err(fault);
             }
             if self.broken.is_none() && self.is_watched() {
-                let until_ns = turn.now_ns + self.silence_ns / LAST_WORD_PART;
-                self.waits.set(Wait::LastWord, until_ns);
+                let word_ns = (self.silence_ns / LAST_WORD_PART).min(LAST_WORD_NS_MAX);
+                self.waits.set(Wait::LastWord, turn.now_ns + word_ns);
             }
             self.broken.get_or_insert(fault.clone());
         }
@@ -425,6 +427,14 @@ mod tests {
         assert_eq!(at(until_ns - 1, |turn| peer.tick(turn)), Ok(()), "the first one's stands");
         assert_eq!(at(until_ns, |turn| peer.tick(turn)), Err(broke("first")));
         assert_eq!(lost(&mut peer, 9, 2, broke("third")), Err(broke("first")));
+    }
+
+    #[test]
+    fn a_last_word_is_not_waited_for_for_ever_where_silence_is() {
+        let mut peer = Peer::new(PeerConfig { streams: 2, silence_ns: u64::MAX / 4 });
+        at(0, |turn| peer.watch(turn));
+        assert_eq!(lost(&mut peer, 5, 1, broke("one")), Ok(()));
+        assert_eq!(peer.deadline_ns(), Some(5 + LAST_WORD_NS_MAX));
     }
 
     #[test]

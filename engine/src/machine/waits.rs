@@ -7,7 +7,7 @@
 pub(crate) enum Wait {
     /// both hosts
     /// | an abort frame on another stream, after one stream broke
-    /// | `peer_silence` / 32 after the first one broke
+    /// | `peer_silence` / 32 after the first one broke, at most 1 s
     /// | the session is given up, cause network; nothing is handed over meanwhile
     LastWord,
     /// both hosts; the target only before the handover

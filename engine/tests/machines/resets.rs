@@ -41,14 +41,21 @@ fn reset(run: &mut Run<Sender>) -> Then {
     // The way back, whatever follows.
     run.set(FIRST, DeviceState::Running, false);
     run.found(FIRST, DeviceState::Running);
-    match discards(run) - before {
+    let then = match discards(run) - before {
         0 => Then::Abort,
         1 if run.asked.get(&FIRST) == Some(&Request::SetState(DeviceState::PreCopy)) => {
             Then::PreCopy
         }
         1 => Then::StopCopy,
         more => panic!("one reset, and {more} discards"),
-    }
+    };
+    // The target is told which.
+    let said = run.said.iter().rev().find_map(|(_, frame)| match frame {
+        Frame::Discard(_, discard) => Some(discard.stop_copy_only),
+        _ => None,
+    });
+    assert!(then == Then::Abort || said == Some(then == Then::StopCopy), "{then:?}, said {said:?}");
+    then
 }
 
 fn discards(run: &Run<Sender>) -> usize {

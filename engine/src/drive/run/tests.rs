@@ -67,6 +67,8 @@ fn an_fd_that_is_detached_is_closed() {
     drive.devices[DEVICE.index()].fresh = Some(reader);
     drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(7) });
     drive.act(0, Action::Detach { device: DEVICE });
+    let awaited = drive.devices[DEVICE.index()].detaching.map(|detaching| detaching.epoch);
+    assert_eq!(awaited, Some(Epoch(7)));
     match drive.inputs.recv() {
         Ok(Input::Detached { device: DEVICE, epoch: Epoch(7) }) => {}
         other => panic!("{other:?}"),

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::buffers::Arena;
 use crate::errno::EPIPE;
@@ -49,7 +51,11 @@ fn bytes(frame: &Frame) -> Vec<u8> {
 
 /// A raw chunk of one byte's value.
 fn data(value: u8) -> (DataHeader, Vec<u8>) {
-    let body = vec![value; CHUNK_BYTES_MIN];
+    data_of(value, CHUNK_BYTES_MIN)
+}
+
+fn data_of(value: u8, bytes: usize) -> (DataHeader, Vec<u8>) {
+    let body = vec![value; bytes];
     let hash = chunk_hash(&body);
     let (device, epoch, sequence) = (DeviceId(0), Epoch(0), Sequence(0));
     let header = DataHeader {
@@ -79,8 +85,9 @@ fn is_lost(streams: &mut Streams) -> (usize, Fault) {
 fn bodies_go_where_the_machine_says_and_the_stream_goes_on() {
     for backend in BACKENDS {
         let (mut streams, mut peer, _other) = streams(backend);
-        for value in [1, 2] {
-            let (header, body) = data(value);
+        // What is skipped is longer than what is received of it at a time.
+        for (value, bytes) in [(1, 100_000), (2, CHUNK_BYTES_MIN)] {
+            let (header, body) = data_of(value, bytes);
             peer.write_all(&encode_header(&Header::from(header))).expect("a header");
             peer.write_all(&body).expect("a body");
             let StreamEvent::Data { stream: STREAM, header: found } = next(&mut streams) else {
@@ -131,14 +138,23 @@ fn a_slot_is_sent_with_its_header_and_comes_back() {
 #[test]
 fn an_end_between_frames_and_one_inside_are_told_apart() {
     for backend in BACKENDS {
-        for part in [0, 10] {
+        let frame = bytes(&Frame::Message(Bytes::from_static(b"never all of it")));
+        let between = "the peer closed stream 1 before the migration was over".to_owned();
+        let cut = |found, expected| {
+            Fault::breach(Breach::Cut { stream: STREAM, found, expected }).message
+        };
+        let ends = [
+            (0, between),
+            (10, cut(10, HEADER_BYTES)),
+            (HEADER_BYTES, cut(0, frame.len() - HEADER_BYTES)),
+        ];
+        for (part, message) in ends {
             let (mut streams, mut peer, other) = streams(backend);
-            peer.write_all(&bytes(&Frame::Handover)[..part]).expect("a part of a frame");
+            peer.write_all(&frame[..part]).expect("a part of a frame");
             drop(peer);
             let (slots, fault) = is_lost(&mut streams);
             assert_eq!((slots, fault.cause), (0, Cause::Network));
-            let cut = Breach::Cut { stream: STREAM, found: 10, expected: HEADER_BYTES };
-            assert_eq!(fault.message == Fault::breach(cut).message, part == 10, "{fault}");
+            assert_eq!(fault.message, message, "{part} bytes");
             assert!(!streams.all_lost(), "the other stream lives");
             drop(other);
             assert!(matches!(next(&mut streams), StreamEvent::Lost { stream: StreamId(0), .. }));

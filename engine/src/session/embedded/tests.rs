@@ -33,6 +33,7 @@ fn asked<T: Send + 'static>(
     let asking = Arc::clone(device);
     let waiting = std::thread::spawn(move || ask(&asking));
     while device.wanted() != Some(wanted) {
+        assert!(!waiting.is_finished(), "it was answered before it was asked");
         std::thread::yield_now();
     }
     answer(device);
@@ -232,6 +233,23 @@ fn a_data_fd_goes_when_its_saving_state_was_left() {
 
 #[test]
 fn a_failure_from_before_another_request_answers_no_later_one() {
+    let device = embedded(Host::Source);
+    device.answer(Answer::State(DeviceState::StopCopy, Err(libc::EIO)));
+    let info = asked(
+        &device,
+        Wanted::PrecopyInfo,
+        |device| device.precopy_info(device.event_fd()),
+        |device| device.answer(Answer::PrecopyInfo(Ok(PrecopyInfo::default()))),
+    );
+    assert!(info.is_ok());
+    let stopped = asked(
+        &device,
+        Wanted::State(DeviceState::StopCopy),
+        |device| device.set_state(DeviceState::StopCopy),
+        |device| moved(device, DeviceState::StopCopy, None),
+    );
+    assert!(stopped.is_ok());
+
     let device = embedded(Host::Target);
     device.answer(Answer::State(DeviceState::Stop, Err(libc::EIO)));
     device.answer(Answer::Reset(Err(libc::EIO)));
