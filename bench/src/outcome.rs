@@ -1,4 +1,4 @@
-//! How one side of a migration went, whoever carried the state.
+//! How one side of a migration went, with the engine or with a peer of it.
 
 use std::time::Duration;
 

@@ -60,7 +60,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How the cause came to be known.
+/// How the cause was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Observation {

@@ -65,7 +65,7 @@
 // 3  sender, receiver, machine: events in, actions out
 // 2  vfio (ioctls), buffers, ring, compress (codec, workers)
 // 1  wire, vfio::state, outcome, compress::policy, metrics
-// 0  limits, error, errno, ids
+// 0  limits, error, errno, ids, cause
 #[doc(inline)]
 pub use session::*;
 

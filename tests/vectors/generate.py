@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the golden vectors of the wire, and from them the seeds of the fuzz targets.
 
-It packs every byte itself, from the description of the wire and not from the Rust code, so that
-the tests compare two independent writers. It is run by hand after the wire has changed:
+It packs every byte itself, from WIRE.md and not from the Rust code, so that the
+tests compare two independent writers. It is run by hand after the wire has
+changed:
 
     pip install xxhash && python3 tests/vectors/generate.py
 

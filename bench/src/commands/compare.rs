@@ -1,5 +1,5 @@
-//! `compare`: the engine and its peers on the same work, in turns, so that what the host does
-//! meanwhile falls on all alike.
+//! `compare`: the engine and its peers do the same work in turns, so that the host's other load falls
+//! on all alike.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
     if faults.is_empty() { Ok(()) } else { Err(Failure::Migration(faults.join("; "))) }
 }
 
-/// What the connections used, by the kernel's word.
+/// The congestion control of the connections, as the kernel reports it.
 fn congestion(contenders: &[(Contender, Runs)]) -> &str {
     let mut names = contenders.iter().map(|(_, runs)| runs.tcp_congestion.as_str());
     names.find(|name| !name.is_empty()).unwrap_or("no connection")

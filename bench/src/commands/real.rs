@@ -1,7 +1,7 @@
 //! `send` and `receive`: one side each, with real devices.
 //!
-//! Two hosts share no clock. The sender's downtime therefore ends when it hears of the target's
-//! RUNNING: longer than the true one by the way back. The state is verified by the engine's own
+//! Two hosts share no clock. The sender's downtime therefore ends when the target's running
+//! frame arrives: longer than the true one by the way back. The state is verified by the engine's own
 //! digest, which the target has checked before it lets the device run.
 
 use std::net::TcpStream;

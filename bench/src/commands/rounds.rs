@@ -1,4 +1,4 @@
-//! The migrations that show what a reset costs: each round goes all ways, one after the other.
+//! The migrations that show what a reset costs: each round takes all ways, one after the other.
 
 use crate::process::message::RunSpec;
 use crate::process::pair;

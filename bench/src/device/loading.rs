@@ -1,8 +1,8 @@
 //! The target's side of a session: what is written to a data fd is taken out of it and hashed.
 //!
 //! A pipe is emptied by a thread, a file on the spot after each write. Leaving RESUMING must know
-//! that everything written has arrived, while the writer may still hold the fd: whoever asks then
-//! takes out what the thread has not.
+//! that everything written has arrived, while the writer may still hold the fd: the
+//! caller then takes out what the thread has not.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! What a double is like, and what is to befall it.
+//! What a double is like, and which faults it is to have.
 
 use std::io;
 

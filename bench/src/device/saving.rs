@@ -122,7 +122,7 @@ impl Saving {
         }
     }
 
-    /// What the driver would have answered where this is what the read of the fd came to.
+    /// A driver's answer, from the result of the read of the pipe or file that stands for its fd.
     pub(super) fn observed(&self, result: io::Result<usize>) -> io::Result<usize> {
         let mut flow = self.lock();
         let drained = flow.release.is_drained();

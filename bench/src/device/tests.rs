@@ -1,4 +1,4 @@
-//! The double keeps what a real device does: data, ends, resets, and who hears of them.
+//! The double keeps what a real device does: data, ends, resets, and who sees them.
 
 use std::os::fd::AsFd;
 use std::thread;

@@ -1,7 +1,7 @@
 //! When what happened to a device, taken at the device: the clock of the report.
 //!
-//! The times are the engine's and its peers' alike, for test devices and real ones, and owe nothing
-//! to what either says about itself. They are CLOCK_MONOTONIC, which all processes of a host share,
+//! They are taken in the same place for the engine and its peers, for test devices and real ones, and
+//! do not depend on what either reports. They are CLOCK_MONOTONIC, which all processes of a host share,
 //! so that a time of the source's process can be subtracted from one of the target's.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! What one run amounts to, and what several do. Both sides' clocks are one: CLOCK_MONOTONIC.
+//! The result of one run, and of several. Both sides' clocks are one: CLOCK_MONOTONIC.
 
 use serde::Serialize;
 

@@ -14,7 +14,7 @@ pub enum SourceEnding {
     Returned(Fault),
     /// Some device is not back where it was found, or nobody knows: the report says which.
     NotReturned(Fault),
-    /// The target was told to run and its word never came: a person must find out whether it
+    /// The target was told to run and never confirmed it: a person must find out whether it
     /// does. The devices are in STOP here, or on their way there.
     Unconfirmed(Fault),
 }

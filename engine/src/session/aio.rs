@@ -23,7 +23,7 @@ impl<S: Side> AsyncSession<S> {
     /// Takes a session over. To be called on the runtime that will await it.
     ///
     /// # Errors
-    /// What the system says where it gives no more fds or the reactor takes none.
+    /// The system's error if it gives no fd, or if the reactor does not take it.
     pub fn new(session: Session<S>) -> io::Result<AsyncSession<S>> {
         let eventfd = session.event_fd().try_clone_to_owned()?;
         #[expect(deprecated, reason = "the successor is unsafe; an OwnedFd keeps its promise")]

@@ -1,5 +1,5 @@
-//! A stream that the VMM carries on a channel of its own: what the engine would send is pulled, and
-//! what came from the peer is pushed.
+//! A stream that the VMM carries on a channel of its own: it pulls what the engine sends, and pushes
+//! what arrived from the peer.
 //!
 //! ```text
 //! session == stream ==> Channel::pull ~~ the VMM's channel ~~> Channel::push == stream ==> session
@@ -26,7 +26,7 @@ pub struct Channel {
     ours: OwnedFd,
 }
 
-/// What became of a [`Channel::pull`] or [`Channel::push`].
+/// The result of a [`Channel::pull`] or [`Channel::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
     /// So many bytes, at least one.
@@ -42,7 +42,7 @@ impl Channel {
     /// started with.
     ///
     /// # Errors
-    /// What the system says where it gives no sockets.
+    /// The system's error if it gives no sockets.
     pub fn new() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -52,7 +52,7 @@ impl Channel {
     /// Takes bytes that are to be carried to the peer's [`push`](Self::push).
     ///
     /// # Errors
-    /// What the system says; nothing of the kind is expected.
+    /// The system's error; none is expected.
     pub fn pull(&self, into: &mut [u8]) -> io::Result<Moved> {
         if into.is_empty() {
             return Ok(Moved::NotNow);
@@ -68,7 +68,7 @@ impl Channel {
     /// for; the rest is to be pushed again when [`fd`](Self::fd) is writable.
     ///
     /// # Errors
-    /// What the system says; nothing of the kind is expected.
+    /// The system's error; none is expected.
     pub fn push(&self, bytes: &[u8]) -> io::Result<Moved> {
         if bytes.is_empty() {
             return Ok(Moved::NotNow);

@@ -65,11 +65,11 @@ pub struct SourceDevice {
     pub name: String,
     /// The device.
     pub device: Arc<dyn MigrationDevice>,
-    /// What is to be done with it.
+    /// The embedder's choices for it.
     pub options: DeviceOptions,
 }
 
-/// A device that state comes to.
+/// A device that receives state.
 #[derive(Clone)]
 pub struct TargetDevice {
     /// The name that both hosts know it by.
@@ -93,7 +93,7 @@ impl fmt::Debug for TargetDevice {
     }
 }
 
-/// What the options and the session's shape come to.
+/// The slots of a session: from the options, and the numbers of devices, streams and workers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) slots_per_device: usize,

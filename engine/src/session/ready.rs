@@ -6,12 +6,12 @@ use super::side::Source;
 use super::{Session, SessionEvent};
 use crate::machine::{Estimate, Notice};
 
-/// Why [`SourceSession::wait_until_ready`](super::SourceSession::wait_until_ready) came back.
+/// Why [`SourceSession::wait_until_ready`](super::SourceSession::wait_until_ready) returned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Readiness {
     /// The downtime would be short enough now.
     Ready(Estimate),
-    /// It was not short enough within the patience that the embedder has.
+    /// It was not short enough before the embedder's patience ended.
     Patience(Option<Estimate>),
     /// The session ended; its report says how.
     Ended,
@@ -19,9 +19,9 @@ pub enum Readiness {
 
 impl Session<Source> {
     /// Waits until all initial data is loaded at the target and the downtime would be at most
-    /// `downtime_max`, for `patience` at most. Where too little has moved to reckon a downtime
-    /// from, it is enough that nothing more can be moved while the guest runs. Other notices that
-    /// come meanwhile are given to `notice`.
+    /// `downtime_max`, for `patience` at most. Where too little was sent to estimate a downtime, it
+    /// is enough that no PRE_COPY data is pending. Other notices that arrive meanwhile are given to
+    /// `notice`.
     pub fn wait_until_ready(
         &self,
         downtime_max: Duration,
@@ -51,8 +51,8 @@ impl Session<Source> {
 
 /// Whether stopping the VM now would be short enough, and the target has all initial data.
 ///
-/// A device of few bytes, or one that saves nothing in PRE_COPY, never shows a rate: then waiting
-/// longer would tell no more.
+/// A device of few bytes, or one that saves nothing in PRE_COPY, never shows a rate, and
+/// waiting longer would not change that.
 pub fn is_ready(estimate: &Estimate, downtime_max: Duration) -> bool {
     let short_enough = match estimate.downtime_ns {
         Some(ns) => u128::from(ns) <= downtime_max.as_nanos(),

@@ -63,7 +63,7 @@ impl Session<Source> {
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the
-    /// [`ending`](super::Report::ending) says what came of it. After the end it changes nothing.
+    /// report has the [`ending`](super::Report::ending). After the end it changes nothing.
     pub fn switchover(&self) {
         self.command(Command::Switchover);
     }

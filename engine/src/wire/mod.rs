@@ -1,5 +1,5 @@
-//! The wire: what two engines say to each other, byte for byte. ARCHITECTURE.md describes it so
-//! that another implementation could be written from it.
+//! The wire: what two engines say to each other, byte for byte. WIRE.md describes it so that another
+//! implementation could be written from it.
 //!
 //! No fd, no clock, no thread, no panic on any input.
 //!

@@ -1,6 +1,6 @@
-//! What a reset cost, and what was saved against starting the whole migration again.
+//! What a reset cost, and what the chosen policy saved against starting the whole migration again.
 //!
-//! Three ways are gone in turns, so that what the host does meanwhile falls on all alike:
+//! Every round takes three ways, so that the host's other load falls on all alike:
 //!
 //! | way | migrations of a round |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `migrated_again` | one with the reset, aborted, then a whole new one: what a VMM does today |
 //!
 //! Where an abort was chosen, or nothing else is possible, there is no second way. The time between
-//! the two migrations of the third, in which a VMM starts the target anew, is not counted.
+//! the two migrations of the third, in which a VMM starts the target again, is not counted.
 
 mod text;
 
@@ -96,7 +96,7 @@ fn never_came(run: &Run) -> String {
     )
 }
 
-/// What one way came to in one round.
+/// The result of one way in one round.
 #[derive(Debug, Clone, Copy)]
 struct Sums {
     downtime_ns: u64,
@@ -128,7 +128,7 @@ impl Sums {
     }
 }
 
-/// What one way comes to.
+/// The results of one way over all rounds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Way {
     /// How long the guest stood still, on either host.

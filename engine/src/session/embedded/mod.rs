@@ -1,7 +1,7 @@
 //! Embedded mode: the VMM makes the SET_STATE calls itself, and hands the data fds in.
 //!
-//! An [`EmbeddedDevice`] takes a real device's place in a session. What the engine wants done with
-//! the device is fetched, never called: the VMM polls [`EmbeddedDevice::wanted`] (or its eventfd),
+//! An [`EmbeddedDevice`] takes a real device's place in a session. The engine never calls back to have
+//! something done with the device: the VMM polls [`EmbeddedDevice::wanted`] (or its eventfd),
 //! makes the ioctl, and hands its result in with [`EmbeddedDevice::answer`]. It may also act first:
 //! an answer that comes before its request is kept for it.
 //!
@@ -93,7 +93,7 @@ impl EmbeddedDevice {
     /// A device of this host, in RUNNING.
     ///
     /// # Errors
-    /// What the system says where it gives no eventfd.
+    /// The system's error if it gives no eventfd.
     pub fn new(host: Host, config: EmbeddedConfig) -> io::Result<Arc<EmbeddedDevice>> {
         Ok(Arc::new(EmbeddedDevice { host, config, exchange: Exchange::new()? }))
     }
