@@ -131,10 +131,15 @@ fn one_of_two(policy: &Policy, pollable: bool, backend: BackendChoice) -> Outcom
         source.left_alone()?;
         target.left_alone()?;
     }
-    for (trail, expected) in trails.iter().zip([policy.source, policy.target]) {
-        let steps = trail.steps();
-        ensure!(steps == expected, "the device went through {steps:?}, not {expected:?}");
-    }
+    let [source, target] = trails.each_ref().map(|trail| trail.steps());
+    ensure!(source == policy.source, "the source's: {source:?}, not {:?}", policy.source);
+    // A discard that finds the device still on its way back from the one before adds no reset.
+    let once = [&policy.target[..1], &policy.target[policy.target.len() - 5..]].concat();
+    ensure!(
+        target == policy.target || target == once,
+        "the target's: {target:?}, not {:?}",
+        policy.target
+    );
     began_anew(policy, &sent, &loaded, &sources[0])?;
     went_on(&sent, &loaded, &sources[1])?;
     drop(trails.map(Arc::into_inner));
