@@ -126,7 +126,7 @@ fn the_checker_finds_circles() {
             ("lib.rs", "mod a; mod b; mod c;"),
             ("a.rs", "use crate::b::B;"),
             ("b/mod.rs", "fn f() { crate::c::c() }"),
-            ("c.rs", "use super::{a::A};"),
+            ("c.rs", "#[cfg(doc)]\nuse super::d;\nuse super::{a::A};"),
         ]),
         ["a <-> b", "a <-> c", "b <-> c"]
     );
@@ -145,7 +145,7 @@ fn the_checker_finds_circles() {
             ("b/mod.rs", "mod x; mod y; struct Z; use x::X;"),
             ("b/x.rs", "use super::Z; use super::y::Y;"),
             ("b/y.rs", "//! crate::a, super::x\nuse super::Z;"),
-            ("c.rs", "use crate::a;"),
+            ("c.rs", "#[cfg(doc)]\nuse super::b;\nuse crate::a;"),
         ]),
         [""; 0]
     );

@@ -108,12 +108,18 @@ pub(crate) fn names(module: &str, code: &str) -> BTreeSet<String> {
     found
 }
 
-/// What a file ships: its code without the tests in it; none of a file of tests.
+/// What a file ships: its code without the tests in it, and without what only its documentation
+/// imports; none of a file of tests.
 pub(crate) fn shipped(file: &str, source: &str) -> String {
     if ["tests", "simulator"].iter().any(|name| module(file).ends_with(name)) {
         return String::new();
     }
-    code(source).split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+    let code = code(source);
+    let shipped = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let mut parts = shipped.split("#[cfg(doc)]\n");
+    let first = parts.next().unwrap_or_default();
+    let others = parts.map(|part| part.split_once(';').map_or("", |(_, rest)| rest));
+    std::iter::once(first).chain(others).collect()
 }
 
 /// The files of a crate by their path in it.
