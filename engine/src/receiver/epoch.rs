@@ -2,6 +2,7 @@
 //! It is born with its begin or discard frame and replaced whole.
 
 use super::window::Window;
+use super::{Receiver, Stage};
 use crate::ids::{DeviceId, Epoch as Number, SlotId};
 use crate::machine::State;
 use crate::outcome::Breach;
@@ -33,6 +34,14 @@ pub(super) struct Closed {
     pub(super) slots: Vec<SlotId>,
     /// What was written of it.
     pub(super) state: State,
+}
+
+impl Receiver {
+    /// The one gate for what answers for an epoch: whether it is only still coming back, because
+    /// its epoch was discarded or the session is not active any more.
+    pub(super) fn is_stale(&self, device: DeviceId, epoch: Number) -> bool {
+        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
+    }
 }
 
 impl Epoch {

@@ -41,7 +41,7 @@ pub use device::DeviceConfig;
 
 use std::collections::VecDeque;
 
-use crate::ids::{DeviceId, Epoch};
+use crate::ids::DeviceId;
 use crate::machine::{
     Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, Turn, Wait, Waits,
 };
@@ -168,11 +168,6 @@ impl Receiver {
             }
         }
         Ok(())
-    }
-
-    /// Whether what answers for this epoch is only still coming back.
-    fn is_stale(&self, device: DeviceId, epoch: Epoch) -> bool {
-        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
     }
 
     fn command(&mut self, command: Command) -> Result<(), Fault> {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{Sender, Stage};
 use crate::compress::policy::Departure;
 use crate::ids::{DeviceId, Epoch as Number, Sequence, SlotId};
 use crate::machine::{Outgoing, State, Wait, Waits};
@@ -116,6 +117,14 @@ pub(super) struct Closed {
     pub(super) under_way: Vec<UnderWay>,
     /// What was read of it.
     pub(super) state: State,
+}
+
+impl Sender {
+    /// The one gate for what answers for an epoch: whether it is only still coming back, because
+    /// its epoch was discarded or the session is not active any more.
+    pub(super) fn is_stale(&self, device: DeviceId, epoch: Number) -> bool {
+        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
+    }
 }
 
 impl Epoch {

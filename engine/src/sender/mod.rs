@@ -43,7 +43,7 @@ pub use device::DeviceConfig;
 use std::collections::VecDeque;
 
 use crate::compress::policy::{Controller, Policy};
-use crate::ids::{DeviceId, Epoch};
+use crate::ids::DeviceId;
 use crate::machine::{
     Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, Turn, Wait, Waits,
 };
@@ -189,11 +189,6 @@ impl Sender {
             }
         }
         Ok(())
-    }
-
-    /// Whether what answers for this epoch is only still coming back.
-    fn is_stale(&self, device: DeviceId, epoch: Epoch) -> bool {
-        self.stage != Stage::Active || self.devices[device.index()].epoch.state.number != epoch
     }
 
     fn command(&mut self, turn: &mut Turn, command: Command) -> Result<(), Fault> {

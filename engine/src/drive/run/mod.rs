@@ -5,9 +5,11 @@
 //! mod.rs       the loop: wait, hand events to the machine, look at the clock, end
 //! inputs.rs    what comes in, from the other threads and the streams -> events
 //! actions.rs   what the machine wants -> the mechanism
+//! guard.rs     what follows when this thread panics
 //! ```
 
 mod actions;
+mod guard;
 mod inputs;
 mod start;
 #[cfg(test)]
@@ -30,7 +32,6 @@ use super::streams::Streams;
 use crate::compress::workers::Workers;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Event, Machine};
-use crate::outcome::{Cause, Fault, Observation};
 use crate::receiver::Receiver;
 use crate::ring::{Backend, BackendChoice};
 use crate::sender::Sender;
@@ -169,47 +170,5 @@ impl Drive {
             self.act(now_ns, action);
         }
         self.actions = actions;
-    }
-}
-
-/// A drive whose embedder hears of its end even if it panics.
-struct Guarded(Drive);
-
-impl Guarded {
-    fn run(&mut self) {
-        let host = match self.0.machines {
-            Machines::Source(_) => "source",
-            Machines::Target(_) => "target",
-        };
-        let devices = self.0.devices.len();
-        let span = tracing::info_span!("session", host, devices, backend = ?self.0.backend);
-        let _entered = span.enter();
-        if let Some(why) = &self.0.fallback {
-            tracing::warn!(why, "plain system calls in place of io_uring");
-        }
-        self.0.run();
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        if self.0.linger_until_ns.is_none() {
-            let message = "the session's thread ended unexpectedly; this is a defect of the engine";
-            let fault = Fault::session(Cause::Local, Observation::Engine, message);
-            let mut devices = self.0.machines.machine().reports();
-            // Answers that have not reached the machine may say otherwise.
-            devices.iter_mut().for_each(|device| device.state = None);
-            self.0.end(devices, fault, now_ns());
-        }
-        for device in self.0.devices.drain(..) {
-            if let Some(attached) = device.data {
-                attached.thread.stop();
-            }
-            // The embedder may take the device away once the session is over. Only a driver that
-            // has not answered keeps it.
-            if !device.asked {
-                device.control.finish();
-            }
-        }
     }
 }

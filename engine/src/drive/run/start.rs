@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Drive, Guarded, Machines, now_ns};
+use super::guard::Guarded;
+use super::{Drive, Machines, now_ns};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
 use crate::drive::devices::{Control, Device};
