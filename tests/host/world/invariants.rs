@@ -144,15 +144,28 @@ impl World {
             "host {h}: {} ns too late",
             side.finished_ns - side.ends_by_ns.unwrap_or(0)
         );
-        for index in 0..side.devices.len() {
-            let finals = side.completions.iter().filter(|completion| {
-                completion.device.index() == index && completion.ending != EpochEnding::Restarted
-            });
-            let endings: Vec<EpochEnding> = finals.map(|completion| completion.ending).collect();
+        for report in side.real.look().reports() {
+            let index = report.device.index();
+            let of = side.completions.iter().filter(|c| c.device == report.device);
+            let (restarts, finals): (Vec<_>, Vec<_>) =
+                of.partition(|completion| completion.ending == EpochEnding::Restarted);
+            let endings: Vec<EpochEnding> = finals.iter().map(|c| c.ending).collect();
             ensure!(
-                endings == [ended.epochs()],
+                endings == [ended.epochs()] && report.ending == Some(ended.epochs()),
                 "each device has one final completion, the session's",
                 "host {h} device {index}: {endings:?}, and the session {ended:?}"
+            );
+            let discarded: u64 = restarts.iter().map(|c| c.bytes).sum();
+            // Data that was still being written when this was told counts in the report.
+            let bytes = finals.iter().map(|c| c.bytes).sum::<u64>();
+            let epochs = restarts.iter().chain(&finals).map(|c| c.epoch.0);
+            ensure!(
+                bytes <= report.total.bytes
+                    && (bytes == report.total.bytes || ended.epochs() == EpochEnding::Aborted)
+                    && discarded == report.discarded_bytes
+                    && epochs.eq(0..=report.epoch.0),
+                "completions and reports say the same of each epoch",
+                "host {h}: {report:?}, {restarts:?}, {finals:?}"
             );
             // What a driver still holds at the bound cannot have been put right.
             let device = &side.devices[index];
