@@ -153,6 +153,7 @@ mod tests {
     #[test]
     fn shares_never_fall_below_the_pipeline() {
         assert_eq!(SlotBudget::per_device(1, 2, 1), 10);
+        assert_eq!(SlotBudget::per_device(2, 3, 5), 10);
         assert_eq!(SlotBudget::per_device(64, 2, 1), limits::SLOTS_PER_DEVICE_MIN);
     }
 }

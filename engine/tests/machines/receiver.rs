@@ -6,7 +6,9 @@ use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request};
 use vfio_ferry::outcome::{Breach, Cause};
 use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry::wire::{Begin, DataPhase, DevicePlace, Frame, Hello, Kind, Offer};
+use vfio_ferry::wire::{
+    Begin, DataPhase, DevicePlace, Discard, Frame, Hello, Kind, Offer, StateDigest, Total,
+};
 
 use crate::run::Run;
 
@@ -114,4 +116,63 @@ fn the_last_word_goes_out_on_every_stream() {
     let (ending, cause) = run.ending().expect("it ends");
     assert_eq!(ending, "blank");
     assert_eq!(cause, Some(Cause::Cancelled));
+}
+
+#[test]
+fn only_a_discard_opens_the_next_epoch_and_it_has_the_whole_window_again() {
+    let next = |sequence| DevicePlace { epoch: Epoch(1), ..place(sequence) };
+    let mut run = loading(1);
+    run.hears(0, Frame::Phase(next(0), DataPhase::PreCopy));
+    blank(&mut run);
+    let fault = run.fault().expect("it ends");
+    assert!(matches!(fault.breach, Some(Breach::Epoch { .. })), "{fault}");
+
+    let mut run = loading(1);
+    let discard = Discard { discarded_bytes: 0, stop_copy_only: false };
+    run.hears(0, Frame::Discard(next(0), discard));
+    blank(&mut run);
+    run.set(DEVICE, DeviceState::Resuming, true);
+    let credit = Frame::Credit { device: DEVICE, epoch: Epoch(1), up_to: Sequence(9) };
+    assert_eq!(run.said.last().map(|(_, frame)| frame), Some(&credit), "8 beyond the discard");
+}
+
+#[test]
+fn nothing_of_an_epoch_comes_after_its_end() {
+    let mut run = loading(1);
+    let total = Total { bytes: 0, digest: StateDigest::new().finish() };
+    run.hears(0, Frame::Phase(place(3), DataPhase::StopCopy));
+    run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
+    run.hears(0, Frame::End(place(2), total));
+    assert_eq!(run.aborted_on(), [0]);
+}
+
+/// One whose device runs, and whose stream is busy with something else.
+fn running() -> Run<Receiver> {
+    let mut run = loading(1);
+    let total = Total { bytes: 0, digest: StateDigest::new().finish() };
+    run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
+    run.hears(0, Frame::End(place(2), total));
+    run.found(DEVICE, DeviceState::Resuming);
+    run.set(DEVICE, DeviceState::Stop, false);
+    run.found(DEVICE, DeviceState::Stop);
+    assert_eq!(run.count(|frame| matches!(frame, Frame::Loaded { .. })), 1);
+    run.hears(0, Frame::Handover);
+    run.found(DEVICE, DeviceState::Stop);
+    run.hold(0);
+    run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+    run.now_ns = 5;
+    run.set(DEVICE, DeviceState::Running, false);
+    run
+}
+
+#[test]
+fn a_target_that_runs_waits_for_a_stream_within_its_bound() {
+    let mut run = running();
+    assert_eq!(run.ending(), None, "the source has not been told");
+    run.next_deadline();
+    assert_eq!((run.now_ns, run.ending()), (1_000_005, Some(("running", None))));
+    let mut run = running();
+    run.release(0);
+    assert_eq!(run.count(|frame| matches!(frame, Frame::Running)), 1);
+    assert_eq!((run.now_ns, run.ending()), (5, Some(("running", None))));
 }

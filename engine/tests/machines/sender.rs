@@ -249,6 +249,7 @@ fn what_the_peer_says_counts_for_more_than_the_stream_that_it_closed() {
         run.found(FIRST, DeviceState::Running);
         let fault = run.fault().expect("it ends");
         assert_eq!(fault.cause, Cause::PeerAbort);
+        assert!(fault.message.starts_with("the target gave up: local"), "{fault}");
         assert!(fault.message.contains("out of memory"), "{fault}");
         assert_eq!(run.aborted_on(), [0; 0], "the peer knows");
     }
@@ -282,4 +283,82 @@ fn a_sender_whose_thread_is_lost_claims_what_can_be_known() {
     assert_eq!((run.ending(), lost(&run)), (None, "handed_over"), "the target has said so");
     run.set(FIRST, DeviceState::Stop, false);
     assert_eq!((run.ending(), lost(&run)), (Some(("handed_over", None)), "handed_over"));
+}
+
+#[test]
+fn a_read_that_fails_after_bytes_is_not_one_of_a_dead_fd() {
+    for (bytes, seen) in [(None, Observation::DeadOnArrival), (Some(1), Observation::Read)] {
+        let mut run = precopy(1);
+        if let Some(bytes) = bytes {
+            run.reads(FIRST, chunk(bytes));
+        }
+        run.reads(FIRST, ReadResult::Failed(19));
+        run.found(FIRST, DeviceState::Running);
+        run.set(FIRST, DeviceState::Running, false);
+        run.found(FIRST, DeviceState::Running);
+        assert_eq!(run.fault().map(|fault| fault.observed), Some(seen));
+    }
+}
+
+#[test]
+fn a_device_that_fails_is_not_restarted() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.reads(FIRST, ReadResult::Failed(5));
+    run.found(FIRST, DeviceState::PreCopy);
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
+}
+
+#[test]
+fn an_fd_where_none_may_be_is_read_or_given_up_as_was_chosen() {
+    for (on_reset, begins) in [(OnReset::Abort, 0), (OnReset::restart(), 1)] {
+        let mut run = connected(&[true], 1, on_reset);
+        run.set(FIRST, DeviceState::PreCopy, true);
+        run.feed(Event::Command(Command::Switchover));
+        run.set(FIRST, DeviceState::StopCopy, true);
+        let discards = run.count(|frame| matches!(frame, Frame::Discard(..)));
+        assert_eq!((discards, run.aborted_on().len()), (begins, 1 - begins));
+        let completion = run.completions().first().and_then(|c| c.fault.clone());
+        if begins == 1 {
+            let fault = completion.expect("the first epoch has ended");
+            assert_eq!(fault.cause, Cause::DeviceReset);
+            assert_eq!(fault.observed, Observation::UnexpectedFd);
+            run.reads(FIRST, chunk(1));
+        } else {
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceReset))));
+        }
+    }
+}
+
+#[test]
+fn what_the_embedder_discards_begins_anew_where_there_is_such_a_device() {
+    let fault = || Fault::session(Cause::DeviceReset, Observation::Embedder, "a guest's FLR");
+    let discards = |run: &Run<Sender>| run.count(|frame| matches!(frame, Frame::Discard(..)));
+    let mut run = connected(&[true], 1, OnReset::restart());
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.feed(Event::Command(Command::Discard(SECOND, fault())));
+    assert_eq!((discards(&run), run.aborted_on()), (0, vec![]), "there is no second one");
+    run.feed(Event::Command(Command::Discard(FIRST, fault())));
+    assert_eq!((discards(&run), run.aborted_on()), (1, vec![]));
+}
+
+#[test]
+fn a_device_that_is_back_is_told_of_before_the_other_is() {
+    let mut run = connected(&[true, true], 1, OnReset::Abort);
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.set(SECOND, DeviceState::PreCopy, true);
+    run.feed(Event::Command(Command::Cancel));
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    let told: Vec<DeviceId> = run.completions().iter().map(|c| c.device).collect();
+    assert_eq!((told, run.ending()), (vec![FIRST], None));
+    // The other driver does not answer: the bound is over.
+    run.next_deadline();
+    assert_eq!(run.now_ns, 1_000_000);
+    assert_eq!(run.ending(), Some(("not_returned", Some(Cause::Cancelled))));
+    assert_eq!(run.completions()[1].state, None, "nobody knows");
 }

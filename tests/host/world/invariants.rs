@@ -365,6 +365,22 @@ impl World {
         for index in 0..self.plan.devices.len() {
             self.check_restarts(index, target.epochs())?;
         }
+        let reports = [SOURCE, TARGET].map(|h| self.sides[h].real.look().reports());
+        for (sent, loaded) in reports[SOURCE].iter().zip(&reports[TARGET]) {
+            let whole = source.epochs() == EpochEnding::Complete && sent.epoch.0 == 0;
+            ensure!(
+                !whole || (sent.chunks, sent.wire_bytes) == (loaded.chunks, loaded.wire_bytes),
+                "what was sent is what arrived",
+                "{sent:?}, {loaded:?}"
+            );
+            ensure!(
+                sent.total.bytes == 0
+                    || source.epochs() != EpochEnding::Complete
+                    || (sent.chunks.iter().sum::<u64>() > 0 && sent.wire_bytes > 0),
+                "chunks are counted",
+                "{sent:?}"
+            );
+        }
         Ok(())
     }
 
