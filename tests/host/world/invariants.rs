@@ -189,7 +189,8 @@ impl World {
         };
         // After a reset on the way back a device that is home may not be known to be.
         let trouble = |device: &SideDevice| {
-            device.told.moved || device.failed > 0 || device.errored || device.sim.resets > 0
+            let unanswered = device.asked.is_some() || device.told.moved;
+            unanswered || device.failed > 0 || device.errored || device.sim.resets > 0
         };
         // One that failed by itself since nobody looked may be anywhere.
         ensure!(

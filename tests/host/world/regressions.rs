@@ -19,4 +19,8 @@ pub(crate) const REGRESSIONS: &[(u64, &str)] = &[
 ];
 
 /// The same with a hostile peer.
-pub(crate) const HOSTILE: &[(u64, &str)] = &[];
+pub(crate) const HOSTILE: &[(u64, &str)] = &[(
+    39_835,
+    "the last GET_STATE of a way back was not answered when the bound was over, and the device was \
+     taken for known: the world's fault",
+)];
