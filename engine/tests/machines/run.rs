@@ -118,7 +118,10 @@ impl<M: Ends> Run<M> {
                 }
             }
             Action::Notify(notice) => self.notices.push(notice),
-            Action::Finish => self.finished = true,
+            Action::Finish => {
+                assert!(!self.finished, "a session finishes once");
+                self.finished = true;
+            }
             Action::DropFd { .. } | Action::SkipBody { .. } => {}
             other => panic!("not part of these exchanges: {other:?}"),
         }

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Epoch, StreamId};
-use vfio_ferry::machine::{Command, Event, Notice, PeerConfig, ReadResult, Reply, Request};
+use vfio_ferry::machine::{
+    Command, Event, Machine, Notice, PeerConfig, ReadResult, Reply, Request,
+};
 use vfio_ferry::outcome::{Breach, Cause, DeviceOptions, Fault, Observation, OnReset};
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
 use vfio_ferry::vfio::device::PrecopyInfo;
@@ -361,4 +363,97 @@ fn a_device_that_is_back_is_told_of_before_the_other_is() {
     assert_eq!(run.now_ns, 1_000_000);
     assert_eq!(run.ending(), Some(("not_returned", Some(Cause::Cancelled))));
     assert_eq!(run.completions()[1].state, None, "nobody knows");
+}
+
+/// A device that was reset in PRE_COPY, seen by a read, and may restart; it is on its way back.
+fn restarting() -> Run<Sender> {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.reads(FIRST, ReadResult::Failed(19));
+    run.found(FIRST, DeviceState::Running);
+    run
+}
+
+#[test]
+fn a_device_that_does_not_come_back_ends_the_session() {
+    let mut run = restarting();
+    for _ in 0..6 {
+        if run.asked.get(&FIRST) == Some(&Request::SetState(DeviceState::Running)) {
+            run.replies(FIRST, Request::SetState(DeviceState::Running), Err(5));
+            run.found(FIRST, DeviceState::StopCopy);
+        }
+    }
+    let (ending, cause) = run.ending().expect("it ends");
+    assert_eq!((ending, cause), ("not_returned", Some(Cause::DeviceError)));
+}
+
+#[test]
+fn a_device_that_begins_anew_is_in_its_first_phase_again() {
+    let mut run = restarting();
+    let phases = |run: &Run<Sender>| {
+        let phases = run.notices.iter().filter_map(|notice| match notice {
+            Notice::Phase { phase, .. } => Some(phase.name()),
+            _ => None,
+        });
+        phases.collect::<Vec<_>>()
+    };
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    run.set(FIRST, DeviceState::PreCopy, true);
+    assert_eq!(phases(&run), ["start", "pre_copy", "start", "pre_copy"]);
+}
+
+#[test]
+fn after_the_switchover_a_discard_announces_stop_copy_data_alone() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.feed(Event::Command(Command::Switchover));
+    run.set(FIRST, DeviceState::StopCopy, false);
+    run.reads(FIRST, ReadResult::Failed(19));
+    run.found(FIRST, DeviceState::Running);
+    let flags: Vec<bool> = run
+        .said
+        .iter()
+        .filter_map(|(_, frame)| match frame {
+            Frame::Discard(_, discard) => Some(discard.stop_copy_only),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(flags, [true]);
+}
+
+#[test]
+fn a_reset_is_said_to_be_seen_as_it_was_seen_first() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.reads(FIRST, chunk(1));
+    run.feed(Event::Command(Command::Switchover));
+    run.reads(FIRST, ReadResult::Failed(19));
+    run.set(FIRST, DeviceState::StopCopy, true);
+    let fault = run.completions()[0].fault.clone().expect("the epoch has ended");
+    assert_eq!((fault.observed, fault.cause), (Observation::Read, Cause::DeviceReset));
+}
+
+#[test]
+fn a_source_ends_when_its_abort_is_sent_and_only_once() {
+    let mut run = precopy(1);
+    run.hold(0);
+    run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+    run.feed(Event::Command(Command::Cancel));
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(run.ending(), None, "the target has not been told");
+    run.release(0);
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::Cancelled))));
+    run.now_ns = u64::MAX;
+    run.feed(Event::Tick);
+    assert_eq!(run.machine.deadline_ns(), None);
+}
+
+#[test]
+fn nothing_is_estimated_once_the_vm_has_stopped() {
+    let mut run = connected(&[false], 1, OnReset::Abort);
+    run.feed(Event::Command(Command::Switchover));
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1));
+    assert!(!run.notices.iter().any(|notice| matches!(notice, Notice::Estimate(_))));
 }
