@@ -457,3 +457,14 @@ fn nothing_is_estimated_once_the_vm_has_stopped() {
     run.answers(FIRST, Request::StopCopyLength, Reply::Length(1));
     assert!(!run.notices.iter().any(|notice| matches!(notice, Notice::Estimate(_))));
 }
+
+/// Only its own abort says that the target does not run: not that it breaks the protocol.
+#[test]
+fn after_the_handover_a_target_that_misbehaves_may_run() {
+    let mut run = sent(1);
+    run.hears(0, loaded());
+    run.hears(0, Frame::Handover);
+    assert_eq!(run.aborted_on(), [0; 0]);
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!(run.ending(), Some(("unconfirmed", Some(Cause::PeerMisbehaviour))));
+}
