@@ -24,11 +24,13 @@ pub enum Cause {
     Cancelled,
     /// This host could not go on: memory, threads, ring.
     Local,
+    /// A limit of the session's options was over, which the message names.
+    TimeLimit,
 }
 
 impl Cause {
     /// All causes; the number on the wire is the place in this list, counted from 1.
-    pub const ALL: [Cause; 8] = [
+    pub const ALL: [Cause; 9] = [
         Cause::DeviceReset,
         Cause::DeviceFailure,
         Cause::DeviceError,
@@ -37,6 +39,7 @@ impl Cause {
         Cause::Network,
         Cause::Cancelled,
         Cause::Local,
+        Cause::TimeLimit,
     ];
 
     /// The name used in reports and JSON.
@@ -50,6 +53,7 @@ impl Cause {
             Cause::Network => "network",
             Cause::Cancelled => "cancelled",
             Cause::Local => "local",
+            Cause::TimeLimit => "time_limit",
         }
     }
 }
@@ -88,11 +92,13 @@ pub enum Observation {
     Embedder,
     /// This host's own mechanism reported it.
     Engine,
+    /// The clock showed it.
+    Clock,
 }
 
 impl Observation {
     /// All observations, in declaration order.
-    pub const ALL: [Observation; 12] = [
+    pub const ALL: [Observation; 13] = [
         Observation::Read,
         Observation::Poll,
         Observation::PrecopyInfo,
@@ -105,6 +111,7 @@ impl Observation {
         Observation::Stream,
         Observation::Embedder,
         Observation::Engine,
+        Observation::Clock,
     ];
 
     /// The name used in reports and JSON.
@@ -122,6 +129,7 @@ impl Observation {
             Observation::Stream => "stream",
             Observation::Embedder => "embedder",
             Observation::Engine => "engine",
+            Observation::Clock => "clock",
         }
     }
 }

@@ -52,6 +52,26 @@ pub const RESTARTS_DEFAULT: u32 = 3;
 
 /// How long a peer may stay silent before it counts as lost, unless the embedder says otherwise.
 pub const PEER_SILENCE_DEFAULT: Duration = Duration::from_secs(10);
+/// How long the handshake may take, unless the embedder says otherwise.
+pub const HANDSHAKE_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long what a driver or the peer owes may make no progress, unless the embedder says otherwise.
+/// Firmware that answers at all does so within this.
+pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
+/// How long a source may send none of the state before the switchover, unless the target's embedder
+/// says otherwise: as long as the RAM of a large VM takes.
+pub const IDLE_LIMIT_DEFAULT: Duration = Duration::from_secs(3600);
+/// How long the source waits, after the handover, for the target's word that it runs, unless the
+/// embedder says otherwise.
+pub const CONFIRM_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
+/// Bytes of one frame that travelled count as progress; fewer do not: a peer that trickles is stalled.
+pub const PROGRESS_BYTES_MIN: u64 = 64 << 10;
+
+/// Most frames of one device that may wait for the path: chunks of zeros need no slot, and only this
+/// bounds them.
+pub const FRAMES_QUEUED_MAX: usize = 256;
+/// Most epochs of one device that a source may discard: each costs the target a reset.
+pub const DISCARDS_MAX: u32 = 64;
+
 /// How long a cancel may take before it is reported with an operation still in flight.
 pub const CANCEL_BOUND_DEFAULT: Duration = Duration::from_secs(2);
 /// How long the engine waits before it asks a drained PRE_COPY device again.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Sequence};
 use vfio_ferry::machine::{
-    Action, Command, Event, Machine, Outgoing, PeerConfig, ReadResult, Reply, Request,
+    Action, Command, Event, Machine, Outgoing, PeerConfig, ReadResult, Reply, Request, TimeLimits,
 };
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
@@ -21,6 +21,7 @@ fn sender(weights: &[u32]) -> Sender {
     let device = |(number, weight): (usize, &u32)| DeviceConfig {
         name: format!("device-{number}"),
         capabilities: Capabilities { p2p: false, precopy: false },
+        paused: false,
         options: DeviceOptions {
             weight: *weight,
             opaque: Bytes::new(),
@@ -36,7 +37,7 @@ fn sender(weights: &[u32]) -> Sender {
         slots_per_device: 4,
         policy: Policy::Raw,
         precopy_poll_ns: 1_000_000,
-        abort_bound_ns: 1_000_000,
+        limits: TimeLimits::only_cancel(1_000_000),
     })
 }
 

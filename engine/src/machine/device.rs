@@ -33,6 +33,9 @@ pub struct DeviceReport {
     /// False where a way back could not bring it there, was not finished, or was not needed because
     /// the device was handed over.
     pub home: bool,
+    /// It was reset on its way back, as its embedder had allowed: the guest finds a reset device
+    /// (source).
+    pub was_reset: bool,
     /// The device's state: what the kernel said last (GET_STATE, or a SET_STATE that succeeded
     /// since), or the VMM. None: nobody knows, because nobody asked, or a call failed or has not
     /// returned.
@@ -151,6 +154,7 @@ impl<S: Stages> Core<S> {
             late_frames: self.late_frames,
             stuck: self.stuck,
             home: self.line.is_home(),
+            was_reset: false,
             state: self.line.known(),
         }
     }

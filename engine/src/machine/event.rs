@@ -117,6 +117,15 @@ pub enum Event {
         /// The slot, the machine's again.
         slot: SlotId,
     },
+    /// Part of a frame has travelled on this stream, and not its end.
+    Part {
+        /// The stream.
+        stream: StreamId,
+        /// It went out; else it came in.
+        sent: bool,
+        /// How many bytes, since the last of these events.
+        bytes: u32,
+    },
     /// A stream is over: broken, ended by the peer, or it carried what the wire does not allow.
     /// Slots that it held came back with it.
     StreamLost {
@@ -163,7 +172,13 @@ impl Event {
 
     /// Whether it shows that the peer lives.
     pub(crate) fn is_heard(&self) -> bool {
-        matches!(self, Event::Frame { .. } | Event::Data { .. } | Event::Body { .. })
+        matches!(
+            self,
+            Event::Frame { .. }
+                | Event::Data { .. }
+                | Event::Body { .. }
+                | Event::Part { sent: false, .. }
+        )
     }
 }
 

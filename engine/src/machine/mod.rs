@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `event`, `request`, `action`, `notice` | the vocabulary |
 //! | `turn` | one event's turn: its time, and the actions that it causes |
+//! | `time` | the limits that the embedder gave |
 //! | `waits` | every deadline of a machine, as one table |
 //! | `arcs` | how a table of stages is read |
 //! | `device` | a device as both hosts see it: its line, its phase, its report |
@@ -27,6 +28,7 @@ mod peer;
 mod recovery;
 mod request;
 mod slots;
+mod time;
 mod turn;
 mod waits;
 
@@ -37,6 +39,7 @@ pub use notice::{Estimate, Notice};
 pub use peer::PeerConfig;
 pub use request::{Reply, Request};
 pub use slots::SlotBudget;
+pub use time::{NO_LIMIT_NS, TimeLimits, limit_ns};
 
 pub(crate) use arcs::{Arc, Fd, Next, On, Stages};
 pub(crate) use device::{Core, State};

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::DeviceReport;
 use crate::ids::DeviceId;
 use crate::outcome::{Completion, Phase};
 use crate::wire::Begin;
@@ -44,6 +45,9 @@ pub enum Notice {
     HandedOver,
     /// Bytes of the peer's embedder.
     Message(Bytes),
+    /// A device that was late when the session ended: its driver has answered since, and this is
+    /// where it is now.
+    CameBack(DeviceReport),
 }
 
 /// What the downtime would be, and from what that was reckoned.
@@ -64,4 +68,8 @@ pub struct Estimate {
     /// Pending and STOP_COPY bytes over the measured rate, in nanoseconds; none before there is a
     /// rate.
     pub downtime_ns: Option<u64>,
+    /// Waiting cannot make it better: every device is drained, and its initial data loaded.
+    pub converged: bool,
+    /// The budget of the switchover, in nanoseconds; none without one.
+    pub switchover_budget_ns: Option<u64>,
 }

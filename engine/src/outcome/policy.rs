@@ -48,6 +48,9 @@ pub struct DeviceOptions {
     pub on_reset: OnReset,
     /// Share of the link against the other devices of the session; 1 is the default, 0 counts as 1.
     pub weight: u32,
+    /// Where the device does not come back to where it was found after three tries of SET_STATE, it
+    /// may be reset: the guest then finds a reset device, and the report says so.
+    pub reset_to_return: bool,
     /// Bytes that the target's embedder gets with the device's begin, at most
     /// [`limits::MESSAGE_BYTES_MAX`]. The engine does not look at them.
     pub opaque: Bytes,
@@ -55,6 +58,12 @@ pub struct DeviceOptions {
 
 impl Default for DeviceOptions {
     fn default() -> Self {
-        DeviceOptions { precopy: true, on_reset: OnReset::Abort, weight: 1, opaque: Bytes::new() }
+        DeviceOptions {
+            precopy: true,
+            on_reset: OnReset::Abort,
+            weight: 1,
+            reset_to_return: false,
+            opaque: Bytes::new(),
+        }
     }
 }

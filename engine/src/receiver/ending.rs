@@ -35,7 +35,7 @@ impl Receiver {
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
-        self.waits.set(Wait::WayBack, turn.now_ns + self.config.abort_bound_ns);
+        self.waits.set(Wait::WayBack, turn.now_ns + self.config.limits.cancel_ns);
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {
             self.drop_undecoded(id);

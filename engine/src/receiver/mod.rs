@@ -43,7 +43,8 @@ use std::collections::VecDeque;
 
 use crate::ids::DeviceId;
 use crate::machine::{
-    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, Turn, Wait, Waits,
+    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, TimeLimits, Turn,
+    Wait, Waits,
 };
 use crate::outcome::{Cause, Fault, Observation, TargetEnding};
 use crate::wire::{Accept, Hello, Offer};
@@ -62,9 +63,8 @@ pub struct ReceiverConfig {
     pub workers: usize,
     /// Slots that one device owns: the window of its frames.
     pub slots_per_device: usize,
-    /// How long an abort waits for the devices' way back and for the abort frame to go out, in
-    /// nanoseconds.
-    pub abort_bound_ns: u64,
+    /// How long it waits for what.
+    pub limits: TimeLimits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,7 @@ impl Receiver {
                 slots.into_iter().for_each(|slot| self.slots.put(slot));
                 return self.peer.lost(turn, stream, fault);
             }
+            Event::Part { .. } => {}
             Event::Local(fault) => return Err(fault),
             Event::Tick => return self.tick(turn),
             Event::Read { .. } | Event::HungUp { .. } | Event::Encoded { .. } => {

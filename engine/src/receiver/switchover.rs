@@ -34,7 +34,7 @@ impl Receiver {
             return;
         }
         self.stage = Stage::Telling;
-        self.waits.set(Wait::Farewell, turn.now_ns + self.config.abort_bound_ns);
+        self.waits.set(Wait::Farewell, turn.now_ns + self.config.limits.cancel_ns);
         self.peer.queue(Frame::Running);
         for device in &mut self.devices {
             device.core.ends(turn, &device.epoch.state, EpochEnding::Complete, None);

@@ -20,6 +20,9 @@ pub struct DeviceConfig {
     pub capabilities: Capabilities,
     /// The embedder's choices.
     pub options: DeviceOptions,
+    /// It was found in STOP, because its VM is paused: it is not moved before the switchover, and
+    /// comes back to STOP.
+    pub paused: bool,
 }
 
 #[derive(Debug)]

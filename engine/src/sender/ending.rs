@@ -28,7 +28,7 @@ impl Sender {
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
-        self.waits.set(Wait::WayBack, turn.now_ns + self.config.abort_bound_ns);
+        self.waits.set(Wait::WayBack, turn.now_ns + self.config.limits.cancel_ns);
         if fault.cause != Cause::PeerAbort {
             self.peer.queue_last(Frame::Abort((&fault).into()));
         }

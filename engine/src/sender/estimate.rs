@@ -32,6 +32,8 @@ impl Sender {
             state_bytes_per_s,
             ratio: self.controller.ratio(),
             downtime_ns,
+            converged: false,
+            switchover_budget_ns: None,
         }));
     }
 }

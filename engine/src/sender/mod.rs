@@ -45,7 +45,8 @@ use std::collections::VecDeque;
 use crate::compress::policy::{Controller, Policy};
 use crate::ids::DeviceId;
 use crate::machine::{
-    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, Turn, Wait, Waits,
+    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, TimeLimits, Turn,
+    Wait, Waits,
 };
 use crate::outcome::{Breach, Cause, Fault, Observation, SourceEnding};
 use crate::wire::{Accept, Kind, Offer};
@@ -70,9 +71,8 @@ pub struct SenderConfig {
     pub policy: Policy,
     /// How long to wait before a drained PRE_COPY device is asked again, in nanoseconds.
     pub precopy_poll_ns: u64,
-    /// How long an abort waits for the devices' way back and for the abort frame to go out, in
-    /// nanoseconds.
-    pub abort_bound_ns: u64,
+    /// How long it waits for what.
+    pub limits: TimeLimits,
 }
 
 /// However short the embedder wants it: each question is an ioctl under the driver's mutex.
@@ -175,6 +175,7 @@ impl Sender {
                 slots.into_iter().for_each(|slot| self.slots.put(slot));
                 return self.peer.lost(turn, stream, fault);
             }
+            Event::Part { .. } => {}
             Event::Local(fault) => return Err(fault),
             Event::Tick => return self.tick(turn),
             Event::Data { stream, header } => {

@@ -53,6 +53,6 @@ impl Sender {
         self.stage = Stage::Leaving;
         self.fault = fault;
         self.peer.unwatch();
-        self.waits.set(Wait::LettingGo, turn.now_ns + self.config.abort_bound_ns);
+        self.waits.set(Wait::LettingGo, turn.now_ns + self.config.limits.cancel_ns);
     }
 }

@@ -32,6 +32,7 @@ impl Run {
             name: "device".to_owned(),
             capabilities: Capabilities { p2p: false, precopy: true },
             options: DeviceOptions::default(),
+            paused: false,
         };
         let sender = Sender::new(SenderConfig {
             devices: vec![device],
@@ -42,7 +43,7 @@ impl Run {
             slots_per_device: 8,
             policy: Policy::Raw,
             precopy_poll_ns: POLL_NS,
-            abort_bound_ns: POLL_NS,
+            limits: TimeLimits::only_cancel(POLL_NS),
         });
         let mut run = Run {
             sender,

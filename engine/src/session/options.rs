@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::compress::policy::Policy;
 use crate::error::UsageError;
 use crate::limits;
-use crate::machine::SlotBudget;
+use crate::machine::{NO_LIMIT_NS, SlotBudget, TimeLimits, limit_ns};
 use crate::outcome::DeviceOptions;
 use crate::ring::BackendChoice;
 use crate::vfio::device::MigrationDevice;
@@ -33,6 +33,24 @@ pub struct Options {
     pub rate_bytes_per_s: Option<u64>,
     /// How long the peer may be silent before it counts as lost.
     pub peer_silence: Duration,
+    /// How long the handshake may take, from the start until every stream is agreed on. Then the
+    /// session is given up with [`Cause::TimeLimit`](crate::Cause::TimeLimit), as with every limit
+    /// here. [`Duration::MAX`] is no limit, here and in every other duration.
+    pub handshake_limit: Duration,
+    /// How long something that is owed may make no progress: a request, a read in STOP_COPY or a
+    /// write that a driver (or the VMM of an embedded device) holds, frames that the peer does not
+    /// take, state that does not come. Pings are no progress, nor are bytes that trickle.
+    pub stall_limit: Duration,
+    /// How long a source may send none of the state while it owes none: before its switchover
+    /// (target).
+    pub idle_limit: Duration,
+    /// How long the guest may stand still: from [`switchover`](crate::SourceSession::switchover)
+    /// until the state is handed over. Then the migration is given up and the guest runs on at the
+    /// source (source). None: as long as there is progress.
+    pub switchover_budget: Option<Duration>,
+    /// How long the source waits, after the handover, for the target's word that it runs. Then the
+    /// session ends as unconfirmed.
+    pub confirm_limit: Duration,
     /// How long a session that is given up may take to its end: half of it for operations that
     /// drivers hold, the rest for the devices' way back.
     pub cancel_bound: Duration,
@@ -52,6 +70,11 @@ impl Default for Options {
             memory_bytes: limits::ARENA_BYTES_DEFAULT,
             rate_bytes_per_s: None,
             peer_silence: limits::PEER_SILENCE_DEFAULT,
+            handshake_limit: limits::HANDSHAKE_LIMIT_DEFAULT,
+            stall_limit: limits::STALL_LIMIT_DEFAULT,
+            idle_limit: limits::IDLE_LIMIT_DEFAULT,
+            switchover_budget: None,
+            confirm_limit: limits::CONFIRM_LIMIT_DEFAULT,
             cancel_bound: limits::CANCEL_BOUND_DEFAULT,
             precopy_poll: limits::PRECOPY_POLL_DEFAULT,
         }
@@ -101,6 +124,18 @@ pub(super) struct Shape {
 }
 
 impl Options {
+    /// The limits of time, as the machines know them.
+    pub(super) fn time_limits(&self) -> TimeLimits {
+        TimeLimits {
+            handshake_ns: limit_ns(self.handshake_limit),
+            stall_ns: limit_ns(self.stall_limit),
+            idle_ns: limit_ns(self.idle_limit),
+            budget_ns: self.switchover_budget.map_or(NO_LIMIT_NS, limit_ns),
+            confirm_ns: limit_ns(self.confirm_limit),
+            cancel_ns: limit_ns(self.cancel_bound),
+        }
+    }
+
     /// Checks everything that can be wrong before anything is started.
     pub(super) fn shape(&self, devices: usize, streams: usize) -> Result<Shape, UsageError> {
         let chunk = (limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);

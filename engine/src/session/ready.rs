@@ -73,6 +73,8 @@ mod tests {
         state_bytes_per_s: 0,
         ratio: 1.0,
         downtime_ns: None,
+        converged: true,
+        switchover_budget_ns: None,
     };
 
     #[test]

@@ -10,7 +10,7 @@ use crate::drive::Machines;
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::limits;
-use crate::machine::Command;
+use crate::machine::{Command, limit_ns};
 use crate::outcome::{Cause, Fault, Observation};
 use crate::sender::{DeviceConfig, Sender, SenderConfig};
 
@@ -44,6 +44,7 @@ impl Session<Source> {
                     name: device.name.clone(),
                     capabilities: capabilities(&device.name, &device.device)?,
                     options: device.options.clone(),
+                    paused: false,
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -55,8 +56,8 @@ impl Session<Source> {
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
             policy: options.policy,
-            precopy_poll_ns: options.precopy_poll.as_nanos() as u64,
-            abort_bound_ns: options.cancel_bound.as_nanos() as u64,
+            precopy_poll_ns: limit_ns(options.precopy_poll),
+            limits: options.time_limits(),
         });
         let devices = devices.into_iter().map(|device| device.device).collect();
         start(Machines::Source(Box::new(sender)), devices, streams, &options, shape)

@@ -8,7 +8,7 @@ use super::options::{Options, Shape};
 use super::{Session, Side};
 use crate::drive::{Drive, DriveConfig, Machines};
 use crate::error::Error;
-use crate::machine::PeerConfig;
+use crate::machine::{PeerConfig, limit_ns};
 use crate::outcome::Host;
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::Capabilities;
@@ -57,10 +57,7 @@ pub(super) fn capabilities(
 }
 
 pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {
-    PeerConfig {
-        streams: streams as u16,
-        silence_ns: u64::try_from(options.peer_silence.as_nanos()).unwrap_or(u64::MAX / 4),
-    }
+    PeerConfig { streams: streams as u16, silence_ns: limit_ns(options.peer_silence) }
 }
 
 /// A random number that tells sessions apart.

@@ -38,7 +38,7 @@ impl Session<Target> {
             chunk_bytes: options.chunk_bytes as u32,
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
-            abort_bound_ns: options.cancel_bound.as_nanos() as u64,
+            limits: options.time_limits(),
         });
         let devices = devices.into_iter().map(|device| device.device).collect();
         start(Machines::Target(Box::new(receiver)), devices, streams, &options, shape)

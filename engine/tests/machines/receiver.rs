@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
-use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request};
+use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request, TimeLimits};
 use vfio_ferry::outcome::{Breach, Cause};
 use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
@@ -33,7 +33,7 @@ fn receiver(streams: u16) -> Run<Receiver> {
         chunk_bytes: CHUNK_BYTES,
         workers: 1,
         slots_per_device: 8,
-        abort_bound_ns: 1_000_000,
+        limits: TimeLimits::only_cancel(1_000_000),
     }))
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Epoch, StreamId};
 use vfio_ferry::machine::{
-    Command, Event, Machine, Notice, PeerConfig, ReadResult, Reply, Request,
+    Command, Event, Machine, Notice, PeerConfig, ReadResult, Reply, Request, TimeLimits,
 };
 use vfio_ferry::outcome::{Breach, Cause, DeviceOptions, Fault, Observation, OnReset};
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
@@ -26,6 +26,7 @@ pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Ru
         name: format!("device-{number}"),
         capabilities: Capabilities { p2p: false, precopy: *precopy },
         options: DeviceOptions { on_reset, ..DeviceOptions::default() },
+        paused: false,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: precopy.iter().enumerate().map(device).collect(),
@@ -36,7 +37,7 @@ pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Ru
         slots_per_device: 8,
         policy: Policy::Raw,
         precopy_poll_ns: 1_000_000,
-        abort_bound_ns: 1_000_000,
+        limits: TimeLimits::only_cancel(1_000_000),
     }));
     let (version, features, session) = (1, Features::NONE, 1);
     for stream in 0..streams {

@@ -162,6 +162,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Data { .. } => "data",
         Event::Body { .. } => "body",
         Event::StreamLost { .. } => "stream lost",
+        Event::Part { .. } => "part",
         Event::Local(_) => "local",
         Event::Tick => "tick",
     }

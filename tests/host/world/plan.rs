@@ -314,6 +314,7 @@ impl DevicePlan {
                     OnReset::Restart { attempts: 20, then: fallback },
                 ]),
                 weight: rng.pick(&[0, 1, 1, 1, 3]),
+                reset_to_return: false,
                 opaque: Bytes::from_static(rng.pick(&[&b""[..], &b"opaque"[..]])),
             },
             drained: rng.pick(&[Drained::NoMessage, Drained::Zero, Drained::Parks]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Machine, PeerConfig, Reply, Request};
+use vfio_ferry::machine::{Action, Event, Machine, PeerConfig, Reply, Request, TimeLimits};
 use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
@@ -203,6 +203,7 @@ impl Side {
                 name: name(i),
                 capabilities: device.source,
                 options: device.options.clone(),
+                paused: false,
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
@@ -213,7 +214,7 @@ impl Side {
                 slots_per_device,
                 policy: plan.policy,
                 precopy_poll_ns: plan.poll_ns,
-                abort_bound_ns: plan.bound_ns,
+                limits: TimeLimits::only_cancel(plan.bound_ns),
             })))
         } else {
             let config = |(i, device): (usize, &super::plan::DevicePlan)| receiver::DeviceConfig {
@@ -226,7 +227,7 @@ impl Side {
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
                 slots_per_device,
-                abort_bound_ns: plan.bound_ns,
+                limits: TimeLimits::only_cancel(plan.bound_ns),
             })))
         };
         let slots = count * slots_per_device + plan.workers * 2;

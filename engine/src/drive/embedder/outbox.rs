@@ -187,6 +187,8 @@ mod tests {
                 state_bytes_per_s: 0,
                 ratio: 1.0,
                 downtime_ns: None,
+                converged: false,
+                switchover_budget_ns: None,
             })));
         }
         let Some(SessionEvent::Notice(Notice::Estimate(estimate))) = outbox.poll() else {

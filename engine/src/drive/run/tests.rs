@@ -11,7 +11,7 @@ use crate::drive::devices::Detaching;
 use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{Outgoing, PeerConfig, ReadResult};
+use crate::machine::{Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::metrics::Metrics;
 use crate::receiver::ReceiverConfig;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
@@ -29,7 +29,7 @@ fn drive() -> (Drive, OwnedFd) {
         chunk_bytes: CHUNK_BYTES_MIN as u32,
         workers: 1,
         slots_per_device: 2,
-        abort_bound_ns: 1_000_000_000,
+        limits: TimeLimits::only_cancel(1_000_000_000),
     });
     let config = DriveConfig {
         machines: Machines::Target(Box::new(machine)),

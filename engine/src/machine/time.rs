@@ -1,0 +1,42 @@
+//! The limits of time that an embedder gives a session, as its machine knows them.
+
+use std::time::Duration;
+
+/// No limit: a wait of this length has no deadline.
+pub const NO_LIMIT_NS: u64 = u64::MAX;
+
+/// A duration in nanoseconds; one that does not fit is no limit.
+pub fn limit_ns(limit: Duration) -> u64 {
+    u64::try_from(limit.as_nanos()).unwrap_or(NO_LIMIT_NS)
+}
+
+/// How long a machine waits for what, in nanoseconds: see the options of the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// Until every stream is agreed on.
+    pub handshake_ns: u64,
+    /// For any progress of what a driver or the peer owes.
+    pub stall_ns: u64,
+    /// For any state, before the switchover (target).
+    pub idle_ns: u64,
+    /// From the switchover to the handover (source).
+    pub budget_ns: u64,
+    /// For the target's word after the handover (source).
+    pub confirm_ns: u64,
+    /// For the way back, and the last frame to go out.
+    pub cancel_ns: u64,
+}
+
+impl TimeLimits {
+    /// No limit but that of the way back.
+    pub fn only_cancel(cancel_ns: u64) -> TimeLimits {
+        TimeLimits {
+            handshake_ns: NO_LIMIT_NS,
+            stall_ns: NO_LIMIT_NS,
+            idle_ns: NO_LIMIT_NS,
+            budget_ns: NO_LIMIT_NS,
+            confirm_ns: NO_LIMIT_NS,
+            cancel_ns,
+        }
+    }
+}
