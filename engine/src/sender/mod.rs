@@ -297,7 +297,7 @@ impl Machine for Sender {
             return None;
         }
         let session = [self.waits.deadline_ns(), self.peer.deadline_ns()];
-        let devices = self.devices.iter().map(Device::deadline_ns);
+        let devices = self.devices.iter().map(|device| device.deadline_ns(self.switchover));
         session.into_iter().chain(devices).flatten().min()
     }
 
