@@ -6,13 +6,14 @@ use super::options::{Options, SourceDevice, check_names};
 use super::side::Source;
 use super::start::{capabilities, peer, session_id, start};
 use super::{Session, SourceSession};
-use crate::drive::Machines;
+use crate::drive::{Found, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::limits;
 use crate::machine::{Command, limit_ns};
 use crate::outcome::{Cause, Fault, Observation};
 use crate::sender::{DeviceConfig, Sender, SenderConfig};
+use crate::vfio::state::DeviceState;
 
 impl Session<Source> {
     /// Starts to migrate `devices` away over `streams`, which are connected stream sockets to one
@@ -59,7 +60,10 @@ impl Session<Source> {
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        let devices = devices.into_iter().map(|device| device.device).collect();
+        let devices = devices
+            .into_iter()
+            .map(|device| Found { device: device.device, state: DeviceState::Running })
+            .collect();
         start(Machines::Source(Box::new(sender)), devices, streams, &options, shape)
     }
 

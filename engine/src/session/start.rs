@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::options::{Options, Shape};
 use super::{Session, Side};
-use crate::drive::{Drive, DriveConfig, Machines};
+use crate::drive::{Drive, DriveConfig, Found, Machines};
 use crate::error::Error;
 use crate::machine::{PeerConfig, limit_ns};
 use crate::outcome::Host;
@@ -16,7 +16,7 @@ use crate::wire::{Offer, WireLimits};
 
 pub(super) fn start<S: Side>(
     machines: Machines,
-    devices: Vec<Arc<dyn MigrationDevice>>,
+    devices: Vec<Found>,
     sockets: Vec<OwnedFd>,
     options: &Options,
     shape: Shape,

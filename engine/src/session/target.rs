@@ -6,9 +6,10 @@ use super::options::{Options, TargetDevice, check_names};
 use super::side::Target;
 use super::start::{capabilities, peer, start};
 use super::{Session, TargetSession};
-use crate::drive::Machines;
+use crate::drive::{Found, Machines};
 use crate::error::Error;
 use crate::receiver::{DeviceConfig, Receiver, ReceiverConfig};
+use crate::vfio::state::DeviceState;
 
 impl Session<Target> {
     /// Starts to take `devices` in over `streams`. As
@@ -40,7 +41,10 @@ impl Session<Target> {
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        let devices = devices.into_iter().map(|device| device.device).collect();
+        let devices = devices
+            .into_iter()
+            .map(|device| Found { device: device.device, state: DeviceState::Running })
+            .collect();
         start(Machines::Target(Box::new(receiver)), devices, streams, &options, shape)
     }
 }
