@@ -58,17 +58,20 @@ pub const HANDSHAKE_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Firmware that answers at all does so within this.
 pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
 /// How long a source may send none of the state before the switchover, unless the target's embedder
-/// says otherwise: as long as the RAM of a large VM takes.
-pub const IDLE_LIMIT_DEFAULT: Duration = Duration::from_secs(3600);
+/// says otherwise: longer than the RAM of any VM takes.
+pub const IDLE_LIMIT_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// How long the source waits, after the handover, for the target's word that it runs, unless the
 /// embedder says otherwise.
-pub const CONFIRM_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
+pub const CONFIRM_LIMIT_DEFAULT: Duration = Duration::from_secs(45);
 /// Bytes of one frame that travelled count as progress; fewer do not: a peer that trickles is stalled.
 pub const PROGRESS_BYTES_MIN: u64 = 64 << 10;
 
 /// Most frames of one device that may wait for the path: chunks of zeros need no slot, and only this
 /// bounds them.
 pub const FRAMES_QUEUED_MAX: usize = 256;
+/// Most data frames of one device that are sent before the target says that it is done with any: a
+/// target that grants more credit is not believed.
+pub const FRAMES_UNDER_WAY_MAX: usize = 1024;
 /// Most epochs of one device that a source may discard: each costs the target a reset.
 pub const DISCARDS_MAX: u32 = 64;
 
