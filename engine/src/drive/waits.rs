@@ -14,9 +14,9 @@ pub(super) const SET_STATE_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-fd-N on the source
 /// | the driver to give the first byte of a chunk, where it answers EAGAIN and has no poll
-/// | 1000 EAGAINs in a row, 1 ms apart
-/// | the read has failed with EAGAIN
-pub(super) const READ_AGAIN_MAX: u32 = 1000;
+/// | 1 ms
+/// | the read has failed with EAGAIN; the machine asks again, 1000 times in a row at most
+pub(super) const READ_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-fd-N on the target
 /// | the driver to take more of a chunk, where it answers EAGAIN: a resume fd cannot be polled
@@ -26,9 +26,9 @@ pub(super) const WRITE_AGAIN_MAX: u32 = 1000;
 
 /// ferry-fd-N
 /// | a read or write that nobody interrupted, where the driver answers EINTR
-/// | 1000 EINTRs in a row, 1 ms apart
+/// | 10 EINTRs in a row, 1 ms apart
 /// | it has failed with EINTR
-pub(super) const INTERRUPTED_MAX: u32 = 1000;
+pub(super) const INTERRUPTED_MAX: u32 = 10;
 /// The pause between two of each of these.
 pub(super) const AGAIN_PAUSE: Duration = Duration::from_millis(1);
 

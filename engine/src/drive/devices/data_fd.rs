@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::buffers::{Buffer, Slot};
 use crate::compress::codec::is_zero;
 use crate::drive::guarded::guarded;
-use crate::drive::waits::{AGAIN_PAUSE, INTERRUPTED_MAX, READ_AGAIN_MAX, WRITE_AGAIN_MAX};
+use crate::drive::waits::{AGAIN_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX};
 use crate::errno::{EAGAIN, EBADF, EIO, ENOMSG, is_interruption};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
@@ -159,18 +159,12 @@ impl DataFd {
         // that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does not mean drained:
         // mlx5 says so while it saves, and a poll tells when there is more.
         let mut patient = !self.has_poll() || phase == DataPhase::StopCopy;
-        let mut again = 0;
         let last = loop {
             let kind = if patient { OpKind::Read } else { OpKind::TryRead };
             let result;
             (buffer, result) = self.operate(kind, buffer, rest.clone());
             match self.observe(result) {
                 Err(EAGAIN) if rest.start == HEADER_BYTES && !patient => patient = true,
-                // No poll tells when there is more.
-                Err(EAGAIN) if !self.has_poll() && again < READ_AGAIN_MAX && !self.stopped() => {
-                    again += 1;
-                    std::thread::sleep(AGAIN_PAUSE);
-                }
                 Ok(bytes) if bytes > 0 => {
                     rest.start += bytes;
                     patient = false;
@@ -182,6 +176,10 @@ impl DataFd {
             }
         };
         let bytes = rest.start - HEADER_BYTES;
+        if last == Err(EAGAIN) && bytes == 0 && !self.has_poll() {
+            // Nothing tells when there is more: the next try comes a little later.
+            std::thread::sleep(READ_PAUSE);
+        }
         let filled = match last {
             Err(errno) if bytes == 0 => Err(errno),
             // These two only end the chunk; the next read meets them again.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::ids::Epoch;
+use crate::machine::Goal;
 use crate::vfio::device::MigrationDevice;
 pub(super) use control::Control;
 pub(super) use data_thread::{DataHandle, DataThread, Starting};
@@ -31,6 +32,8 @@ pub(super) use jobs::Job;
 /// One device: its threads and fds.
 pub(super) struct Device {
     threads: Option<Threads>,
+    /// How it is left where the migration does not take place.
+    pub(super) goal: Goal,
     /// The control thread is with the driver.
     pub(super) asked: bool,
     /// What the last SET_STATE gave and nobody has taken.
@@ -63,9 +66,10 @@ pub(super) struct Detaching {
 }
 
 impl Device {
-    pub(super) fn new(threads: Threads) -> Device {
+    pub(super) fn new(threads: Threads, goal: Goal) -> Device {
         Device {
             threads: Some(threads),
+            goal,
             asked: false,
             fresh: None,
             epoch: Epoch::default(),

@@ -129,6 +129,7 @@ impl Outbox {
     }
 
     /// Whether nothing more comes.
+    #[cfg(any(test, feature = "tokio-uring"))]
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }

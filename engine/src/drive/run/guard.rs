@@ -15,7 +15,7 @@ use crate::drive::guarded::guarded;
 use crate::drive::inbox::Input;
 use crate::drive::waits::DETACH_PART;
 use crate::ids::DeviceId;
-use crate::machine::{Action, DeviceReport, Goal, Line, Notice, Turn};
+use crate::machine::{Action, DeviceReport, Line, Notice, Turn, Way};
 use crate::outcome::{Cause, EpochEnding, Fault, Observation, SourceEnding, TargetEnding};
 
 /// A drive whose embedder hears of its end even if it panics.
@@ -68,13 +68,13 @@ struct Rescue<'a> {
     drive: &'a mut Drive,
     reports: Vec<DeviceReport>,
     /// Of the devices that are to be brought back.
-    lines: Vec<Option<Way>>,
+    lines: Vec<Option<Back>>,
     /// The session's end was told.
     ended: bool,
 }
 
 /// One device's way back.
-struct Way {
+struct Back {
     line: Line,
     begun: bool,
 }
@@ -83,18 +83,12 @@ impl<'a> Rescue<'a> {
     fn of(drive: &'a mut Drive, fault: &Fault) -> Rescue<'a> {
         let ended = drive.linger_until_ns.is_some();
         let reports = drive.machines.machine().reports();
-        let goal = match &drive.machines {
-            Machines::Source(_) => Goal::KeepState,
-            Machines::Target(_) => Goal::Blank,
-        };
+        let handed_over = drive.is_handed_over(fault);
         let way = |report: &DeviceReport| {
-            let line = Line::new(report.device, goal);
-            (!report.home).then_some(Way { line, begun: false })
+            let line = Line::new(report.device, drive.devices[report.device.index()].goal);
+            (!report.home && !handed_over).then_some(Back { line, begun: false })
         };
-        let lines = match drive.is_handed_over(fault) {
-            true => reports.iter().map(|_| None).collect(),
-            false => reports.iter().map(way).collect(),
-        };
+        let lines = reports.iter().map(way).collect();
         Rescue { drive, reports, lines, ended }
     }
 
@@ -183,7 +177,7 @@ impl<'a> Rescue<'a> {
             && !way.begun
         {
             way.begun = true;
-            self.answered(DeviceId(index as u32), |line, turn| line.recover(turn));
+            self.answered(DeviceId(index as u32), |line, turn| line.recover(turn, Way::Straight));
         }
     }
 
@@ -205,6 +199,7 @@ impl<'a> Rescue<'a> {
             self.lines[id.index()] = None;
             let report = &mut self.reports[id.index()];
             (report.home, report.state) = (arrival.reached, arrival.state);
+            report.was_reset |= arrival.reset && matches!(self.drive.machines, Machines::Source(_));
             if self.ended {
                 let notice = Notice::CameBack(report.clone());
                 self.drive.outbox.push(SessionEvent::Notice(notice));

@@ -15,9 +15,11 @@ use crate::drive::devices::{Control, DataThread, Device, Starting, Threads};
 use crate::drive::embedder::{Closing, MessageBudget, Outbox};
 use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
+use crate::drive::signals::Blocked;
 use crate::drive::slots::Slots;
 use crate::drive::streams::Streams;
 use crate::ids::DeviceId;
+use crate::machine::Goal;
 use crate::metrics::Metrics;
 use crate::ring::{BackendChoice, RingConfig, open};
 use crate::vfio::device::MigrationDevice;
@@ -39,10 +41,12 @@ pub(crate) struct DriveConfig {
     pub(crate) wire_limits: WireLimits,
 }
 
-/// A device, and the state that it was found in.
+/// A device as it was found.
 pub(crate) struct Found {
     pub(crate) device: Arc<dyn MigrationDevice>,
     pub(crate) state: DeviceState,
+    /// How it is left where the migration does not take place.
+    pub(crate) goal: Goal,
 }
 
 /// A running session, as the embedder's side holds it.
@@ -94,6 +98,8 @@ impl Drive {
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
         let shared = Shared::new(config.devices.len(), config.sockets.len())?;
         let (opened, ready) = crossbeam_channel::bounded(1);
+        // Every other thread is started by this one.
+        let blocked = Blocked::all();
         let thread = std::thread::Builder::new().name("ferry-net".to_owned());
         thread.spawn(move || {
             // The ring belongs to the thread that opens it.
@@ -108,6 +114,7 @@ impl Drive {
                 }
             }
         })?;
+        drop(blocked);
         ready.recv().map_err(|_| io::Error::other("the session's thread died"))?
     }
 
@@ -159,16 +166,17 @@ impl Drive {
 /// The devices' threads and rings. Their rings open at the same time.
 fn devices(found: Vec<Found>, backend: BackendChoice, inbox: &Inbox) -> io::Result<Vec<Device>> {
     let mut starting = Vec::with_capacity(found.len());
-    for (index, Found { device, state }) in found.into_iter().enumerate() {
+    for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
         let id = DeviceId(index as u32);
         let refused = |error| lacking(id, &error);
         let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone());
         let data = DataThread { id, device: Arc::clone(&device), backend, inbox: inbox.clone() };
-        starting.push((device, control.map_err(refused)?, data.spawn().map_err(refused)?));
+        let (control, data) = (control.map_err(refused)?, data.spawn().map_err(refused)?);
+        starting.push((device, goal, control, data));
     }
-    let wait = |(index, (device, control, data)): (usize, (_, _, Starting))| {
+    let wait = |(index, (device, goal, control, data)): (usize, (_, _, _, Starting))| {
         let data = data.wait().map_err(|error| lacking(DeviceId(index as u32), &error))?;
-        Ok(Device::new(Threads { device, control, data }))
+        Ok(Device::new(Threads { device, control, data }, goal))
     };
     starting.into_iter().enumerate().map(wait).collect()
 }

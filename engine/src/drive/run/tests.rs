@@ -12,7 +12,7 @@ use crate::drive::devices::Detaching;
 use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{Outgoing, PeerConfig, ReadResult, TimeLimits};
+use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
 use crate::vfio::state::DeviceState;
@@ -35,7 +35,11 @@ fn drive() -> (Drive, OwnedFd) {
     });
     let config = DriveConfig {
         machines: Machines::Target(Box::new(machine)),
-        devices: vec![Found { device: double(|_, result| result), state: DeviceState::Running }],
+        devices: vec![Found {
+            device: double(|_, result| result),
+            state: DeviceState::Running,
+            goal: Goal::Blank,
+        }],
         sockets: vec![ours],
         slots: 4,
         chunk_bytes: CHUNK_BYTES_MIN,
