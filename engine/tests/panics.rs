@@ -63,9 +63,9 @@ impl MigrationDevice for Panics {
         self.passes("reset");
         self.device.reset()
     }
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         self.passes("observe");
-        self.device.observe(result)
+        self.device.observe(data_fd, result)
     }
     fn interrupt(&self) {
         self.passes("interrupt");

@@ -72,9 +72,10 @@ pub trait MigrationDevice: Send + Sync {
     /// from now on. Real devices keep the default.
     fn interrupt(&self) {}
 
-    /// Last say over the result of a read or write of this device's data fd. Real devices keep
-    /// the default. A test double on a pipe, which cannot answer ENODEV, puts it in here.
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    /// Last say over the result of a read or write of one of this device's data fds. Real devices
+    /// keep the default. A test double on a pipe, which cannot answer ENODEV, puts it in here.
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let _ = data_fd;
         result
     }
 }

@@ -328,8 +328,9 @@ impl DataFd {
 
     fn observe(&mut self, result: Result<usize, i32>) -> Result<usize, i32> {
         let result = result.map_err(io::Error::from_raw_os_error);
+        let Some(Attached { fd, .. }) = &self.attached else { return Err(EBADF) };
         let device = &self.device;
-        match guarded(|| device.observe(result)) {
+        match guarded(|| device.observe(fd.as_fd(), result)) {
             Ok(result) => result.map_err(|error| error.raw_os_error().unwrap_or(EIO)),
             Err(said) => {
                 self.panicked = Some(said);

@@ -55,7 +55,7 @@ impl MigrationDevice for Double {
     fn reset(&self) -> io::Result<()> {
         unreachable!("not asked")
     }
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, _: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         (self.observe)(self.answers.fetch_add(1, Ordering::SeqCst) + 1, result)
     }
 }
