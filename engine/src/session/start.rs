@@ -2,21 +2,18 @@
 
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::options::{Options, Shape};
 use super::{Session, Side};
-use crate::drive::{Drive, DriveConfig, Machines};
+use crate::drive::{Drive, DriveConfig, Found, Machines};
 use crate::error::Error;
 use crate::machine::{PeerConfig, limit_ns};
 use crate::outcome::Host;
-use crate::vfio::device::MigrationDevice;
-use crate::vfio::state::Capabilities;
 use crate::wire::{Offer, WireLimits};
 
 pub(super) fn start<S: Side>(
     machines: Machines,
-    devices: Vec<Arc<dyn MigrationDevice>>,
+    devices: Vec<Found>,
     sockets: Vec<OwnedFd>,
     options: &Options,
     shape: Shape,
@@ -25,13 +22,13 @@ pub(super) fn start<S: Side>(
         super::pacing::limit(&sockets, rate)?;
     }
     let (count, streams) = (devices.len(), sockets.len());
-    let offer = Offer::new(streams, count, options.chunk_bytes);
+    let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {
         machines,
         devices,
         sockets,
         slots: shape.slots,
-        chunk_bytes: options.chunk_bytes,
+        chunk_bytes: shape.chunk_bytes,
         workers: options.workers,
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
@@ -40,20 +37,6 @@ pub(super) fn start<S: Side>(
     })
     .map_err(Error::System)?;
     Ok(Session { running, devices: count, streams, side: PhantomData })
-}
-
-pub(super) fn capabilities(
-    name: &str,
-    device: &Arc<dyn MigrationDevice>,
-) -> Result<Capabilities, Error> {
-    device.capabilities().map_err(|source| {
-        let name = name.to_owned();
-        if source.raw_os_error() == Some(rustix::io::Errno::NOTTY.raw_os_error()) {
-            Error::NotMigratable { name }
-        } else {
-            Error::Device { name, source }
-        }
-    })
 }
 
 pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {

@@ -186,6 +186,15 @@ impl MigrationDevice for EmbeddedDevice {
         }
     }
 
+    /// The VMM may have acted before the session was started.
+    fn state_at_start(&self) -> io::Result<DeviceState> {
+        Ok(DeviceState::Running)
+    }
+
+    fn device_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.config.device.as_ref().map(AsFd::as_fd)
+    }
+
     fn interrupt(&self) {
         self.exchange.end();
     }
