@@ -25,3 +25,4 @@ pub(crate) use figures::Ended;
 pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Machines, Running};
+pub(crate) use waits::SAID_AFTER;

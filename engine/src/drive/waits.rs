@@ -10,6 +10,12 @@ use std::time::Duration;
 /// | the machine takes the EINTR for the driver's answer
 pub(super) const SET_STATE_MAX: u32 = 10;
 
+/// ferry-ctl-N of an embedded device, of which the engine has no device fd
+/// | the VMM to say that it has stopped the device, where GET_PRECOPY_INFO was refused
+/// | 300 ms
+/// | the device was reset
+pub(crate) const SAID_AFTER: Duration = Duration::from_millis(300);
+
 /// ferry-fd-N on the target
 /// | the driver to take more of a chunk, where it answers EAGAIN: a resume fd cannot be polled
 /// | 1000 EAGAINs in a row, 1 ms apart

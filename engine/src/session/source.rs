@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::options::{Options, SourceDevice, check_names};
 use super::side::Source;
-use super::start::{capabilities, peer, session_id, start};
+use super::start::{Devices, capabilities, peer, session_id, start};
 use super::{Session, SourceSession};
 use crate::drive::Machines;
 use crate::error::{Error, UsageError};
@@ -37,14 +37,18 @@ impl Session<Source> {
                 return Err(UsageError::TooLong { what, found, max }.into());
             }
         }
+        let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
+        let taken = Devices::take(taken)?;
         let configs = devices
             .iter()
-            .map(|device| {
+            .enumerate()
+            .map(|(index, device)| {
                 Ok(DeviceConfig {
                     name: device.name.clone(),
                     capabilities: capabilities(&device.name, &device.device)?,
                     options: device.options.clone(),
                     paused: false,
+                    embedded: taken.is_embedded(index),
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -59,8 +63,7 @@ impl Session<Source> {
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        let devices = devices.into_iter().map(|device| device.device).collect();
-        start(Machines::Source(Box::new(sender)), devices, streams, &options, shape)
+        start(Machines::Source(Box::new(sender)), taken, streams, &options, shape)
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the
@@ -77,6 +80,10 @@ impl Session<Source> {
     pub fn device_was_reset(&self, device: DeviceId) -> Result<(), UsageError> {
         if device.index() >= self.devices {
             return Err(UsageError::UnknownDevice { device: device.0 });
+        }
+        // An embedded device's VMM may have told of the same reset in another way.
+        if self.embedded[device.index()].as_ref().is_some_and(|device| device.told_of_reset()) {
+            return Ok(());
         }
         let fault = Fault::device(
             device,

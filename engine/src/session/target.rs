@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::options::{Options, TargetDevice, check_names};
 use super::side::Target;
-use super::start::{capabilities, peer, start};
+use super::start::{Devices, capabilities, peer, start};
 use super::{Session, TargetSession};
 use crate::drive::Machines;
 use crate::error::Error;
@@ -23,6 +23,8 @@ impl Session<Target> {
     ) -> Result<TargetSession, Error> {
         let shape = options.shape(devices.len(), streams.len())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
+        let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
+        let taken = Devices::take(taken)?;
         let configs = devices
             .iter()
             .map(|device| {
@@ -40,7 +42,6 @@ impl Session<Target> {
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        let devices = devices.into_iter().map(|device| device.device).collect();
-        start(Machines::Target(Box::new(receiver)), devices, streams, &options, shape)
+        start(Machines::Target(Box::new(receiver)), taken, streams, &options, shape)
     }
 }
