@@ -449,3 +449,6 @@ impl Books {
         self.ahead.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;
