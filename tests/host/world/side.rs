@@ -204,6 +204,7 @@ impl Side {
                 capabilities: device.source,
                 options: device.options.clone(),
                 paused: false,
+                embedded: false,
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
