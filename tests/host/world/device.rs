@@ -70,11 +70,12 @@ pub(crate) enum Got {
 }
 
 impl SimDevice {
-    pub(crate) fn new(plan: DevicePlan, caps: Capabilities) -> SimDevice {
+    /// A device in this state, with none of another host's.
+    pub(crate) fn new(plan: DevicePlan, caps: Capabilities, state: DeviceState) -> SimDevice {
         SimDevice {
             plan,
             caps,
-            state: DeviceState::Running,
+            state,
             sessions: Vec::new(),
             resumes: Vec::new(),
             loaded: None,

@@ -13,18 +13,24 @@
 
 mod act;
 mod check;
+mod clock;
 mod control;
 mod coverage;
 mod device;
+mod draw;
 mod fd;
 mod hostile;
 mod invariants;
+mod late;
+mod loss;
 mod net;
+mod p2p;
 mod plan;
 mod regressions;
 mod rng;
 mod schedule;
 mod side;
+mod time;
 mod trace;
 mod world;
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Machine, PeerConfig, Reply, Request, TimeLimits};
+use vfio_ferry::machine::{Action, DeviceReport, Event, Machine, PeerConfig, Reply, Request};
 use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Offer, WireLimits};
 
+use super::clock::Clock;
 use super::device::SimDevice;
 use super::fd::DataFd;
 use super::plan::Plan;
@@ -17,6 +18,8 @@ use super::schedule::{HostId, Lane, SOURCE};
 
 /// The smallest chunk that the handshake knows; the simulated devices give much less at a time.
 pub(crate) const CHUNK_BYTES: u32 = 4096;
+
+const RUNNING: DeviceState = DeviceState::Running;
 
 /// Where a slot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +46,28 @@ pub(crate) struct SimSlot {
 #[derive(Debug)]
 pub(crate) struct SideDevice {
     pub(crate) sim: SimDevice,
+    /// Where it was found.
+    pub(crate) home: DeviceState,
     pub(crate) asked: Option<Request>,
+    /// Since when, and when anything of this device came back last.
+    pub(crate) asked_ns: u64,
+    pub(crate) moved_ns: u64,
+    /// How often each request was asked before.
+    pub(crate) asked_before: Vec<(Request, u64)>,
     /// The call will fail so.
     pub(crate) fails: Option<i32>,
+    /// The call will panic.
+    pub(crate) panics: bool,
+    /// The call's time is over, and a read or write still holds the driver's mutex.
+    pub(crate) waits_for_mutex: bool,
     pub(crate) answers: Lane,
     /// The session behind the fd that nobody has taken yet.
     pub(crate) fresh: Option<usize>,
     pub(crate) fds: Vec<DataFd>,
     /// Which of them takes jobs.
     pub(crate) active: Option<usize>,
+    /// The machine has not heard that the last one is closed, or given up.
+    pub(crate) attached: bool,
     /// Calls of the control thread, and reads or writes, so far.
     pub(crate) controls: u64,
     pub(crate) operations: u64,
@@ -72,7 +88,12 @@ pub(crate) struct SideDevice {
     /// Calls that failed by plan.
     pub(crate) failed: u32,
     pub(crate) errored: bool,
+    /// Something of it was under way when the session ended.
+    pub(crate) late: bool,
+    /// What its embedder was told of it afterwards.
+    pub(crate) came_back: Option<DeviceReport>,
 }
+
 
 /// What the kernel has told a host of its device's state, by GET_STATE or a SET_STATE that
 /// succeeded.
@@ -151,6 +172,14 @@ impl Ended {
         }
     }
 
+    /// The name used in reports.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Ended::Source(ending) => ending.name(),
+            Ended::Target(ending) => ending.name(),
+        }
+    }
+
     /// Whether it says that every device is where it was found.
     pub(crate) fn says_home(&self) -> bool {
         matches!(
@@ -181,6 +210,7 @@ pub(crate) struct Side {
     pub(crate) handover_sent: bool,
     pub(crate) ended: Option<Ended>,
     pub(crate) finished_ns: u64,
+    pub(crate) clock: Clock,
     /// It was cancelled, and has until then.
     pub(crate) ends_by_ns: Option<u64>,
     pub(crate) completions: Vec<Completion>,
@@ -203,7 +233,7 @@ impl Side {
                 name: name(i),
                 capabilities: device.source,
                 options: device.options.clone(),
-                paused: false,
+                paused: device.paused,
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
@@ -214,7 +244,7 @@ impl Side {
                 slots_per_device,
                 policy: plan.policy,
                 precopy_poll_ns: plan.poll_ns,
-                limits: TimeLimits::only_cancel(plan.bound_ns),
+                limits: plan.limits[host],
             })))
         } else {
             let config = |(i, device): (usize, &super::plan::DevicePlan)| receiver::DeviceConfig {
@@ -227,13 +257,14 @@ impl Side {
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
                 slots_per_device,
-                limits: TimeLimits::only_cancel(plan.bound_ns),
+                limits: plan.limits[host],
             })))
         };
         let slots = count * slots_per_device + plan.workers * 2;
         let devices = plan.devices.iter().map(|device| {
             let caps = if host == SOURCE { device.source } else { device.target };
-            SideDevice::new(SimDevice::new(device.clone(), caps))
+            let home = if host == SOURCE && device.paused { DeviceState::Stop } else { RUNNING };
+            SideDevice::new(SimDevice::new(device.clone(), caps, home), home)
         });
         Side {
             real,
@@ -250,6 +281,7 @@ impl Side {
             handover_sent: false,
             ended: None,
             finished_ns: 0,
+            clock: Clock::default(),
             ends_by_ns: None,
             completions: Vec::new(),
             messages: 0,
@@ -291,15 +323,22 @@ impl Side {
 }
 
 impl SideDevice {
-    fn new(sim: SimDevice) -> SideDevice {
+    fn new(sim: SimDevice, home: DeviceState) -> SideDevice {
         SideDevice {
             sim,
+            home,
             asked: None,
+            asked_ns: 0,
+            moved_ns: 0,
+            asked_before: Vec::new(),
             fails: None,
+            panics: false,
+            waits_for_mutex: false,
             answers: Lane::default(),
             fresh: None,
             fds: Vec::new(),
             active: None,
+            attached: false,
             controls: 0,
             operations: 0,
             epochs: BTreeMap::new(),
@@ -311,7 +350,28 @@ impl SideDevice {
             initial: (Epoch(0), 0, 0),
             failed: 0,
             errored: false,
+            late: false,
+            came_back: None,
         }
+    }
+
+    /// How often this was asked before; counts it.
+    pub(crate) fn count(&mut self, request: Request) -> u64 {
+        match self.asked_before.iter_mut().find(|(of, _)| *of == request) {
+            Some((_, count)) => {
+                *count += 1;
+                *count - 1
+            }
+            None => {
+                self.asked_before.push((request, 1));
+                0
+            }
+        }
+    }
+
+    /// Every data fd is closed, or with a driver for which nobody waits.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.fds.iter().all(DataFd::is_let_go)
     }
 
     /// A thread whose operation the driver does not give back.

@@ -1,0 +1,148 @@
+//! What a plan says of time: the limits of both sessions, and the drivers, peers and links that try
+//! them. Drawn apart from the rest, so that the seeds of before keep their devices and faults.
+
+use vfio_ferry::machine::{NO_LIMIT_NS, Request, TimeLimits};
+use vfio_ferry::outcome::Phase;
+use vfio_ferry::vfio::state::DeviceState;
+
+use super::plan::{DeviceFault, Happening, Muted, Plan, Trigger, When, Wrong};
+use super::rng::Rng;
+use super::schedule::{SOURCE, TARGET};
+
+const MS: u64 = 1_000_000;
+
+impl Plan {
+    /// Gives the plan its limits and what tries them.
+    pub(crate) fn draw_time(&mut self, rng: &mut Rng) {
+        if !rng.one_in(6) {
+            self.limits = [SOURCE, TARGET].map(|_| limits(rng, self.bound_ns));
+        }
+        if rng.one_in(20) {
+            self.silence_ns = NO_LIMIT_NS;
+        }
+        if rng.one_in(8) {
+            let some = rng.one_in(3);
+            self.devices.iter_mut().for_each(|device| device.paused = !some || rng.one_in(2));
+        }
+        for device in &mut self.devices {
+            device.options.reset_to_return = rng.one_in(4);
+        }
+        for _ in 0..rng.pick(&[0, 0, 0, 1, 1, 2, 4]) {
+            let fault = DeviceFault::draw_late(rng, self.devices.len() as u64, self.bound_ns);
+            self.faults.push(fault);
+        }
+        for _ in 0..rng.pick(&[0, 0, 0, 0, 1, 1, 2]) {
+            let happening = Happening::draw_slow(rng, self.streams);
+            self.happenings.push((When::draw_any(rng), happening));
+        }
+    }
+
+    /// Whether a session may wait for ever, because its embedder wants that.
+    pub(crate) fn may_hang(&self) -> bool {
+        self.limits.iter().any(|limits| {
+            let TimeLimits { handshake_ns, stall_ns, idle_ns, confirm_ns, .. } = *limits;
+            [handshake_ns, stall_ns, idle_ns, confirm_ns].contains(&NO_LIMIT_NS)
+        })
+    }
+}
+
+/// Mostly such as honest drivers keep, at times some that they do not.
+fn limits(rng: &mut Rng, cancel_ns: u64) -> TimeLimits {
+    let mut limit = |low: u64, high: u64| match rng.below(16) {
+        0 => NO_LIMIT_NS,
+        1 | 2 => rng.range(MS, low),
+        _ => rng.range(low, high),
+    };
+    TimeLimits {
+        handshake_ns: limit(20 * MS, 200 * MS),
+        stall_ns: limit(60 * MS, 250 * MS),
+        idle_ns: limit(300 * MS, 700 * MS),
+        confirm_ns: limit(40 * MS, 200 * MS),
+        budget_ns: match rng.below(4) {
+            0 => rng.range(MS / 10, 10 * MS),
+            1 => rng.range(10 * MS, 200 * MS),
+            _ => NO_LIMIT_NS,
+        },
+        cancel_ns,
+    }
+}
+
+impl When {
+    /// Anywhere, often in a phase that is met late.
+    fn draw_any(rng: &mut Rng) -> When {
+        match rng.below(4) {
+            0 => When::After(SOURCE, rng.pick(&[Phase::Load, Phase::Handover]), rng.log(12)),
+            1 => When::After(TARGET, rng.pick(&[Phase::Load, Phase::Resume]), rng.log(12)),
+            _ => When::draw(rng),
+        }
+    }
+}
+
+impl DeviceFault {
+    /// A driver that answers late or never, or an embedder's device that panics.
+    fn draw_late(rng: &mut Rng, devices: u64, bound_ns: u64) -> DeviceFault {
+        let host = rng.pick(&[SOURCE, TARGET]);
+        let device = rng.below(devices) as u32;
+        let set = Request::SetState;
+        let asked = match host {
+            SOURCE => rng.pick(&[
+                set(DeviceState::PreCopy),
+                set(DeviceState::PreCopyP2p),
+                set(DeviceState::RunningP2p),
+                set(DeviceState::StopCopy),
+                set(DeviceState::StopCopy),
+                set(DeviceState::Stop),
+                set(DeviceState::Running),
+                Request::GetState,
+                Request::PrecopyInfo,
+                Request::StopCopyLength,
+            ]),
+            _ => rng.pick(&[
+                set(DeviceState::Resuming),
+                set(DeviceState::Stop),
+                set(DeviceState::RunningP2p),
+                set(DeviceState::Running),
+                set(DeviceState::Running),
+                Request::GetState,
+                Request::Reset,
+            ]),
+        };
+        let when = match rng.below(5) {
+            0 => Trigger::Control(rng.log(14)),
+            1 => Trigger::Data(rng.log(120)),
+            _ => Trigger::Asked(asked, rng.log(2)),
+        };
+        let what = match rng.below(8) {
+            0 => Wrong::Never,
+            1 | 2 if !matches!(when, Trigger::Data(_)) => Wrong::Panics,
+            3 => Wrong::Late(rng.range(1, 4) * bound_ns / 2),
+            _ => Wrong::Late(rng.log(500 * MS)),
+        };
+        DeviceFault { host, device, when, what }
+    }
+}
+
+impl Happening {
+    /// A peer that chatters, a frame that is lost, a link that crawls, a cancel late in a session.
+    fn draw_slow(rng: &mut Rng, streams: u16) -> Happening {
+        let host = rng.pick(&[SOURCE, TARGET]);
+        let stream = rng.below(u64::from(streams)) as u16;
+        match rng.below(8) {
+            0 => Happening::Lose { host, seen: false },
+            1 => Happening::Lose { host, seen: true },
+            2 | 3 => {
+                let says = match host {
+                    SOURCE => [Muted::Data, Muted::Handover, Muted::Abort, Muted::AllButLife],
+                    _ => [Muted::Credit, Muted::Loaded, Muted::Running, Muted::AllButLife],
+                };
+                Happening::Mute(host, rng.pick(&says))
+            }
+            4 | 5 => {
+                let stream = if rng.one_in(2) { None } else { Some(stream) };
+                let bytes = rng.pick(&[1, 100, 64 << 10, 1 << 20]);
+                Happening::Crawl(stream, rng.range(MS, 400 * MS), bytes)
+            }
+            _ => Happening::Cancel(host),
+        }
+    }
+}
