@@ -203,7 +203,8 @@ impl<S: Stages> Core<S> {
 
     /// When it has something to do: to be asked again, or to be given up as stalled.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        let settles = self.waits.deadline_ns().filter(|_| self.line.is_free());
+        let looks = self.line.is_free() && !self.line.is_well();
+        let settles = self.waits.deadline_ns().filter(|_| looks);
         settles.into_iter().chain(self.progress.deadline_ns()).min()
     }
 
@@ -215,10 +216,15 @@ impl<S: Stages> Core<S> {
         }
     }
 
-    /// The session ends without it, if it is not at rest.
-    pub(crate) fn left_behind(&mut self) {
+    /// The session is given up: nothing is owed any more, and nothing looked into.
+    pub(crate) fn given_up(&mut self) {
         self.waits = Waits::default();
         self.progress = Progress::default();
+    }
+
+    /// The session ends without it, if it is not at rest.
+    pub(crate) fn left_behind(&mut self) {
+        self.given_up();
         self.late = !self.line.is_at_rest();
     }
 
@@ -277,6 +283,7 @@ impl<S: Stages> Core<S> {
         self.discarded_bytes += epoch.bytes();
         self.tell(turn, epoch, EpochEnding::Restarted, Some(fault));
         self.line.take_suspicion(None);
+        self.settle_by_ns = None;
     }
 
     /// The last epoch ends. The embedder is told once.
