@@ -2,7 +2,7 @@
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
 use vfio_ferry::machine::{Action, ChunkKey, EncodeResult, Event, Notice};
-use vfio_ferry::outcome::{Breach, Cause, EpochEnding, Fault, Observation};
+use vfio_ferry::outcome::{Breach, Cause, EpochEnding, Fault, Observation, Phase};
 use vfio_ferry::wire::{DataHeader, chunk_hash};
 
 use super::check::{Check, ensure};
@@ -120,6 +120,10 @@ impl World {
             Notice::Connected { .. } => side.connected = true,
             Notice::Phase { device, phase } => {
                 side.device(device).phase = phase;
+                if phase == Phase::Handover {
+                    let now_ns = self.schedule.now_ns;
+                    side.clock.decided_ns.get_or_insert(now_ns);
+                }
                 self.coverage.phases.insert((h, phase.name()));
                 self.entered(h, phase);
             }

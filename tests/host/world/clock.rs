@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use vfio_ferry::ids::DeviceId;
 use vfio_ferry::limits::PROGRESS_BYTES_MIN;
-use vfio_ferry::machine::{Event, NO_LIMIT_NS, Request};
+use vfio_ferry::machine::{Event, NO_LIMIT_NS};
 use vfio_ferry::outcome::{Cause, EpochEnding, Fault, Observation};
 use vfio_ferry::wire::{DataPhase, Frame};
 
 use super::check::{Check, ensure};
 use super::schedule::{HostId, SOURCE, TARGET};
-use super::side::{Ended, Side};
+use super::side::Ended;
 use super::world::{TICK_LATE_NS, World};
 
 /// Several deadlines may be over at once, and each is looked at a little late.
@@ -23,6 +23,8 @@ pub(crate) struct Clock {
     pub(crate) started_ns: u64,
     /// Its embedder has said that the vCPUs are stopped.
     pub(crate) switchover_ns: Option<u64>,
+    /// The source has decided to hand over: the frame may wait for a stream.
+    pub(crate) decided_ns: Option<u64>,
     /// The handover was given out (source), or has come (target).
     pub(crate) handover_ns: Option<u64>,
     /// The target's word that it runs has come (source).
@@ -111,6 +113,10 @@ impl World {
         if let Some(device) = pays(event).and_then(|id| side.devices.get_mut(id.index())) {
             device.moved_ns = now_ns;
         }
+        for device in &mut side.devices {
+            device.owed_ns =
+                if device.asked.is_some() { device.asked_ns } else { device.moved_ns };
+        }
     }
 
     /// After every step: what is over has ended.
@@ -183,7 +189,8 @@ impl World {
         if h == TARGET && side.handed_over {
             return Ok(());
         }
-        let by_peer_ns = stall_ns.saturating_add(limits.stall_ns / 4);
+        // The closing of a data fd has a bound of its own.
+        let by_peer_ns = stall_ns.saturating_add(limits.stall_ns / 4 + self.plan.detach_bound_ns);
         let quiet_ns = match h {
             SOURCE if side.clock.switchover_ns.is_some() => by_peer_ns,
             TARGET if side.clock.stopped => by_peer_ns,
@@ -250,32 +257,25 @@ impl World {
             "switchover_budget" => {
                 h == SOURCE && !side.handover_sent && after(clock.switchover_ns, limits.budget_ns)
             }
-            "confirm_limit" => h == SOURCE && after(clock.handover_ns, limits.confirm_ns),
+            "confirm_limit" => h == SOURCE && after(clock.decided_ns, limits.confirm_ns),
             "stall_limit" => {
                 let device = fault.device.and_then(|id| side.devices.get(id.index()));
-                device.is_some_and(|device| self.stalled(side, device, at_ns, limits.stall_ns))
+                let since_ns = device.map(|device| device.owed_ns.max(clock.started_ns));
+                after(since_ns, limits.stall_ns)
             }
             _ => false,
         };
-        ensure!(true_, "a limit strikes when it is over, and names itself", "host {h}: {fault}");
+        ensure!(
+            true_,
+            "a limit strikes when it is over, and names itself",
+            "host {h} at {at_ns}: {fault}; owed since {:?}",
+            side.devices.iter().map(|device| device.owed_ns).collect::<Vec<_>>()
+        );
         ensure!(
             fault.observed == Observation::Clock && fault.message.contains(") is over: "),
             "a limit strikes when it is over, and names itself",
             "host {h}: {fault}"
         );
         Ok(())
-    }
-
-    /// Whether nothing of this device has moved for so long.
-    fn stalled(
-        &self,
-        side: &Side,
-        device: &super::side::SideDevice,
-        at_ns: u64,
-        stall_ns: u64,
-    ) -> bool {
-        let asked = device.asked.filter(|request| *request != Request::Reset).is_some();
-        let since_ns = if asked { device.asked_ns } else { device.moved_ns };
-        at_ns >= since_ns.max(side.clock.started_ns).saturating_add(stall_ns)
     }
 }

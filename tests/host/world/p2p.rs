@@ -3,6 +3,7 @@
 
 use vfio_ferry::ids::DeviceId;
 use vfio_ferry::machine::Request;
+use vfio_ferry::outcome::EpochEnding;
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::check::{Check, ensure};
@@ -65,7 +66,11 @@ impl World {
             Request::SetState(DeviceState::Running) if h == SOURCE => {
                 let stood = side.clock.switchover_ns.is_some() && !is_loud(device);
                 let back = side.clock.gave_up_ns.map_or(side.real.look().is_ending(), held);
-                (stood && back && !device.sim.state.eq(&DeviceState::Error)).then_some(Way::Returns)
+                // One that begins anew runs in any case.
+                let anew = side.completions.iter().any(|completion| {
+                    completion.device == id && completion.ending == EpochEnding::Restarted
+                });
+                (stood && back && !anew && !device.sim.state.eq(&DeviceState::Error)).then_some(Way::Returns)
             }
             Request::SetState(DeviceState::Running) if side.handed_over => Some(Way::Runs),
             _ => None,

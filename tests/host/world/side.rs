@@ -52,6 +52,8 @@ pub(crate) struct SideDevice {
     /// Since when, and when anything of this device came back last.
     pub(crate) asked_ns: u64,
     pub(crate) moved_ns: u64,
+    /// Since when what it is owed has not moved.
+    pub(crate) owed_ns: u64,
     /// How often each request was asked before.
     pub(crate) asked_before: Vec<(Request, u64)>,
     /// The call will fail so.
@@ -330,6 +332,7 @@ impl SideDevice {
             asked: None,
             asked_ns: 0,
             moved_ns: 0,
+            owed_ns: 0,
             asked_before: Vec::new(),
             fails: None,
             panics: false,
