@@ -2,7 +2,7 @@
 
 use super::{Action, Goal, Line, Next, Notice, On, Progress, Stages, Turn, Wait, Waits, over};
 use crate::ids::{DeviceId, Epoch};
-use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase};
+use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase, classify};
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataHeader, Encoding, StateDigest, Total};
 
@@ -69,12 +69,6 @@ impl State {
 /// yet: a function-level reset takes 100 ms. The state is asked for so long, so often.
 const SETTLE_NS: u64 = 300_000_000;
 const SETTLE_AGAIN_NS: u64 = 20_000_000;
-
-/// Whether a later GET_STATE may say that it was a reset.
-fn settles(answer: DeviceAnswer) -> bool {
-    let gone = answer.errno == Some(crate::errno::ENODEV) || answer.operation == Operation::Poll;
-    gone && answer.found == Some(answer.expected)
-}
 
 /// What GET_STATE has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +175,7 @@ impl<S: Stages> Core<S> {
     /// Whether a later GET_STATE may show that it was a reset, and there is time for that.
     fn settles(&mut self, turn: &Turn, answer: DeviceAnswer) -> bool {
         let by_ns = self.settle_by_ns.take().unwrap_or(turn.after(SETTLE_NS));
-        if !settles(answer) || turn.now_ns >= by_ns {
+        if !classify(answer).settles || turn.now_ns >= by_ns {
             return false;
         }
         self.settle_by_ns = Some(by_ns);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
+use vfio_ferry::limits::DISCARDS_MAX;
 use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request, TimeLimits};
 use vfio_ferry::outcome::{Breach, Cause};
 use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
@@ -142,6 +143,25 @@ fn only_a_discard_opens_the_next_epoch_and_it_has_the_whole_window_again() {
     run.set(DEVICE, DeviceState::Resuming, true);
     let credit = Frame::Credit { device: DEVICE, epoch: Epoch(1), up_to: Sequence(9) };
     assert_eq!(run.said.last().map(|(_, frame)| frame), Some(&credit), "8 beyond the discard");
+}
+
+#[test]
+fn a_source_that_discards_again_and_again_is_given_up() {
+    let mut run = loading(1, PATIENT);
+    for epoch in 1..=DISCARDS_MAX + 1 {
+        let place = DevicePlace { epoch: Epoch(epoch), ..place(0) };
+        let discard = Discard { discarded_bytes: 0, stop_copy_only: false };
+        run.hears(0, Frame::Discard(place, discard));
+        assert_eq!(run.aborted_on().len(), usize::from(epoch > DISCARDS_MAX), "{epoch}");
+        run.answers(DEVICE, Request::Reset, Reply::Reset);
+        run.found(DEVICE, DeviceState::Running);
+        if epoch <= DISCARDS_MAX {
+            run.set(DEVICE, DeviceState::Resuming, true);
+        }
+    }
+    let fault = run.fault().expect("it ends");
+    let breach = Breach::Discards { device: DEVICE, max: DISCARDS_MAX };
+    assert_eq!((fault.cause, &fault.breach), (Cause::PeerMisbehaviour, &Some(breach)));
 }
 
 #[test]
