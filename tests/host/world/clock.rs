@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::ids::DeviceId;
+use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
 use vfio_ferry::limits::PROGRESS_BYTES_MIN;
 use vfio_ferry::machine::{Event, NO_LIMIT_NS};
 use vfio_ferry::outcome::{Cause, EpochEnding, Fault, Observation};
@@ -111,7 +111,17 @@ impl World {
         }
         side.clock.takes(now_ns, event);
         if let Some(device) = pays(event).and_then(|id| side.devices.get_mut(id.index())) {
-            device.moved_ns = now_ns;
+            let credit = match event {
+                Event::Frame { frame: Frame::Credit { epoch, up_to, .. }, .. } => (*epoch, *up_to),
+                _ => (Epoch(u32::MAX), Sequence(0)),
+            };
+            // One that another stream has held up grants nothing new.
+            if credit > device.credit {
+                device.moved_ns = now_ns;
+            }
+            if credit.0 != Epoch(u32::MAX) {
+                device.credit = device.credit.max(credit);
+            }
         }
         for device in &mut side.devices {
             device.owed_ns =

@@ -2,8 +2,8 @@
 
 use vfio_ferry::ids::StreamId;
 use vfio_ferry::machine::Event;
-use vfio_ferry::outcome::{Cause, Fault, Observation};
-use vfio_ferry::wire::Frame;
+use vfio_ferry::outcome::Fault;
+use vfio_ferry::wire::{Frame, WireFault};
 
 use super::check::Check;
 use super::net::Packet;
@@ -83,8 +83,7 @@ impl World {
 
 /// A frame that its stream's numbers show to be missing.
 pub(crate) fn gap() -> Fault {
-    let message = "a frame is missing on this stream";
-    Fault::session(Cause::Network, Observation::Stream, message)
+    WireFault::Missing { found: 1, expected: 0 }.into()
 }
 
 fn is_muted(muted: Muted, packet: &Packet) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
+use vfio_ferry::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use vfio_ferry::machine::{Action, DeviceReport, Event, Machine, PeerConfig, Reply, Request};
 use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
@@ -54,6 +54,8 @@ pub(crate) struct SideDevice {
     pub(crate) moved_ns: u64,
     /// Since when what it is owed has not moved.
     pub(crate) owed_ns: u64,
+    /// How far the target's credit goes (source).
+    pub(crate) credit: (Epoch, Sequence),
     /// How often each request was asked before.
     pub(crate) asked_before: Vec<(Request, u64)>,
     /// The call will fail so.
@@ -333,6 +335,7 @@ impl SideDevice {
             asked_ns: 0,
             moved_ns: 0,
             owed_ns: 0,
+            credit: (Epoch(0), Sequence(0)),
             asked_before: Vec::new(),
             fails: None,
             panics: false,
