@@ -17,6 +17,9 @@ use super::world::{TICK_LATE_NS, World};
 /// Several deadlines may be over at once, and each is looked at a little late.
 const LATE_NS: u64 = 8 * TICK_LATE_NS;
 
+/// How often a device is asked whether a failure was a reset, at least.
+const SETTLE_AGAIN_NS: u64 = 20_000_000;
+
 /// When what happened on a host.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Clock {
@@ -199,8 +202,10 @@ impl World {
         if h == TARGET && side.handed_over {
             return Ok(());
         }
-        // The closing of a data fd has a bound of its own.
-        let by_peer_ns = stall_ns.saturating_add(limits.stall_ns / 4 + self.plan.detach_bound_ns);
+        // The closing of a data fd has a bound of its own, and so has a failure that may yet turn
+        // out to be a reset.
+        let own_ns = self.plan.detach_bound_ns + SETTLE_AGAIN_NS;
+        let by_peer_ns = stall_ns.saturating_add(limits.stall_ns / 4 + own_ns);
         let quiet_ns = match h {
             SOURCE if side.clock.switchover_ns.is_some() => by_peer_ns,
             TARGET if side.clock.stopped => by_peer_ns,
@@ -211,8 +216,12 @@ impl World {
         ensure!(
             !side.connected || now_ns <= moved_ns.saturating_add(quiet_ns),
             "nobody waits for what does not move",
-            "host {h}: for {:?}",
-            ms(now_ns - moved_ns)
+            "host {h}: for {:?}; {:?}",
+            ms(now_ns - moved_ns),
+            side.devices
+                .iter()
+                .map(|device| (device.phase, device.sim.state, device.asked, device.attached))
+                .collect::<Vec<_>>()
         );
         Ok(())
     }
