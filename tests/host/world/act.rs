@@ -150,7 +150,9 @@ impl World {
                     "what does not complete says why",
                     "{h}: {completion:?}"
                 );
+                let (id, epoch) = (completion.device, completion.epoch);
                 side.completions.push(completion);
+                self.check_discards(h, id, epoch)?;
             }
             _ => {}
         }

@@ -48,6 +48,7 @@ impl World {
             }
         }
         self.check_p2p(h, id, request)?;
+        self.check_asked(h, id, request)?;
         let device = self.sides[h].device(id);
         if request == Request::Reset {
             ensure!(quiet, "a data fd is closed before a reset", "{h} {id}");
@@ -170,6 +171,7 @@ impl World {
             (Request::StopCopyLength, None) => device.sim.length().map(Reply::Length),
             (Request::Reset, None) => {
                 device.sim.reset();
+                device.resets_done += 1;
                 Ok(Reply::Reset)
             }
         };

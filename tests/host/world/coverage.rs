@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
+use vfio_ferry::limits::FRAMES_QUEUED_MAX;
 use vfio_ferry::machine::Event;
 use vfio_ferry::outcome::{Cause, Completion, EpochEnding};
 use vfio_ferry::wire::Frame;
@@ -24,6 +25,11 @@ pub(crate) struct Coverage {
     /// Devices that were late at their session's end, and of these those that came: by host.
     pub(crate) late: [u64; 2],
     pub(crate) came_back: [u64; 2],
+    /// Most chunks of a device that waited to be sent at once.
+    pub(crate) frames_waiting: u64,
+    /// Source devices that were reset on their way back; sessions of a paused VM that were given up.
+    pub(crate) was_reset: u64,
+    pub(crate) paused: u64,
     /// Frames that a peer left out; that were lost without and with a trace in their stream.
     pub(crate) muted: u64,
     pub(crate) lost: [u64; 2],
@@ -71,6 +77,9 @@ impl Coverage {
         self.stuck += other.stuck;
         self.late_frames += other.late_frames;
         self.stop_copy_fallbacks += other.stop_copy_fallbacks;
+        self.frames_waiting = self.frames_waiting.max(other.frames_waiting);
+        self.was_reset += other.was_reset;
+        self.paused += other.paused;
         self.panics += other.panics;
         self.muted += other.muted;
         self.parts += other.parts;
@@ -161,6 +170,9 @@ impl Coverage {
             ("devices that came back late on the source", self.came_back[SOURCE]),
             ("devices that came back late on the target", self.came_back[TARGET]),
             ("panics", self.panics),
+            ("resets as the last resort", self.was_reset),
+            ("devices of paused VMs that came back", self.paused),
+            ("as many frames as may wait", self.frames_waiting / FRAMES_QUEUED_MAX as u64),
             ("frames that a peer left out", self.muted),
             ("frames lost unseen", self.lost[0]),
             ("frames lost and seen", self.lost[1]),
@@ -205,6 +217,11 @@ impl fmt::Display for Coverage {
             f,
             "late devices {:?}, back {:?}; panics {}; frames left out {}, lost {:?}; parts {}",
             self.late, self.came_back, self.panics, self.muted, self.lost, self.parts
+        )?;
+        writeln!(
+            f,
+            "reset to return {}, paused and returned {}, most frames that waited {}",
+            self.was_reset, self.paused, self.frames_waiting
         )?;
         write!(f, "phase x event pairs met: {}", self.grid.len())
     }

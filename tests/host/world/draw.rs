@@ -170,6 +170,7 @@ impl DevicePlan {
             reinit: rng.one_in(3),
             false_end: rng.one_in(6),
             sized: !rng.one_in(4),
+            zeros: false,
             piece,
             // A few hundred reads an epoch at most.
             segment: segment.max(bytes / 300),

@@ -101,11 +101,12 @@ impl World {
 
     /// A host has said that it is at its end.
     pub(crate) fn check_finished(&mut self, h: HostId) -> Check {
-        let side = &self.sides[h];
-        let Some(ended) = &side.ended else { return Ok(()) };
-        self.check_word(h, ended)?;
+        let Some(ended) = self.sides[h].ended.clone() else { return Ok(()) };
+        let ended = &ended;
         self.check_reports(h)?;
+        self.check_word(h, ended)?;
         self.check_ended_in_time(h, ended)?;
+        let side = &self.sides[h];
         ensure!(
             side.ends_by_ns.is_none_or(|ends_by_ns| side.finished_ns <= ends_by_ns),
             "a cancel ends within its bound",
@@ -198,8 +199,9 @@ impl World {
     }
 
     /// Every device's report at the end, as [`check_told`](Self::check_told).
-    fn check_reports(&self, h: HostId) -> Check {
+    fn check_reports(&mut self, h: HostId) -> Check {
         for report in self.sides[h].real.look().reports() {
+            self.check_way_back(h, &report)?;
             self.check_state(h, report.device, report.state, "report")?;
         }
         Ok(())

@@ -2,11 +2,12 @@
 //! be, and its embedder is told once.
 
 use vfio_ferry::ids::DeviceId;
-use vfio_ferry::machine::DeviceReport;
+use vfio_ferry::machine::{DeviceReport, Request};
 use vfio_ferry::outcome::EpochEnding;
+use vfio_ferry::vfio::state::DeviceState;
 
 use super::check::{Check, ensure};
-use super::schedule::{HostId, SOURCE};
+use super::schedule::{HostId, SOURCE, TARGET};
 use super::side::{Ended, SideDevice};
 use super::world::World;
 
@@ -17,6 +18,54 @@ impl World {
             device.late = device.asked.is_some() || device.attached;
             self.coverage.late[h] += u64::from(device.late);
         }
+    }
+
+    /// What may be asked of a device at all.
+    pub(crate) fn check_asked(&self, h: HostId, id: DeviceId, request: Request) -> Check {
+        let side = &self.sides[h];
+        let device = &side.devices[id.index()];
+        ensure!(
+            side.ended.is_none() || device.late,
+            "after the end only a late device is asked for anything",
+            "host {h} {id}: {request}"
+        );
+        let to_run = matches!(request, Request::SetState(state) if state.is_running());
+        ensure!(
+            device.home == DeviceState::Running || !to_run,
+            "the device of a paused VM is not asked to run",
+            "host {h} {id}: {request}"
+        );
+        let failed = device.told.last == Some(DeviceState::Error);
+        let allowed = self.plan.devices[id.index()].options.reset_to_return;
+        ensure!(
+            h == TARGET || request != Request::Reset || failed || allowed,
+            "a source's device is reset only out of ERROR, or where that is allowed",
+            "{id} is in {}, and was in {:?}",
+            device.sim.state,
+            device.told
+        );
+        Ok(())
+    }
+
+    /// A session has ended, and says of each device whether that is back and was reset.
+    pub(crate) fn check_way_back(&mut self, h: HostId, report: &DeviceReport) -> Check {
+        let device = &self.sides[h].devices[report.device.index()];
+        ensure!(
+            !report.home || !device.told.moved,
+            "a device that is on its way is not said to be where it was found",
+            "host {h}: {report:?}"
+        );
+        let reset = h == SOURCE && report.home && device.resets_done > 0;
+        ensure!(
+            report.was_reset == reset || !report.home,
+            "a device that was reset to return is said to have been",
+            "host {h}: {report:?}, reset {} times",
+            device.resets_done
+        );
+        self.coverage.was_reset += u64::from(report.was_reset && !device.errored);
+        let paused = device.home == DeviceState::Stop && device.told.last.is_some();
+        self.coverage.paused += u64::from(report.home && paused);
+        Ok(())
     }
 
     /// A host says that a device which was late has come.

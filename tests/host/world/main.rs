@@ -12,6 +12,7 @@
 //! engine's drive does it; [`device`] is the kernel. [`invariants`] are looked at after each step.
 
 mod act;
+mod bounds;
 mod check;
 mod clock;
 mod control;

@@ -144,6 +144,7 @@ impl World {
         let packet = match what {
             Outgoing::Frame(frame) => Packet::Frame(frame),
             Outgoing::Data { header, .. } => {
+                self.note_departure(h, &header);
                 ensure!(
                     body.len() == header.body_bytes as usize,
                     "a frame carries the body that its header announces",

@@ -75,6 +75,8 @@ pub(crate) struct DevicePlan {
     /// A read of a dead fd gives 0 where the drivers that are known give ENODEV.
     pub(crate) false_end: bool,
     pub(crate) sized: bool,
+    /// All of its state is zeros.
+    pub(crate) zeros: bool,
     /// Longest piece of state in bytes, and how many pieces there are at most: at the start, each
     /// time that the guest dirties the device, how often it does, and at the end.
     pub(crate) piece: u64,

@@ -54,6 +54,8 @@ pub(crate) struct SideDevice {
     pub(crate) moved_ns: u64,
     /// Since when what it is owed has not moved.
     pub(crate) owed_ns: u64,
+    /// Chunks of its last epoch that have come and not gone out (source).
+    pub(crate) waiting: (Epoch, usize),
     /// How far the target's credit goes (source).
     pub(crate) credit: (Epoch, Sequence),
     /// How often each request was asked before.
@@ -84,6 +86,8 @@ pub(crate) struct SideDevice {
     /// The last epoch after which GET_STATE has said STOP.
     pub(crate) confirmed: Option<Epoch>,
     pub(crate) resets_asked: u64,
+    /// Of these succeeded.
+    pub(crate) resets_done: u64,
     /// What the kernel has told this host of the device's state.
     pub(crate) told: Told,
     /// Of the last epoch in which the source said that its initial data is sent: how often it
@@ -335,6 +339,7 @@ impl SideDevice {
             asked_ns: 0,
             moved_ns: 0,
             owed_ns: 0,
+            waiting: (Epoch(0), 0),
             credit: (Epoch(0), Sequence(0)),
             asked_before: Vec::new(),
             fails: None,
@@ -352,6 +357,7 @@ impl SideDevice {
             checked: false,
             confirmed: None,
             resets_asked: 0,
+            resets_done: 0,
             told: Told::default(),
             initial: (Epoch(0), 0, 0),
             failed: 0,

@@ -26,12 +26,19 @@ impl Plan {
         }
         for device in &mut self.devices {
             device.options.reset_to_return = rng.one_in(4);
+            device.zeros = rng.one_in(10);
+            if device.zeros {
+                // Enough of them to fill what may wait.
+                device.last = device.last.max(40);
+                device.piece = device.piece.max(40);
+                device.segment = (device.piece * device.last / 400).max(1);
+            }
         }
-        for _ in 0..rng.pick(&[0, 0, 0, 1, 1, 2, 4]) {
+        for _ in 0..rng.pick(&[0, 0, 0, 0, 1, 1, 2, 4]) {
             let fault = DeviceFault::draw_late(rng, self.devices.len() as u64, self.bound_ns);
             self.faults.push(fault);
         }
-        for _ in 0..rng.pick(&[0, 0, 0, 0, 1, 1, 2]) {
+        for _ in 0..rng.pick(&[0, 0, 0, 0, 0, 1, 1, 2]) {
             let happening = Happening::draw_slow(rng, self.streams);
             self.happenings.push((When::draw_any(rng), happening));
         }
@@ -48,17 +55,21 @@ impl Plan {
 
 /// Mostly such as honest drivers keep, at times some that they do not.
 fn limits(rng: &mut Rng, cancel_ns: u64) -> TimeLimits {
-    let mut limit = |low: u64, high: u64| match rng.below(16) {
+    let limit = |rng: &mut Rng, low: u64, high: u64| match rng.below(16) {
         0 => NO_LIMIT_NS,
-        1 | 2 => rng.range(MS, low),
+        1 => rng.range(MS, low),
         _ => rng.range(low, high),
     };
     TimeLimits {
-        handshake_ns: limit(20 * MS, 200 * MS),
-        stall_ns: limit(60 * MS, 250 * MS),
-        idle_ns: limit(300 * MS, 700 * MS),
-        confirm_ns: limit(40 * MS, 200 * MS),
-        budget_ns: match rng.below(4) {
+        handshake_ns: match rng.below(12) {
+            0 => NO_LIMIT_NS,
+            1 => rng.range(1000, MS),
+            _ => rng.range(20 * MS, 200 * MS),
+        },
+        stall_ns: limit(rng, 60 * MS, 250 * MS),
+        idle_ns: limit(rng, 400 * MS, 900 * MS),
+        confirm_ns: limit(rng, 40 * MS, 200 * MS),
+        budget_ns: match rng.below(6) {
             0 => rng.range(MS / 10, 10 * MS),
             1 => rng.range(10 * MS, 200 * MS),
             _ => NO_LIMIT_NS,

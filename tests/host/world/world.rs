@@ -380,6 +380,7 @@ impl World {
         }
         self.coverage.fed(h, &event, &self.sides[h]);
         self.note_time(h, &event);
+        self.note_chunk(h, &event)?;
         let side = &mut self.sides[h];
         side.take_back(&event);
         match &event {
