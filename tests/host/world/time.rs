@@ -10,6 +10,7 @@ use super::rng::Rng;
 use super::schedule::{SOURCE, TARGET};
 
 const MS: u64 = 1_000_000;
+const EIO: i32 = 5;
 
 impl Plan {
     /// Gives the plan its limits and what tries them.
@@ -42,6 +43,28 @@ impl Plan {
             let happening = Happening::draw_slow(rng, self.streams);
             self.happenings.push((When::draw_any(rng), happening));
         }
+        match rng.below(60) {
+            0 | 1 => self.refuse(rng),
+            2 => {
+                let host = rng.pick(&[SOURCE, TARGET]);
+                let (seen, when) = (false, When::Step(rng.below(4)));
+                self.happenings.push((when, Happening::Lose { host, seen }));
+            }
+            _ => {}
+        }
+    }
+
+    /// A device of the source that refuses to go back where it was found, once or for good.
+    fn refuse(&mut self, rng: &mut Rng) {
+        let device = rng.below(self.devices.len() as u64) as u32;
+        let paused = self.devices[device as usize].paused;
+        let home = if paused { DeviceState::Stop } else { DeviceState::Running };
+        for number in 0..rng.range(1, 4) {
+            let when = Trigger::Asked(Request::SetState(home), number);
+            let what = Wrong::Fails(EIO);
+            self.faults.push(DeviceFault { host: SOURCE, device, when, what });
+        }
+        self.happenings.push((When::draw_any(rng), Happening::Cancel(SOURCE)));
     }
 
     /// Whether a session may wait for ever, because its embedder wants that.
