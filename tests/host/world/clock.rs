@@ -127,8 +127,7 @@ impl World {
             }
         }
         for device in &mut side.devices {
-            device.owed_ns =
-                if device.asked.is_some() { device.asked_ns } else { device.moved_ns };
+            device.owed_ns = if device.asked.is_some() { device.asked_ns } else { device.moved_ns };
         }
     }
 
@@ -144,7 +143,8 @@ impl World {
         }
         let (side, limits) = (&self.sides[h], self.plan.limits[h]);
         let over = |from_ns: Option<u64>, limit_ns: u64| {
-            from_ns.is_some_and(|from| now_ns > from.saturating_add(limit_ns).saturating_add(LATE_NS))
+            from_ns
+                .is_some_and(|from| now_ns > from.saturating_add(limit_ns).saturating_add(LATE_NS))
         };
         let Clock { started_ns, handover_ns, confirmed_ns, gave_up_ns, .. } = side.clock;
         ensure!(

@@ -27,6 +27,10 @@ pub(crate) struct Coverage {
     pub(crate) came_back: [u64; 2],
     /// Most chunks of a device that waited to be sent at once.
     pub(crate) frames_waiting: u64,
+    /// Sessions that a cancel after the handover ended: by host.
+    pub(crate) cancelled_late: [u64; 2],
+    /// Devices of the target that came after such an end.
+    pub(crate) came_late: u64,
     /// Source devices that were reset on their way back; sessions of a paused VM that were given up.
     pub(crate) was_reset: u64,
     pub(crate) paused: u64,
@@ -79,11 +83,13 @@ impl Coverage {
         self.stop_copy_fallbacks += other.stop_copy_fallbacks;
         self.frames_waiting = self.frames_waiting.max(other.frames_waiting);
         self.was_reset += other.was_reset;
+        self.came_late += other.came_late;
         self.paused += other.paused;
         self.panics += other.panics;
         self.muted += other.muted;
         self.parts += other.parts;
         for index in 0..2 {
+            self.cancelled_late[index] += other.cancelled_late[index];
             self.late[index] += other.late[index];
             self.came_back[index] += other.came_back[index];
             self.lost[index] += other.lost[index];
@@ -104,7 +110,13 @@ impl Coverage {
     }
 
     /// How a session ended, and which limit that was.
-    pub(crate) fn session(&mut self, h: HostId, ended: &Ended) {
+    pub(crate) fn session(&mut self, h: HostId, ended: &Ended, side: &Side) {
+        let out = side.handover_sent || side.handed_over;
+        if out && ended.fault().is_some_and(|fault| fault.cause == Cause::Cancelled) {
+            self.cancelled_late[h] += 1;
+            let back = side.devices.iter().filter(|device| device.came_back.is_some());
+            self.came_late += if h == TARGET { back.count() as u64 } else { 0 };
+        }
         *self.sessions.entry((h, ended.name())).or_default() += 1;
         let limits = LIMITS.iter().filter(|limit| {
             let fault = ended.fault();
@@ -169,6 +181,9 @@ impl Coverage {
             ("late devices on the target", self.late[TARGET]),
             ("devices that came back late on the source", self.came_back[SOURCE]),
             ("devices that came back late on the target", self.came_back[TARGET]),
+            ("cancels after the handover on the source", self.cancelled_late[SOURCE]),
+            ("cancels after the handover on the target", self.cancelled_late[TARGET]),
+            ("devices that came after such an end", self.came_late),
             ("panics", self.panics),
             ("resets as the last resort", self.was_reset),
             ("devices of paused VMs that came back", self.paused),
@@ -189,15 +204,13 @@ impl Coverage {
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} runs, {} steps", self.runs, self.steps)?;
-        for (what, map) in
-            [
+        for (what, map) in [
             ("sessions", &self.sessions),
             ("endings", &self.endings),
             ("causes", &self.causes),
             ("seen by", &self.observations),
             ("limits", &self.limits),
-        ]
-        {
+        ] {
             for h in [0, 1] {
                 let mut line = String::new();
                 for ((at, name), count) in map {
@@ -220,8 +233,9 @@ impl fmt::Display for Coverage {
         )?;
         writeln!(
             f,
-            "reset to return {}, paused and returned {}, most frames that waited {}",
-            self.was_reset, self.paused, self.frames_waiting
+            "reset to return {}, paused and returned {}, most frames that waited {}, cancelled late \
+             {:?}, came late {}",
+            self.was_reset, self.paused, self.frames_waiting, self.cancelled_late, self.came_late
         )?;
         write!(f, "phase x event pairs met: {}", self.grid.len())
     }

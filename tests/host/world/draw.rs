@@ -207,7 +207,9 @@ impl DeviceFault {
                 Wrong::Fails(rng.pick(&[ENOMEM, EFAULT, EIO, ENODEV, EINVAL]))
             }
             (_, Trigger::Data(_)) => Wrong::Fails(rng.pick(&[ENODEV, EIO, ENOTCONN])),
-            (_, Trigger::Control(_) | Trigger::Asked(..)) => Wrong::Fails(rng.pick(&[EIO, EINVAL, ENOTCONN])),
+            (_, Trigger::Control(_) | Trigger::Asked(..)) => {
+                Wrong::Fails(rng.pick(&[EIO, EINVAL, ENOTCONN]))
+            }
         };
         DeviceFault { host, device, when, what }
     }

@@ -257,9 +257,8 @@ impl World {
                     device.sim.loaded.is_some()
                 );
             }
-            // Cancelled after the handover: those that run do, and only those that were late since
-            // are brought back.
-            (_, _) if side.handed_over && !device.late && self.allowed.cancel[h] => {}
+            // Cancelled after the handover: nothing is undone here.
+            (_, _) if side.handed_over && self.allowed.cancel[h] => {}
             (_, _) => ensure!(
                 state == DeviceState::Running && device.sim.loaded.is_none(),
                 "a target that aborts leaves its device RUNNING and blank",
@@ -275,7 +274,7 @@ impl World {
         for h in [SOURCE, TARGET] {
             self.check_nothing_left(h)?;
             if let Some(ended) = &self.sides[h].ended {
-                self.coverage.session(h, ended);
+                self.coverage.session(h, ended, &self.sides[h]);
             }
             for completion in &self.sides[h].completions {
                 self.coverage.completed(h, completion);
@@ -372,9 +371,8 @@ impl World {
         let allowed = &self.allowed;
         let fault = self.sides[SOURCE].ended.as_ref().and_then(Ended::fault);
         // Its embedder did not wait for as long as that takes.
-        let impatient = fault.is_some_and(|fault| {
-            matches!(fault.cause, Cause::TimeLimit | Cause::Cancelled)
-        });
+        let impatient =
+            fault.is_some_and(|fault| matches!(fault.cause, Cause::TimeLimit | Cause::Cancelled));
         let lost = allowed.lost[TARGET] || allowed.lost[SOURCE];
         impatient || allowed.network || allowed.damage || allowed.local[SOURCE] || lost
     }

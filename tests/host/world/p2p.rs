@@ -70,7 +70,8 @@ impl World {
                 let anew = side.completions.iter().any(|completion| {
                     completion.device == id && completion.ending == EpochEnding::Restarted
                 });
-                (stood && back && !anew && !device.sim.state.eq(&DeviceState::Error)).then_some(Way::Returns)
+                (stood && back && !anew && !device.sim.state.eq(&DeviceState::Error))
+                    .then_some(Way::Returns)
             }
             Request::SetState(DeviceState::Running) if side.handed_over => Some(Way::Runs),
             _ => None,

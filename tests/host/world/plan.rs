@@ -158,7 +158,10 @@ pub(crate) enum Happening {
     Crawl(Option<u16>, u64, u32),
     /// The next frame of this host is lost. Where its stream's numbers are looked at, the next one
     /// shows that; else only the clock does.
-    Lose { host: HostId, seen: bool },
+    Lose {
+        host: HostId,
+        seen: bool,
+    },
     /// From now on nothing of this kind that the host sends arrives: it goes on to answer pings.
     Mute(HostId, Muted),
     /// A bit of this host's next data body (or, with the codec, header) changes on the way.

@@ -102,7 +102,6 @@ pub(crate) struct SideDevice {
     pub(crate) came_back: Option<DeviceReport>,
 }
 
-
 /// What the kernel has told a host of its device's state, by GET_STATE or a SET_STATE that
 /// succeeded.
 #[derive(Debug, Clone, Copy, Default)]

@@ -45,11 +45,8 @@ impl Plan {
         }
         match rng.below(60) {
             0 | 1 => self.refuse(rng),
-            2 => {
-                let host = rng.pick(&[SOURCE, TARGET]);
-                let (seen, when) = (false, When::Step(rng.below(4)));
-                self.happenings.push((when, Happening::Lose { host, seen }));
-            }
+            2 | 3 => self.greet_badly(rng),
+            4..=7 => self.part_badly(rng),
             _ => {}
         }
     }
@@ -65,6 +62,43 @@ impl Plan {
             self.faults.push(DeviceFault { host: SOURCE, device, when, what });
         }
         self.happenings.push((When::draw_any(rng), Happening::Cancel(SOURCE)));
+    }
+
+    /// A handshake that loses a frame, and does not wait for long.
+    fn greet_badly(&mut self, rng: &mut Rng) {
+        let host = rng.pick(&[SOURCE, TARGET]);
+        let (seen, when) = (false, When::Step(rng.below(4)));
+        self.happenings.push((when, Happening::Lose { host, seen }));
+        self.limits[rng.pick(&[SOURCE, TARGET])].handshake_ns = rng.range(MS, 15 * MS);
+    }
+
+    /// All goes well until the handover. Then a driver is late, or the target does not say that it
+    /// runs, and an embedder loses its patience.
+    fn part_badly(&mut self, rng: &mut Rng) {
+        if !rng.one_in(4) {
+            self.faults.clear();
+            self.happenings.clear();
+        }
+        let device = rng.below(self.devices.len() as u64) as u32;
+        let late = [rng.range(1, 8) * self.bound_ns / 4, rng.log(300 * MS)];
+        let what = if rng.one_in(6) { Wrong::Never } else { Wrong::Late(rng.pick(&late)) };
+        let (host, state) = rng.pick(&[
+            (TARGET, DeviceState::Running),
+            (TARGET, DeviceState::RunningP2p),
+            (SOURCE, DeviceState::Stop),
+        ]);
+        let when = Trigger::Asked(Request::SetState(state), 0);
+        self.faults.push(DeviceFault { host, device, when, what });
+        if rng.one_in(3) {
+            let mute = Happening::Mute(TARGET, Muted::Running);
+            self.happenings.push((When::After(TARGET, Phase::Load, 0), mute));
+        }
+        for (host, phase) in [(SOURCE, Phase::Handover), (TARGET, Phase::Resume)] {
+            if rng.one_in(2) {
+                let when = When::After(host, phase, rng.log(8));
+                self.happenings.push((when, Happening::Cancel(host)));
+            }
+        }
     }
 
     /// Whether a session may wait for ever, because its embedder wants that.

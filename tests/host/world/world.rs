@@ -13,7 +13,9 @@ use vfio_ferry::wire::Frame;
 use super::check::{Check, ensure};
 use super::coverage::Coverage;
 use super::net::Stream;
-use super::plan::{DeviceFault, Happening, Muted, PATIENCE_NS, Plan, STEPS_MAX, Trigger, When, Wrong};
+use super::plan::{
+    DeviceFault, Happening, Muted, PATIENCE_NS, Plan, STEPS_MAX, Trigger, When, Wrong,
+};
 use super::rng::Rng;
 use super::schedule::{HostId, Occurrence, SOURCE, Schedule, TARGET};
 use super::side::Side;
@@ -100,7 +102,12 @@ impl World {
                 planned.push((when, Planned::Fault(*fault)));
             }
         }
+        let mut losing = [None; 2];
         for (when, happening) in &plan.happenings {
+            if let (When::Step(0), Happening::Lose { host, seen }) = (when, happening) {
+                losing[*host] = Some(*seen);
+                continue;
+            }
             planned.push((*when, Planned::Happening(happening.clone())));
         }
         schedule.at(PATIENCE_NS, Occurrence::Patience);
@@ -124,7 +131,7 @@ impl World {
             bodies: BTreeMap::new(),
             caused: VecDeque::new(),
             damage: [None; 2],
-            losing: [None; 2],
+            losing,
             muted: [None; 2],
             attach_fails: [false; 2],
             allowed: Allowed::default(),
