@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
+use vfio_ferry::ids::DeviceId;
 use vfio_ferry::limits::PROGRESS_BYTES_MIN;
 use vfio_ferry::machine::{Event, NO_LIMIT_NS};
 use vfio_ferry::outcome::{Cause, EpochEnding, Fault, Observation};
@@ -62,7 +62,7 @@ impl Clock {
                     self.moved_ns = now_ns;
                 }
                 self.stopped |= matches!(frame, Frame::Phase(_, DataPhase::StopCopy));
-                if matches!(frame, Frame::Running) {
+                if matches!(frame, Frame::Running) && self.handover_ns.is_some() {
                     self.confirmed_ns.get_or_insert(now_ns);
                 }
             }
@@ -82,12 +82,9 @@ impl Clock {
     }
 }
 
-/// The device whose debt, to or by it, an event pays.
-fn pays(event: &Event) -> Option<DeviceId> {
+/// The device of which the peer says something that moves it on.
+fn paid_by_peer(event: &Event) -> Option<DeviceId> {
     match event {
-        Event::Control { device, .. }
-        | Event::Read { device, .. }
-        | Event::Written { device, .. } => Some(*device),
         Event::Decoded { header, .. } => Some(header.place.device),
         Event::Frame { frame, .. } => match frame {
             Frame::Credit { device, .. }
@@ -113,21 +110,23 @@ impl World {
             return;
         }
         side.clock.takes(now_ns, event);
-        if let Some(device) = pays(event).and_then(|id| side.devices.get_mut(id.index())) {
-            let credit = match event {
-                Event::Frame { frame: Frame::Credit { epoch, up_to, .. }, .. } => (*epoch, *up_to),
-                _ => (Epoch(u32::MAX), Sequence(0)),
-            };
-            // One that another stream has held up grants nothing new.
-            if credit > device.credit {
-                device.moved_ns = now_ns;
-            }
-            if credit.0 != Epoch(u32::MAX) {
-                device.credit = device.credit.max(credit);
+        match event {
+            Event::Control { device, .. }
+            | Event::Read { device, .. }
+            | Event::Written { device, .. } => side.device(*device).driver_ns = now_ns,
+            event => {
+                if let Some(device) = paid_by_peer(event)
+                    && let Some(device) = side.devices.get_mut(device.index())
+                    && device.gains(event)
+                {
+                    device.peer_ns = now_ns;
+                }
             }
         }
         for device in &mut side.devices {
-            device.owed_ns = if device.asked.is_some() { device.asked_ns } else { device.moved_ns };
+            // Another request is another debt.
+            let asked_ns = if device.asked.is_some() { device.asked_ns } else { 0 };
+            device.owed_ns = [device.driver_ns.max(asked_ns), device.peer_ns];
         }
     }
 
@@ -148,7 +147,8 @@ impl World {
         };
         let Clock { started_ns, handover_ns, confirmed_ns, gave_up_ns, .. } = side.clock;
         ensure!(
-            !over(gave_up_ns, limits.cancel_ns) && !over(confirmed_ns, limits.cancel_ns),
+            !over(gave_up_ns, limits.cancel_ns)
+                && (h == TARGET || !over(confirmed_ns, limits.cancel_ns)),
             "a session that is given up, or is done, ends within its bound",
             "host {h}: {:?}",
             side.clock
@@ -190,7 +190,7 @@ impl World {
             return Ok(());
         }
         for (index, device) in side.devices.iter().enumerate() {
-            let since_ns = device.asked_ns.max(device.moved_ns).saturating_add(stall_ns);
+            let since_ns = device.asked_ns.max(device.driver_ns).saturating_add(stall_ns);
             ensure!(
                 device.asked.is_none() || now_ns <= since_ns,
                 "no driver holds a call for longer than the stall limit",
@@ -279,7 +279,8 @@ impl World {
             "confirm_limit" => h == SOURCE && after(clock.decided_ns, limits.confirm_ns),
             "stall_limit" => {
                 let device = fault.device.and_then(|id| side.devices.get(id.index()));
-                let since_ns = device.map(|device| device.owed_ns.max(clock.started_ns));
+                let by = usize::from(!fault.message.contains("the driver"));
+                let since_ns = device.map(|device| device.owed_ns[by].max(clock.started_ns));
                 after(since_ns, limits.stall_ns)
             }
             _ => false,

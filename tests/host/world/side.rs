@@ -8,7 +8,7 @@ use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, T
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
 use vfio_ferry::vfio::state::DeviceState;
-use vfio_ferry::wire::{Offer, WireLimits};
+use vfio_ferry::wire::{Frame, Offer, WireLimits};
 
 use super::clock::Clock;
 use super::device::SimDevice;
@@ -49,11 +49,12 @@ pub(crate) struct SideDevice {
     /// Where it was found.
     pub(crate) home: DeviceState,
     pub(crate) asked: Option<Request>,
-    /// Since when, and when anything of this device came back last.
+    /// Since when; when the driver gave something back last; when the peer moved it on.
     pub(crate) asked_ns: u64,
-    pub(crate) moved_ns: u64,
-    /// Since when what it is owed has not moved.
-    pub(crate) owed_ns: u64,
+    pub(crate) driver_ns: u64,
+    pub(crate) peer_ns: u64,
+    /// Since when what the driver, and the peer, owe it has not moved.
+    pub(crate) owed_ns: [u64; 2],
     /// Chunks of its last epoch that have come and not gone out (source).
     pub(crate) waiting: (Epoch, usize),
     /// How far the target's credit goes (source).
@@ -336,8 +337,9 @@ impl SideDevice {
             home,
             asked: None,
             asked_ns: 0,
-            moved_ns: 0,
-            owed_ns: 0,
+            driver_ns: 0,
+            peer_ns: 0,
+            owed_ns: [0; 2],
             waiting: (Epoch(0), 0),
             credit: (Epoch(0), Sequence(0)),
             asked_before: Vec::new(),
@@ -363,6 +365,19 @@ impl SideDevice {
             errored: false,
             late: false,
             came_back: None,
+        }
+    }
+
+    /// Whether this is more than the peer has said before: a credit that another stream has held up
+    /// grants nothing new.
+    pub(crate) fn gains(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Frame { frame: Frame::Credit { epoch, up_to, .. }, .. } => {
+                let more = (*epoch, *up_to) > self.credit;
+                self.credit = self.credit.max((*epoch, *up_to));
+                more
+            }
+            _ => true,
         }
     }
 
