@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
-use crate::spec::{BackendChoice, DataKind, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError};
+use crate::spec::{
+    BackendChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError,
+};
 
 /// Measures the downtime of a VFIO device migration.
 ///
@@ -81,6 +83,8 @@ pub(crate) struct DowntimeArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
     pub(crate) link: LinkArgs,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
@@ -122,6 +126,8 @@ pub(crate) struct SendArgs {
     #[command(flatten)]
     pub(crate) saving: SavingArgs,
     #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
     pub(crate) link: LinkArgs,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
@@ -142,6 +148,8 @@ pub(crate) struct ReceiveArgs {
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) host: HostArgs,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
 }
