@@ -62,13 +62,16 @@ pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
 pub const IDLE_LIMIT_DEFAULT: Duration = Duration::from_secs(3600);
 /// How long the source waits, after the handover, for the target's word that it runs, unless the
 /// embedder says otherwise.
-pub const CONFIRM_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
+pub const CONFIRM_LIMIT_DEFAULT: Duration = Duration::from_secs(45);
 /// Bytes of one frame that travelled count as progress; fewer do not: a peer that trickles is stalled.
 pub const PROGRESS_BYTES_MIN: u64 = 64 << 10;
 
 /// Most frames of one device that may wait for the path: chunks of zeros need no slot, and only this
 /// bounds them.
 pub const FRAMES_QUEUED_MAX: usize = 256;
+/// Most data frames of one device that are sent before the target says that it is done with any: a
+/// target that grants more credit is not believed.
+pub const FRAMES_UNDER_WAY_MAX: usize = 1024;
 /// Most epochs of one device that a source may discard: each costs the target a reset.
 pub const DISCARDS_MAX: u32 = 64;
 

@@ -1,6 +1,6 @@
 //! A device as both hosts see it.
 
-use super::{Action, Goal, Line, Next, Notice, On, Stages, Turn};
+use super::{Action, Goal, Line, Next, Notice, On, Progress, Stages, Turn, Wait, Waits, over};
 use crate::ids::{DeviceId, Epoch};
 use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase};
 use crate::vfio::state::DeviceState;
@@ -29,7 +29,8 @@ pub struct DeviceReport {
     /// The driver has not given back an operation: its slots and its fd stay with a thread that
     /// still waits for it.
     pub stuck: bool,
-    /// The device is where the migration found it: RUNNING (target: and without any of the state).
+    /// The device is where the migration found it: RUNNING, or STOP under a paused VM (target:
+    /// RUNNING, and without any of the state).
     /// False where a way back could not bring it there, was not finished, or was not needed because
     /// the device was handed over.
     pub home: bool,
@@ -64,6 +65,28 @@ impl State {
     }
 }
 
+/// A call that failed as if the device were gone may have met a reset that GET_STATE does not show
+/// yet: a function-level reset takes 100 ms. The state is asked for so long, so often.
+const SETTLE_NS: u64 = 300_000_000;
+const SETTLE_AGAIN_NS: u64 = 20_000_000;
+
+/// Whether a later GET_STATE may say that it was a reset.
+fn settles(answer: DeviceAnswer) -> bool {
+    let gone = answer.errno == Some(crate::errno::ENODEV) || answer.operation == Operation::Poll;
+    gone && answer.found == Some(answer.expected)
+}
+
+/// What GET_STATE has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The device is where its stage wants it, and has moved on.
+    There,
+    /// It says nothing yet, and is asked again.
+    Later,
+    /// It is elsewhere, or something that failed was to be looked into.
+    Elsewhere(DeviceAnswer),
+}
+
 /// What both hosts' machines keep of a device beside its epoch.
 #[derive(Debug)]
 pub(crate) struct Core<S> {
@@ -76,10 +99,16 @@ pub(crate) struct Core<S> {
     wire_bytes: u64,
     chunks: [u64; 3],
     stuck: bool,
+    /// What it is owed.
+    pub(crate) progress: Progress,
+    waits: Waits,
+    settle_by_ns: Option<u64>,
+    /// The session ended without it: when it is at rest the embedder hears of it.
+    late: bool,
 }
 
 impl<S: Stages> Core<S> {
-    /// A device in RUNNING that nobody has touched.
+    /// A device that nobody has touched.
     pub(crate) fn new(id: DeviceId, goal: Goal) -> Core<S> {
         Core {
             line: Line::new(id, goal),
@@ -91,6 +120,10 @@ impl<S: Stages> Core<S> {
             wire_bytes: 0,
             chunks: [0; 3],
             stuck: false,
+            progress: Progress::default(),
+            waits: Waits::default(),
+            settle_by_ns: None,
+            late: false,
         }
     }
 
@@ -131,14 +164,70 @@ impl<S: Stages> Core<S> {
     }
 
     /// GET_STATE was answered: moves to where that leads, or gives what is to be classified.
-    pub(crate) fn found(&mut self, found: Option<DeviceState>) -> Result<(), DeviceAnswer> {
+    pub(crate) fn found(&mut self, turn: &Turn, found: Option<DeviceState>) -> Found {
         if let Some(answer) = self.line.take_suspicion(found) {
-            return Err(answer);
+            if self.settles(turn, answer) {
+                self.line.suspect_again(answer);
+                return Found::Later;
+            }
+            return Found::Elsewhere(answer);
         }
         if found.is_some_and(|state| self.goes(On::Found(state))) {
-            return Ok(());
+            return Found::There;
         }
-        Err(self.line.answer(Operation::StateCheck, None, found))
+        Found::Elsewhere(self.line.answer(Operation::StateCheck, None, found))
+    }
+
+    /// Whether a later GET_STATE may show that it was a reset, and there is time for that.
+    fn settles(&mut self, turn: &Turn, answer: DeviceAnswer) -> bool {
+        let by_ns = self.settle_by_ns.take().unwrap_or(turn.after(SETTLE_NS));
+        if !settles(answer) || turn.now_ns >= by_ns {
+            return false;
+        }
+        self.settle_by_ns = Some(by_ns);
+        self.waits.set(Wait::Settle, by_ns.min(turn.after(SETTLE_AGAIN_NS)));
+        true
+    }
+
+    /// Asks for the state where a failure is to be looked into, or waits until it may be asked
+    /// again. False if there is none.
+    pub(crate) fn looks_into(&mut self, turn: &mut Turn) -> bool {
+        match self.waits.get(Wait::Settle) {
+            Some(at_ns) if at_ns > turn.now_ns && !self.line.is_well() => true,
+            _ => {
+                self.waits.stop(Wait::Settle);
+                self.line.looks_into(turn)
+            }
+        }
+    }
+
+    /// When it has something to do: to be asked again, or to be given up as stalled.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        let settles = self.waits.deadline_ns().filter(|_| self.line.is_free());
+        settles.into_iter().chain(self.progress.deadline_ns()).min()
+    }
+
+    /// A fault if what it is owed has made no progress for too long.
+    pub(crate) fn check_progress(&mut self, turn: &Turn, stall_ns: u64) -> Result<(), Fault> {
+        match self.progress.over(turn, stall_ns) {
+            Some((owed, ns)) => Err(over("stall_limit", ns, Some(self.id()), owed)),
+            None => Ok(()),
+        }
+    }
+
+    /// The session ends without it, if it is not at rest.
+    pub(crate) fn left_behind(&mut self) {
+        self.waits = Waits::default();
+        self.progress = Progress::default();
+        self.late = !self.line.is_at_rest();
+    }
+
+    /// Tells the embedder of a device that was late and has come to rest.
+    pub(crate) fn tell_if_back(&mut self, turn: &mut Turn, last: &State) {
+        if self.late && self.line.is_at_rest() {
+            self.late = false;
+            turn.tell(Notice::CameBack(self.report(last)));
+        }
     }
 
     /// What became of it so far.
@@ -154,7 +243,7 @@ impl<S: Stages> Core<S> {
             late_frames: self.late_frames,
             stuck: self.stuck,
             home: self.line.is_home(),
-            was_reset: false,
+            was_reset: self.line.was_reset(),
             state: self.line.known(),
         }
     }

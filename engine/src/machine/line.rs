@@ -2,7 +2,7 @@
 //! wrong, what the kernel said last, and the way back to RUNNING, which begins when the line is
 //! quiet.
 
-use super::recovery::{Arrival, Goal, Recovery};
+use super::recovery::{Arrival, Goal, Recovery, Way};
 use super::{Action, Reply, Request, Turn, state_of};
 use crate::ids::{DeviceId, Epoch};
 use crate::outcome::{DeviceAnswer, Fault, Operation, classify};
@@ -25,6 +25,7 @@ pub(crate) struct Line {
     expected: DeviceState,
     known: Option<DeviceState>,
     home: bool,
+    was_reset: bool,
     asked: Option<Request>,
     fd: Thread,
     suspicion: Option<DeviceAnswer>,
@@ -32,14 +33,16 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The line to a device in RUNNING, and in what condition a way back is to leave that.
+    /// The line to a device that nobody has touched, and in what condition a way back is to leave
+    /// that.
     pub(crate) fn new(id: DeviceId, goal: Goal) -> Line {
         Line {
             id,
             goal,
-            expected: DeviceState::Running,
+            expected: goal.home(),
             known: None,
             home: true,
+            was_reset: false,
             asked: None,
             fd: Thread::None,
             suspicion: None,
@@ -63,6 +66,21 @@ impl Line {
     /// brought it there and nothing has moved it since.
     pub(crate) fn is_home(&self) -> bool {
         self.home
+    }
+
+    /// Whether a way back has reset the device, whose guest expects its state.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.was_reset
+    }
+
+    /// What the driver has not answered.
+    pub(crate) fn asked(&self) -> Option<Request> {
+        self.asked
+    }
+
+    /// Whether nothing is under way: no request, no data fd, no way back.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.asked.is_none() && !self.is_attached() && self.recovery.is_none()
     }
 
     /// Whether the machine may ask for something.
@@ -149,6 +167,11 @@ impl Line {
         }
     }
 
+    /// What was looked into without an answer is looked into again.
+    pub(crate) fn suspect_again(&mut self, answer: DeviceAnswer) {
+        self.suspicion.get_or_insert(answer);
+    }
+
     /// Asks for the state where an error is to be looked into. False if there is none.
     pub(crate) fn looks_into(&mut self, turn: &mut Turn) -> bool {
         if self.suspicion.is_some() {
@@ -179,12 +202,29 @@ impl Line {
     }
 
     /// Sets the device on its way back, as soon as nothing is in flight.
-    pub(crate) fn recover(&mut self, turn: &mut Turn) {
+    pub(crate) fn recover(&mut self, turn: &mut Turn, way: Way) {
         if self.recovery.is_none() {
-            self.recovery = Some(Recovery::new(self.goal));
+            self.recovery = Some(Recovery::new(self.goal, way));
             self.detach(turn);
         }
         self.go_on(turn);
+    }
+
+    /// Whether the device is on its way back and not yet where it may be held.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.recovery.as_ref().is_some_and(|way| way.done().is_none()) && !self.is_held()
+    }
+
+    /// Whether the device waits on its way back to be [released](Self::release).
+    pub(crate) fn is_held(&self) -> bool {
+        self.recovery.as_ref().is_some_and(Recovery::is_held)
+    }
+
+    /// Lets the way back go on without the other devices.
+    pub(crate) fn release(&mut self, turn: &mut Turn) {
+        if let Some(request) = self.recovery.as_mut().and_then(Recovery::release) {
+            self.ask(turn, request);
+        }
     }
 
     /// How the way back ended, once it has.
@@ -192,8 +232,9 @@ impl Line {
         let arrival = self.recovery.as_ref().and_then(Recovery::done)?;
         self.recovery = None;
         self.home = arrival.reached;
+        self.was_reset |= arrival.reset && self.goal != Goal::Blank;
         if arrival.reached {
-            self.expected = DeviceState::Running;
+            self.expected = self.goal.home();
         }
         Some(arrival)
     }
@@ -213,6 +254,7 @@ mod tests {
     use super::*;
     use DeviceState::{Running, StopCopy};
 
+    const KEEP: Goal = Goal::KeepState { home: Running, reset: false };
     const SET_RUNNING: Request = Request::SetState(Running);
     const DONE: Result<Reply, i32> = Ok(Reply::Set { fd: false });
 
@@ -225,15 +267,15 @@ mod tests {
 
     #[test]
     fn a_way_back_waits_until_the_line_is_quiet() {
-        let mut line = Line::new(DeviceId(0), Goal::KeepState);
+        let mut line = Line::new(DeviceId(0), KEEP);
         let device = DeviceId(0);
         caused(|turn| {
             line.attach(turn, Epoch(0));
             line.ask(turn, Request::PrecopyInfo);
         });
         let actions = caused(|turn| {
-            line.recover(turn);
-            line.recover(turn);
+            line.recover(turn, Way::Straight);
+            line.recover(turn, Way::Straight);
         });
         assert_eq!(actions, [Action::Detach { device }]);
         assert_eq!(caused(|turn| line.detached(turn)), [], "a request is in flight");
@@ -250,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_state_is_known_from_the_kernel_or_not_at_all() {
-        let mut line = Line::new(DeviceId(0), Goal::KeepState);
+        let mut line = Line::new(DeviceId(0), KEEP);
         let stop_copy = Request::SetState(StopCopy);
         assert!(line.known().is_none() && line.is_home(), "nobody has asked or moved it");
         caused(|turn| line.ask(turn, Request::GetState));
@@ -271,7 +313,7 @@ mod tests {
     #[test]
     fn a_device_that_could_not_be_reset_is_not_home() {
         let mut line = Line::new(DeviceId(0), Goal::Blank);
-        caused(|turn| line.recover(turn));
+        caused(|turn| line.recover(turn, Way::Straight));
         let arrival = loop {
             caused(|turn| assert!(line.answered(turn, Request::Reset, Err(11))));
             let found = Ok(Reply::State(Running));

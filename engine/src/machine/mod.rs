@@ -16,6 +16,7 @@
 //! | `line` | one request and one data fd of a device at a time, and the first thing that went wrong |
 //! | `recovery` | a device's way back to RUNNING |
 //! | `peer` | the streams, and whether the peer is still there |
+//! | `progress` | what a device is owed, and since when that has not moved |
 //! | `slots` | who holds which slot of the arena |
 
 mod action;
@@ -25,6 +26,7 @@ mod event;
 mod line;
 mod notice;
 mod peer;
+mod progress;
 mod recovery;
 mod request;
 mod slots;
@@ -42,11 +44,13 @@ pub use slots::SlotBudget;
 pub use time::{NO_LIMIT_NS, TimeLimits, limit_ns};
 
 pub(crate) use arcs::{Arc, Fd, Next, On, Stages};
-pub(crate) use device::{Core, State};
+pub(crate) use device::{Core, Found, State};
 pub(crate) use line::Line;
 pub(crate) use peer::Peer;
-pub(crate) use recovery::Goal;
+pub(crate) use progress::{Owed, Progress};
+pub(crate) use recovery::{Goal, Way};
 pub(crate) use request::state_of;
+pub(crate) use time::over;
 pub(crate) use turn::Turn;
 pub(crate) use waits::{Wait, Waits};
 

@@ -53,6 +53,9 @@ pub(crate) struct Peer {
     broken: Option<Fault>,
     /// Only the peer's last word is still to come: any one stream can bring it.
     parting: bool,
+    watched: bool,
+    /// Bytes of unfinished frames since the last that counted as progress.
+    part_bytes: u64,
     waits: Waits,
 }
 
@@ -70,6 +73,8 @@ impl Peer {
             pings: 0,
             broken: None,
             parting: false,
+            watched: false,
+            part_bytes: 0,
             waits: Waits::default(),
         }
     }
@@ -90,7 +95,7 @@ impl Peer {
     /// The handshake is over as far as this side can tell: other frames may go out.
     pub(crate) fn open(&mut self, turn: &Turn) {
         if !std::mem::replace(&mut self.open, true) {
-            self.ping_later(turn.now_ns);
+            self.ping_later(turn);
         }
     }
 
@@ -126,6 +131,21 @@ impl Peer {
             .collect();
         self.open = true;
         self.last = true;
+    }
+
+    /// Whether this frame waits for a stream.
+    pub(crate) fn holds(&self, frame: &Frame) -> bool {
+        self.control.contains(frame)
+    }
+
+    /// Part of a frame has travelled. True whenever that has come to as much as counts.
+    pub(crate) fn part_moved(&mut self, bytes: u32) -> bool {
+        self.part_bytes += u64::from(bytes);
+        let moved = self.part_bytes >= limits::PROGRESS_BYTES_MIN;
+        if moved {
+            self.part_bytes = 0;
+        }
+        moved
     }
 
     /// Takes a waiting frame out again. False if it is not waiting: it may have reached the peer.
@@ -209,9 +229,9 @@ impl Peer {
             if damaged || fault.cause != Cause::Network {
                 return Err(fault);
             }
-            if self.broken.is_none() && self.is_watched() {
+            if self.broken.is_none() && self.watched {
                 let word_ns = (self.silence_ns / LAST_WORD_PART).min(LAST_WORD_NS_MAX);
-                self.waits.set(Wait::LastWord, turn.now_ns + word_ns);
+                self.waits.set(Wait::LastWord, turn.after(word_ns));
             }
             self.broken.get_or_insert(fault.clone());
         }
@@ -234,31 +254,28 @@ impl Peer {
 
     /// Begins to watch whether the peer is there.
     pub(crate) fn watch(&mut self, turn: &Turn) {
-        self.waits.set(Wait::Silence, turn.now_ns + self.silence_ns);
+        self.watched = true;
         self.heard(turn);
     }
 
     /// Nothing depends on the peer any more.
     pub(crate) fn unwatch(&mut self) {
+        self.watched = false;
         self.waits = Waits::default();
-    }
-
-    fn is_watched(&self) -> bool {
-        self.waits.get(Wait::Silence).is_some()
     }
 
     /// Something arrived.
     pub(crate) fn heard(&mut self, turn: &Turn) {
         self.heard_ns = turn.now_ns;
-        if self.is_watched() {
-            self.waits.set(Wait::Silence, turn.now_ns + self.silence_ns);
-            self.ping_later(turn.now_ns);
+        if self.watched {
+            self.waits.set(Wait::Silence, turn.after(self.silence_ns));
+            self.ping_later(turn);
         }
     }
 
-    fn ping_later(&mut self, now_ns: u64) {
-        if self.open && self.is_watched() {
-            self.waits.set(Wait::Ping, now_ns + self.silence_ns / PING_PART);
+    fn ping_later(&mut self, turn: &Turn) {
+        if self.open && self.watched {
+            self.waits.set(Wait::Ping, turn.after(self.silence_ns / PING_PART));
         }
     }
 
@@ -287,7 +304,7 @@ impl Peer {
                 _ => {
                     self.pings += 1;
                     self.queue(Frame::Ping(self.pings));
-                    self.ping_later(turn.now_ns);
+                    self.ping_later(turn);
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! Requests: what a machine asks of a device, and the device's answers.
 
+use std::fmt;
+
 #[cfg(doc)]
 use super::Action;
 use crate::vfio::device::PrecopyInfo;
@@ -19,6 +21,18 @@ pub enum Request {
     StopCopyLength,
     /// VFIO_DEVICE_RESET.
     Reset,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::SetState(state) => write!(f, "SET_STATE({state})"),
+            Request::GetState => f.write_str("GET_STATE"),
+            Request::PrecopyInfo => f.write_str("VFIO_MIG_GET_PRECOPY_INFO"),
+            Request::StopCopyLength => f.write_str("MIG_DATA_SIZE"),
+            Request::Reset => f.write_str("VFIO_DEVICE_RESET"),
+        }
+    }
 }
 
 /// The answer to a [`Request`] that succeeded.

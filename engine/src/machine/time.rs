@@ -1,6 +1,10 @@
 //! The limits of time that an embedder gives a session, as its machine knows them.
 
+use std::fmt::Display;
 use std::time::Duration;
+
+use crate::ids::DeviceId;
+use crate::outcome::{Cause, Fault, Observation};
 
 /// No limit: a wait of this length has no deadline.
 pub const NO_LIMIT_NS: u64 = u64::MAX;
@@ -39,4 +43,12 @@ impl TimeLimits {
             cancel_ns,
         }
     }
+}
+
+/// The fault of a session whose limit is over: `limit` is the option's name, `owed` says what was
+/// waited for.
+pub(crate) fn over(limit: &str, ns: u64, device: Option<DeviceId>, owed: impl Display) -> Fault {
+    let message = format!("{limit} ({:?}) is over: {owed}", Duration::from_nanos(ns));
+    let fault = Fault::session(Cause::TimeLimit, Observation::Clock, message);
+    Fault { device, ..fault }
 }

@@ -16,6 +16,11 @@ impl<'a> Turn<'a> {
         Turn { now_ns, actions }
     }
 
+    /// So long after this event; [`NO_LIMIT_NS`](super::NO_LIMIT_NS) where that is never.
+    pub(crate) fn after(&self, ns: u64) -> u64 {
+        self.now_ns.saturating_add(ns)
+    }
+
     /// Has something done.
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push(action);

@@ -1,10 +1,17 @@
 //! Every deadline of a machine. A new wait is a variant here. Its text is its row in
 //! ARCHITECTURE.md's table, where a test prints it: who waits | for what | until when | then what.
 
+use super::NO_LIMIT_NS;
+
 /// What a machine may wait for with a deadline. Where several are over, they are taken in this
 /// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Wait {
+    /// both hosts
+    /// | every stream agreed on
+    /// | `handshake_limit` after the start
+    /// | the session is given up, cause time_limit
+    Handshake,
     /// both hosts
     /// | an abort frame on another stream, after one stream broke
     /// | `peer_silence` / 32 after the first one broke, at most 1 s
@@ -26,6 +33,45 @@ pub(crate) enum Wait {
     /// once when the fd is drained, or a quarter of it where more was promised
     /// | VFIO_MIG_GET_PRECOPY_INFO is asked
     PrecopyInfo,
+    /// both hosts, for each device
+    /// | progress of what is owed: on the source by the driver (a request, a read in STOP_COPY) or the
+    /// target (credit, initial data loaded, the state loaded, room on a stream); on the target by the
+    /// driver (a request, a write) or the source (state after STOP_COPY has begun, what is missing in
+    /// the order, the handover)
+    /// | `stall_limit` after the last progress; a quarter more for what the peer owes, so that the
+    /// host that knows why says it first
+    /// | the session is given up, cause time_limit; on the target after the handover too
+    Stall,
+    /// the target, before the handover
+    /// | any of the state, or a frame that speaks of it
+    /// | `idle_limit` after the last one
+    /// | the session is given up, cause time_limit
+    Idle,
+    /// both hosts, for a device whose call failed as if it were gone
+    /// | GET_STATE to show the reset that does so
+    /// | 300 ms after the failure, asked every 20 ms
+    /// | the failure is taken for one of the device
+    Settle,
+    /// the source, once the vCPUs are stopped
+    /// | the handover given out
+    /// | `switchover_budget` after the switchover
+    /// | the session is given up, cause time_limit; the guest runs on here
+    Budget,
+    /// the source, after the handover
+    /// | the target's word that it runs, or does not
+    /// | `confirm_limit` after the handover; after a cancel `cancel_bound` / 2
+    /// | the session is unconfirmed, cause time_limit or cancelled
+    Confirm,
+    /// the target, after a cancel that came after the handover
+    /// | every device in RUNNING
+    /// | `cancel_bound` after the cancel
+    /// | the session ends as not blank
+    Resume,
+    /// the source, once a session of several devices is given up after the switchover
+    /// | all devices that have P2P states in RUNNING_P2P, then those without in RUNNING
+    /// | `cancel_bound` / 4
+    /// | each goes to RUNNING without the others
+    Barrier,
     /// both hosts, once the session is given up
     /// | every device in RUNNING again (target: blank), and the abort frame sent
     /// | `cancel_bound`
@@ -34,7 +80,7 @@ pub(crate) enum Wait {
     WayBack,
     /// the source, once the target runs or cannot be heard any more
     /// | every device in STOP, its data fd closed
-    /// | `cancel_bound`
+    /// | `cancel_bound` (after a cancel, what is left of it)
     /// | the session ends as handed over, or unconfirmed; that device's state is reported as unknown
     LettingGo,
     /// the target, once all devices run
@@ -46,11 +92,19 @@ pub(crate) enum Wait {
 
 impl Wait {
     /// All waits, in their order.
-    const ALL: [Wait; 7] = [
+    const ALL: [Wait; 15] = [
+        Wait::Handshake,
         Wait::LastWord,
         Wait::Silence,
         Wait::Ping,
         Wait::PrecopyInfo,
+        Wait::Stall,
+        Wait::Idle,
+        Wait::Settle,
+        Wait::Budget,
+        Wait::Confirm,
+        Wait::Resume,
+        Wait::Barrier,
         Wait::WayBack,
         Wait::LettingGo,
         Wait::Farewell,
@@ -64,9 +118,14 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Begins a wait, or moves its deadline.
+    /// Begins a wait, or moves its deadline. Until [`NO_LIMIT_NS`] is for ever.
     pub(crate) fn set(&mut self, wait: Wait, until_ns: u64) {
-        self.until_ns[wait as usize] = Some(until_ns);
+        self.until_ns[wait as usize] = (until_ns != NO_LIMIT_NS).then_some(until_ns);
+    }
+
+    /// Begins a wait, or moves its deadline, unless it is over earlier as it is.
+    pub(crate) fn set_earlier(&mut self, wait: Wait, until_ns: u64) {
+        self.set(wait, self.get(wait).map_or(until_ns, |earlier| earlier.min(until_ns)));
     }
 
     /// When this wait is over, if it goes on.

@@ -3,7 +3,7 @@
 use super::epoch::Epoch;
 use super::stage::{Stage, View};
 use crate::ids::{DeviceId, Epoch as Number};
-use crate::machine::{Core, Goal};
+use crate::machine::{Core, Goal, Owed};
 use crate::vfio::state::Capabilities;
 
 /// A device as the embedder gave it to the target.
@@ -29,7 +29,28 @@ impl Device {
 
     /// Whether another device that ran could write to it while it is stopped.
     pub(super) fn is_stopped(&self) -> bool {
-        self.config.capabilities.p2p && self.core.stage.is_stopped()
+        self.core.stage.is_stopped()
+    }
+
+    /// Whether it has states in which it starts no DMA to other devices.
+    pub(super) fn has_p2p(&self) -> bool {
+        self.config.capabilities.p2p
+    }
+
+    /// What it waits for, by whom the session would be held up; `held` slots are with it, and `all`
+    /// says whether every device is loaded.
+    pub(super) fn owed(&self, held: usize, all: bool) -> Option<Owed> {
+        if let Some(request) = self.core.line.asked() {
+            return Some(Owed::Answer(request));
+        }
+        match self.core.stage {
+            Stage::Discarding if held > 0 => Some(Owed::Missing),
+            Stage::Loading if self.epoch.writes > 0 => Some(Owed::Write),
+            Stage::Loading if !self.epoch.window.is_empty() => Some(Owed::Missing),
+            Stage::Loading if self.epoch.is_stopped() => Some(Owed::State),
+            Stage::Loaded if all => Some(Owed::Handover),
+            _ => None,
+        }
     }
 
     /// What decides over its next request; the session's part of it is in `session`.
@@ -37,7 +58,7 @@ impl Device {
         View {
             whole: self.epoch.is_whole(),
             empty: held == 0,
-            p2p: session.p2p && self.config.capabilities.p2p,
+            p2p: session.p2p && self.has_p2p(),
             ..session
         }
     }

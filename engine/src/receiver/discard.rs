@@ -6,7 +6,7 @@ use super::Receiver;
 use super::epoch::Epoch;
 use super::stage::Stage as DeviceStage;
 use crate::ids::DeviceId;
-use crate::machine::{On, Turn};
+use crate::machine::{On, Turn, Way};
 use crate::outcome::{Cause, Fault, Observation};
 use crate::wire::{DevicePlace, Discard};
 
@@ -30,7 +30,7 @@ impl Receiver {
         device.core.discarded(turn, &closed.state, fault);
         closed.slots.into_iter().for_each(|slot| self.slots.put(slot));
         device.core.go(On::Discard);
-        device.core.line.recover(turn);
+        device.core.line.recover(turn, Way::Straight);
         self.brought_back(id)
     }
 

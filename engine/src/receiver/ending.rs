@@ -3,7 +3,7 @@
 use super::stage::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, On, Turn, Wait, Waits};
+use crate::machine::{Action, On, Progress, Turn, Wait, Waits, Way};
 use crate::outcome::{Cause, EpochEnding, Fault, Observation, TargetEnding};
 use crate::wire::Frame;
 
@@ -13,6 +13,7 @@ impl Receiver {
     pub(super) fn abort(&mut self, turn: &mut Turn, fault: Fault) {
         match self.stage {
             Stage::Connect | Stage::Active => self.give_up(turn, fault),
+            Stage::Resuming if fault.cause == Cause::Cancelled => self.cancel_late(turn, fault),
             Stage::Resuming | Stage::Telling => {
                 tracing::warn!(%fault, "after the handover; the devices go on to RUNNING");
             }
@@ -35,7 +36,8 @@ impl Receiver {
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
-        self.waits.set(Wait::WayBack, turn.now_ns + self.config.limits.cancel_ns);
+        self.waits = Waits::default();
+        self.waits.set(Wait::WayBack, turn.after(self.config.limits.cancel_ns));
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {
             self.drop_undecoded(id);
@@ -43,10 +45,11 @@ impl Receiver {
             for slot in device.epoch.window.clear() {
                 self.slots.put(slot);
             }
+            device.core.progress = Progress::default();
             let touched = device.core.stage != DeviceStage::Expected;
             device.core.go(On::Abort);
             if touched {
-                device.core.line.recover(turn);
+                device.core.line.recover(turn, Way::Straight);
                 // It cannot fail: the session is given up already.
                 let _ = self.brought_back(id);
             }
@@ -62,6 +65,11 @@ impl Receiver {
         match self.stage {
             Stage::Telling if self.peer.is_told() => self.end(turn, TargetEnding::Running),
             Stage::Aborting if gone && self.peer.is_told() => self.end_aborted(turn),
+            Stage::Finished => {
+                for device in &mut self.devices {
+                    device.core.tell_if_back(turn, &device.epoch.state);
+                }
+            }
             _ => {}
         }
     }
@@ -90,6 +98,7 @@ impl Receiver {
     pub(super) fn end(&mut self, turn: &mut Turn, ending: TargetEnding) {
         self.stage = Stage::Finished;
         self.waits = Waits::default();
+        self.devices.iter_mut().for_each(|device| device.core.left_behind());
         self.ending = Some(ending);
         turn.act(Action::Finish);
     }
@@ -115,7 +124,7 @@ impl Receiver {
 }
 
 /// The fault of a session that is given up is set with its stage.
-fn unexplained() -> Fault {
+pub(super) fn unexplained() -> Fault {
     debug_assert!(false, "a session was given up without a fault");
     Fault::session(Cause::Local, Observation::Engine, "the session was given up without a reason")
 }

@@ -2,11 +2,16 @@
 
 use super::{Receiver, Stage};
 use crate::ids::StreamId;
-use crate::machine::{Notice, Turn};
+use crate::machine::{Notice, Turn, Wait};
 use crate::outcome::{Breach, Fault};
 use crate::wire::{Accept, Frame, Hello, Kind, negotiate};
 
 impl Receiver {
+    pub(super) fn start(&mut self, turn: &Turn) {
+        self.peer.watch(turn);
+        self.waits.set(Wait::Handshake, turn.after(self.config.limits.handshake_ns));
+    }
+
     pub(super) fn hello(
         &mut self,
         turn: &mut Turn,
@@ -30,6 +35,8 @@ impl Receiver {
         self.peer.queue_on(stream, Frame::Accept(accept));
         if self.greeted.iter().all(|greeted| *greeted) {
             self.stage = Stage::Active;
+            self.waits.stop(Wait::Handshake);
+            self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
             let Accept { version, chunk_bytes, .. } = accept;
             turn.tell(Notice::Connected { version, chunk_bytes });
         }

@@ -43,12 +43,13 @@ use std::collections::VecDeque;
 
 use crate::ids::DeviceId;
 use crate::machine::{
-    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, TimeLimits, Turn,
-    Wait, Waits,
+    Action, Command, DeviceReport, Event, Machine, Owed, Peer, PeerConfig, SlotBudget, TimeLimits,
+    Turn, Wait, Waits, over,
 };
 use crate::outcome::{Cause, Fault, Observation, TargetEnding};
 use crate::wire::{Accept, Hello, Offer};
 use device::Device;
+use stage::Stage as DeviceStage;
 
 /// What a receiver is made from.
 #[derive(Debug, Clone)]
@@ -141,7 +142,7 @@ impl Receiver {
             return Ok(());
         }
         match event {
-            Event::Start => self.peer.watch(turn),
+            Event::Start => self.start(turn),
             Event::Command(command) => return self.command(command),
             Event::Control { device, request, result } => {
                 return self.answered(turn, device, request, result);
@@ -161,7 +162,11 @@ impl Receiver {
                 slots.into_iter().for_each(|slot| self.slots.put(slot));
                 return self.peer.lost(turn, stream, fault);
             }
-            Event::Part { .. } => {}
+            Event::Part { sent, bytes, .. } => {
+                if !sent && self.peer.part_moved(bytes) {
+                    self.path_moved();
+                }
+            }
             Event::Local(fault) => return Err(fault),
             Event::Tick => return self.tick(turn),
             Event::Read { .. } | Event::HungUp { .. } | Event::Encoded { .. } => {
@@ -186,11 +191,59 @@ impl Receiver {
 
     fn tick(&mut self, turn: &mut Turn) -> Result<(), Fault> {
         match self.waits.take_due(turn.now_ns) {
+            Some(Wait::Handshake) => {
+                let owed = "the source has not said hello on every stream";
+                return Err(over("handshake_limit", self.config.limits.handshake_ns, None, owed));
+            }
+            Some(Wait::Idle) => {
+                let owed = "the source has sent none of the state";
+                return Err(over("idle_limit", self.config.limits.idle_ns, None, owed));
+            }
+            Some(Wait::Resume) => self.end_unfinished(turn),
             Some(Wait::WayBack) => self.end_aborted(turn),
             Some(Wait::Farewell) => self.end(turn, TargetEnding::Running),
             _ => {}
         }
+        self.check_progress(turn)?;
         self.peer.tick(turn)
+    }
+
+    /// A device that has not moved ends the session, after the handover too.
+    fn check_progress(&mut self, turn: &mut Turn) -> Result<(), Fault> {
+        let stall_ns = self.config.limits.stall_ns;
+        let late = |device: &mut Device| device.core.check_progress(turn, stall_ns).err();
+        let Some(fault) = self.devices.iter_mut().find_map(late) else { return Ok(()) };
+        self.give_up(turn, fault);
+        Ok(())
+    }
+
+    /// Some of the state has come, or a frame that speaks of it.
+    pub(super) fn moved(&mut self, turn: &Turn, device: DeviceId) {
+        self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
+        if let Some(device) = self.devices.get_mut(device.index()) {
+            device.core.progress.moved();
+        }
+    }
+
+    /// Much of a frame has come.
+    fn path_moved(&mut self) {
+        for device in &mut self.devices {
+            if device.core.progress.owed().is_some_and(Owed::is_by_peer) {
+                device.core.progress.moved();
+            }
+        }
+    }
+
+    /// What every device is owed after this event.
+    fn look_for_progress(&mut self, turn: &Turn) {
+        if !matches!(self.stage, Stage::Active | Stage::Resuming) {
+            return;
+        }
+        let all = self.devices.iter().all(|device| device.core.stage == DeviceStage::Loaded);
+        for device in &mut self.devices {
+            let owed = device.owed(self.slots.held(device.core.id()), all);
+            device.core.progress.look(turn, owed, self.config.limits.stall_ns);
+        }
     }
 
     /// Everything that can be started now is started.
@@ -198,6 +251,7 @@ impl Receiver {
         self.decode_next(turn);
         self.advance(turn);
         self.peer.pump(turn);
+        self.look_for_progress(turn);
         self.end_if_done(turn);
     }
 }
@@ -218,7 +272,11 @@ impl Machine for Receiver {
     fn deadline_ns(&self) -> Option<u64> {
         match self.stage {
             Stage::Finished => None,
-            _ => self.waits.deadline_ns().into_iter().chain(self.peer.deadline_ns()).min(),
+            _ => {
+                let session = [self.waits.deadline_ns(), self.peer.deadline_ns()];
+                let devices = self.devices.iter().map(|device| device.core.deadline_ns());
+                session.into_iter().chain(devices).flatten().min()
+            }
         }
     }
 

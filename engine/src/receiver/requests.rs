@@ -3,7 +3,7 @@
 use super::stage::{Stage as DeviceStage, View, want};
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Next, Reply, Request, Turn, state_of};
+use crate::machine::{Action, Found, Next, Reply, Request, Turn, state_of};
 use crate::outcome::{Fault, Operation, Phase};
 use crate::vfio::state::DeviceState;
 use crate::wire::Frame;
@@ -14,14 +14,16 @@ impl Receiver {
         if !matches!(self.stage, Stage::Active | Stage::Resuming) {
             return;
         }
-        let none_stopped = self.none_stopped();
-        let session = View { p2p: self.devices.len() > 1, none_stopped, ..View::default() };
+        let (plain_may_run, p2p_may_run) = self.may_run();
+        let session = View { p2p: self.devices.len() > 1, ..View::default() };
         for device in &mut self.devices {
-            if !device.core.line.is_free() || device.core.line.looks_into(turn) {
+            if !device.core.line.is_free() || device.core.looks_into(turn) {
                 continue;
             }
             let held = self.slots.held(device.core.id());
-            if let Some(request) = want(device.core.stage, device.view(session, held)) {
+            let may_run = if device.has_p2p() { p2p_may_run } else { plain_may_run };
+            let view = device.view(View { may_run, ..session }, held);
+            if let Some(request) = want(device.core.stage, view) {
                 device.core.line.ask(turn, request);
             }
         }
@@ -35,6 +37,7 @@ impl Receiver {
         result: Result<Reply, i32>,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
+        device.core.progress.moved();
         if device.core.line.answered(turn, request, result) {
             return self.brought_back(id);
         }
@@ -81,14 +84,19 @@ impl Receiver {
 
     fn state_found(&mut self, turn: &mut Turn, id: DeviceId, found: Option<DeviceState>) {
         let device = &mut self.devices[id.index()];
-        if let Err(answer) = device.core.found(found) {
-            // A device has lost its state, or worse: the session cannot go on, whatever its stage.
-            let fault = device.core.line.fault(answer);
-            self.give_up(turn, fault);
-        } else if device.core.stage == DeviceStage::Loaded {
-            let (epoch, total) = (device.epoch.state.number, device.epoch.state.total());
-            self.peer.queue(Frame::Loaded { device: id, epoch, total });
-            device.core.line.detach(turn);
+        match device.core.found(turn, found) {
+            Found::There if device.core.stage == DeviceStage::Loaded => {
+                let (epoch, total) = (device.epoch.state.number, device.epoch.state.total());
+                self.peer.queue(Frame::Loaded { device: id, epoch, total });
+                device.core.line.detach(turn);
+            }
+            Found::There | Found::Later => {}
+            Found::Elsewhere(answer) => {
+                // A device has lost its state, or worse: the session cannot go on, whatever its
+                // stage.
+                let fault = device.core.line.fault(answer);
+                self.give_up(turn, fault);
+            }
         }
     }
 }

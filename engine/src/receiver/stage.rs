@@ -83,8 +83,7 @@ impl Stages for Stage {
 }
 
 impl Stage {
-    /// Whether the device, if it has the P2P states, is not in them yet: another one that ran would
-    /// write to it while it is stopped.
+    /// Whether the device is stopped still: another one that ran would write to it.
     pub(super) fn is_stopped(self) -> bool {
         matches!(self, HandedOver | Resuming)
     }
@@ -99,8 +98,9 @@ pub(super) struct View {
     pub(super) empty: bool,
     /// It goes by way of RUNNING_P2P, because there are others.
     pub(super) p2p: bool,
-    /// No device of those is stopped any more.
-    pub(super) none_stopped: bool,
+    /// It would write to none that is stopped: those that have the P2P states are quiet, and where it
+    /// is one of these itself, those that have not run.
+    pub(super) may_run: bool,
 }
 
 /// What a resting device is asked next.
@@ -113,8 +113,8 @@ pub(super) fn want(stage: Stage, see: View) -> Option<Request> {
         Verified => set(DeviceState::Stop),
         Stopped | HandedOver => Some(Request::GetState),
         Resuming if see.p2p => set(DeviceState::RunningP2p),
-        Resuming => set(DeviceState::Running),
-        Quiet if see.none_stopped => set(DeviceState::Running),
+        Resuming if see.may_run => set(DeviceState::Running),
+        Quiet if see.may_run => set(DeviceState::Running),
         _ => None,
     }
 }

@@ -1,10 +1,12 @@
 //! The handover: from here on the devices run here or nowhere. With several, all those that have
-//! RUNNING_P2P reach it before any runs fully, so that none is written to while it is still stopped.
+//! RUNNING_P2P reach it before any runs fully, and those that have not run first, so that none is
+//! written to while it is still stopped.
 
+use super::ending::unexplained;
 use super::stage::Stage as DeviceStage;
 use super::{Receiver, Stage};
-use crate::machine::{Notice, On, Turn, Wait};
-use crate::outcome::{Breach, EpochEnding, Fault, Phase};
+use crate::machine::{Notice, On, Turn, Wait, Waits};
+use crate::outcome::{Breach, EpochEnding, Fault, Phase, TargetEnding};
 use crate::wire::{Frame, Kind};
 
 impl Receiver {
@@ -15,6 +17,7 @@ impl Receiver {
         }
         // Nothing depends on the source any more.
         self.stage = Stage::Resuming;
+        self.waits = Waits::default();
         self.peer.unwatch();
         turn.tell(Notice::HandedOver);
         for device in &mut self.devices {
@@ -24,9 +27,31 @@ impl Receiver {
         Ok(())
     }
 
-    /// The P2P barrier: whether every device that has the P2P states is in them.
-    pub(super) fn none_stopped(&self) -> bool {
-        !self.devices.iter().any(|device| device.is_stopped())
+    /// The P2P barrier: whether a device without the P2P states may run, and whether one that has
+    /// them may.
+    pub(super) fn may_run(&self) -> (bool, bool) {
+        let stopped = |p2p| self.devices.iter().any(|d| d.has_p2p() == p2p && d.is_stopped());
+        let alone = self.devices.len() == 1;
+        (alone || !stopped(true), alone || !(stopped(true) || stopped(false)))
+    }
+
+    /// A cancel after the handover: the source has let go, and nothing here is undone. It bounds how
+    /// long that may stay unfinished.
+    pub(super) fn cancel_late(&mut self, turn: &Turn, fault: Fault) {
+        if self.stage == Stage::Resuming {
+            self.waits.set_earlier(Wait::Resume, turn.after(self.config.limits.cancel_ns));
+            self.fault.get_or_insert(fault);
+        }
+    }
+
+    /// Some device does not run, and nobody waits for it any longer: what it holds is not known.
+    pub(super) fn end_unfinished(&mut self, turn: &mut Turn) {
+        let fault = self.fault.clone().unwrap_or_else(unexplained);
+        for device in &mut self.devices {
+            let (ending, fault) = (EpochEnding::Aborted, Some(fault.clone()));
+            device.core.ends(turn, &device.epoch.state, ending, fault);
+        }
+        self.end(turn, TargetEnding::NotBlank(fault));
     }
 
     pub(super) fn tell_if_all_run(&mut self, turn: &mut Turn) {
@@ -34,7 +59,8 @@ impl Receiver {
             return;
         }
         self.stage = Stage::Telling;
-        self.waits.set(Wait::Farewell, turn.now_ns + self.config.limits.cancel_ns);
+        self.waits = Waits::default();
+        self.waits.set(Wait::Farewell, turn.after(self.config.limits.cancel_ns));
         self.peer.queue(Frame::Running);
         for device in &mut self.devices {
             device.core.ends(turn, &device.epoch.state, EpochEnding::Complete, None);

@@ -66,6 +66,7 @@ impl Receiver {
         slot.into_iter().for_each(|slot| self.slots.put(slot));
         let device = &mut self.devices[id.index()];
         device.epoch.writes -= 1;
+        device.core.progress.moved();
         match result {
             WriteResult::Written { hash } => {
                 device.epoch.state.digest.chunk(hash, raw_bytes);

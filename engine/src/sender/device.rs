@@ -3,9 +3,9 @@
 use super::epoch::{Epoch, Length};
 use super::stage::{Stage, View};
 use crate::ids::{DeviceId, Epoch as Number};
-use crate::machine::{Core, Goal, Turn};
+use crate::machine::{Core, Goal, Owed, Turn, Way};
 use crate::outcome::{DeviceOptions, Operation, Verdict, classify};
-use crate::vfio::state::Capabilities;
+use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataPhase, Frame};
 
 /// Consecutive harmless failures (EINTR, EAGAIN) tolerated between two chunks.
@@ -41,8 +41,10 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn new(id: DeviceId, config: DeviceConfig, precopy_poll_ns: u64) -> Device {
+        let home = if config.paused { DeviceState::Stop } else { DeviceState::Running };
+        let goal = Goal::KeepState { home, reset: config.options.reset_to_return };
         Device {
-            core: Core::new(id, Goal::KeepState),
+            core: Core::new(id, goal),
             config,
             epoch: Epoch::new(Number(0), precopy_poll_ns),
             stop_copy_only: false,
@@ -53,19 +55,53 @@ impl Device {
     }
 
     pub(super) fn saves_in_precopy(&self) -> bool {
-        self.config.capabilities.precopy && self.config.options.precopy && !self.stop_copy_only
+        let DeviceConfig { capabilities, options, paused, .. } = &self.config;
+        capabilities.precopy && options.precopy && !paused && !self.stop_copy_only
     }
 
     /// Whether it may still start DMA to other devices, or nobody knows.
     pub(super) fn is_loud(&self) -> bool {
-        self.config.capabilities.p2p && (self.core.stage.is_loud() || !self.core.line.is_well())
+        !self.config.paused && (self.core.stage.is_loud() || !self.core.line.is_well())
+    }
+
+    /// Whether it has states in which it starts no DMA to other devices.
+    pub(super) fn has_p2p(&self) -> bool {
+        self.config.capabilities.p2p
+    }
+
+    /// How it goes back to RUNNING among several devices, some of which may be stopped.
+    pub(super) fn way_back(&self) -> Way {
+        match (self.config.paused || self.core.stage.is_loud(), self.has_p2p()) {
+            (true, _) => Way::Straight,
+            (false, true) => Way::Quiet,
+            (false, false) => Way::Released,
+        }
+    }
+
+    /// What it waits for, by whom the session would be held up.
+    pub(super) fn owed(&self) -> Option<Owed> {
+        let Epoch { reading, precopy, queue, .. } = &self.epoch;
+        if let Some(request) = self.core.line.asked() {
+            return Some(Owed::Answer(request));
+        }
+        match self.core.stage {
+            Stage::Idle | Stage::Leaving | Stage::Gone | Stage::Recovering => None,
+            _ if queue.is_sendable() => Some(Owed::Path),
+            _ if queue.is_waiting() => Some(Owed::Credit),
+            Stage::StopCopy if reading.reads > 0 && !reading.ended => Some(Owed::Read),
+            Stage::Sent => Some(Owed::Loaded),
+            Stage::PreCopy | Stage::Quiet if precopy.is_initial_awaited() => {
+                Some(Owed::InitialData)
+            }
+            _ => None,
+        }
     }
 
     /// What decides over its next request; the session's part of it is in `session`.
     pub(super) fn view(&self, now_ns: u64, session: View) -> View {
         let Epoch { reading, precopy, stop_copy, .. } = &self.epoch;
         View {
-            p2p: session.p2p && self.config.capabilities.p2p,
+            p2p: session.p2p && self.has_p2p() && !self.config.paused,
             precopy: self.saves_in_precopy(),
             length_asked: *stop_copy != Length::Unasked,
             info_due: precopy.ask_at_ns().is_some_and(|at_ns| at_ns <= now_ns),
@@ -75,17 +111,19 @@ impl Device {
         }
     }
 
-    /// When PRECOPY_INFO is to be asked.
+    /// When it has something to do by the clock.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         let asks = self.core.stage == Stage::PreCopy && self.core.line.is_free();
-        asks.then(|| self.epoch.precopy.ask_at_ns()).flatten()
+        let ask_at_ns = asks.then(|| self.epoch.precopy.ask_at_ns()).flatten();
+        ask_at_ns.into_iter().chain(self.core.deadline_ns()).min()
     }
 
     /// What its reads give now; none if it is not to be read.
     pub(super) fn readable(&self) -> Option<DataPhase> {
         let line = &self.core.line;
         let reading = &self.epoch.reading;
-        if !line.is_attached() || !line.is_well() || reading.drained || reading.ended {
+        let full = self.epoch.queue.is_full();
+        if !line.is_attached() || !line.is_well() || reading.drained || reading.ended || full {
             return None;
         }
         match self.core.stage {
@@ -93,6 +131,11 @@ impl Device {
             Stage::StopCopy => Some(DataPhase::StopCopy),
             _ => None,
         }
+    }
+
+    /// Whether it has given out all that it has before it is stopped, and that was sent.
+    pub(super) fn is_drained(&self) -> bool {
+        !self.saves_in_precopy() || (self.epoch.reading.drained && self.epoch.pending_bytes() == 0)
     }
 
     /// Takes the fd that the last SET_STATE gave.

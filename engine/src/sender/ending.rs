@@ -3,7 +3,7 @@
 use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, On, Turn, Wait, Waits};
+use crate::machine::{Action, On, Progress, Turn, Wait, Waits, Way, over};
 use crate::outcome::{Cause, EpochEnding, Fault, Observation, SourceEnding};
 use crate::wire::Frame;
 
@@ -19,7 +19,14 @@ impl Sender {
             // run again; a cancel comes too late.
             Stage::Handover
                 if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
-            Stage::Handover if fault.cause == Cause::Cancelled => return,
+            Stage::Handover if fault.cause == Cause::Cancelled => {
+                // It changes nothing of what is true; it bounds how long that may stay unknown.
+                let cancel_ns = self.config.limits.cancel_ns;
+                self.waits.set_earlier(Wait::Confirm, turn.after(cancel_ns / 2));
+                self.waits.set_earlier(Wait::LettingGo, turn.after(cancel_ns));
+                self.fault.get_or_insert(fault);
+                return;
+            }
             Stage::Handover => {
                 self.leave(turn, Some(fault));
                 return;
@@ -28,7 +35,13 @@ impl Sender {
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
-        self.waits.set(Wait::WayBack, turn.now_ns + self.config.limits.cancel_ns);
+        let cancel_ns = self.config.limits.cancel_ns;
+        self.waits = Waits::default();
+        self.waits.set(Wait::WayBack, turn.after(cancel_ns));
+        let barrier = self.switchover && self.devices.len() > 1;
+        if barrier {
+            self.waits.set(Wait::Barrier, turn.after(cancel_ns / 4));
+        }
         if fault.cause != Cause::PeerAbort {
             self.peer.queue_last(Frame::Abort((&fault).into()));
         }
@@ -39,11 +52,13 @@ impl Sender {
             for slot in device.epoch.queue.drop_waiting() {
                 self.slots.put(slot);
             }
+            device.core.progress = Progress::default();
+            let way = if barrier { device.way_back() } else { Way::Straight };
             if device.core.stage == DeviceStage::Idle {
                 device.core.go(On::Abort);
             } else {
                 // It cannot fail: the session is given up already.
-                let _ = self.bring_back(turn, id, On::Abort);
+                let _ = self.bring_back(turn, id, On::Abort, way);
             }
         }
     }
@@ -54,13 +69,27 @@ impl Sender {
         match self.stage {
             Stage::Leaving if gone => self.end_left(turn),
             Stage::Aborting => {
+                self.release(turn);
                 self.tell_gone(turn);
                 if gone && self.peer.is_told() {
                     self.end_aborted(turn);
                 }
             }
+            Stage::Finished => {
+                for device in &mut self.devices {
+                    device.core.tell_if_back(turn, &device.epoch.state);
+                }
+            }
             _ => {}
         }
+    }
+
+    /// The target's word did not come in time: why nobody waits for it any longer.
+    pub(super) fn unconfirmed(&mut self) -> Fault {
+        self.fault.take().unwrap_or_else(|| {
+            let owed = "the target was told to run and has not said whether it does";
+            over("confirm_limit", self.config.limits.confirm_ns, None, owed)
+        })
     }
 
     /// The devices that are back are told of; nothing that others are waited for changes for them.
@@ -104,6 +133,7 @@ impl Sender {
     fn end(&mut self, turn: &mut Turn, ending: SourceEnding) {
         self.stage = Stage::Finished;
         self.waits = Waits::default();
+        self.devices.iter_mut().for_each(|device| device.core.left_behind());
         self.ending = Some(ending);
         turn.act(Action::Finish);
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{Sender, Stage};
 use crate::compress::policy::Departure;
 use crate::ids::{DeviceId, Epoch as Number, Sequence, SlotId};
+use crate::limits::{FRAMES_QUEUED_MAX, FRAMES_UNDER_WAY_MAX};
 use crate::machine::{Outgoing, State, Wait, Waits};
 use crate::vfio::device::PrecopyInfo;
 use crate::wire::{DataHeader, DevicePlace, Frame};
@@ -225,7 +226,7 @@ impl Epoch {
         let promised = self.precopy.pending_bytes > 0;
         if promised && self.reading.drained && self.precopy.promised {
             // Promised and not there yet: the driver is still saving.
-            self.precopy.ask_at(now_ns + self.precopy.poll_ns / PROMISED_PART);
+            self.precopy.ask_at(now_ns.saturating_add(self.precopy.poll_ns / PROMISED_PART));
         }
         self.precopy.promised = promised;
         self.reading.drained &= !promised;
@@ -263,7 +264,7 @@ impl Epoch {
     /// Bytes of state that the device has not given out in PRE_COPY, and those that were read and
     /// have not been sent.
     pub(super) fn pending_bytes(&self) -> u64 {
-        self.precopy.pending_bytes + self.queue.unsent_bytes()
+        self.precopy.pending_bytes.saturating_add(self.queue.unsent_bytes())
     }
 }
 
@@ -277,6 +278,11 @@ impl Precopy {
             self.initial = Initial::Loaded;
         }
         Some(loaded)
+    }
+
+    /// Whether the target owes its word that it has loaded initial data.
+    pub(super) fn is_initial_awaited(&self) -> bool {
+        self.unanswered > 0
     }
 
     /// Whether the target has all initial data.
@@ -300,24 +306,24 @@ impl Precopy {
 
     /// The question failed without anything being wrong.
     pub(super) fn ask_again(&mut self, now_ns: u64) {
-        self.ask_at(now_ns + self.poll_ns);
+        self.ask_at(now_ns.saturating_add(self.poll_ns));
     }
 
     /// Data may come from now on. A device that is drained is asked at once; one whose read blocks
     /// instead of reporting ENOMSG, when nothing has come for an interval.
     pub(super) fn flows_from(&mut self, now_ns: u64) {
-        self.ask_by_ns = now_ns + self.poll_ns * FLOWING_TIMES;
+        self.ask_by_ns = now_ns.saturating_add(self.poll_ns.saturating_mul(FLOWING_TIMES));
         self.flows(now_ns);
     }
 
     /// Data came.
     fn flows(&mut self, now_ns: u64) {
-        self.ask_at(self.ask_by_ns.min(now_ns + self.poll_ns));
+        self.ask_at(self.ask_by_ns.min(now_ns.saturating_add(self.poll_ns)));
     }
 
     fn drained(&mut self, now_ns: u64) {
         if self.promised {
-            let at_ns = now_ns + self.poll_ns / PROMISED_PART;
+            let at_ns = now_ns.saturating_add(self.poll_ns / PROMISED_PART);
             self.ask_at(self.ask_at_ns().map_or(at_ns, |other| other.min(at_ns)));
         } else {
             self.ask_at(now_ns);
@@ -342,20 +348,41 @@ impl Queue {
         self.encoding.remove(&sequence)
     }
 
+    /// Whether frames wait to be sent.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether so much waits that no more is read: a chunk of zeros needs no slot.
+    pub(super) fn is_full(&self) -> bool {
+        self.ready.len() + self.encoding.len() >= FRAMES_QUEUED_MAX
+    }
+
     /// Whether a frame may be sent: in order of sequence, as far as the credit goes.
     pub(super) fn is_sendable(&self) -> bool {
+        self.under_way.len() < FRAMES_UNDER_WAY_MAX && self.is_in_credit()
+    }
+
+    fn is_in_credit(&self) -> bool {
         self.ready.keys().next().is_some_and(|first| *first < self.credit)
     }
 
     /// Takes out the frame that is sent next.
     pub(super) fn take(&mut self) -> Option<Outgoing> {
-        let first = self.ready.first_entry()?;
-        (*first.key() < self.credit).then(|| first.remove())
+        if !self.is_sendable() {
+            return None;
+        }
+        self.ready.pop_first().map(|(_, what)| what)
     }
 
     /// A data frame that was taken out is being sent.
     pub(super) fn sending(&mut self, sequence: Sequence, frame: UnderWay) {
         self.under_way.insert(sequence, frame);
+    }
+
+    /// Whether this credit lets more frames go.
+    pub(super) fn gains(&self, up_to: Sequence) -> bool {
+        up_to > self.credit
     }
 
     /// Credit from the target. Gives back the frames that it says to be done with.

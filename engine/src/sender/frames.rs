@@ -68,6 +68,7 @@ impl Sender {
     fn initial_data_loaded(&mut self, turn: &mut Turn, device: DeviceId) -> Result<(), Breach> {
         match self.devices[device.index()].epoch.precopy.initial_loaded() {
             Some(true) => {
+                self.devices[device.index()].core.progress.moved();
                 turn.tell(Notice::InitialDataLoaded { device });
                 self.estimate(turn);
             }

@@ -3,7 +3,7 @@
 use super::{Sender, Stage};
 use crate::compress::policy::{Controller, Policy};
 use crate::ids::StreamId;
-use crate::machine::{Notice, On, Turn};
+use crate::machine::{Notice, On, Turn, Wait};
 use crate::outcome::{Breach, Fault, Phase};
 use crate::wire::{Accept, Begin, Features, Frame, Kind};
 
@@ -15,6 +15,7 @@ pub(super) const OPENERS: StreamId = StreamId(0);
 impl Sender {
     pub(super) fn start(&mut self, turn: &Turn) {
         self.peer.watch(turn);
+        self.waits.set(Wait::Handshake, turn.after(self.config.limits.handshake_ns));
         for stream in (0..self.config.peer.streams).map(StreamId) {
             let hello = self.offer.hello(self.config.session, stream);
             self.peer.queue_on(stream, Frame::Hello(hello));
@@ -41,6 +42,7 @@ impl Sender {
             self.controller = Controller::new(Policy::Raw, 0, chunk_bytes);
         }
         self.stage = Stage::Active;
+        self.waits.stop(Wait::Handshake);
         self.peer.open(turn);
         turn.tell(Notice::Connected { version, chunk_bytes });
         self.begin_devices(turn);

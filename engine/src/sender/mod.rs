@@ -45,11 +45,11 @@ use std::collections::VecDeque;
 use crate::compress::policy::{Controller, Policy};
 use crate::ids::DeviceId;
 use crate::machine::{
-    Action, Command, DeviceReport, Event, Machine, Peer, PeerConfig, SlotBudget, TimeLimits, Turn,
-    Wait, Waits,
+    Action, Command, DeviceReport, Event, Machine, Owed, Peer, PeerConfig, SlotBudget, TimeLimits,
+    Turn, Wait, Waits, over,
 };
 use crate::outcome::{Breach, Cause, Fault, Observation, SourceEnding};
-use crate::wire::{Accept, Kind, Offer};
+use crate::wire::{Accept, Frame, Kind, Offer};
 use device::Device;
 
 /// What a sender is made from.
@@ -168,6 +168,7 @@ impl Sender {
             }
             Event::Sent { stream, slot } => {
                 self.peer.sent(stream);
+                self.path_moved();
                 slot.into_iter().for_each(|slot| self.slots.put(slot));
             }
             Event::Frame { stream, frame } => return self.frame(turn, stream, frame),
@@ -175,7 +176,11 @@ impl Sender {
                 slots.into_iter().for_each(|slot| self.slots.put(slot));
                 return self.peer.lost(turn, stream, fault);
             }
-            Event::Part { .. } => {}
+            Event::Part { sent, bytes, .. } => {
+                if sent && self.peer.part_moved(bytes) {
+                    self.path_moved();
+                }
+            }
             Event::Local(fault) => return Err(fault),
             Event::Tick => return self.tick(turn),
             Event::Data { stream, header } => {
@@ -220,11 +225,46 @@ impl Sender {
 
     fn tick(&mut self, turn: &mut Turn) -> Result<(), Fault> {
         match self.waits.take_due(turn.now_ns) {
+            Some(Wait::Handshake) => {
+                let owed = "the target has not accepted every stream";
+                return Err(over("handshake_limit", self.config.limits.handshake_ns, None, owed));
+            }
+            // Once the handover is out, the target decides.
+            Some(Wait::Budget)
+                if self.stage != Stage::Handover || self.peer.holds(&Frame::Handover) =>
+            {
+                return Err(self.budget_over());
+            }
+            Some(Wait::Confirm) => return Err(self.unconfirmed()),
+            Some(Wait::Barrier) => self.release_all(turn),
             Some(Wait::WayBack) => self.end_aborted(turn),
             Some(Wait::LettingGo) => self.end_left(turn),
             _ => {}
         }
+        let stall_ns = self.config.limits.stall_ns;
+        for device in &mut self.devices {
+            device.core.check_progress(turn, stall_ns)?;
+        }
         self.peer.tick(turn)
+    }
+
+    /// Frames have left, or much of one.
+    fn path_moved(&mut self) {
+        for device in &mut self.devices {
+            if device.core.progress.owed() == Some(Owed::Path) {
+                device.core.progress.moved();
+            }
+        }
+    }
+
+    /// What every device is owed after this event.
+    fn look_for_progress(&mut self, turn: &Turn) {
+        if self.stage == Stage::Active {
+            for device in &mut self.devices {
+                let owed = device.owed();
+                device.core.progress.look(turn, owed, self.config.limits.stall_ns);
+            }
+        }
     }
 
     /// Everything that can be started now is started.
@@ -234,6 +274,7 @@ impl Sender {
         self.ask_for_reads(turn);
         self.peer.pump(turn);
         self.send_data(turn);
+        self.look_for_progress(turn);
         self.end_if_done(turn);
     }
 }

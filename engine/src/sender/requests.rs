@@ -4,7 +4,7 @@ use super::epoch::Length;
 use super::stage::{Stage as DeviceStage, View, want};
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, Next, On, Reply, Request, Turn, state_of};
+use crate::machine::{Action, Found, Next, On, Reply, Request, Turn, state_of};
 use crate::outcome::{Fault, Operation, Phase};
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame};
@@ -12,20 +12,19 @@ use crate::wire::{DataPhase, Frame};
 impl Sender {
     /// Asks every device that is not busy for what its stage wants next.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
-        if !matches!(self.stage, Stage::Active | Stage::Handover | Stage::Leaving) {
+        if matches!(self.stage, Stage::Connect | Stage::Aborting) {
             return;
         }
-        let session = View {
-            switchover: self.switchover,
-            p2p: self.devices.len() > 1,
-            all_quiet: self.all_quiet(),
-            ..View::default()
-        };
+        let session =
+            View { switchover: self.switchover, p2p: self.devices.len() > 1, ..View::default() };
+        let (plain_may_stop, p2p_may_stop) = self.may_stop();
         for device in &mut self.devices {
-            if !device.core.line.is_free() || device.core.line.looks_into(turn) {
+            if !device.core.line.is_free() || device.core.looks_into(turn) {
                 continue;
             }
-            if let Some(request) = want(device.core.stage, device.view(turn.now_ns, session)) {
+            let may_stop = if device.has_p2p() { p2p_may_stop } else { plain_may_stop };
+            let view = device.view(turn.now_ns, View { may_stop, ..session });
+            if let Some(request) = want(device.core.stage, view) {
                 if request == Request::PrecopyInfo {
                     device.epoch.precopy.asked();
                 }
@@ -42,6 +41,7 @@ impl Sender {
         result: Result<Reply, i32>,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
+        device.core.progress.moved();
         if device.core.line.answered(turn, request, result) {
             return self.brought_back(turn, id);
         }
@@ -121,8 +121,10 @@ impl Sender {
         found: Option<DeviceState>,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
-        if let Err(answer) = device.core.found(found) {
-            return self.classified(turn, id, answer);
+        match device.core.found(turn, found) {
+            Found::There => {}
+            Found::Later => return Ok(()),
+            Found::Elsewhere(answer) => return self.classified(turn, id, answer),
         }
         // The fd's end was read, and the device has not been reset since.
         let total = device.epoch.state.total();

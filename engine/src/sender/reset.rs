@@ -6,7 +6,7 @@ use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
 use crate::limits::RESTARTS_DEFAULT;
-use crate::machine::{Action, On, Turn};
+use crate::machine::{Action, On, Turn, Way};
 use crate::outcome::{Cause, DeviceAnswer, Fallback, Fault, Observation, OnReset, Operation};
 use crate::vfio::state::DeviceState;
 use crate::wire::{Discard, Frame};
@@ -81,7 +81,7 @@ impl Sender {
             Choice::Abort => Err(fault),
             choice => {
                 self.discard(turn, id, fault, choice);
-                self.bring_back(turn, id, On::Discard)
+                self.bring_back(turn, id, On::Discard, Way::Straight)
             }
         }
     }
@@ -154,19 +154,20 @@ impl Sender {
         self.brought_back(turn, id)
     }
 
-    /// Sets a device on its way back to RUNNING, because of a discard or an abort.
+    /// Sets a device on its way back to where it was found, because of a discard or an abort.
     pub(super) fn bring_back(
         &mut self,
         turn: &mut Turn,
         id: DeviceId,
         why: On,
+        way: Way,
     ) -> Result<(), Fault> {
         let device = &mut self.devices[id.index()];
         if device.core.stage == DeviceStage::Reusing {
             turn.act(Action::DropFd { device: id });
         }
         device.core.go(why);
-        device.core.line.recover(turn);
+        device.core.line.recover(turn, way);
         self.brought_back(turn, id)
     }
 
@@ -182,7 +183,7 @@ impl Sender {
                     Cause::DeviceError,
                     Observation::StateCheck,
                     None,
-                    "the device did not come back to RUNNING after its reset",
+                    "the device did not come back after its reset",
                 ));
             }
             device.core.enter_phase(turn, phase);

@@ -83,7 +83,7 @@ impl Stages for Stage {
 }
 
 impl Stage {
-    /// Whether the device, if it has the P2P states, may still start DMA to others, or will again.
+    /// Whether the device may still start DMA to others, or will again.
     pub(super) fn is_loud(self) -> bool {
         matches!(self, Idle | Held | PreCopy | Restarting)
     }
@@ -96,8 +96,9 @@ pub(super) struct View {
     pub(super) switchover: bool,
     /// It goes by way of the P2P states, because there are others.
     pub(super) p2p: bool,
-    /// No device of those is loud any more.
-    pub(super) all_quiet: bool,
+    /// No other device may still write to it: those that have the P2P states are quiet, and where it
+    /// is one of these itself, those that have not have stopped.
+    pub(super) may_stop: bool,
     /// It saves in PRE_COPY.
     pub(super) precopy: bool,
     /// MIG_DATA_SIZE has been asked.
@@ -116,8 +117,9 @@ pub(super) fn want(stage: Stage, see: View) -> Option<Request> {
     match stage {
         Held if see.switchover && see.p2p => set(DeviceState::RunningP2p),
         PreCopy if see.switchover && see.p2p => set(DeviceState::PreCopyP2p),
-        Held | PreCopy if see.switchover => set(DeviceState::StopCopy),
-        Quiet if see.all_quiet => set(DeviceState::StopCopy),
+        Held | PreCopy if see.switchover && see.may_stop => set(DeviceState::StopCopy),
+        Held | PreCopy if see.switchover => None,
+        Quiet if see.may_stop => set(DeviceState::StopCopy),
         Held if see.precopy => set(DeviceState::PreCopy),
         Held if !see.length_asked => Some(Request::StopCopyLength),
         PreCopy if see.info_due => Some(Request::PrecopyInfo),

@@ -1,11 +1,14 @@
 //! Stopping the devices, and handing them over.
 //!
-//! With several devices, those that have the P2P states all go there before any goes to STOP_COPY:
-//! until then another device may still write to one that has stopped.
+//! With several devices, those that have the P2P states all go there before any goes to STOP_COPY,
+//! and those that have not stop before these do: until then another device may still write to one
+//! that has stopped. The way back is the other way round.
 
+use super::device::Device;
 use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
-use crate::machine::{On, Turn, Wait};
+use crate::ids::DeviceId;
+use crate::machine::{On, Turn, Wait, over};
 use crate::outcome::{Fault, Phase};
 use crate::wire::Frame;
 
@@ -14,14 +17,52 @@ impl Sender {
         if std::mem::replace(&mut self.switchover, true) {
             return;
         }
+        self.waits.set(Wait::Budget, turn.after(self.config.limits.budget_ns));
         for device in &mut self.devices {
             device.core.enter_phase(turn, Phase::Stop);
         }
     }
 
-    /// The P2P barrier: whether no device is left that may still start DMA to others.
-    pub(super) fn all_quiet(&self) -> bool {
-        !self.devices.iter().any(|device| device.is_loud())
+    /// The P2P barrier: whether a device without the P2P states may be stopped, and whether one that
+    /// has them may.
+    pub(super) fn may_stop(&self) -> (bool, bool) {
+        let loud = |p2p| self.devices.iter().any(|d| d.has_p2p() == p2p && d.is_loud());
+        let alone = self.devices.len() == 1;
+        (alone || !loud(true), alone || !(loud(true) || loud(false)))
+    }
+
+    /// The same barrier on the way back, where devices may be stopped: those that have the P2P states
+    /// are all quiet before others run, and run last.
+    pub(super) fn release(&mut self, turn: &mut Turn) {
+        let behind = |device: &Device| device.has_p2p() && device.core.line.is_behind();
+        let runs_not = |device: &Device| !device.has_p2p() && !device.core.line.is_at_rest();
+        let quiet = !self.devices.iter().any(behind);
+        let all_run = quiet && !self.devices.iter().any(runs_not);
+        for device in &mut self.devices {
+            if if device.has_p2p() { all_run } else { quiet } {
+                device.core.line.release(turn);
+            }
+        }
+    }
+
+    /// The barrier has held for as long as it may.
+    pub(super) fn release_all(&mut self, turn: &mut Turn) {
+        for device in &mut self.devices {
+            device.core.line.release(turn);
+        }
+    }
+
+    /// The guest has stood still for as long as it may: why.
+    pub(super) fn budget_over(&self) -> Fault {
+        let missing = |d: &&Device| d.core.stage != DeviceStage::Loaded;
+        let device = self.devices.iter().find(missing);
+        let owed = match device.map(|device| device.core.progress.owed()) {
+            Some(Some(owed)) => owed.to_string(),
+            Some(None) => "the state is still on its way to the target".to_owned(),
+            None => "the streams do not take the handover".to_owned(),
+        };
+        let id: Option<DeviceId> = device.map(|device| device.core.id());
+        over("switchover_budget", self.config.limits.budget_ns, id, owed)
     }
 
     pub(super) fn hand_over_if_all_loaded(&mut self, turn: &mut Turn) {
@@ -36,6 +77,7 @@ impl Sender {
         // the target says that it will not.
         self.stage = Stage::Handover;
         self.peer.part();
+        self.waits.set(Wait::Confirm, turn.after(self.config.limits.confirm_ns));
         self.peer.queue(Frame::Handover);
         self.peer.pump(turn);
         for device in &mut self.devices {
@@ -53,6 +95,7 @@ impl Sender {
         self.stage = Stage::Leaving;
         self.fault = fault;
         self.peer.unwatch();
-        self.waits.set(Wait::LettingGo, turn.now_ns + self.config.limits.cancel_ns);
+        self.waits.set_earlier(Wait::LettingGo, turn.after(self.config.limits.cancel_ns));
+        self.waits.stop(Wait::Confirm);
     }
 }

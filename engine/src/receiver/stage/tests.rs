@@ -11,14 +11,14 @@ const STAGES: [Stage; 13] = [
 
 fn wants() -> String {
     let mut text = String::from(
-        "\n# What a device is asked next. Columns: whole, empty, p2p, none stopped (high bit \
+        "\n# What a device is asked next. Columns: whole, empty, p2p, may run (high bit \
          first).\n# `.` nothing, L RESUMING, S STOP, P RUNNING_P2P, R RUNNING, g GET_STATE\n",
     );
     for stage in STAGES {
         let letters = (0..16).map(|bits: u32| {
             let bit = |number: u32| bits >> number & 1 == 1;
-            let (whole, empty, p2p, none_stopped) = (bit(3), bit(2), bit(1), bit(0));
-            match want(stage, View { whole, empty, p2p, none_stopped }) {
+            let (whole, empty, p2p, may_run) = (bit(3), bit(2), bit(1), bit(0));
+            match want(stage, View { whole, empty, p2p, may_run }) {
                 None => '.',
                 Some(Request::SetState(DeviceState::Resuming)) => 'L',
                 Some(Request::SetState(DeviceState::Stop)) => 'S',

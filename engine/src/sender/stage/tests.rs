@@ -14,7 +14,7 @@ fn view(bits: u32) -> View {
     View {
         switchover: bit(7),
         p2p: bit(6),
-        all_quiet: bit(5),
+        may_stop: bit(5),
         precopy: bit(4),
         length_asked: bit(3),
         info_due: bit(2),
@@ -26,7 +26,7 @@ fn view(bits: u32) -> View {
 /// A letter for each request; a row holds 16 views.
 fn wants() -> String {
     let mut text = String::from(
-        "\n# What a device is asked next. Rows: switchover, p2p, all quiet, precopy (high bit \
+        "\n# What a device is asked next. Rows: switchover, p2p, may stop, precopy (high bit \
          first);\n# columns: length asked, info due, read out, fd open. `.` nothing, R \
          RUNNING_P2P, Q\n# PRE_COPY_P2P, S STOP_COPY, P PRE_COPY, T STOP, l MIG_DATA_SIZE, i \
          PRECOPY_INFO, g GET_STATE\n",

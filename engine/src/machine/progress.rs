@@ -1,0 +1,142 @@
+//! Whether what a device is owed makes progress. Life is not progress: a peer that answers pings and
+//! a driver that has not crashed may still let a guest stand still for ever.
+
+use std::fmt;
+
+use super::{Request, Turn, Wait, Waits};
+
+/// What a device is owed, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// The driver, or an embedded device's VMM, has not answered this.
+    Answer(Request),
+    /// The driver has not given back a read in STOP_COPY.
+    Read,
+    /// The driver has not given back a write.
+    Write,
+    /// The peer grants no credit for frames that wait.
+    Credit,
+    /// The streams take no frames.
+    Path,
+    /// The target has not said that the initial data is loaded.
+    InitialData,
+    /// The target has not said that the state is loaded.
+    Loaded,
+    /// The source sends none of the state, though the device is stopped there.
+    State,
+    /// The source has sent what comes after, and not what comes before.
+    Missing,
+    /// All devices are loaded, and the source does not hand over.
+    Handover,
+}
+
+impl Owed {
+    /// The peer owes it, and not this host's driver.
+    pub(crate) fn is_by_peer(self) -> bool {
+        !matches!(self, Owed::Answer(_) | Owed::Read | Owed::Write)
+    }
+
+    /// How long no progress is put up with. For the peer a quarter more: it knows better why, and
+    /// says so first.
+    fn limit_ns(self, stall_ns: u64) -> u64 {
+        let more = if self.is_by_peer() { stall_ns / 4 } else { 0 };
+        stall_ns.saturating_add(more)
+    }
+}
+
+impl fmt::Display for Owed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owed::Answer(request) => write!(f, "the driver has not returned from {request}"),
+            Owed::Read => f.write_str("the driver has not given back a read in STOP_COPY"),
+            Owed::Write => f.write_str("the driver has not given back a write of the state"),
+            Owed::Credit => f.write_str("the target does not take the frames that wait for it"),
+            Owed::Path => f.write_str("the streams do not take the frames that wait for them"),
+            Owed::InitialData => f.write_str("the target has not loaded the initial data"),
+            Owed::Loaded => f.write_str("the target has not loaded the state"),
+            Owed::State => f.write_str("the source has stopped the device and sends no state"),
+            Owed::Missing => f.write_str("a frame of the source is missing, and later ones came"),
+            Owed::Handover => f.write_str("all devices are loaded, and the source lets none go"),
+        }
+    }
+}
+
+/// What one device is owed, and since when it has not moved.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    owed: Option<Owed>,
+    moved: bool,
+    waits: Waits,
+}
+
+impl Progress {
+    /// Something of what is owed has come.
+    pub(crate) fn moved(&mut self) {
+        self.moved = true;
+    }
+
+    /// What the device is owed after this turn.
+    pub(crate) fn look(&mut self, turn: &Turn, owed: Option<Owed>, stall_ns: u64) {
+        if !std::mem::take(&mut self.moved) && owed == self.owed {
+            return;
+        }
+        self.owed = owed;
+        match owed {
+            Some(owed) => self.waits.set(Wait::Stall, turn.after(owed.limit_ns(stall_ns))),
+            None => self.waits.stop(Wait::Stall),
+        }
+    }
+
+    /// What has made no progress for too long, and how long that is.
+    pub(crate) fn over(&mut self, turn: &Turn, stall_ns: u64) -> Option<(Owed, u64)> {
+        self.waits.take_due(turn.now_ns)?;
+        self.owed.map(|owed| (owed, owed.limit_ns(stall_ns)))
+    }
+
+    /// What is owed now.
+    pub(crate) fn owed(&self) -> Option<Owed> {
+        self.owed
+    }
+
+    /// When [`over`](Self::over) has something to say.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        self.waits.deadline_ns()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::NO_LIMIT_NS;
+
+    /// At this time.
+    fn at<T>(now_ns: u64, then: impl FnOnce(&mut Turn) -> T) -> T {
+        then(&mut Turn::new(now_ns, &mut Vec::new()))
+    }
+
+    #[test]
+    fn what_does_not_move_is_over_and_what_moves_is_not() {
+        let mut progress = Progress::default();
+        at(0, |turn| progress.look(turn, Some(Owed::Write), 100));
+        at(50, |turn| progress.look(turn, Some(Owed::Write), 100));
+        assert_eq!(progress.deadline_ns(), Some(100), "nothing has moved");
+        progress.moved();
+        at(60, |turn| progress.look(turn, Some(Owed::Write), 100));
+        assert_eq!(at(159, |turn| progress.over(turn, 100)), None);
+        assert_eq!(at(160, |turn| progress.over(turn, 100)), Some((Owed::Write, 100)));
+        at(170, |turn| progress.look(turn, None, 100));
+        assert_eq!(progress.deadline_ns(), None, "nothing is owed");
+    }
+
+    #[test]
+    fn the_peer_has_a_quarter_more_and_another_debt_begins_anew() {
+        let mut progress = Progress::default();
+        at(0, |turn| progress.look(turn, Some(Owed::Credit), 100));
+        assert_eq!(progress.deadline_ns(), Some(125));
+        at(80, |turn| progress.look(turn, Some(Owed::Path), 100));
+        assert_eq!(progress.deadline_ns(), Some(205));
+        progress.moved();
+        at(90, |turn| progress.look(turn, Some(Owed::Path), NO_LIMIT_NS));
+        assert_eq!(progress.deadline_ns(), None, "no limit");
+    }
+}
