@@ -62,8 +62,9 @@ pub enum UsageError {
         /// The most that is allowed.
         max: u64,
     },
-    /// Two devices with one name, or one with none.
-    #[error("device name {name:?} is empty or given twice")]
+    /// Two devices with one name, or one with none, or with one that cannot be seen as it is
+    /// (controls, ends of lines, marks of direction, zero-width characters).
+    #[error("device name {name:?} is empty, given twice, or has characters that cannot be seen")]
     Name {
         /// The name.
         name: String,

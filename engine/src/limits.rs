@@ -58,8 +58,8 @@ pub const HANDSHAKE_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Firmware that answers at all does so within this.
 pub const STALL_LIMIT_DEFAULT: Duration = Duration::from_secs(30);
 /// How long a source may send none of the state before the switchover, unless the target's embedder
-/// says otherwise: as long as the RAM of a large VM takes.
-pub const IDLE_LIMIT_DEFAULT: Duration = Duration::from_secs(3600);
+/// says otherwise: longer than the RAM of any VM takes.
+pub const IDLE_LIMIT_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// How long the source waits, after the handover, for the target's word that it runs, unless the
 /// embedder says otherwise.
 pub const CONFIRM_LIMIT_DEFAULT: Duration = Duration::from_secs(45);

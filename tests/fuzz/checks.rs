@@ -3,8 +3,8 @@
 
 use vfio_ferry::limits::{CHUNK_BYTES_MAX, CONTROL_BODY_BYTES_MAX, HEADER_BYTES, TEXT_BYTES_MAX};
 use vfio_ferry::wire::{
-    Frame, Header, Kind, WireLimits, chunk_hash, data_header, decode, decode_header, encode,
-    encode_header,
+    Frame, FrameNumbers, Header, Kind, WireLimits, chunk_hash, data_header, decode, decode_header,
+    encode, encode_header,
 };
 
 const HEADER_HASH_AT: usize = 60;
@@ -36,8 +36,12 @@ pub(crate) fn body(data: &[u8]) {
 pub(crate) fn stream(data: &[u8]) -> usize {
     let mut rest = data;
     let mut frames = 0;
+    let mut numbers = FrameNumbers::default();
     while let Some((bytes, after)) = rest.split_first_chunk::<HEADER_BYTES>() {
         let Some(header) = checked_header(bytes) else { break };
+        if numbers.check(&header).is_err() {
+            break;
+        }
         let Some((body, next)) = after.split_at_checked(header.body_bytes as usize) else { break };
         let data_or_skipped = header.kind == Kind::DATA || header.is_skippable();
         if !data_or_skipped && checked_frame(&header, bytes, body).is_none() {
@@ -78,7 +82,7 @@ fn checked_header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
         assert_eq!(&encode_header(&header), bytes, "one header, two ways to write it");
     }
     match data_header(&header) {
-        Ok(data) => assert_eq!(Header::from(data), header),
+        Ok(data) => assert_eq!(Header::from(data).numbered(header.number), header),
         Err(fault) => assert!(!is_data, "{fault} after the header was accepted"),
     }
     Some(header)
@@ -87,7 +91,7 @@ fn checked_header(bytes: &[u8; HEADER_BYTES]) -> Option<Header> {
 fn checked_frame(header: &Header, bytes: &[u8; HEADER_BYTES], body: &[u8]) -> Option<Frame> {
     let frame = decode(header, body).ok()?;
     let mut again = Vec::new();
-    encode(&frame, &mut again).expect("what was parsed can be written");
+    encode(&frame, header.number, &mut again).expect("what was parsed can be written");
     // A newer peer's hello and abort lose what is not understood; all else has one way only.
     if !matches!(header.kind, Kind::HELLO | Kind::ABORT) {
         assert_eq!(again, [bytes.as_slice(), body].concat(), "one frame, two ways to write it");

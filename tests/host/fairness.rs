@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
-use vfio_ferry::ids::{DeviceId, Sequence};
+use vfio_ferry::ids::{DeviceId, Sequence, StreamId};
 use vfio_ferry::machine::{
     Action, Command, Event, Machine, Outgoing, PeerConfig, ReadResult, Reply, Request, TimeLimits,
 };
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry::wire::{Accept, Features, Frame, chunk_hash};
+use vfio_ferry::wire::{Accept, DevicePlace, Features, Frame, chunk_hash};
 
 const CHUNK_BYTES: u32 = 256 << 10;
 const STREAMS: u16 = 4;
@@ -93,14 +93,12 @@ fn order(weights: &[u32], late: Option<(u32, usize)>, count: usize) -> Vec<usize
                             events.push_back(Event::Frame { stream, frame: Frame::Accept(accept) });
                         }
                         Outgoing::Frame(Frame::Begin(place, _)) => {
-                            let up_to = Sequence(1 << 40);
-                            let (device, epoch) = (place.device, place.epoch);
-                            let frame = Frame::Credit { device, epoch, up_to };
-                            events.push_back(Event::Frame { stream, frame });
+                            events.push_back(credit(stream, place));
                         }
                         Outgoing::Frame(_) => {}
                         Outgoing::Data { header, slot: from } => {
                             sent.push(header.place.device.index());
+                            events.push_back(credit(stream, header.place));
                             slot = from;
                         }
                     }
@@ -112,6 +110,13 @@ fn order(weights: &[u32], late: Option<(u32, usize)>, count: usize) -> Vec<usize
         }
     }
     sent
+}
+
+/// The target is done with the frame at this place, and takes 1000 beyond it.
+fn credit(stream: StreamId, place: DevicePlace) -> Event {
+    let DevicePlace { device, epoch, sequence } = place;
+    let frame = Frame::Credit { device, epoch, up_to: Sequence(sequence.0 + 1001) };
+    Event::Frame { stream, frame }
 }
 
 /// How many chunks each device has in this order.

@@ -5,6 +5,7 @@ pub mod mutate;
 pub mod pair;
 pub mod peer;
 pub mod process;
+pub mod proxy;
 pub mod refuse;
 pub mod runs;
 pub mod script;

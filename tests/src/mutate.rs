@@ -23,8 +23,10 @@ pub enum Mutation {
     Huge,
     /// The header is of a version that nobody speaks.
     Version,
-    /// Reserved bytes are used.
-    Reserved,
+    /// The frame before this one did not come.
+    Lost,
+    /// It has the number of the frame before it, which has come.
+    Twice,
     /// A kind that nobody knows, in place of this frame.
     Mandatory,
     /// A frame that may be skipped comes before this one.
@@ -42,7 +44,7 @@ pub enum Expected {
 
 impl Mutation {
     /// All of them; header bits are taken here and there.
-    pub const ALL: [Mutation; 13] = [
+    pub const ALL: [Mutation; 14] = [
         Mutation::CutHeader,
         Mutation::CutBody,
         Mutation::FlipMagic,
@@ -53,7 +55,8 @@ impl Mutation {
         Mutation::FlipBody,
         Mutation::Huge,
         Mutation::Version,
-        Mutation::Reserved,
+        Mutation::Lost,
+        Mutation::Twice,
         Mutation::Mandatory,
         Mutation::Optional,
     ];
@@ -76,7 +79,8 @@ impl Mutation {
             Mutation::FlipBody => bytes[last] ^= 0x80,
             Mutation::Huge => alter(&mut bytes, |header| header[8..12].fill(0xff)),
             Mutation::Version => alter(&mut bytes, |header| header[4] = 99),
-            Mutation::Reserved => alter(&mut bytes, |header| header[56] = 1),
+            Mutation::Lost => alter(&mut bytes, |header| header[56] = 1),
+            Mutation::Twice => alter(&mut bytes, |header| header[56..60].fill(0xff)),
             Mutation::Mandatory => alter(&mut bytes, |header| header[7] = 0x70),
             Mutation::Optional => {
                 let mut unknown = crate::peer::bytes(&vfio_ferry::wire::Frame::Message(
@@ -107,7 +111,7 @@ impl Mutation {
             Mutation::FlipBody => Expected::Fault(Network, "BodyHash"),
             Mutation::Huge => Expected::Fault(PeerMisbehaviour, "BodyTooLong"),
             Mutation::Version => Expected::Fault(PeerMisbehaviour, "Version"),
-            Mutation::Reserved => Expected::Fault(PeerMisbehaviour, "Reserved"),
+            Mutation::Lost | Mutation::Twice => Expected::Fault(Network, "Missing"),
             Mutation::Mandatory => Expected::Fault(PeerMisbehaviour, "UnknownKind"),
             Mutation::Optional => Expected::Nothing,
         }

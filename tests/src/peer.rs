@@ -1,4 +1,7 @@
 //! A peer without an engine: frames by hand, right or wrong, on one stream.
+//!
+//! Frames are made without a number and get it where they are sent, as an engine does: a number
+//! that stands in one already is added, so that 1 is a frame that is missing before it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,30 +9,49 @@ use std::os::fd::OwnedFd;
 
 use vfio_ferry::limits::HEADER_BYTES;
 use vfio_ferry::wire::{
-    DataHeader, DevicePlace, Encoding, Frame, Header, Hello, Kind, WireLimits, chunk_hash, decode,
-    decode_header, encode, encode_header,
+    DataHeader, DevicePlace, Encoding, Frame, FrameNumbers, Header, Hello, Kind, WireLimits,
+    chunk_hash, decode, decode_header, encode, encode_header,
 };
 
 use crate::pair::PATIENCE;
+
+/// Where a header has the length of its body, the frame's number, and its own hash.
+const BODY_BYTES_AT: usize = 8;
+const NUMBER_AT: usize = 56;
+const HEADER_HASH_AT: usize = HEADER_BYTES - 4;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Peer {
     stream: TcpStream,
+    sent: FrameNumbers,
+    heard: FrameNumbers,
 }
 
 impl From<OwnedFd> for Peer {
     fn from(stream: OwnedFd) -> Peer {
         let stream = TcpStream::from(stream);
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Peer { stream }
+        Peer { stream, sent: FrameNumbers::default(), heard: FrameNumbers::default() }
     }
 }
 
 impl Peer {
-    /// Sends bytes; an error only says that the session has ended.
+    /// Sends bytes, in which each frame is numbered whose header is whole; an error only says that the session has
+    /// ended.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let mut bytes = bytes.to_vec();
+        let mut rest = bytes.as_mut_slice();
+        while let Some(length) = frame_bytes(rest) {
+            let (frame, after) = rest.split_at_mut(length);
+            let number = self.sent.take();
+            alter(frame, |header| {
+                let said = u32_at(header, NUMBER_AT).wrapping_add(number);
+                header[NUMBER_AT..].copy_from_slice(&said.to_le_bytes());
+            });
+            rest = after;
+        }
+        let _ = self.stream.write_all(&bytes);
     }
 
     /// Says nothing more.
@@ -78,11 +100,12 @@ impl Peer {
         self.next_frame().map(|(header, _)| header)
     }
 
-    /// The next frame, parsed unless it is data; what an engine sends must be right.
+    /// The next frame, parsed unless it is data; what an engine sends must be right, and all there.
     fn next_frame(&mut self) -> Option<(Header, Option<Frame>)> {
         let mut header = [0; HEADER_BYTES];
         self.stream.read_exact(&mut header).ok()?;
         let header = decode_header(&header, &WireLimits::MAX).expect("an engine's header");
+        self.heard.check(&header).expect("an engine's next frame");
         let mut body = vec![0; header.body_bytes as usize];
         self.stream.read_exact(&mut body).ok()?;
         if header.kind == Kind::DATA {
@@ -96,7 +119,7 @@ impl Peer {
 /// A frame's bytes.
 pub fn bytes(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode(frame, &mut bytes).expect("a frame within its limits");
+    encode(frame, 0, &mut bytes).expect("a frame within its limits");
     bytes
 }
 
@@ -122,10 +145,21 @@ pub fn data(
 
 /// Changes a frame's header and makes its hash right again.
 pub fn alter(frame: &mut [u8], change: impl FnOnce(&mut [u8])) {
-    const HASHED: usize = HEADER_BYTES - 4;
-    change(&mut frame[..HASHED]);
-    let hash = chunk_hash(&frame[..HASHED]) as u32;
-    frame[HASHED..HEADER_BYTES].copy_from_slice(&hash.to_le_bytes());
+    change(&mut frame[..HEADER_HASH_AT]);
+    let hash = chunk_hash(&frame[..HEADER_HASH_AT]) as u32;
+    frame[HEADER_HASH_AT..HEADER_BYTES].copy_from_slice(&hash.to_le_bytes());
+}
+
+/// How much is there of the frame that these bytes begin with; none if not even a whole header.
+fn frame_bytes(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let is_whole = u32_at(header, HEADER_HASH_AT) == chunk_hash(&header[..HEADER_HASH_AT]) as u32;
+    let length = HEADER_BYTES + u32_at(header, BODY_BYTES_AT) as usize;
+    is_whole.then_some(length.min(bytes.len()))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// A frame's kind, and whether it has a body.

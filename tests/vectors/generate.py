@@ -63,7 +63,7 @@ def joined(fields):
 
 
 def frame(kind, body=(), version=1, encoding=0, raw_bytes=0, device=0, epoch=0, sequence=0,
-          offset=0, raw_hash=0, reserved=0, magic=b"VFRY", body_bytes=None, body_hash=None,
+          offset=0, raw_hash=0, number=0, magic=b"VFRY", body_bytes=None, body_hash=None,
           header_hash=None):
     """The fields of a frame, header and body, with right hashes unless told otherwise."""
     content = joined(body)
@@ -80,13 +80,21 @@ def frame(kind, body=(), version=1, encoding=0, raw_bytes=0, device=0, epoch=0, 
         u64(offset, "offset"),
         u64(h64(content) if body_hash is None else body_hash, "body_hash"),
         u64(raw_hash, "raw_hash"),
-        u32(reserved, "reserved"),
+        u32(number, "number"),
     ]
     covered = joined(fields)
     assert len(covered) == 60
     true_hash = h64(covered) & 0xFFFF_FFFF
     fields.append(u32(true_hash if header_hash is None else header_hash, "header_hash"))
     return fields + list(body)
+
+
+def numbered(fields, number):
+    """The same frame as its stream's frame of this number."""
+    at = [note for _, note in fields].index("number")
+    head = fields[:at] + [u32(number, "number")]
+    header_hash = u32(h64(joined(head)) & 0xFFFF_FFFF, "header_hash")
+    return head + [header_hash] + fields[at + 2:]
 
 
 def pattern(length):
@@ -183,8 +191,8 @@ ACCEPTED = {
     "accept": frame(ACCEPT, accept()),
     "begin": frame(BEGIN, begin(3, "0000:3b:00.2 \u00e9".encode(), b"\x00\xff\x10"), device=2),
     "begin_bare": frame(BEGIN, begin(0, b"", b""), device=1),
-    "data_zero": data(ZERO, bytes(4096), b"", (2, 5, 7), 1 << 40),
-    "data_raw": data(RAW, RAW_CHUNK, RAW_CHUNK, (2, 5, 8), (1 << 40) + 4096),
+    "data_zero": data(ZERO, bytes(4096), b"", (2, 5, 7), 1 << 40, number=1),
+    "data_raw": data(RAW, RAW_CHUNK, RAW_CHUNK, (2, 5, 8), (1 << 40) + 4096, number=0x01020304),
     "data_zstd": data(ZSTD, RLE_CHUNK, RLE, (0, 0, 1), 0),
     "phase_pre_copy": frame(PHASE, [u32(1, "phase: PRE_COPY")], **PLACE),
     "phase_stop_copy": frame(PHASE, [u32(2, "phase: STOP_COPY")], **PLACE),
@@ -194,21 +202,23 @@ ACCEPTED = {
     "discard_stop_copy_only": frame(DISCARD, discard(9, 1), device=2, epoch=6),
     "end": frame(END, total(123456789, DIGEST), **PLACE),
     "loaded": frame(LOADED, total(123456789, DIGEST), device=2, epoch=5),
-    "handover": frame(HANDOVER),
+    "handover": frame(HANDOVER, number=0xFFFF_FFFF),
     "running": frame(RUNNING),
     "credit": frame(CREDIT, **PLACE),
     "abort_session": frame(ABORT, abort(7, 11, 0, "cancelled by the operator"),
-                           device=NO_DEVICE),
+                           device=NO_DEVICE, number=0xFFFF_FFFF),
+    "abort_time": frame(ABORT, abort(9, 13, 0, "stall_limit (30 s) is over"), device=NO_DEVICE),
     "abort_device": frame(ABORT, abort(1, 1, 19, "the guest reset the device"), device=2),
     "abort_bare": frame(ABORT, abort(8, 12, 12, ""), device=NO_DEVICE),
     "abort_newer": frame(ABORT, abort(77, 300, 0x8000_0000, "why"), device=2),
     "abort_unknown_device": frame(ABORT, abort(2, 8, 5, "firmware"), device=64),
-    "message": frame(MESSAGE, [raw(pattern(33), "the VMM's bytes")]),
+    "abort_unseen": frame(ABORT, abort(5, 9, 0, "\x1b[31mwhy\n\u202eyhw\0"), device=NO_DEVICE),
+    "message": frame(MESSAGE, [raw(pattern(33), "the VMM's bytes")], number=0x8000_0000),
     "message_empty": frame(MESSAGE),
     "ping": frame(PING, sequence=0xFEDCBA9876543210),
     "pong": frame(PONG, sequence=0xFEDCBA9876543210),
     "optional_unknown": frame(0x8123, [raw(b"skip me", "a body of a later version")],
-                              encoding=9, device=999, offset=5, raw_hash=3),
+                              encoding=9, device=999, offset=5, raw_hash=3, number=1),
 }
 
 REFUSED = {
@@ -218,7 +228,6 @@ REFUSED = {
     "version_zero": frame(PING, version=0),
     "version_hello": frame(HELLO, hello(), version=2),
     "version_abort": frame(ABORT, abort(1, 1, 0, ""), version=2, device=NO_DEVICE),
-    "reserved": frame(PING, reserved=0x0100_0000),
     "kind_zero": frame(0),
     "kind_unknown": frame(18),
     "optional_too_long": frame(0x8123, body_bytes=65537),
@@ -253,6 +262,7 @@ REFUSED = {
     "begin_name_cut": frame(BEGIN, begin(0, b"abc", b"", name_bytes=5)),
     "begin_name_long": frame(BEGIN, begin(0, b"n" * 256, b"")),
     "begin_name_text": frame(BEGIN, begin(0, b"\xc3\x28", b"")),
+    "begin_name_unseen": frame(BEGIN, begin(0, "a\u202eb".encode(), b"")),
     "begin_opaque_4g": frame(BEGIN, begin(0, b"", b"", opaque_bytes=0xFFFF_FFFF)),
     "begin_trailing": frame(BEGIN, begin(0, b"n", b"ab", opaque_bytes=1)),
     "phase_zero": frame(PHASE, [u32(0, "phase")]),
@@ -266,7 +276,8 @@ REFUSED = {
     "abort_text_long": frame(ABORT, abort(1, 1, 0, "ab", text_bytes=1025), device=NO_DEVICE),
 }
 
-# What travels on a stream: names of accepted frames in order.
+# What travels on a stream: names of accepted frames in order. They are numbered from 0, but for
+# those of "gap", whose third one is missing.
 STREAMS = {
     "source": ["hello", "begin", "data_zero", "phase_pre_copy", "data_raw", "optional_unknown",
                "initial_data_sent", "discard", "data_zstd", "message", "end", "ping", "handover"],
@@ -274,6 +285,7 @@ STREAMS = {
                "running"],
     "aborted": ["hello", "begin", "data_raw", "abort_device"],
     "newer": ["hello_newer", "abort_newer"],
+    "gap": ["hello", "begin", None, "data_raw", "end"],
 }
 
 LENGTHS = [0, 1, 3, 4, 8, 9, 16, 17, 32, 128, 129, 240, 241, 256, 512, 1023, 1024, 1025, 4096,
@@ -321,7 +333,8 @@ def main():
             (header / f"{group}_{name}").write_bytes(content[:64])
             (body / f"{group}_{name}").write_bytes(content)
     for name, names in STREAMS.items():
-        content = b"".join(joined(ACCEPTED[each]) for each in names)
+        content = b"".join(joined(numbered(ACCEPTED[each], number))
+                           for number, each in enumerate(names) if each)
         (stream / name).write_bytes(content)
         (stream / f"{name}_cut").write_bytes(content[:-3])
 

@@ -2,7 +2,7 @@
 
 use super::{Action, Goal, Line, Next, Notice, On, Progress, Stages, Turn, Wait, Waits, over};
 use crate::ids::{DeviceId, Epoch};
-use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase};
+use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase, classify};
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataHeader, Encoding, StateDigest, Total};
 
@@ -69,12 +69,6 @@ impl State {
 /// yet: a function-level reset takes 100 ms. The state is asked for so long, so often.
 const SETTLE_NS: u64 = 300_000_000;
 const SETTLE_AGAIN_NS: u64 = 20_000_000;
-
-/// Whether a later GET_STATE may say that it was a reset.
-fn settles(answer: DeviceAnswer) -> bool {
-    let gone = answer.errno == Some(crate::errno::ENODEV) || answer.operation == Operation::Poll;
-    gone && answer.found == Some(answer.expected)
-}
 
 /// What GET_STATE has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +175,7 @@ impl<S: Stages> Core<S> {
     /// Whether a later GET_STATE may show that it was a reset, and there is time for that.
     fn settles(&mut self, turn: &Turn, answer: DeviceAnswer) -> bool {
         let by_ns = self.settle_by_ns.take().unwrap_or(turn.after(SETTLE_NS));
-        if !settles(answer) || turn.now_ns >= by_ns {
+        if !classify(answer).settles || turn.now_ns >= by_ns {
             return false;
         }
         self.settle_by_ns = Some(by_ns);
@@ -203,7 +197,8 @@ impl<S: Stages> Core<S> {
 
     /// When it has something to do: to be asked again, or to be given up as stalled.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        let settles = self.waits.deadline_ns().filter(|_| self.line.is_free());
+        let looks = self.line.is_free() && !self.line.is_well();
+        let settles = self.waits.deadline_ns().filter(|_| looks);
         settles.into_iter().chain(self.progress.deadline_ns()).min()
     }
 
@@ -215,10 +210,15 @@ impl<S: Stages> Core<S> {
         }
     }
 
-    /// The session ends without it, if it is not at rest.
-    pub(crate) fn left_behind(&mut self) {
+    /// The session is given up: nothing is owed any more, and nothing looked into.
+    pub(crate) fn given_up(&mut self) {
         self.waits = Waits::default();
         self.progress = Progress::default();
+    }
+
+    /// The session ends without it, if it is not at rest.
+    pub(crate) fn left_behind(&mut self) {
+        self.given_up();
         self.late = !self.line.is_at_rest();
     }
 
@@ -277,6 +277,7 @@ impl<S: Stages> Core<S> {
         self.discarded_bytes += epoch.bytes();
         self.tell(turn, epoch, EpochEnding::Restarted, Some(fault));
         self.line.take_suspicion(None);
+        self.settle_by_ns = None;
     }
 
     /// The last epoch ends. The embedder is told once.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Action, Outgoing, Turn, Wait, Waits};
+use super::{Action, NO_LIMIT_NS, Outgoing, Turn, Wait, Waits};
 use crate::ids::StreamId;
 use crate::limits;
 use crate::outcome::{Breach, Cause, Fault, Observation};
@@ -274,7 +274,7 @@ impl Peer {
     }
 
     fn ping_later(&mut self, turn: &Turn) {
-        if self.open && self.watched {
+        if self.open && self.watched && self.silence_ns != NO_LIMIT_NS {
             self.waits.set(Wait::Ping, turn.after(self.silence_ns / PING_PART));
         }
     }

@@ -33,7 +33,7 @@ pub struct TimeLimits {
 
 impl TimeLimits {
     /// No limit but that of the way back.
-    pub fn only_cancel(cancel_ns: u64) -> TimeLimits {
+    pub const fn only_cancel(cancel_ns: u64) -> TimeLimits {
         TimeLimits {
             handshake_ns: NO_LIMIT_NS,
             stall_ns: NO_LIMIT_NS,

@@ -118,6 +118,14 @@ pub enum Breach {
         /// The bound.
         max: usize,
     },
+    /// More discards of one device than this side takes: each costs it a reset.
+    #[error("{device} was discarded more than {max} times: its state never comes to an end")]
+    Discards {
+        /// The device.
+        device: DeviceId,
+        /// The bound.
+        max: u32,
+    },
     /// More messages for the embedder than it may leave waiting.
     #[error("more than {max} messages wait for the embedder")]
     Messages {

@@ -60,12 +60,9 @@ pub struct DeviceAnswer {
 pub enum Verdict {
     /// The epoch, or the migration, cannot go on.
     Fault,
-    /// Nothing was lost and nothing is wrong: ask again (EAGAIN, a signal).
-    Again,
-    /// The device has no data for now (ENOMSG in PRE_COPY): poll, or ask for the precopy info.
-    Drained,
-    /// The device is as it should be.
-    Nothing,
+    /// Nothing was lost and nothing is wrong (EAGAIN, a signal, no data for now, the state that
+    /// was expected): what was asked can be asked again.
+    Harmless,
 }
 
 /// What an answer means.
@@ -77,6 +74,10 @@ pub struct Finding {
     pub observed: Observation,
     /// Whether it is a fault at all.
     pub verdict: Verdict,
+    /// The answer is that of a device that is gone, and its state is unchanged: a reset in progress
+    /// (a function-level reset takes 100 ms) looks the same until it is done, and a later GET_STATE
+    /// may make a [`Cause::DeviceReset`] of this [`Cause::DeviceFailure`].
+    pub settles: bool,
     /// The name of the row that decided: for logs and tests.
     pub rule: &'static str,
     /// What happened, and what to do about it where there is something: one or two sentences.
@@ -92,6 +93,8 @@ pub fn classify(answer: DeviceAnswer) -> Finding {
         cause: rule.cause,
         observed: observation(&answer),
         verdict: rule.verdict,
+        // A device that is to be in RUNNING cannot be found there by a reset.
+        settles: rule.settles && answer.expected != DeviceState::Running,
         rule: rule.name,
         message: rule.message,
     }
@@ -202,6 +205,8 @@ struct Rule {
     /// Only if the engine had cancelled the operation.
     cancelled: bool,
     verdict: Verdict,
+    /// See [`Finding::settles`].
+    settles: bool,
     cause: Cause,
     message: &'static str,
 }
@@ -221,16 +226,22 @@ const fn rule(
     cause: Cause,
     message: &'static str,
 ) -> Rule {
-    Rule { name, on, errno, seen, cancelled: false, verdict: Verdict::Fault, cause, message }
+    let (verdict, settles, cancelled) = (Verdict::Fault, false, false);
+    Rule { name, on, errno, seen, cancelled, verdict, settles, cause, message }
+}
+
+/// A failure, as long as the device does not turn out to have been in a reset.
+const fn settling(name: &'static str, on: On, errno: Errno, message: &'static str) -> Rule {
+    let cause = Cause::DeviceFailure;
+    Rule { settles: true, ..rule(name, (on, errno, &[Seen::Unchanged]), cause, message) }
 }
 
 const fn no_fault(
     name: &'static str,
-    (on, errno, seen): (On, Errno, &'static [Seen]),
-    verdict: Verdict,
+    when: (On, Errno, &'static [Seen]),
     message: &'static str,
 ) -> Rule {
-    Rule { name, on, errno, seen, cancelled: false, verdict, cause: Cause::Local, message }
+    Rule { verdict: Verdict::Harmless, ..rule(name, when, Cause::Local, message) }
 }
 
 /// The table. The order matters: our own cancel first, then what the state says by itself, and
@@ -245,6 +256,7 @@ const RULES: &[Rule] = &[
         seen: &[],
         cancelled: true,
         verdict: Verdict::Fault,
+        settles: false,
         cause: Cause::Cancelled,
         message: "the operation was cancelled by this side",
     },
@@ -290,26 +302,22 @@ const RULES: &[Rule] = &[
     no_fault(
         "as-expected",
         (On::Checking, Errno::None, &[Seen::Unchanged]),
-        Verdict::Nothing,
         "the device is in the state that the migration left it in",
     ),
     // Not faults.
     no_fault(
         "again",
         (On::Any, Errno::Of(&[errno::EAGAIN]), &[]),
-        Verdict::Again,
         "no data, or the device is taken, at this moment: ask again",
     ),
     no_fault(
         "drained",
         (On::Reading, Errno::Of(&[errno::ENOMSG]), &[]),
-        Verdict::Drained,
         "the device has no more PRE_COPY data for now",
     ),
     no_fault(
         "interrupted",
         (On::Any, Errno::Of(&[errno::EINTR, errno::ERESTARTSYS]), &[]),
-        Verdict::Again,
         "a signal interrupted the driver: ask again",
     ),
     // This host's own shortcomings.
@@ -401,25 +409,32 @@ const RULES: &[Rule] = &[
         "the data fd is dead and the device's state could not be read: it was reset, or its \
          firmware failed; the device fd would tell which",
     ),
-    rule(
+    settling(
         "save-failed",
-        (On::Reading, Errno::Of(&[errno::ENODEV, errno::EIO]), &[Seen::Unchanged]),
-        Cause::DeviceFailure,
+        On::Reading,
+        Errno::Of(&[errno::ENODEV, errno::EIO]),
         "the device's firmware or PF failed to save: the data fd is dead and the state unchanged; \
          see the kernel log",
     ),
-    rule(
+    settling(
         "load-failed",
-        (On::Writing, Errno::Of(&[errno::ENODEV, errno::EIO]), &[Seen::Unchanged]),
-        Cause::DeviceFailure,
+        On::Writing,
+        Errno::Of(&[errno::ENODEV, errno::EIO]),
         "the device's firmware or PF failed to load the state; see the kernel log",
     ),
-    rule(
+    settling(
         "hung-up",
-        (On::Polling, Errno::None, &[Seen::Unchanged]),
-        Cause::DeviceFailure,
+        On::Polling,
+        Errno::None,
         "the data fd hung up and the state is unchanged: the device's firmware or PF failed to \
          save; see the kernel log",
+    ),
+    settling(
+        "gone",
+        On::Any,
+        Errno::Of(&[errno::ENODEV]),
+        "the driver says that the device is gone (ENODEV), and its state is unchanged; see the \
+         kernel log",
     ),
     // What is left.
     rule(

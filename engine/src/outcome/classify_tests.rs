@@ -142,6 +142,18 @@ fn each_known_answer_of_the_kernel_has_its_row() {
             Observation::Write,
         ),
         ("hung-up", ask(Operation::Poll, None, PreCopy, PreCopy), DeviceFailure, Observation::Poll),
+        (
+            "gone",
+            ask(Operation::SetState, ENODEV, PreCopy, PreCopy),
+            DeviceFailure,
+            Observation::SetState,
+        ),
+        (
+            "gone",
+            ask(Operation::PrecopyInfo, ENODEV, PreCopy, PreCopy),
+            DeviceFailure,
+            Observation::PrecopyInfo,
+        ),
         // The stream does not fit the target's device.
         (
             "stream-mismatch",
@@ -227,15 +239,15 @@ fn each_known_answer_of_the_kernel_has_its_row() {
         assert_eq!(finding.verdict, Verdict::Fault, "{rule}");
         covered.insert(rule);
     }
-    let no_faults = [
-        ("again", ask(READ, EAGAIN, PreCopy, PreCopy), Verdict::Again),
-        ("drained", ask(READ, ENOMSG, PreCopy, PreCopy), Verdict::Drained),
-        ("interrupted", ask(READ, EINTR, PreCopy, PreCopy), Verdict::Again),
-        ("interrupted", ask(READ, ERESTARTSYS, StopCopy, StopCopy), Verdict::Again),
-        ("as-expected", ask(Operation::StateCheck, None, Resuming, Resuming), Verdict::Nothing),
+    let harmless = [
+        ("again", ask(READ, EAGAIN, PreCopy, PreCopy)),
+        ("drained", ask(READ, ENOMSG, PreCopy, PreCopy)),
+        ("interrupted", ask(READ, EINTR, PreCopy, PreCopy)),
+        ("interrupted", ask(READ, ERESTARTSYS, StopCopy, StopCopy)),
+        ("as-expected", ask(Operation::StateCheck, None, Resuming, Resuming)),
     ];
-    for (rule, finding, verdict) in no_faults {
-        assert_eq!((finding.rule, finding.verdict), (rule, verdict));
+    for (rule, finding) in harmless {
+        assert_eq!((finding.rule, finding.verdict), (rule, Verdict::Harmless));
         covered.insert(rule);
     }
     covered.insert("own-cancel"); // the test below
@@ -316,6 +328,42 @@ fn running_behind_our_back_is_always_a_reset() {
     }
 }
 
+/// What may settle is what a later GET_STATE would make a reset of, and nothing that the driver has
+/// a reason of its own for.
+#[test]
+fn a_failure_that_a_reset_in_progress_would_look_like_settles() {
+    use crate::errno::*;
+    let mut settling = HashSet::new();
+    for (operation, _) in OPERATIONS {
+        for (errno, _) in ERRNOS {
+            for expected in DeviceState::ALL {
+                for found in DeviceState::ALL.map(Some).into_iter().chain([None]) {
+                    let finding = ask(operation, errno, expected, found);
+                    let dead = match operation {
+                        Operation::UnexpectedFd => false,
+                        Operation::Read { .. } | Operation::Write => {
+                            matches!(errno, Some(ENODEV | EIO))
+                        }
+                        Operation::Poll => matches!(errno, None | Some(ENODEV)),
+                        _ => errno == Some(ENODEV),
+                    };
+                    let unchanged = found == Some(expected);
+                    let can_be_reset = !matches!(expected, Running | Error);
+                    assert_eq!(finding.settles, dead && unchanged && can_be_reset);
+                    if finding.settles {
+                        let is = (finding.cause, finding.verdict);
+                        assert_eq!(is, (Cause::DeviceFailure, Verdict::Fault));
+                        settling.insert(finding.rule);
+                        let later = ask(operation, errno, expected, Running);
+                        assert_eq!((later.cause, later.settles), (Cause::DeviceReset, false));
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(settling, HashSet::from(["save-failed", "load-failed", "hung-up", "gone"]));
+}
+
 fn grid() -> String {
     let mut text = String::from(
         "# What classify() in engine/src/outcome/classify.rs says to every operation x errno x\n\
@@ -326,14 +374,15 @@ fn grid() -> String {
     for rule in RULES {
         let _ = writeln!(text, "# {}: {:?}, {}", rule.name, rule.verdict, rule.cause);
     }
-    text.push_str("#\n# operation errno expected: rule=found states; ? is a state not known\n");
+    text.push_str("#\n# operation errno expected: rule/observation=found states; ? is a\n# state not known; rule*: a later GET_STATE may say that it was a reset\n");
     for (operation, operation_name) in OPERATIONS {
         for (errno, errno_name) in ERRNOS {
             for expected in DeviceState::ALL {
                 let mut cells: Vec<(String, Vec<&str>)> = Vec::new();
                 for found in DeviceState::ALL.map(Some).into_iter().chain([None]) {
                     let finding = ask(operation, errno, expected, found);
-                    let cell = format!("{}/{}", finding.rule, finding.observed);
+                    let settles = if finding.settles { "*" } else { "" };
+                    let cell = format!("{}{settles}/{}", finding.rule, finding.observed);
                     let found = found.map_or("?", DeviceState::name);
                     match cells.iter_mut().find(|(name, _)| *name == cell) {
                         Some((_, states)) => states.push(found),

@@ -6,8 +6,9 @@ use super::Receiver;
 use super::epoch::Epoch;
 use super::stage::Stage as DeviceStage;
 use crate::ids::DeviceId;
+use crate::limits::DISCARDS_MAX;
 use crate::machine::{On, Turn, Way};
-use crate::outcome::{Cause, Fault, Observation};
+use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::{DevicePlace, Discard};
 
 impl Receiver {
@@ -17,7 +18,10 @@ impl Receiver {
         place: DevicePlace,
         discard: Discard,
     ) -> Result<(), Fault> {
-        let id = place.device;
+        let (id, max) = (place.device, DISCARDS_MAX);
+        if place.epoch.0 > max {
+            return Err(Fault::breach(Breach::Discards { device: id, max }));
+        }
         self.drop_undecoded(id);
         let device = &mut self.devices[id.index()];
         let message = format!(

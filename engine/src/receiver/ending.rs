@@ -3,7 +3,7 @@
 use super::stage::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, On, Progress, Turn, Wait, Waits, Way};
+use crate::machine::{Action, On, Turn, Wait, Waits, Way};
 use crate::outcome::{Cause, EpochEnding, Fault, Observation, TargetEnding};
 use crate::wire::Frame;
 
@@ -45,7 +45,7 @@ impl Receiver {
             for slot in device.epoch.window.clear() {
                 self.slots.put(slot);
             }
-            device.core.progress = Progress::default();
+            device.core.given_up();
             let touched = device.core.stage != DeviceStage::Expected;
             device.core.go(On::Abort);
             if touched {

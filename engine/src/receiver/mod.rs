@@ -236,12 +236,10 @@ impl Receiver {
 
     /// What every device is owed after this event.
     fn look_for_progress(&mut self, turn: &Turn) {
-        if !matches!(self.stage, Stage::Active | Stage::Resuming) {
-            return;
-        }
+        let goes_on = matches!(self.stage, Stage::Active | Stage::Resuming);
         let all = self.devices.iter().all(|device| device.core.stage == DeviceStage::Loaded);
         for device in &mut self.devices {
-            let owed = device.owed(self.slots.held(device.core.id()), all);
+            let owed = device.owed(self.slots.held(device.core.id()), all).filter(|_| goes_on);
             device.core.progress.look(turn, owed, self.config.limits.stall_ns);
         }
     }

@@ -2,6 +2,7 @@
 //! RUNNING_P2P reach it before any runs fully, and those that have not run first, so that none is
 //! written to while it is still stopped.
 
+use super::device::Device;
 use super::ending::unexplained;
 use super::stage::Stage as DeviceStage;
 use super::{Receiver, Stage};
@@ -55,7 +56,8 @@ impl Receiver {
     }
 
     pub(super) fn tell_if_all_run(&mut self, turn: &mut Turn) {
-        if self.devices.iter().any(|device| device.core.stage != DeviceStage::Running) {
+        let runs_not = |device: &Device| device.core.stage != DeviceStage::Running;
+        if self.stage != Stage::Resuming || self.devices.iter().any(runs_not) {
             return;
         }
         self.stage = Stage::Telling;

@@ -111,10 +111,11 @@ impl Device {
         }
     }
 
-    /// When it has something to do by the clock.
-    pub(super) fn deadline_ns(&self) -> Option<u64> {
-        let asks = self.core.stage == Stage::PreCopy && self.core.line.is_free();
-        let ask_at_ns = asks.then(|| self.epoch.precopy.ask_at_ns()).flatten();
+    /// When it has something to do by the clock. After the switchover its sizes are not asked.
+    pub(super) fn deadline_ns(&self, switchover: bool) -> Option<u64> {
+        let line = &self.core.line;
+        let asks = self.core.stage == Stage::PreCopy && line.is_free() && line.is_well();
+        let ask_at_ns = self.epoch.precopy.ask_at_ns().filter(|_| asks && !switchover);
         ask_at_ns.into_iter().chain(self.core.deadline_ns()).min()
     }
 

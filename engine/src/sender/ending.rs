@@ -3,7 +3,7 @@
 use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::DeviceId;
-use crate::machine::{Action, On, Progress, Turn, Wait, Waits, Way, over};
+use crate::machine::{Action, On, Turn, Wait, Waits, Way, over};
 use crate::outcome::{Cause, EpochEnding, Fault, Observation, SourceEnding};
 use crate::wire::Frame;
 
@@ -52,7 +52,7 @@ impl Sender {
             for slot in device.epoch.queue.drop_waiting() {
                 self.slots.put(slot);
             }
-            device.core.progress = Progress::default();
+            device.core.given_up();
             let way = if barrier { device.way_back() } else { Way::Straight };
             if device.core.stage == DeviceStage::Idle {
                 device.core.go(On::Abort);

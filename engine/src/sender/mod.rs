@@ -235,7 +235,10 @@ impl Sender {
             {
                 return Err(self.budget_over());
             }
-            Some(Wait::Confirm) => return Err(self.unconfirmed()),
+            Some(Wait::Confirm) => {
+                let fault = self.unconfirmed();
+                self.leave(turn, Some(fault));
+            }
             Some(Wait::Barrier) => self.release_all(turn),
             Some(Wait::WayBack) => self.end_aborted(turn),
             Some(Wait::LettingGo) => self.end_left(turn),
@@ -259,11 +262,10 @@ impl Sender {
 
     /// What every device is owed after this event.
     fn look_for_progress(&mut self, turn: &Turn) {
-        if self.stage == Stage::Active {
-            for device in &mut self.devices {
-                let owed = device.owed();
-                device.core.progress.look(turn, owed, self.config.limits.stall_ns);
-            }
+        let active = self.stage == Stage::Active;
+        for device in &mut self.devices {
+            let owed = device.owed().filter(|_| active);
+            device.core.progress.look(turn, owed, self.config.limits.stall_ns);
         }
     }
 
@@ -297,7 +299,7 @@ impl Machine for Sender {
             return None;
         }
         let session = [self.waits.deadline_ns(), self.peer.deadline_ns()];
-        let devices = self.devices.iter().map(Device::deadline_ns);
+        let devices = self.devices.iter().map(|device| device.deadline_ns(self.switchover));
         session.into_iter().chain(devices).flatten().min()
     }
 

@@ -11,6 +11,7 @@ use crate::machine::{NO_LIMIT_NS, SlotBudget, TimeLimits, limit_ns};
 use crate::outcome::DeviceOptions;
 use crate::ring::BackendChoice;
 use crate::vfio::device::MigrationDevice;
+use crate::wire::unseen;
 
 /// The embedder's choices for a session. Both hosts have their own; what must be the same is
 /// agreed in the handshake.
@@ -175,7 +176,7 @@ fn range(what: &'static str, found: usize, (min, max): (usize, usize)) -> Result
 pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), UsageError> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
-        if name.is_empty() || !seen.insert(name) {
+        if name.is_empty() || !seen.insert(name) || unseen(name).is_some() {
             return Err(UsageError::Name { name: name.to_owned() });
         }
         if name.len() > limits::NAME_BYTES_MAX {

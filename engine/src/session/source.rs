@@ -11,7 +11,7 @@ use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::limits;
 use crate::machine::{Command, limit_ns};
-use crate::outcome::{Cause, Fault, Observation};
+use crate::outcome::{Cause, Fault, Observation, OnReset};
 use crate::sender::{DeviceConfig, Sender, SenderConfig};
 
 impl Session<Source> {
@@ -36,6 +36,7 @@ impl Session<Source> {
             if found > max {
                 return Err(UsageError::TooLong { what, found, max }.into());
             }
+            check_restarts(device.options.on_reset)?;
         }
         let configs = devices
             .iter()
@@ -87,5 +88,19 @@ impl Session<Source> {
         );
         self.command(Command::Discard(device, fault));
         Ok(())
+    }
+}
+
+/// A target takes so many discards of a device; the last may be the one that falls back to STOP_COPY.
+fn check_restarts(on_reset: OnReset) -> Result<(), UsageError> {
+    let max = limits::DISCARDS_MAX - 1;
+    match on_reset {
+        OnReset::Restart { attempts, .. } if attempts > max => Err(UsageError::Range {
+            what: "the number of restarts",
+            found: attempts.into(),
+            min: 0,
+            max: max.into(),
+        }),
+        _ => Ok(()),
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::cursor::{Reader, within};
 use super::header::NO_DEVICE;
 use super::kind::{ABORT_FIXED, BEGIN_FIXED};
+use super::text::{clean, unseen};
 use super::{
     Abort, Accept, Begin, DataPhase, Digest, Discard, Frame, Header, Hello, Kind, Total, WireFault,
     chunk_hash, encode_header,
@@ -30,20 +31,21 @@ const PHASE_PRE_COPY: u32 = 1;
 /// Phase: data comes from STOP_COPY.
 const PHASE_STOP_COPY: u32 = 2;
 
-/// Appends the frame's header and body to `out`.
+/// Appends the frame's header and body to `out`; `number` is the frame's on its stream
+/// ([`FrameNumbers::take`](super::FrameNumbers::take)).
 ///
 /// An abort always can be written: its message is cut to [`TEXT_BYTES_MAX`].
 ///
 /// # Errors
-/// [`WireFault::TooLong`] if a device's name or opaque bytes or a message are beyond their limits;
-/// `out` is then as it was.
-pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), WireFault> {
+/// [`WireFault::TooLong`] if a device's name or opaque bytes or a message are beyond their limits,
+/// [`WireFault::Unseen`] if the name has a character without a shape; `out` is then as it was.
+pub fn encode(frame: &Frame, number: u32, out: &mut Vec<u8>) -> Result<(), WireFault> {
     within_limits(frame)?;
     let start = out.len();
     let body_start = start + HEADER_BYTES;
     out.resize(body_start, 0);
     let kind = write_body(frame, out);
-    let header = addressed(frame, Header::of(kind, &out[body_start..]));
+    let header = addressed(frame, Header::of(kind, &out[body_start..]).numbered(number));
     out[start..body_start].copy_from_slice(&encode_header(&header));
     Ok(())
 }
@@ -51,7 +53,8 @@ pub fn encode(frame: &Frame, out: &mut Vec<u8>) -> Result<(), WireFault> {
 /// Parses the body of a frame whose header passed [`decode_header`](super::decode_header).
 ///
 /// An abort stays one whatever it says: a cause that this version does not know becomes
-/// [`Cause::PeerAbort`], an unknown observation [`Observation::Peer`], and the message tells.
+/// [`Cause::PeerAbort`], an unknown observation [`Observation::Peer`], and the message tells. The message
+/// is cleaned of what a peer could forge logs with: see [`Abort::message`](Abort).
 ///
 /// # Errors
 /// [`WireFault::Truncated`] or [`WireFault::Trailing`] if `body` is not `header.body_bytes` long,
@@ -94,6 +97,7 @@ fn within_limits(frame: &Frame) -> Result<(), WireFault> {
     match frame {
         Frame::Begin(_, begin) => {
             within("device name", begin.name.len(), NAME_BYTES_MAX)?;
+            seen("device name", &begin.name)?;
             within("opaque bytes", begin.opaque.len(), MESSAGE_BYTES_MAX)
         }
         Frame::Message(message) => within("message", message.len(), MESSAGE_BYTES_MAX),
@@ -201,6 +205,7 @@ fn read_begin(reader: &mut Reader<'_>) -> Result<Begin, WireFault> {
     reader.reserved(flags & !(BEGIN_PRECOPY | BEGIN_P2P))?;
     let (name_bytes, opaque_bytes) = (reader.u16()?, reader.u32()?);
     let name = reader.text("device name", usize::from(name_bytes), NAME_BYTES_MAX)?.to_owned();
+    seen("device name", &name)?;
     let opaque_bytes = opaque_bytes as usize;
     within("opaque bytes", opaque_bytes, MESSAGE_BYTES_MAX)?;
     let opaque = Bytes::copy_from_slice(reader.bytes(opaque_bytes)?);
@@ -254,11 +259,11 @@ fn read_abort(device: u32, reader: &mut Reader<'_>) -> Result<Abort, WireFault> 
     let text_bytes = usize::from(reader.u16()?);
     let reserved = reader.u16()?;
     reader.reserved(reserved)?;
-    let text = reader.text("abort message", text_bytes, TEXT_BYTES_MAX)?;
+    let text = clean(reader.text("abort message", text_bytes, TEXT_BYTES_MAX)?);
     let cause = value(&Cause::ALL, cause_number);
     let observed = value(&Observation::ALL, observed_number);
     let message = match cause.is_some() && observed.is_some() {
-        true => text.to_owned(),
+        true => text,
         false => {
             format!("{text} (the peer is newer: cause {cause_number}, seen as {observed_number})")
         }
@@ -270,6 +275,14 @@ fn read_abort(device: u32, reader: &mut Reader<'_>) -> Result<Abort, WireFault> 
         device: (device != NO_DEVICE).then_some(DeviceId(device)),
         message,
     })
+}
+
+/// A name is compared byte for byte, so it is not cleaned but refused.
+fn seen(field: &'static str, text: &str) -> Result<(), WireFault> {
+    match unseen(text) {
+        None => Ok(()),
+        Some(found) => Err(WireFault::Unseen { field, found: u32::from(found) }),
+    }
 }
 
 /// A value's number on the wire: its place in the list, from 1; 0 for one that is not in it.

@@ -49,7 +49,7 @@ impl From<&Offer> for WireLimits {
     }
 }
 
-/// The checks behind version and reserved bytes: the kind, then what the kind allows. An abort's
+/// The checks behind the version: the kind, then what the kind allows. An abort's
 /// unknown device becomes none.
 pub(super) fn fields(header: &mut Header, limits: &WireLimits) -> Result<(), WireFault> {
     let kind = header.kind;

@@ -51,6 +51,17 @@ pub enum WireFault {
         /// What they hold.
         found: u64,
     },
+    /// The frame is not the next one on its stream: one before it was lost on the way, or came
+    /// twice.
+    #[error(
+        "a frame is missing on this stream: number {expected} was next, and number {found} came"
+    )]
+    Missing {
+        /// The frame's number.
+        found: u32,
+        /// The number that was next.
+        expected: u32,
+    },
     /// A kind that this side does not know and must not skip, or one with no place here.
     #[error("{kind} is no frame that can be understood here, and it must not be skipped")]
     UnknownKind {
@@ -158,6 +169,15 @@ pub enum WireFault {
         /// Which text.
         field: &'static str,
     },
+    /// A name has a character without a shape of its own: a control, an end of a line, a mark of
+    /// direction, a zero-width space.
+    #[error("{field} holds U+{found:04X}, which cannot be seen where it is printed")]
+    Unseen {
+        /// Which text.
+        field: &'static str,
+        /// The character's number.
+        found: u32,
+    },
     /// A variable part is longer than its own limit.
     #[error("{field} of {found} bytes; at most {max} are allowed")]
     TooLong {
@@ -227,10 +247,12 @@ pub enum WireFault {
 
 impl WireFault {
     /// Who is at fault when this came out of bytes that a stream gave: the network where a hash
-    /// shows damage, the peer otherwise.
+    /// shows damage or a number a loss, the peer otherwise.
     pub fn cause(&self) -> Cause {
         match self {
-            WireFault::HeaderHash { .. } | WireFault::BodyHash { .. } => Cause::Network,
+            WireFault::HeaderHash { .. }
+            | WireFault::BodyHash { .. }
+            | WireFault::Missing { .. } => Cause::Network,
             _ => Cause::PeerMisbehaviour,
         }
     }

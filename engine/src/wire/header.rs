@@ -45,8 +45,8 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// A header that passed every check of [`decode_header`](super::decode_header), as integers: magic, reserved bytes and
-/// header hash carry nothing more. What a field means depends on the kind.
+/// A header that passed every check of [`decode_header`](super::decode_header), as integers: magic and header
+/// hash carry nothing more. What a field means depends on the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Wire version of this frame.
@@ -72,6 +72,8 @@ pub struct Header {
     pub body_hash: u64,
     /// Data: [`chunk_hash`] of the chunk. Others: 0.
     pub raw_hash: u64,
+    /// The frame's number on its stream: [`FrameNumbers`](super::FrameNumbers).
+    pub number: u32,
 }
 
 impl Header {
@@ -89,6 +91,7 @@ impl Header {
             offset: 0,
             body_hash: chunk_hash(body),
             raw_hash: 0,
+            number: 0,
         }
     }
 
@@ -96,6 +99,11 @@ impl Header {
     pub(super) fn at(self, place: DevicePlace) -> Header {
         let DevicePlace { device, epoch, sequence } = place;
         Header { device: device.0, epoch: epoch.0, sequence: sequence.0, ..self }
+    }
+
+    /// The same as its stream's frame of this number.
+    pub fn numbered(self, number: u32) -> Header {
+        Header { number, ..self }
     }
 
     /// The device's place in the header.
@@ -114,6 +122,7 @@ impl Header {
 }
 
 impl From<DataHeader> for Header {
+    /// The header of a chunk's frame, as the first one on its stream: see [`Header::numbered`].
     fn from(data: DataHeader) -> Header {
         Header {
             version: VERSION_MAX,
@@ -127,6 +136,7 @@ impl From<DataHeader> for Header {
             offset: data.offset,
             body_hash: data.body_hash,
             raw_hash: data.raw_hash,
+            number: 0,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The 64-byte header's layout, and the checks that every frame goes through.
 //!
 //! A header is checked in this order, and nothing of it is believed before: magic, header hash,
-//! version, reserved bytes, kind, then each field against its kind and the limits (`check.rs`).
+//! version, kind, then each field against its kind and the limits (`check.rs`). Its number is for its
+//! stream to check, after all that ([`FrameNumbers`](super::FrameNumbers)).
 
 #![forbid(unsafe_code)]
 
@@ -28,8 +29,8 @@ mod at {
     pub(super) const OFFSET: usize = SEQUENCE + 8;
     pub(super) const BODY_HASH: usize = OFFSET + 8;
     pub(super) const RAW_HASH: usize = BODY_HASH + 8;
-    pub(super) const RESERVED: usize = RAW_HASH + 8;
-    pub(super) const HEADER_HASH: usize = RESERVED + 4;
+    pub(super) const NUMBER: usize = RAW_HASH + 8;
+    pub(super) const HEADER_HASH: usize = NUMBER + 4;
     pub(super) const END: usize = HEADER_HASH + 4;
 }
 
@@ -51,6 +52,7 @@ pub fn encode_header(header: &Header) -> [u8; HEADER_BYTES] {
     put(at::OFFSET, &header.offset.to_le_bytes());
     put(at::BODY_HASH, &header.body_hash.to_le_bytes());
     put(at::RAW_HASH, &header.raw_hash.to_le_bytes());
+    put(at::NUMBER, &header.number.to_le_bytes());
     let hash = header_hash(&out);
     out[at::HEADER_HASH..].copy_from_slice(&hash.to_le_bytes());
     out
@@ -85,6 +87,7 @@ pub fn decode_header(bytes: &[u8; HEADER_BYTES], limits: &WireLimits) -> Result<
         offset: u64_at(bytes, at::OFFSET),
         body_hash: u64_at(bytes, at::BODY_HASH),
         raw_hash: u64_at(bytes, at::RAW_HASH),
+        number: u32_at(bytes, at::NUMBER),
     };
     let (kind, version) = (header.kind, header.version);
     let (min, max) = match kind.is_handshake() {
@@ -93,10 +96,6 @@ pub fn decode_header(bytes: &[u8; HEADER_BYTES], limits: &WireLimits) -> Result<
     };
     if !(min..=max).contains(&version) {
         return Err(WireFault::Version { kind, found: version, min, max });
-    }
-    let reserved = u32_at(bytes, at::RESERVED);
-    if reserved != 0 {
-        return Err(WireFault::Reserved { kind, found: u64::from(reserved) });
     }
     check::fields(&mut header, limits)?;
     Ok(header)

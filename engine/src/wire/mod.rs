@@ -10,7 +10,7 @@
 //!  0 u32 magic "VFRY"      4 u8 version      5 u8 encoding     6 u16 kind (bit 15: optional)
 //!  8 u32 body_bytes       12 u32 raw_bytes  16 u32 device     20 u32 epoch
 //! 24 u64 sequence         32 u64 offset     40 u64 body_hash  48 u64 raw_hash
-//! 56 u32 reserved (zero)  60 u32 header_hash
+//! 56 u32 number          60 u32 header_hash
 //! ```
 
 mod body;
@@ -22,6 +22,8 @@ mod handshake;
 mod header;
 mod kind;
 mod layout;
+mod number;
+mod text;
 
 pub use body::{decode, encode};
 pub use check::WireLimits;
@@ -31,6 +33,8 @@ pub use handshake::{Accept, Features, Hello, Offer, VERSION_MAX, VERSION_MIN, ne
 pub use header::{Encoding, Header};
 pub use kind::Kind;
 pub use layout::{data_header, decode_header, encode_header};
+pub use number::FrameNumbers;
+pub(crate) use text::unseen;
 
 use bytes::Bytes;
 
@@ -110,7 +114,8 @@ pub struct DevicePlace {
 /// Who a device is, as the source's embedder named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begin {
-    /// UTF-8, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes; must be the target's name for it.
+    /// UTF-8, at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes
+    /// of characters that can be seen; must be the target's name for it.
     pub name: String,
     /// The device saves in PRE_COPY.
     pub precopy: bool,
@@ -150,7 +155,9 @@ pub struct Abort {
     /// The device that it concerns; none if it concerns the whole session.
     pub device: Option<DeviceId>,
     /// One sentence for a person, of which at most
-    /// [`TEXT_BYTES_MAX`](crate::limits::TEXT_BYTES_MAX) bytes travel.
+    /// [`TEXT_BYTES_MAX`](crate::limits::TEXT_BYTES_MAX) bytes travel. From a peer it is safe to
+    /// print: characters that have no shape of their own (controls, line ends, marks of direction)
+    /// were replaced by U+FFFD.
     pub message: String,
 }
 

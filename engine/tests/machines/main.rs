@@ -1,7 +1,9 @@
 //! Single exchanges with the pure machines: events in, actions out, with exact numbers. What many
 //! seeds show better stands in the simulated world, `tests/host/world`.
 
+mod limits;
 mod receiver;
 mod resets;
 mod run;
 mod sender;
+mod several;

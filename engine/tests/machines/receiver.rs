@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
+use vfio_ferry::limits::DISCARDS_MAX;
 use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request, TimeLimits};
 use vfio_ferry::outcome::{Breach, Cause};
 use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
@@ -12,10 +13,10 @@ use vfio_ferry::wire::{
 
 use crate::run::Run;
 
-const DEVICE: DeviceId = DeviceId(0);
+pub(crate) const DEVICE: DeviceId = DeviceId(0);
 const CHUNK_BYTES: u32 = 4096;
 
-fn hello(streams: u16, stream: u16) -> Frame {
+pub(crate) fn hello(streams: u16, stream: u16) -> Frame {
     Frame::Hello(Hello {
         session: 1,
         ..Offer::new(usize::from(streams), 1, CHUNK_BYTES as usize).hello(1, StreamId(stream))
@@ -23,32 +24,40 @@ fn hello(streams: u16, stream: u16) -> Frame {
 }
 
 /// A receiver that has heard nothing yet.
-fn receiver(streams: u16) -> Run<Receiver> {
+pub(crate) fn receiver(streams: u16, limits: TimeLimits) -> Run<Receiver> {
     Run::start(Receiver::new(ReceiverConfig {
         devices: vec![DeviceConfig {
             name: "device-0".to_owned(),
             capabilities: Capabilities { p2p: false, precopy: true },
         }],
-        peer: PeerConfig { streams, silence_ns: 1_000_000_000_000 },
+        peer: PeerConfig { streams, silence_ns: u64::MAX },
         chunk_bytes: CHUNK_BYTES,
         workers: 1,
         slots_per_device: 8,
-        limits: TimeLimits::only_cancel(1_000_000),
+        limits,
     }))
 }
 
-fn place(sequence: u64) -> DevicePlace {
+pub(crate) fn place(sequence: u64) -> DevicePlace {
     DevicePlace { device: DEVICE, epoch: Epoch(0), sequence: Sequence(sequence) }
 }
 
-/// One whose device is in RESUMING.
-fn loading(streams: u16) -> Run<Receiver> {
-    let mut run = receiver(streams);
+/// No limit but the one for the way back.
+const PATIENT: TimeLimits = TimeLimits::only_cancel(1_000_000);
+
+/// The source announces the device.
+pub(crate) fn begin(run: &mut Run<Receiver>, streams: u16) {
     for stream in 0..streams {
         run.hears(stream, hello(streams, stream));
     }
     let (name, opaque) = ("device-0".to_owned(), Bytes::new());
     run.hears(0, Frame::Begin(place(0), Begin { name, precopy: true, p2p: false, opaque }));
+}
+
+/// One whose device is in RESUMING.
+pub(crate) fn loading(streams: u16, limits: TimeLimits) -> Run<Receiver> {
+    let mut run = receiver(streams, limits);
+    begin(&mut run, streams);
     run.set(DEVICE, DeviceState::Resuming, true);
     assert_eq!(run.count(|frame| matches!(frame, Frame::Credit { .. })), 1);
     run
@@ -74,13 +83,13 @@ fn assert_unexpected(run: &Run<Receiver>, kind: Kind) {
 #[test]
 fn two_streams_with_one_number_are_refused() {
     for stream in 0..2 {
-        let mut run = receiver(2);
+        let mut run = receiver(2, PATIENT);
         run.hears(0, hello(2, stream));
         run.hears(1, hello(2, stream));
         assert_unexpected(&run, Kind::HELLO);
         assert_eq!(run.asked.len(), 0, "the device was not touched");
     }
-    let mut run = receiver(2);
+    let mut run = receiver(2, PATIENT);
     run.hears(0, hello(2, 1));
     run.hears(1, hello(2, 0));
     assert_eq!(run.count(|frame| matches!(frame, Frame::Accept(_))), 2, "any order will do");
@@ -95,7 +104,7 @@ fn a_device_that_was_stopped_does_not_save_in_precopy_again() {
         (DataPhase::PreCopy, DataPhase::PreCopy, false),
         (DataPhase::StopCopy, DataPhase::StopCopy, false),
     ] {
-        let mut run = loading(1);
+        let mut run = loading(1, PATIENT);
         run.hears(0, Frame::Phase(place(1), before));
         assert_eq!(run.aborted_on(), [0; 0]);
         run.hears(0, Frame::Phase(place(2), after));
@@ -109,7 +118,7 @@ fn a_device_that_was_stopped_does_not_save_in_precopy_again() {
 
 #[test]
 fn the_last_word_goes_out_on_every_stream() {
-    let mut run = loading(3);
+    let mut run = loading(3, PATIENT);
     run.feed(Event::Command(Command::Cancel));
     assert_eq!(run.aborted_on(), [0, 1, 2]);
     blank(&mut run);
@@ -121,13 +130,13 @@ fn the_last_word_goes_out_on_every_stream() {
 #[test]
 fn only_a_discard_opens_the_next_epoch_and_it_has_the_whole_window_again() {
     let next = |sequence| DevicePlace { epoch: Epoch(1), ..place(sequence) };
-    let mut run = loading(1);
+    let mut run = loading(1, PATIENT);
     run.hears(0, Frame::Phase(next(0), DataPhase::PreCopy));
     blank(&mut run);
     let fault = run.fault().expect("it ends");
     assert!(matches!(fault.breach, Some(Breach::Epoch { .. })), "{fault}");
 
-    let mut run = loading(1);
+    let mut run = loading(1, PATIENT);
     let discard = Discard { discarded_bytes: 0, stop_copy_only: false };
     run.hears(0, Frame::Discard(next(0), discard));
     blank(&mut run);
@@ -137,8 +146,27 @@ fn only_a_discard_opens_the_next_epoch_and_it_has_the_whole_window_again() {
 }
 
 #[test]
+fn a_source_that_discards_again_and_again_is_given_up() {
+    let mut run = loading(1, PATIENT);
+    for epoch in 1..=DISCARDS_MAX + 1 {
+        let place = DevicePlace { epoch: Epoch(epoch), ..place(0) };
+        let discard = Discard { discarded_bytes: 0, stop_copy_only: false };
+        run.hears(0, Frame::Discard(place, discard));
+        assert_eq!(run.aborted_on().len(), usize::from(epoch > DISCARDS_MAX), "{epoch}");
+        run.answers(DEVICE, Request::Reset, Reply::Reset);
+        run.found(DEVICE, DeviceState::Running);
+        if epoch <= DISCARDS_MAX {
+            run.set(DEVICE, DeviceState::Resuming, true);
+        }
+    }
+    let fault = run.fault().expect("it ends");
+    let breach = Breach::Discards { device: DEVICE, max: DISCARDS_MAX };
+    assert_eq!((fault.cause, &fault.breach), (Cause::PeerMisbehaviour, &Some(breach)));
+}
+
+#[test]
 fn nothing_of_an_epoch_comes_after_its_end() {
-    let mut run = loading(1);
+    let mut run = loading(1, PATIENT);
     let total = Total { bytes: 0, digest: StateDigest::new().finish() };
     run.hears(0, Frame::Phase(place(3), DataPhase::StopCopy));
     run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
@@ -146,9 +174,9 @@ fn nothing_of_an_epoch_comes_after_its_end() {
     assert_eq!(run.aborted_on(), [0]);
 }
 
-/// One whose device runs, and whose stream is busy with something else.
-fn running() -> Run<Receiver> {
-    let mut run = loading(1);
+/// One whose device, which has no state, is loaded; the source has been told.
+pub(crate) fn all_loaded(streams: u16, limits: TimeLimits) -> Run<Receiver> {
+    let mut run = loading(streams, limits);
     let total = Total { bytes: 0, digest: StateDigest::new().finish() };
     run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
     run.hears(0, Frame::End(place(2), total));
@@ -156,6 +184,12 @@ fn running() -> Run<Receiver> {
     run.set(DEVICE, DeviceState::Stop, false);
     run.found(DEVICE, DeviceState::Stop);
     assert_eq!(run.count(|frame| matches!(frame, Frame::Loaded { .. })), 1);
+    run
+}
+
+/// One whose device runs, and whose stream is busy with something else.
+fn running() -> Run<Receiver> {
+    let mut run = all_loaded(1, PATIENT);
     run.hears(0, Frame::Handover);
     run.found(DEVICE, DeviceState::Stop);
     run.hold(0);

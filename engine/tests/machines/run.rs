@@ -179,6 +179,11 @@ impl<M: Ends> Run<M> {
         self.feed(Event::Read { device, epoch: self.epochs[&device], slot, result });
     }
 
+    /// How many reads wait to end.
+    pub(crate) fn waiting_reads(&self) -> usize {
+        self.reads.len()
+    }
+
     /// Time goes on to the machine's deadline.
     pub(crate) fn next_deadline(&mut self) {
         self.now_ns = self.machine.deadline_ns().expect("a deadline");

@@ -6,6 +6,7 @@ mod checks;
 mod wire_digest;
 mod wire_grid;
 mod wire_handshake;
+mod wire_numbers;
 mod wire_properties;
 mod wire_replay;
 mod wire_samples;

@@ -157,7 +157,7 @@ fn wire_a_body_of_4_gib_is_refused_before_anything_is_read() {
 }
 
 #[test]
-fn wire_every_wrong_version_and_reserved_bit_is_named() {
+fn wire_every_wrong_version_is_named() {
     for sample in samples() {
         for version in (0..=u8::MAX).filter(|version| *version != 1) {
             let mut head = sample.head;
@@ -165,13 +165,6 @@ fn wire_every_wrong_version_and_reserved_bit_is_named() {
             seal(&mut head);
             let kind = sample.header.kind;
             let fault = WireFault::Version { kind, found: version, min: 1, max: 1 };
-            assert_eq!(read(&head), Err(fault), "{}", sample.name);
-        }
-        for bit in 0..32 {
-            let mut head = sample.head;
-            head[56 + bit / 8] ^= 1 << (bit % 8);
-            seal(&mut head);
-            let fault = WireFault::Reserved { kind: sample.header.kind, found: 1 << bit };
             assert_eq!(read(&head), Err(fault), "{}", sample.name);
         }
     }

@@ -20,12 +20,23 @@ const TOTAL: Total =
 pub(crate) enum Meaning {
     /// Writing the frame gives the bytes, and reading the bytes gives the frame.
     Frame(Frame),
-    /// Reading the bytes gives the frame; a peer of this version writes it otherwise.
+    /// Reading the bytes gives the frame; an engine of this version writes it otherwise.
     Newer(Frame),
     /// The header is this chunk's.
     Data(DataHeader),
     /// An unknown kind that is skipped.
     Skipped,
+}
+
+/// The number that a vector's frame has on its stream.
+pub(crate) fn number_of(name: &str) -> u32 {
+    match name {
+        "data_raw" => 0x0102_0304,
+        "data_zero" | "optional_unknown" => 1,
+        "handover" | "abort_session" => u32::MAX,
+        "message" => 0x8000_0000,
+        _ => 0,
+    }
 }
 
 /// The repository's `tests` directory.
@@ -142,6 +153,12 @@ pub(crate) fn accepted() -> Vec<(&'static str, Meaning)> {
         errno: Some(5),
         ..Fault::session(Cause::DeviceFailure, Observation::SetState, "firmware")
     };
+    let time = Fault::session(Cause::TimeLimit, Observation::Clock, "stall_limit (30 s) is over");
+    let unseen = Fault::session(
+        Cause::PeerMisbehaviour,
+        Observation::Peer,
+        "\u{fffd}[31mwhy\u{fffd}\u{fffd}yhw\u{fffd}",
+    );
     let number = 0xfedc_ba98_7654_3210;
     let raw = pattern(48);
     vec![
@@ -169,6 +186,8 @@ pub(crate) fn accepted() -> Vec<(&'static str, Meaning)> {
         ("abort_bare", frame(Frame::Abort((&local).into()))),
         ("abort_newer", Meaning::Newer(Frame::Abort((&newer).into()))),
         ("abort_unknown_device", Meaning::Newer(Frame::Abort((&stranger).into()))),
+        ("abort_time", frame(Frame::Abort((&time).into()))),
+        ("abort_unseen", Meaning::Newer(Frame::Abort((&unseen).into()))),
         ("message", frame(Frame::Message(pattern(33).into()))),
         ("message_empty", frame(Frame::Message(Bytes::new()))),
         ("ping", frame(Frame::Ping(number))),

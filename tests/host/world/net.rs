@@ -338,7 +338,7 @@ fn to_bytes(packet: Packet) -> Packet {
     match packet {
         Packet::Frame(frame) => {
             let mut bytes = Vec::new();
-            if encode(&frame, &mut bytes).is_err() {
+            if encode(&frame, 0, &mut bytes).is_err() {
                 return Packet::Frame(frame);
             }
             let body = bytes.split_off(HEADER_BYTES);

@@ -22,7 +22,7 @@ use crate::ids::StreamId;
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind, Ring, Token};
-use crate::wire::{DataHeader, Frame, WireLimits};
+use crate::wire::{DataHeader, Frame, FrameNumbers, WireLimits};
 use receiving::Receiving;
 
 /// What happened on a stream.
@@ -65,6 +65,10 @@ struct Stream {
     file: FileId,
     fd: Arc<OwnedFd>,
     receiving: Receiving,
+    /// Of the frames that were sent.
+    sent: FrameNumbers,
+    /// Of the frames that have come.
+    received: FrameNumbers,
     receive_in_flight: bool,
     send_since_ns: Option<u64>,
     fault: Option<Fault>,
@@ -100,6 +104,8 @@ impl Streams {
                 file: ring.add_file(Arc::clone(&fd), FileKind::Socket)?,
                 fd,
                 receiving: Receiving::Header,
+                sent: FrameNumbers::default(),
+                received: FrameNumbers::default(),
                 receive_in_flight: false,
                 send_since_ns: None,
                 fault: None,

@@ -118,9 +118,10 @@ impl Streams {
         entry.metrics.received_bytes += wanted as u64;
         match (receiving, buffer) {
             (Receiving::Header, Buffer::Small(buffer)) => {
-                let parsed = buffer
-                    .first_chunk::<HEADER_BYTES>()
-                    .map(|bytes| decode_header(bytes, &self.limits));
+                let parsed = buffer.first_chunk::<HEADER_BYTES>().map(|bytes| {
+                    let header = decode_header(bytes, &self.limits)?;
+                    entry.received.check(&header).map(|()| header)
+                });
                 self.headers.push(buffer);
                 match parsed {
                     Some(Ok(header)) => self.announced(stream, header, now_ns),

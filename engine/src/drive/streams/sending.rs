@@ -14,7 +14,8 @@ impl Streams {
     /// Sends a frame that is not data.
     pub(in crate::drive) fn send_frame(&mut self, stream: StreamId, frame: &Frame, now_ns: u64) {
         let mut bytes = Vec::with_capacity(2 * HEADER_BYTES);
-        match encode(frame, &mut bytes) {
+        let number = self.streams[stream.index()].sent.take();
+        match encode(frame, number, &mut bytes) {
             Ok(()) => {
                 let length = bytes.len();
                 self.send(stream, Buffer::Small(bytes), length, now_ns);
@@ -35,7 +36,8 @@ impl Streams {
         slot: Option<Slot>,
         now_ns: u64,
     ) {
-        let bytes = encode_header(&Header::from(header));
+        let number = self.streams[stream.index()].sent.take();
+        let bytes = encode_header(&Header::from(header).numbered(number));
         let buffer = match slot {
             Some(mut slot) => {
                 *slot.header_mut() = bytes;

@@ -12,7 +12,9 @@ use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::limits::{CHUNK_BYTES_MIN, HEADER_BYTES};
 use crate::outcome::Breach;
 use crate::ring::{BackendChoice, RingConfig, open};
-use crate::wire::{DevicePlace, Encoding, Header, chunk_hash, encode, encode_header};
+use crate::wire::{
+    DevicePlace, Encoding, Header, Kind, chunk_hash, decode_header, encode, encode_header,
+};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -43,9 +45,9 @@ fn next(streams: &mut Streams) -> StreamEvent {
     }
 }
 
-fn bytes(frame: &Frame) -> Vec<u8> {
+fn bytes(frame: &Frame, number: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode(frame, &mut bytes).expect("a frame");
+    encode(frame, number, &mut bytes).expect("a frame");
     bytes
 }
 
@@ -74,6 +76,11 @@ fn slot() -> Slot {
     Arena::new(1, CHUNK_BYTES_MIN).expect("memory").1.remove(0)
 }
 
+fn decoded(frame: &[u8]) -> Header {
+    let bytes = frame.first_chunk::<HEADER_BYTES>().expect("a header");
+    decode_header(bytes, &WireLimits::MAX).expect("a frame's own header")
+}
+
 fn is_lost(streams: &mut Streams) -> (usize, Fault) {
     match next(streams) {
         StreamEvent::Lost { stream: STREAM, slots, fault } => (slots.len(), fault),
@@ -88,7 +95,8 @@ fn bodies_go_where_the_machine_says_and_the_stream_goes_on() {
         // What is skipped is longer than what is received of it at a time.
         for (value, bytes) in [(1, 100_000), (2, CHUNK_BYTES_MIN)] {
             let (header, body) = data_of(value, bytes);
-            peer.write_all(&encode_header(&Header::from(header))).expect("a header");
+            let numbered = Header::from(header).numbered(u32::from(value) - 1);
+            peer.write_all(&encode_header(&numbered)).expect("a header");
             peer.write_all(&body).expect("a body");
             let StreamEvent::Data { stream: STREAM, header: found } = next(&mut streams) else {
                 panic!("a header was sent")
@@ -105,7 +113,7 @@ fn bodies_go_where_the_machine_says_and_the_stream_goes_on() {
             };
             assert!(slot.body() == body);
         }
-        peer.write_all(&bytes(&Frame::Ping(7))).expect("a frame");
+        peer.write_all(&bytes(&Frame::Ping(7), 2)).expect("a frame");
         let StreamEvent::Frame { stream: STREAM, frame: Frame::Ping(7) } = next(&mut streams)
         else {
             panic!("a ping was sent")
@@ -136,9 +144,64 @@ fn a_slot_is_sent_with_its_header_and_comes_back() {
 }
 
 #[test]
+fn each_frame_that_is_sent_has_the_next_number() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        for number in 0..4 {
+            let frame = match number % 2 {
+                0 => {
+                    streams.send_frame(STREAM, &Frame::Ping(7), 0);
+                    bytes(&Frame::Ping(7), number)
+                }
+                _ => {
+                    let (header, body) = data(3);
+                    let mut slot = slot();
+                    slot.body_mut().copy_from_slice(&body);
+                    streams.send_data(STREAM, header, Some(slot), 0);
+                    let header = Header::from(header).numbered(number);
+                    [&encode_header(&header)[..], &body].concat()
+                }
+            };
+            assert!(matches!(next(&mut streams), StreamEvent::Sent { stream: STREAM, .. }));
+            let mut received = vec![0; frame.len()];
+            peer.read_exact(&mut received).expect("a frame");
+            assert!(received == frame, "frame {number}");
+        }
+    }
+}
+
+/// Whatever kind of frame comes after the one that is missing: it is not looked at any further.
+#[test]
+fn a_frame_that_is_missing_ends_the_stream_at_once() {
+    let (header, _) = data(6);
+    let skipped = Header { kind: Kind(0x8123), ..decoded(&bytes(&Frame::Ping(1), 2)) };
+    let after = [
+        bytes(&Frame::Ping(9), 2),
+        bytes(&Frame::Message(Bytes::from_static(b"its body does not count")), 2),
+        encode_header(&Header::from(header).numbered(2)).to_vec(),
+        encode_header(&skipped).to_vec(),
+    ];
+    for backend in BACKENDS {
+        for frame in &after {
+            let (mut streams, mut peer, _other) = streams(backend);
+            peer.write_all(&bytes(&Frame::Ping(8), 0)).expect("a frame");
+            assert!(matches!(next(&mut streams), StreamEvent::Frame { .. }));
+            peer.write_all(frame).expect("the frame after the next one");
+            let (_, fault) = is_lost(&mut streams);
+            assert_eq!((fault.cause, fault.observed), (Cause::Network, Observation::Stream));
+            assert_eq!(
+                fault.message,
+                "a frame is missing on this stream: number 1 was next, and number 2 came"
+            );
+            assert_eq!(peer.read(&mut [0]).expect("an end"), 0, "the peer does not see it");
+        }
+    }
+}
+
+#[test]
 fn an_end_between_frames_and_one_inside_are_told_apart() {
     for backend in BACKENDS {
-        let frame = bytes(&Frame::Message(Bytes::from_static(b"never all of it")));
+        let frame = bytes(&Frame::Message(Bytes::from_static(b"never all of it")), 0);
         let between = "the peer closed stream 1 before the migration was over".to_owned();
         let cut = |found, expected| {
             Fault::breach(Breach::Cut { stream: STREAM, found, expected }).message
@@ -190,7 +253,7 @@ fn a_stream_that_cannot_send_still_hears_the_peer() {
             streams.wait(Some(LONG), || 0).expect("wait");
         }
         assert!(streams.next().is_none(), "it was told before the peer could say why");
-        peer.write_all(&bytes(&Frame::Ping(8))).expect("the other way is open");
+        peer.write_all(&bytes(&Frame::Ping(8), 0)).expect("the other way is open");
         let StreamEvent::Frame { frame: Frame::Ping(8), .. } = next(&mut streams) else {
             panic!("a ping was sent")
         };
