@@ -96,7 +96,7 @@ pub struct Faulty {
     moved: AtomicU64,
     in_error: AtomicBool,
     endless: AtomicBool,
-    /// The data fd, where its offset must be put back.
+    /// The data fd, where it is a file's: what a failed call has moved is put back.
     file: Mutex<Option<OwnedFd>>,
     released: Mutex<bool>,
     release: Condvar,
@@ -180,10 +180,14 @@ impl Faulty {
         Ok(result)
     }
 
-    /// Keeps the data fd where a later fault puts its offset back.
+    /// Keeps the data fd where a later fault puts its offset back. A pipe's is not kept, which has
+    /// none: whoever waits at its other end must see that it was closed.
     fn keep(&self, data_fd: &Option<OwnedFd>) -> io::Result<()> {
-        let is_short = |(fault, _): &(DriverFault, _)| matches!(fault.deed, Deed::Short(_));
-        if let (Some(data_fd), true) = (data_fd, self.faults.iter().any(is_short)) {
+        let transfers = |(fault, _): &(DriverFault, _)| matches!(fault.call, Call::Transfer(_));
+        let Some(data_fd) = data_fd.as_ref().filter(|_| self.faults.iter().any(transfers)) else {
+            return Ok(());
+        };
+        if rustix::fs::seek(data_fd, SeekFrom::Current(0)).is_ok() {
             let kept = data_fd.try_clone()?;
             *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         }
@@ -258,6 +262,10 @@ impl MigrationDevice for Faulty {
         let deed = self.due(|call| matches!(call, Call::Transfer(beyond) if at > beyond));
         let bytes = match deed {
             Some(Deed::Short(most)) => self.shorten(bytes, most)?,
+            Some(Deed::Errno(_)) => {
+                self.shorten(bytes, 0)?;
+                bytes
+            }
             _ => bytes,
         };
         let moved = self.call(deed, |device| device.observe(Ok(bytes)))?;
@@ -347,6 +355,20 @@ mod tests {
         assert!(to.set_state(DeviceState::Stop).is_ok());
         assert!(source.passed().digest.is_some());
         assert_eq!(source.passed(), target.passed());
+    }
+
+    #[test]
+    fn a_read_that_fails_moves_nothing() {
+        let again = Deed::Errno(Errno::AGAIN.raw_os_error());
+        let (_, device) = faulty(vec![DriverFault::once(Call::Transfer(0), again)]);
+        let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
+        let fd = fd.unwrap_or_else(|| panic!("no fd"));
+        let mut read = || {
+            let result = rustix::io::read(&fd, &mut [0; 60_000][..]).map_err(io::Error::from);
+            device.observe(result)
+        };
+        assert_eq!(errno(read()), Some(11));
+        assert_eq!([read().ok(), read().ok(), read().ok()], [Some(60_000), Some(40_000), Some(0)]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(crate) const IN_PRECOPY: u64 = INITIAL_BYTES / 2;
 pub(crate) const IN_STOP_COPY: u64 = INITIAL_BYTES + REST_BYTES / 2;
 
 /// A limit that is not to strike on a machine that is busy with other things.
-const FAR: Option<Time> = Some(Time(Duration::from_secs(60)));
+const FAR: Option<Time> = Some(Time(Duration::from_secs(30)));
 
 impl Plan {
     /// One device in PRE_COPY and STOP_COPY over two connections, and nothing goes wrong. No limit

@@ -66,7 +66,8 @@ pub(crate) struct Promise {
 pub(crate) enum Also {
     /// The late device came back where it belongs, and this host was told.
     CameBack(Side),
-    /// The devices are where they belong in the end, though nobody is left to be told.
+    /// The devices are where they belong in the end, and if one of them was late, this host was
+    /// told, unless it had dropped its session.
     BackHome(Side),
     /// The guest was not stopped for nothing.
     NotStoppedInVain,
@@ -184,7 +185,7 @@ impl Also {
                 )
             }
             Also::BackHome(side) => (
-                is_home(plan, record, side),
+                is_home(plan, record, side) && record.host(side).late() == 0,
                 format!("a device of the {} is not back", side.name()),
             ),
             Also::NotStoppedInVain => {

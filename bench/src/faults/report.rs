@@ -104,16 +104,12 @@ fn line(cells: &[&str]) -> String {
 pub(crate) fn repeated(rows: &[&Row]) -> String {
     let kept = rows.iter().filter(|row| row.as_promised).count();
     let still = Spread::of(rows.iter().filter_map(|row| row.stood_still_ns));
-    let told = Spread::of(rows.iter().filter_map(|row| row.source.told_after_ns));
     let name = rows.first().map_or("", |row| &row.name);
     let mut text = format!(
-        "  {name:<36} {kept} of {} as promised; the guest stood still {} (most: {}), the source was \
-         told after {} (most: {})\n",
+        "  {name:<36} {kept} of {} as promised; the guest stood still {} (most: {})\n",
         rows.len(),
         duration(still.p50),
-        duration(still.max),
-        duration(told.p50),
-        duration(told.max)
+        duration(still.max)
     );
     for row in rows.iter().filter(|row| !row.as_promised) {
         text += &row.text();

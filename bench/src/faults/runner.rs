@@ -173,7 +173,12 @@ impl<'a> Run<'a> {
                     host.exit();
                 }
             }
-            Does::Freeze(side) => self.signal(side, Signal::STOP),
+            Does::Freeze(side) => {
+                self.signal(side, Signal::STOP);
+                if let Some(host) = self.host(side) {
+                    host.wait_until_frozen();
+                }
+            }
             Does::Thaw(side) => self.signal(side, Signal::CONT),
             Does::Tell(side, command) => {
                 if let Some(host) = self.host(side) {
@@ -285,6 +290,23 @@ impl Host {
     /// A host that has gone hears nothing more.
     fn tell(&mut self, command: Command) {
         let _ = self.say(&command);
+    }
+
+    /// SIGSTOP has been sent; the threads stop one after the other.
+    fn wait_until_frozen(&self) {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_frozen = || {
+            let mut tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            // The state stands behind the name, which may have anything in it.
+            tasks.all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['T', 'Z', 'X']))
+            })
+        };
+        let deadline = Instant::now() + COMING_BACK;
+        while !is_frozen() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn exit(&mut self) -> String {

@@ -49,7 +49,8 @@ fn held() -> Vec<Fault> {
         returned(fault(&format!("held-{name}"), &about).driver(Target, driver))
             .hurries(Target)
             .ends(Target, Ending::NotBlank, HEARD)
-            .also(Also::CameBack(Target))
+            .ends(Target, Ending::Blank, HEARD)
+            .also(Also::BackHome(Target))
     })
     .into()
 }

@@ -226,9 +226,9 @@ impl Pump {
         Ok(())
     }
 
-    /// What one host has closed is closed toward the other, unless nothing gets there.
+    /// What one host has closed is closed toward the other.
     fn end(&self) {
-        if !self.shared.lock().rules.is_silent() {
+        if !self.shared.lock().rules.hides_the_end(self.toward) {
             let _ = self.to.shutdown(Shutdown::Write);
         }
     }

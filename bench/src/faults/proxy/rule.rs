@@ -150,9 +150,14 @@ impl Rules {
         None
     }
 
-    /// Whether nothing passes any more.
-    pub(super) fn is_silent(&self) -> bool {
-        let struck = |progress: &Progress| *progress == Progress::Struck;
-        self.0.iter().any(|(rule, progress)| rule.deed == Deed::Silence && struck(progress))
+    /// Whether a host is not even told that the other one has closed its end: a cable is out, or
+    /// the other one lives and does not say what it owes.
+    pub(super) fn hides_the_end(&self, toward: Side) -> bool {
+        let hides = |rule: &Rule| match rule.deed {
+            Deed::Silence => true,
+            Deed::OnlyPings | Deed::Withhold(_) => rule.toward == toward,
+            _ => false,
+        };
+        self.0.iter().any(|(rule, progress)| *progress == Progress::Struck && hides(rule))
     }
 }

@@ -10,14 +10,25 @@ fn relayed(rules: Vec<Rule>) -> Vec<Frame> {
     let address = target.local_addr().unwrap_or_else(|e| panic!("{e}"));
     let proxy = Proxy::start(address, 1, rules, Box::new(|_| {}));
     let proxy = proxy.unwrap_or_else(|e| panic!("{e}"));
-    let mut source = TcpStream::connect(proxy.address()).unwrap_or_else(|e| panic!("{e}"));
+    let source = TcpStream::connect(proxy.address()).unwrap_or_else(|e| panic!("{e}"));
     let (mut taken, _) = target.accept().unwrap_or_else(|e| panic!("{e}"));
     for frame in said() {
-        source.write_all(frame.bytes()).unwrap_or_else(|e| panic!("{e}"));
+        (&source).write_all(frame.bytes()).unwrap_or_else(|e| panic!("{e}"));
     }
     source.shutdown(Shutdown::Write).unwrap_or_else(|e| panic!("{e}"));
     let mut bytes = Vec::new();
-    let _ = taken.read_to_end(&mut bytes);
+    // The relay's end closes what it does not close by itself.
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = (&source).read(&mut [0]);
+        });
+        let mut buffer = [0; 1024];
+        let _ = taken.set_read_timeout(Some(Duration::from_millis(500)));
+        while let Ok(read @ 1..) = taken.read(&mut buffer) {
+            bytes.extend_from_slice(&buffer[..read]);
+        }
+        drop(proxy);
+    });
     let mut from = &bytes[..];
     std::iter::from_fn(|| Frame::read(&mut from).ok().flatten()).collect()
 }
