@@ -16,7 +16,8 @@ use crate::wire::{Frame, Kind};
 /// peer may be silent for ever.
 const LAST_WORD_PART: u64 = 32;
 const LAST_WORD_NS_MAX: u64 = 1_000_000_000;
-/// A peer from which nothing has come for silence / 4 is pinged.
+/// A peer is pinged when nothing has come from it for silence / 4, or gone to it: it may be busy with
+/// one long frame, and say nothing meanwhile.
 const PING_PART: u64 = 4;
 
 /// How a session watches its peer.
@@ -48,6 +49,8 @@ pub(crate) struct Peer {
     last: bool,
     silence_ns: u64,
     heard_ns: u64,
+    said_ns: u64,
+    pinged_ns: u64,
     pings: u64,
     /// Why the first stream that broke did so.
     broken: Option<Fault>,
@@ -70,6 +73,8 @@ impl Peer {
             last: false,
             silence_ns: config.silence_ns,
             heard_ns: 0,
+            said_ns: 0,
+            pinged_ns: 0,
             pings: 0,
             broken: None,
             parting: false,
@@ -95,7 +100,8 @@ impl Peer {
     /// The handshake is over as far as this side can tell: other frames may go out.
     pub(crate) fn open(&mut self, turn: &Turn) {
         if !std::mem::replace(&mut self.open, true) {
-            self.ping_later(turn);
+            self.pinged_ns = turn.now_ns;
+            self.ping_later();
         }
     }
 
@@ -186,6 +192,8 @@ impl Peer {
     pub(crate) fn send(&mut self, turn: &mut Turn, stream: StreamId, what: Outgoing) {
         debug_assert_eq!(self.streams[stream.index()], Stream::Idle);
         self.streams[stream.index()] = Stream::Sending;
+        self.said_ns = turn.now_ns;
+        self.ping_later();
         turn.act(Action::Send { stream, what });
     }
 
@@ -269,13 +277,14 @@ impl Peer {
         self.heard_ns = turn.now_ns;
         if self.watched {
             self.waits.set(Wait::Silence, turn.after(self.silence_ns));
-            self.ping_later(turn);
+            self.ping_later();
         }
     }
 
-    fn ping_later(&mut self, turn: &Turn) {
+    fn ping_later(&mut self) {
         if self.open && self.watched && self.silence_ns != NO_LIMIT_NS {
-            self.waits.set(Wait::Ping, turn.after(self.silence_ns / PING_PART));
+            let quiet_ns = self.heard_ns.min(self.said_ns).max(self.pinged_ns);
+            self.waits.set(Wait::Ping, quiet_ns.saturating_add(self.silence_ns / PING_PART));
         }
     }
 
@@ -304,7 +313,8 @@ impl Peer {
                 _ => {
                     self.pings += 1;
                     self.queue(Frame::Ping(self.pings));
-                    self.ping_later(turn);
+                    self.pinged_ns = turn.now_ns;
+                    self.ping_later();
                 }
             }
         }
@@ -362,6 +372,29 @@ mod tests {
         assert_eq!(sent(&mut peer), []);
         assert_eq!(at(750, |turn| peer.tick(turn)), Ok(()));
         assert_eq!(sent(&mut peer), [Frame::Ping(1)]);
+    }
+
+    #[test]
+    fn a_peer_that_only_sends_or_only_receives_for_long_is_pinged() {
+        for only_heard in [true, false] {
+            let mut peer = peer(2);
+            at(0, |turn| peer.open(turn));
+            let mut pings = 0;
+            for now_ns in (100..=1000).step_by(100) {
+                if only_heard {
+                    at(now_ns, |turn| peer.heard(turn));
+                } else {
+                    let frame = Outgoing::Frame(Frame::Handover);
+                    at(now_ns, |turn| peer.send(turn, StreamId(0), frame));
+                    peer.sent(StreamId(0));
+                }
+                if peer.deadline_ns().is_some_and(|at_ns| at_ns <= now_ns) && now_ns < 1000 {
+                    assert_eq!(at(now_ns, |turn| peer.tick(turn)), Ok(()));
+                }
+                pings += sent(&mut peer).len();
+            }
+            assert!((2..=4).contains(&pings), "{pings}");
+        }
     }
 
     #[test]

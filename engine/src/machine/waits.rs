@@ -23,8 +23,8 @@ pub(crate) enum Wait {
     /// | the session is given up, cause network; on the source after the handover it is unconfirmed
     Silence,
     /// as silence
-    /// | any frame of the peer
-    /// | `peer_silence` / 4 after the last frame or ping
+    /// | frames in both directions
+    /// | `peer_silence` / 4 after the last one from the peer, or to it, or the last ping
     /// | a ping is sent
     Ping,
     /// the source, for each device in PRE_COPY

@@ -25,7 +25,7 @@ impl Receiver {
         let id = header.place.device;
         if header.body_bytes == 0 {
             if wanted {
-                self.moved(turn, id);
+                self.moved(turn);
                 self.take_in_order(turn, id)?;
             }
         } else if wanted && let Some(slot) = self.slots.take(id) {
@@ -101,7 +101,7 @@ impl Receiver {
     /// A chunk is ready to be written, from this slot.
     fn arrived(&mut self, turn: &mut Turn, header: DataHeader, slot: SlotId) -> Result<(), Fault> {
         let id = header.place.device;
-        self.moved(turn, id);
+        self.moved(turn);
         self.devices[id.index()].epoch.window.arrived(header, slot);
         self.take_in_order(turn, id)
     }

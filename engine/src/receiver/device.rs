@@ -46,6 +46,7 @@ impl Device {
         match self.core.stage {
             Stage::Discarding if held > 0 => Some(Owed::Missing),
             Stage::Loading if self.epoch.writes > 0 => Some(Owed::Write),
+            Stage::Loading if self.epoch.window.is_coming() => Some(Owed::Body),
             Stage::Loading if !self.epoch.window.is_empty() => Some(Owed::Missing),
             Stage::Loading if self.epoch.is_stopped() => Some(Owed::State),
             Stage::Loaded if all => Some(Owed::Handover),

@@ -53,7 +53,7 @@ impl Receiver {
     fn device_frame(&mut self, turn: &mut Turn, frame: Frame) -> Result<(), Fault> {
         let Some(place) = frame.place() else { return Ok(()) };
         let id = place.device;
-        self.moved(turn, id);
+        self.moved(turn);
         match (self.admit(place, frame.kind())?, frame) {
             (Age::Late, _) => self.devices[id.index()].core.late_frames += 1,
             (Age::Next, Frame::Discard(_, discard)) => return self.discard(turn, place, discard),

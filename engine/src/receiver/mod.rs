@@ -218,14 +218,12 @@ impl Receiver {
     }
 
     /// Some of the state has come, or a frame that speaks of it.
-    pub(super) fn moved(&mut self, turn: &Turn, device: DeviceId) {
+    pub(super) fn moved(&mut self, turn: &Turn) {
         self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
-        if let Some(device) = self.devices.get_mut(device.index()) {
-            device.core.progress.moved();
-        }
+        self.path_moved();
     }
 
-    /// Much of a frame has come.
+    /// The source moves: every device has its share of the path.
     fn path_moved(&mut self) {
         for device in &mut self.devices {
             if device.core.progress.owed().is_some_and(Owed::is_by_peer) {

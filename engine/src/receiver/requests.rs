@@ -68,7 +68,7 @@ impl Receiver {
             Next::To(DeviceStage::Loading) => {
                 device.core.line.attach(turn, device.epoch.state.number);
                 device.core.enter_phase(turn, Phase::PreCopy);
-                self.grant(id);
+                self.grant(turn, id);
                 return self.take_in_order(turn, id);
             }
             Next::To(DeviceStage::Running) => self.tell_if_all_run(turn),

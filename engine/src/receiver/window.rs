@@ -10,6 +10,10 @@ use crate::wire::{DataHeader, DevicePlace, Encoding, Frame};
 /// Frames at the start of an epoch, by which the source measures the path.
 const PROMPT_UP_TO: Sequence = Sequence(16);
 
+/// A source that has had no credit for so long is told of each frame that is done with: it must see
+/// that a slow path moves.
+const SLOW_NS: u64 = 100_000_000;
+
 /// What stands at one place of the window.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -31,6 +35,7 @@ pub(super) struct Window {
     done: Sequence,
     /// First sequence that the source may not send.
     granted: Sequence,
+    granted_ns: u64,
     /// Credit is given as soon as everything that arrived is done with.
     prompt: bool,
     entries: BTreeMap<Sequence, Entry>,
@@ -44,6 +49,7 @@ impl Window {
             next: Sequence(0),
             done: Sequence(0),
             granted: Sequence(1),
+            granted_ns: 0,
             prompt: true,
             entries: BTreeMap::new(),
         }
@@ -82,6 +88,11 @@ impl Window {
         self.entries.get(&self.next)
     }
 
+    /// Whether the body of the next entry is on its way.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self.peek(), Some(Entry::Coming(_)))
+    }
+
     /// Whether nothing has arrived, or is arriving, beyond what was taken out.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -103,16 +114,17 @@ impl Window {
     /// again, or when it would otherwise stand still. The source measures the path by credits, and
     /// with few frames in flight half a window is too coarse: at the start, and while frames come
     /// compressed, there is a credit whenever all that has arrived is done with. Raw chunks come
-    /// fast; a credit for each would cost time.
-    pub(super) fn grant(&mut self) -> Option<Sequence> {
+    /// fast; a credit for each would cost time, unless the path is slow.
+    pub(super) fn grant(&mut self, now_ns: u64) -> Option<Sequence> {
         let up_to = Sequence(self.done.0 + self.size);
         let gained = up_to.0.saturating_sub(self.granted.0);
         let idle = self.granted == self.done
             || (self.prompt && self.next == self.done && self.entries.is_empty());
-        if gained == 0 || (gained < self.size.div_ceil(2) && !idle) {
+        let slow = now_ns.saturating_sub(self.granted_ns) >= SLOW_NS;
+        if gained == 0 || (gained < self.size.div_ceil(2) && !idle && !slow) {
             return None;
         }
-        self.granted = up_to;
+        (self.granted, self.granted_ns) = (up_to, now_ns);
         Some(up_to)
     }
 
@@ -171,8 +183,8 @@ mod tests {
         let mut window = Window::new(4);
         assert!(matches!(window.insert(place(1), frame(1)), Err(Breach::OutOfCredit { .. })));
         assert!(window.insert(place(0), frame(0)).is_ok());
-        assert_eq!(window.grant(), Some(Sequence(4)));
-        assert_eq!(window.grant(), None);
+        assert_eq!(window.grant(0), Some(Sequence(4)));
+        assert_eq!(window.grant(0), None);
         assert!(window.insert(place(3), frame(3)).is_ok());
         assert!(matches!(window.insert(place(4), frame(4)), Err(Breach::OutOfCredit { .. })));
     }
@@ -183,7 +195,7 @@ mod tests {
         assert!(window.insert(place(0), frame(0)).is_ok());
         assert_eq!(window.take(), Some(frame(0)));
         window.finish_one();
-        assert_eq!(window.grant(), Some(Sequence(5)));
+        assert_eq!(window.grant(0), Some(Sequence(5)));
         for sequence in [3, 1, 2] {
             assert!(window.peek().is_none(), "the next one is not there");
             assert!(window.insert(place(sequence), frame(sequence)).is_ok());
@@ -201,7 +213,7 @@ mod tests {
     #[test]
     fn credit_comes_in_halves_and_never_beyond_the_slots() {
         let mut window = Window { prompt: false, ..Window::new(8) };
-        assert_eq!(window.grant(), Some(Sequence(8)));
+        assert_eq!(window.grant(0), Some(Sequence(8)));
         for sequence in 0..8 {
             assert!(window.insert(place(sequence), frame(sequence)).is_ok());
             assert!(window.take().is_some());
@@ -209,7 +221,7 @@ mod tests {
         let mut grants = Vec::new();
         for _ in 0..8 {
             window.finish_one();
-            grants.extend(window.grant());
+            grants.extend(window.grant(0));
         }
         assert_eq!(grants, [Sequence(12), Sequence(16)]);
     }
@@ -217,14 +229,28 @@ mod tests {
     #[test]
     fn a_window_in_which_nothing_is_under_way_is_granted_at_once() {
         let mut window = Window::new(8);
-        assert_eq!(window.grant(), Some(Sequence(8)));
+        assert_eq!(window.grant(0), Some(Sequence(8)));
         assert!(window.insert(place(0), frame(0)).is_ok());
         assert!(window.insert(place(1), frame(1)).is_ok());
         assert!(window.take().is_some());
         window.finish_one();
-        assert_eq!(window.grant(), None);
+        assert_eq!(window.grant(0), None);
         assert!(window.take().is_some());
         window.finish_one();
-        assert_eq!(window.grant(), Some(Sequence(10)));
+        assert_eq!(window.grant(0), Some(Sequence(10)));
+    }
+
+    #[test]
+    fn on_a_slow_path_there_is_a_credit_for_each_frame() {
+        let mut window = Window { prompt: false, ..Window::new(8) };
+        assert_eq!(window.grant(0), Some(Sequence(8)));
+        for sequence in 0..3 {
+            assert!(window.insert(place(sequence), frame(sequence)).is_ok());
+            assert!(window.take().is_some());
+        }
+        window.finish_one();
+        assert_eq!(window.grant(SLOW_NS - 1), None);
+        assert_eq!(window.grant(SLOW_NS), Some(Sequence(9)));
+        assert_eq!(window.grant(2 * SLOW_NS), None, "nothing is done since");
     }
 }

@@ -31,7 +31,7 @@ impl Receiver {
                 Some(Entry::Frame(frame)) => {
                     device.epoch.window.finish_one();
                     self.act_on(turn, id, frame)?;
-                    self.grant(id);
+                    self.grant(turn, id);
                 }
                 Some(Entry::Coming(_)) | None => return Ok(()),
             }
@@ -71,7 +71,7 @@ impl Receiver {
             WriteResult::Written { hash } => {
                 device.epoch.state.digest.chunk(hash, raw_bytes);
                 device.epoch.window.finish_one();
-                self.grant(id);
+                self.grant(turn, id);
                 return self.take_in_order(turn, id);
             }
             WriteResult::Corrupt(fault) => return Err(fault),
@@ -114,10 +114,10 @@ impl Receiver {
     }
 
     /// Lets the source go on as far as the device's slots reach.
-    pub(super) fn grant(&mut self, id: DeviceId) {
+    pub(super) fn grant(&mut self, turn: &Turn, id: DeviceId) {
         let device = &mut self.devices[id.index()];
         if device.core.stage == DeviceStage::Loading
-            && let Some(up_to) = device.epoch.window.grant()
+            && let Some(up_to) = device.epoch.window.grant(turn.now_ns)
         {
             let epoch = device.epoch.state.number;
             self.peer.queue(Frame::Credit { device: id, epoch, up_to });

@@ -68,7 +68,7 @@ impl Sender {
     fn initial_data_loaded(&mut self, turn: &mut Turn, device: DeviceId) -> Result<(), Breach> {
         match self.devices[device.index()].epoch.precopy.initial_loaded() {
             Some(true) => {
-                self.devices[device.index()].core.progress.moved();
+                self.peer_moved();
                 turn.tell(Notice::InitialDataLoaded { device });
                 self.estimate(turn);
             }
@@ -92,6 +92,7 @@ impl Sender {
             return Err(Breach::Total { device: id, found, expected });
         }
         device.core.go(On::Confirmed);
+        self.peer_moved();
         self.hand_over_if_all_loaded(turn);
         Ok(())
     }

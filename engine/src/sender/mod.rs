@@ -260,6 +260,15 @@ impl Sender {
         }
     }
 
+    /// The target moves: every device has its share of what it does.
+    pub(super) fn peer_moved(&mut self) {
+        for device in &mut self.devices {
+            if device.core.progress.owed().is_some_and(Owed::is_by_peer) {
+                device.core.progress.moved();
+            }
+        }
+    }
+
     /// What every device is owed after this event.
     fn look_for_progress(&mut self, turn: &Turn) {
         let active = self.stage == Stage::Active;

@@ -66,11 +66,10 @@ impl Sender {
     /// this tells how fast the path is: a send ends when the socket's buffer has the frame, and
     /// that buffer can hold more than the target's whole window.
     pub(super) fn credited(&mut self, turn: &Turn, id: DeviceId, up_to: Sequence) {
-        let device = &mut self.devices[id.index()];
-        if device.epoch.queue.gains(up_to) {
-            device.core.progress.moved();
+        if self.devices[id.index()].epoch.queue.gains(up_to) {
+            self.peer_moved();
         }
-        let done = device.epoch.queue.credited(up_to);
+        let done = self.devices[id.index()].epoch.queue.credited(up_to);
         let chunks = done.map(|frame| (frame.departure, frame.raw_bytes));
         self.controller.sent(turn.now_ns, chunks);
     }

@@ -174,7 +174,7 @@ fn a_target_that_grants_nothing_is_stalled_a_quarter_later() {
     // Life is not progress, and the same credit again is none.
     run.hears(0, Frame::Pong(1));
     run.hears(0, Frame::Credit { device: FIRST, epoch: Epoch(0), up_to: Sequence(3) });
-    assert_says(&strikes(&mut run, 1_000_000), &["stall_limit (25ms)", "target", "frames"]);
+    assert_says(&strikes(&mut run, 1_000_000), &["stall_limit (20ms)", "target", "frames"]);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_stream_that_takes_nothing_is_stalled_and_one_that_takes_much_of_a_frame_is_
     run.release(1);
     let fault = run.said.last().map(|(_, frame)| frame.clone());
     let Some(Frame::Abort(abort)) = fault else { panic!("{fault:?}") };
-    assert_says(&abort.message, &["stall_limit (25ms)", "streams"]);
+    assert_says(&abort.message, &["stall_limit (20ms)", "streams"]);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_source_that_only_lives_is_given_up_by_what_it_owes() {
     // Its device has stopped there.
     let mut run = loading(2, LIMITS);
     run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
-    assert_says(&strikes(&mut run, 25_000_000), &["stall_limit (25ms)", "sends no state"]);
+    assert_says(&strikes(&mut run, 25_000_000), &["stall_limit (20ms)", "sends no state"]);
 
     // A frame is missing before one that came.
     let mut run = loading(2, LIMITS);
