@@ -252,8 +252,8 @@ impl MigrationDevice for Faulty {
         self.device.interrupt();
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        let Ok(bytes) = result else { return self.device.observe(result) };
+    fn observe(&self, fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let Ok(bytes) = result else { return self.device.observe(fd, result) };
         if self.endless.load(Ordering::Relaxed) && self.device.state()?.is_saving() {
             self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
             return Ok(bytes);
@@ -268,7 +268,7 @@ impl MigrationDevice for Faulty {
             }
             _ => bytes,
         };
-        let moved = self.call(deed, |device| device.observe(Ok(bytes)))?;
+        let moved = self.call(deed, |device| device.observe(fd, Ok(bytes)))?;
         self.moved.fetch_add(moved as u64, Ordering::Relaxed);
         Ok(moved)
     }
@@ -342,14 +342,14 @@ mod tests {
         let count = |result: io::Result<usize>| result.unwrap_or_else(|error| panic!("{error}"));
         loop {
             let read = rustix::io::read(&read_fd, &mut buffer).map_err(io::Error::from);
-            let read = count(from.observe(read));
+            let read = count(from.observe(read_fd.as_fd(), read));
             if read == 0 {
                 break;
             }
             let mut rest = &buffer[..read];
             while !rest.is_empty() {
                 let written = rustix::io::write(&write_fd, rest).map_err(io::Error::from);
-                rest = &rest[count(to.observe(written)).min(7_000)..];
+                rest = &rest[count(to.observe(write_fd.as_fd(), written)).min(7_000)..];
             }
         }
         assert!(to.set_state(DeviceState::Stop).is_ok());
@@ -363,9 +363,9 @@ mod tests {
         let (_, device) = faulty(vec![DriverFault::once(Call::Transfer(0), again)]);
         let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
         let fd = fd.unwrap_or_else(|| panic!("no fd"));
-        let mut read = || {
+        let read = || {
             let result = rustix::io::read(&fd, &mut [0; 60_000][..]).map_err(io::Error::from);
-            device.observe(result)
+            device.observe(fd.as_fd(), result)
         };
         assert_eq!(errno(read()), Some(11));
         assert_eq!([read().ok(), read().ok(), read().ok()], [Some(60_000), Some(40_000), Some(0)]);
@@ -380,7 +380,7 @@ mod tests {
         let mut buffer = [7; 100];
         for _ in 0..3000 {
             let read = rustix::io::read(&fd, &mut buffer).map_err(io::Error::from);
-            assert_eq!(device.observe(read).ok(), Some(100));
+            assert_eq!(device.observe(fd.as_fd(), read).ok(), Some(100));
         }
         assert_eq!(buffer, [0; 100]);
         assert!(device.set_state(DeviceState::Running).is_ok());

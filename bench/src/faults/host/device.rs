@@ -138,8 +138,8 @@ impl MigrationDevice for Told {
         self.faulty.interrupt();
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        let result = self.faulty.observe(result);
+    fn observe(&self, fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let result = self.faulty.observe(fd, result);
         self.note(None);
         result
     }
