@@ -27,6 +27,7 @@ pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Ru
         capabilities: Capabilities { p2p: false, precopy: *precopy },
         options: DeviceOptions { on_reset, ..DeviceOptions::default() },
         paused: false,
+        embedded: false,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: precopy.iter().enumerate().map(device).collect(),
@@ -307,7 +308,7 @@ fn a_read_that_fails_after_bytes_is_not_one_of_a_dead_fd() {
 fn a_device_that_fails_is_not_restarted() {
     let mut run = connected(&[true], 1, OnReset::restart());
     run.set(FIRST, DeviceState::PreCopy, true);
-    run.reads(FIRST, ReadResult::Failed(5));
+    run.reads(FIRST, ReadResult::Failed(libc::ENOTCONN));
     while run.asked.get(&FIRST) == Some(&Request::GetState) {
         run.found(FIRST, DeviceState::PreCopy);
         if run.asked.is_empty() {

@@ -242,6 +242,7 @@ impl Side {
                 capabilities: device.source,
                 options: device.options.clone(),
                 paused: device.paused,
+                embedded: false,
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
                 devices: plan.devices.iter().enumerate().map(config).collect(),
