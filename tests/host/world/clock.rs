@@ -205,7 +205,7 @@ impl World {
         // The closing of a data fd has a bound of its own, and so has a failure that may yet turn
         // out to be a reset.
         let own_ns = self.plan.detach_bound_ns + SETTLE_AGAIN_NS;
-        let by_peer_ns = stall_ns.saturating_add(limits.stall_ns / 4 + own_ns);
+        let by_peer_ns = limits.stall_ns.saturating_mul(5).saturating_add(LATE_NS + own_ns);
         let quiet_ns = match h {
             SOURCE if side.clock.switchover_ns.is_some() => by_peer_ns,
             TARGET if side.clock.stopped => by_peer_ns,
