@@ -1,7 +1,7 @@
 use super::*;
 use DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
-use std::os::fd::AsFd;
 use rustix::io::Errno;
+use std::os::fd::AsFd;
 
 fn enter(device: &TestDevice, state: DeviceState) -> OwnedFd {
     let fd = device.set_state(state).expect("a legal arc").expect("an fd");
