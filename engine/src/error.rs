@@ -81,6 +81,12 @@ pub enum UsageError {
         /// The name.
         name: String,
     },
+    /// An embedded device that has, or had, another session.
+    #[error("device {name:?} is embedded and has had its session: make another one of it")]
+    SecondSession {
+        /// The name.
+        name: String,
+    },
     /// A name or opaque bytes that are too long.
     #[error("{what} has {found} bytes; at most {max} are allowed")]
     TooLong {

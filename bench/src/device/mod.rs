@@ -13,20 +13,24 @@
 //! - RESUMING cannot be left with data missing (EINVAL).
 //! - Short reads, reads and writes that stall or stick, calls that do not return, as planned.
 //!
-//! What the fds cannot say (ENODEV, ENOMSG) is put in by [`MigrationDevice::observe`].
+//! What the fds cannot say (ENODEV, ENOMSG) is put in by [`MigrationDevice::observe`]. Drivers that
+//! misbehave are a layer over it, [`Faulty`].
 
 mod arcs;
 mod cpu;
+mod fault;
 mod loading;
 mod plan;
 mod release;
 mod saving;
 mod session;
+pub(crate) mod state_name;
 mod stream;
 mod throttle;
 mod watch;
 
 pub(crate) use cpu::used_ns as cpu_used_ns;
+pub use fault::{Call, Deed, DriverFault, Faulty, OnFault};
 pub use plan::{Conduit, Drained, Plan, ResetAt, Round};
 pub(crate) use watch::{Watch, Watched};
 

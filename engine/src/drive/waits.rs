@@ -18,6 +18,12 @@ pub(super) const SET_STATE_PAUSE: Duration = Duration::from_millis(1);
 /// | the read has failed with EAGAIN; the machine asks again, 1000 times in a row at most
 pub(super) const READ_PAUSE: Duration = Duration::from_millis(1);
 
+/// ferry-ctl-N of an embedded device, of which the engine has no device fd
+/// | the VMM to say that it has stopped the device, where GET_PRECOPY_INFO was refused
+/// | 300 ms
+/// | the device was reset
+pub(crate) const SAID_AFTER: Duration = Duration::from_millis(300);
+
 /// ferry-fd-N on the target
 /// | the driver to take more of a chunk, where it answers EAGAIN: a resume fd cannot be polled
 /// | 1000 EAGAINs in a row, 1 ms apart

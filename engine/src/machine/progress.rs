@@ -26,6 +26,8 @@ pub(crate) enum Owed {
     State,
     /// The source has sent what comes after, and not what comes before.
     Missing,
+    /// The source has begun to send a frame.
+    Body,
     /// All devices are loaded, and the source does not hand over.
     Handover,
 }
@@ -56,6 +58,7 @@ impl fmt::Display for Owed {
             Owed::Loaded => f.write_str("the target has not loaded the state"),
             Owed::State => f.write_str("the source has stopped the device and sends no state"),
             Owed::Missing => f.write_str("a frame of the source is missing, and later ones came"),
+            Owed::Body => f.write_str("the source has begun to send a frame, and does not end it"),
             Owed::Handover => f.write_str("all devices are loaded, and the source lets none go"),
         }
     }
@@ -87,10 +90,10 @@ impl Progress {
         }
     }
 
-    /// What has made no progress for too long, and how long that is.
-    pub(crate) fn over(&mut self, turn: &Turn, stall_ns: u64) -> Option<(Owed, u64)> {
+    /// What has made no progress for too long.
+    pub(crate) fn over(&mut self, turn: &Turn) -> Option<Owed> {
         self.waits.take_due(turn.now_ns)?;
-        self.owed.map(|owed| (owed, owed.limit_ns(stall_ns)))
+        self.owed
     }
 
     /// What is owed now.
@@ -122,8 +125,8 @@ mod tests {
         assert_eq!(progress.deadline_ns(), Some(100), "nothing has moved");
         progress.moved();
         at(60, |turn| progress.look(turn, Some(Owed::Write), 100));
-        assert_eq!(at(159, |turn| progress.over(turn, 100)), None);
-        assert_eq!(at(160, |turn| progress.over(turn, 100)), Some((Owed::Write, 100)));
+        assert_eq!(at(159, |turn| progress.over(turn)), None);
+        assert_eq!(at(160, |turn| progress.over(turn)), Some(Owed::Write));
         at(170, |turn| progress.look(turn, None, 100));
         assert_eq!(progress.deadline_ns(), None, "nothing is owed");
     }

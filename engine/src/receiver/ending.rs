@@ -98,7 +98,11 @@ impl Receiver {
     pub(super) fn end(&mut self, turn: &mut Turn, ending: TargetEnding) {
         self.stage = Stage::Finished;
         self.waits = Waits::default();
-        self.devices.iter_mut().for_each(|device| device.core.left_behind());
+        for device in &mut self.devices {
+            // Of one that runs only the data fd may still be open, for a moment.
+            let late = ending != TargetEnding::Running && !device.core.line.is_at_rest();
+            device.core.left_behind(late);
+        }
         self.ending = Some(ending);
         turn.act(Action::Finish);
     }

@@ -93,6 +93,8 @@ pub struct Receiver {
     waits: Waits,
     devices: Vec<Device>,
     slots: SlotBudget,
+    /// The source has stopped a device, and so its VM: the state of every device is owed.
+    vm_stopped: bool,
     /// Bodies that wait for a slot to be decompressed into.
     undecoded: VecDeque<body::Undecoded>,
     fault: Option<Fault>,
@@ -119,6 +121,7 @@ impl Receiver {
             waits: Waits::default(),
             devices: config.devices.iter().enumerate().map(device).collect(),
             slots: SlotBudget::new(config.devices.len(), config.slots_per_device, config.workers),
+            vm_stopped: false,
             undecoded: VecDeque::new(),
             fault: None,
             held_abort: None,
@@ -164,7 +167,7 @@ impl Receiver {
             }
             Event::Part { sent, bytes, .. } => {
                 if !sent && self.peer.part_moved(bytes) {
-                    self.path_moved();
+                    self.path_moved(turn);
                 }
             }
             Event::Local(fault) => return Err(fault),
@@ -184,8 +187,10 @@ impl Receiver {
                 "the embedder of the target cancelled the migration",
             )),
             Command::Message(bytes) => self.peer.queue_message(bytes),
-            // The source's commands.
-            Command::Switchover | Command::Discard(..) => Ok(()),
+            // The embedder has found its device reset: what was loaded is lost.
+            Command::Discard(_, fault) => Err(fault),
+            // The source's.
+            Command::Switchover => Ok(()),
         }
     }
 
@@ -219,12 +224,14 @@ impl Receiver {
 
     /// Some of the state has come, or a frame that speaks of it.
     pub(super) fn moved(&mut self, turn: &Turn) {
-        self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
-        self.path_moved();
+        self.path_moved(turn);
     }
 
     /// The source moves: every device has its share of the path.
-    fn path_moved(&mut self) {
+    fn path_moved(&mut self, turn: &Turn) {
+        if self.stage == Stage::Active {
+            self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
+        }
         for device in &mut self.devices {
             if device.core.progress.owed().is_some_and(Owed::is_by_peer) {
                 device.core.progress.moved();
@@ -237,7 +244,9 @@ impl Receiver {
         let goes_on = matches!(self.stage, Stage::Active | Stage::Resuming);
         let all = self.devices.iter().all(|device| device.core.stage == DeviceStage::Loaded);
         for device in &mut self.devices {
-            let owed = device.owed(self.slots.held(device.core.id()), all).filter(|_| goes_on);
+            let owed = device
+                .owed(self.slots.held(device.core.id()), self.vm_stopped, all)
+                .filter(|_| goes_on);
             device.core.progress.look(turn, owed, self.config.limits.stall_ns);
         }
     }

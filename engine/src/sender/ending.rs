@@ -133,7 +133,10 @@ impl Sender {
     fn end(&mut self, turn: &mut Turn, ending: SourceEnding) {
         self.stage = Stage::Finished;
         self.waits = Waits::default();
-        self.devices.iter_mut().for_each(|device| device.core.left_behind());
+        for device in &mut self.devices {
+            let late = device.core.stage != DeviceStage::Gone;
+            device.core.left_behind(late);
+        }
         self.ending = Some(ending);
         turn.act(Action::Finish);
     }

@@ -2,12 +2,13 @@
 
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::SessionEvent;
+use super::embedded::EmbeddedDevice;
 use super::side::{ReportOf, Side};
 use crate::drive::{Input, Running, deadline};
 use crate::error::UsageError;
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 pub struct Session<S: Side> {
     pub(super) running: Running,
     pub(super) devices: usize,
+    pub(super) embedded: Vec<Option<Arc<EmbeddedDevice>>>,
     pub(super) streams: usize,
     pub(super) side: PhantomData<S>,
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use super::options::{Options, SourceDevice, check_names};
 use super::refuse::{Beginning, ask, check_devices, check_streams};
 use super::side::Source;
-use super::start::{peer, session_id, start};
+use super::start::{Devices, peer, session_id, start};
 use super::{Session, SourceSession};
 use crate::drive::{Found, Machines};
 use crate::error::{Error, UsageError};
@@ -46,13 +46,15 @@ impl Session<Source> {
             }
             check_restarts(device.options.on_reset)?;
         }
+        let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
+        let taken = Devices::take(taken)?;
         let mut configs = Vec::with_capacity(devices.len());
         let mut found = Vec::with_capacity(devices.len());
-        for SourceDevice { name, device, options } in devices {
+        for (index, SourceDevice { name, device, options }) in devices.into_iter().enumerate() {
             let Beginning { capabilities, state } = ask(&name, &device)?;
             let goal = Goal::KeepState { home: state, reset: options.reset_to_return };
-            let paused = state == DeviceState::Stop;
-            configs.push(DeviceConfig { name, capabilities, options, paused });
+            let (paused, embedded) = (state == DeviceState::Stop, taken.is_embedded(index));
+            configs.push(DeviceConfig { name, capabilities, options, paused, embedded });
             found.push(Found { device, state, goal });
         }
         let sender = Sender::new(SenderConfig {
@@ -66,7 +68,7 @@ impl Session<Source> {
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        start(Machines::Source(Box::new(sender)), found, streams, &options, shape)
+        start(Machines::Source(Box::new(sender)), found, taken, streams, &options, shape)
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the
@@ -83,6 +85,10 @@ impl Session<Source> {
     pub fn device_was_reset(&self, device: DeviceId) -> Result<(), UsageError> {
         if device.index() >= self.devices {
             return Err(UsageError::UnknownDevice { device: device.0 });
+        }
+        // An embedded device's VMM may have told of the same reset in another way.
+        if self.embedded[device.index()].as_ref().is_some_and(|device| device.told_of_reset()) {
+            return Ok(());
         }
         let fault = Fault::device(
             device,

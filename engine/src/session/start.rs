@@ -2,18 +2,53 @@
 
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
-use crate::drive::{Drive, DriveConfig, Found, Machines};
-use crate::error::Error;
-use crate::machine::{PeerConfig, limit_ns};
+use crate::drive::{Drive, DriveConfig, Found, Input, Machines};
+use crate::error::{Error, UsageError};
+use crate::ids::DeviceId;
+use crate::machine::{Command, PeerConfig, limit_ns};
 use crate::outcome::Host;
+use crate::vfio::device::MigrationDevice;
 use crate::wire::{Offer, WireLimits};
+
+/// The embedded ones among the devices of a session that is about to start.
+pub(super) struct Devices {
+    embedded: Vec<Option<Arc<EmbeddedDevice>>>,
+    joined: Vec<Option<Joined>>,
+}
+
+impl Devices {
+    /// Takes the devices for a session, which an embedded device has one of.
+    pub(super) fn take<'a>(
+        devices: impl Iterator<Item = (&'a str, &'a Arc<dyn MigrationDevice>)>,
+    ) -> Result<Devices, UsageError> {
+        let mut taken = Devices { embedded: Vec::new(), joined: Vec::new() };
+        for (name, device) in devices {
+            let embedded = embedded(device);
+            let joined = match embedded.clone().map(EmbeddedDevice::join) {
+                Some(None) => return Err(UsageError::SecondSession { name: name.to_owned() }),
+                joined => joined.flatten(),
+            };
+            taken.embedded.push(embedded);
+            taken.joined.push(joined);
+        }
+        Ok(taken)
+    }
+
+    /// Whether a device's VMM moves it.
+    pub(super) fn is_embedded(&self, index: usize) -> bool {
+        self.embedded[index].is_some()
+    }
+}
 
 pub(super) fn start<S: Side>(
     machines: Machines,
     devices: Vec<Found>,
+    Devices { embedded, joined }: Devices,
     sockets: Vec<OwnedFd>,
     options: &Options,
     shape: Shape,
@@ -36,7 +71,13 @@ pub(super) fn start<S: Side>(
         wire_limits: WireLimits::from(&offer),
     })
     .map_err(Error::System)?;
-    Ok(Session { running, devices: count, streams, side: PhantomData })
+    for (index, joined) in joined.into_iter().enumerate() {
+        let (id, inbox) = (DeviceId(index as u32), running.inbox.clone());
+        if let Some(joined) = joined {
+            joined.keep(id, move |fault| inbox.send(Input::Command(Command::Discard(id, fault))));
+        }
+    }
+    Ok(Session { running, devices: count, embedded, streams, side: PhantomData })
 }
 
 pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {

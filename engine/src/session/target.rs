@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use super::options::{Options, TargetDevice, check_names};
 use super::refuse::{Beginning, ask, check_devices, check_streams};
 use super::side::Target;
-use super::start::{peer, start};
+use super::start::{Devices, peer, start};
 use super::{Session, TargetSession};
 use crate::drive::{Found, Machines};
 use crate::error::Error;
@@ -27,6 +27,8 @@ impl Session<Target> {
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
         check_streams(&streams)?;
+        let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
+        let taken = Devices::take(taken)?;
         let mut configs = Vec::with_capacity(devices.len());
         let mut found = Vec::with_capacity(devices.len());
         for TargetDevice { name, device } in devices {
@@ -42,6 +44,6 @@ impl Session<Target> {
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        start(Machines::Target(Box::new(receiver)), found, streams, &options, shape)
+        start(Machines::Target(Box::new(receiver)), found, taken, streams, &options, shape)
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine asks of a device: the [`MigrationDevice`] trait.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -24,7 +25,7 @@ pub struct PrecopyInfo {
 /// called from two threads at once (the control thread, and a thread that checks the state while
 /// the first one waits in a driver): for an ioctl on a VFIO device fd that is what the kernel
 /// allows. A method may block for as long as the driver does.
-pub trait MigrationDevice: Send + Sync {
+pub trait MigrationDevice: Any + Send + Sync {
     /// VFIO_DEVICE_FEATURE_MIGRATION, GET: what the device can do. ENOTTY: no migration.
     fn capabilities(&self) -> io::Result<Capabilities>;
 

@@ -34,6 +34,7 @@ fn source(precopy: bool, limits: TimeLimits) -> Run<Sender> {
             capabilities: Capabilities { p2p: false, precopy },
             options: DeviceOptions::default(),
             paused: false,
+            embedded: false,
         }],
         peer: PeerConfig { streams: 2, silence_ns: u64::MAX },
         session: 1,
@@ -174,7 +175,7 @@ fn a_target_that_grants_nothing_is_stalled_a_quarter_later() {
     // Life is not progress, and the same credit again is none.
     run.hears(0, Frame::Pong(1));
     run.hears(0, Frame::Credit { device: FIRST, epoch: Epoch(0), up_to: Sequence(3) });
-    assert_says(&strikes(&mut run, 1_000_000), &["stall_limit (25ms)", "target", "frames"]);
+    assert_says(&strikes(&mut run, 1_000_000), &["stall_limit (20ms)", "target", "frames"]);
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn a_stream_that_takes_nothing_is_stalled_and_one_that_takes_much_of_a_frame_is_
     run.release(1);
     let fault = run.said.last().map(|(_, frame)| frame.clone());
     let Some(Frame::Abort(abort)) = fault else { panic!("{fault:?}") };
-    assert_says(&abort.message, &["stall_limit (25ms)", "streams"]);
+    assert_says(&abort.message, &["stall_limit (20ms)", "streams"]);
 }
 
 #[test]
@@ -262,14 +263,28 @@ fn a_handover_that_no_stream_takes_is_within_the_budget() {
 }
 
 #[test]
+fn without_a_budget_a_handover_that_no_stream_takes_is_stalled() {
+    let mut run = sent(TimeLimits { budget_ns: u64::MAX, ..LIMITS });
+    for stream in 0..2 {
+        run.hold(stream);
+        run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+    }
+    run.hears(0, loaded());
+    run.next_deadline();
+    assert_eq!(run.now_ns, 20_000_000);
+    run.release(0);
+    run.release(1);
+    assert_eq!(run.count(|frame| matches!(frame, Frame::Handover)), 0, "it was taken back");
+    assert_eq!(run.aborted_on(), [0, 1]);
+}
+
+#[test]
 fn a_handover_that_is_out_has_another_limit() {
     let mut run = sent(LIMITS);
     run.now_ns = 39_000_000;
     run.hears(0, loaded());
     assert_eq!(run.count(|frame| matches!(frame, Frame::Handover)), 1);
     run.set(FIRST, DeviceState::Stop, false);
-    run.next_deadline();
-    assert_eq!((run.now_ns, run.ending()), (40_000_000, None), "the budget is kept");
     run.hears(0, Frame::Pong(1));
     run.next_deadline();
     assert_eq!(run.now_ns, 89_000_000);
@@ -320,7 +335,13 @@ fn a_source_that_only_lives_is_given_up_by_what_it_owes() {
     // Its device has stopped there.
     let mut run = loading(2, LIMITS);
     run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
-    assert_says(&strikes(&mut run, 25_000_000), &["stall_limit (25ms)", "sends no state"]);
+    assert_says(&strikes(&mut run, 25_000_000), &["stall_limit (20ms)", "sends no state"]);
+
+    // Much of a long frame is state too.
+    let mut run = loading(2, LIMITS);
+    run.now_ns = 200_000_000;
+    run.feed(Event::Part { stream: StreamId(0), sent: false, bytes: 65_536 });
+    assert_eq!(run.machine.deadline_ns(), Some(500_000_000));
 
     // A frame is missing before one that came.
     let mut run = loading(2, LIMITS);

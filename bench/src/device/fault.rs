@@ -1,0 +1,388 @@
+//! A driver that misbehaves: faults laid over a device, each at a call.
+//!
+//! A fault says which call it is at, what the driver then does, and how often. The calls that are
+//! not named go through. What is [held](Deed::Held) goes on when it is [released](Faulty::release):
+//! so a driver that answers late answers after something, and not after some time.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
+
+/// A call into a driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Call {
+    /// SET_STATE to this state.
+    SetState(#[serde(with = "super::state_name")] DeviceState),
+    /// GET_STATE.
+    State,
+    /// VFIO_MIG_GET_PRECOPY_INFO.
+    PrecopyInfo,
+    /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE.
+    StopCopyLength,
+    /// VFIO_DEVICE_RESET.
+    Reset,
+    /// A read (on the source) or write (on the target) of the data fd that goes beyond so many
+    /// bytes, all sessions together.
+    Transfer(u64),
+}
+
+/// What the driver does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deed {
+    /// It answers after so many milliseconds.
+    Late(u64),
+    /// It does not answer before [`Faulty::release`], and then does what it was asked.
+    Held,
+    /// It fails with this errno, and nothing has changed.
+    Errno(i32),
+    /// It fails with EIO, and the device is in ERROR until it is reset.
+    Error,
+    /// It panics: the embedder's device does.
+    Panic,
+    /// The device is reset by somebody else before the call.
+    ResetFirst,
+    /// The device is reset by somebody else right after the call, which has succeeded.
+    ResetAfter,
+    /// A read or write moves so many bytes at most. For devices on files.
+    Short(u64),
+    /// The data fd that SET_STATE gives is /dev/zero: a state that never ends.
+    Endless,
+}
+
+/// One fault of a driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverFault {
+    /// Where it is.
+    pub call: Call,
+    /// What happens there.
+    pub deed: Deed,
+    /// How many of these calls go through before.
+    pub skip: u32,
+    /// How many of them it then happens to.
+    pub times: u32,
+}
+
+impl DriverFault {
+    /// At every such call.
+    pub fn always(call: Call, deed: Deed) -> DriverFault {
+        DriverFault { call, deed, skip: 0, times: u32::MAX }
+    }
+
+    /// At the first such call.
+    pub fn once(call: Call, deed: Deed) -> DriverFault {
+        DriverFault { call, deed, skip: 0, times: 1 }
+    }
+}
+
+/// Hears that a fault has come: from the thread that is in the driver, before the deed.
+pub type OnFault = Box<dyn Fn(&DriverFault) + Send + Sync>;
+
+/// A device with faults.
+pub struct Faulty {
+    device: Arc<dyn MigrationDevice>,
+    /// And how many calls of each there were.
+    faults: Vec<(DriverFault, AtomicU32)>,
+    on_fault: OnFault,
+    moved: AtomicU64,
+    in_error: AtomicBool,
+    endless: AtomicBool,
+    /// The data fd, where it is a file's: what a failed call has moved is put back.
+    file: Mutex<Option<OwnedFd>>,
+    released: Mutex<bool>,
+    release: Condvar,
+}
+
+impl Faulty {
+    /// Lays faults over a device.
+    pub fn new(
+        device: Arc<dyn MigrationDevice>,
+        faults: Vec<DriverFault>,
+        on_fault: OnFault,
+    ) -> Faulty {
+        Faulty {
+            device,
+            faults: faults.into_iter().map(|fault| (fault, AtomicU32::new(0))).collect(),
+            on_fault,
+            moved: AtomicU64::new(0),
+            in_error: AtomicBool::new(false),
+            endless: AtomicBool::new(false),
+            file: Mutex::new(None),
+            released: Mutex::new(false),
+            release: Condvar::new(),
+        }
+    }
+
+    /// What is held goes on, and nothing is held any more.
+    pub fn release(&self) {
+        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.release.notify_all();
+    }
+
+    /// Whether the device is in ERROR.
+    pub fn is_in_error(&self) -> bool {
+        self.in_error.load(Ordering::Relaxed)
+    }
+
+    /// The deed that is due at this call.
+    fn due(&self, is_it: impl Fn(Call) -> bool) -> Option<Deed> {
+        self.faults.iter().filter(|(fault, _)| is_it(fault.call)).find_map(|(fault, calls)| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            let due = call >= fault.skip && call - fault.skip < fault.times;
+            due.then(|| {
+                (self.on_fault)(fault);
+                fault.deed
+            })
+        })
+    }
+
+    /// What comes before the call itself.
+    fn before(&self, deed: Option<Deed>) -> io::Result<()> {
+        match deed {
+            Some(Deed::Late(ms)) => thread::sleep(Duration::from_millis(ms)),
+            Some(Deed::Held) => {
+                let released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+                let wait = self.release.wait_while(released, |released| !*released);
+                drop(wait.unwrap_or_else(PoisonError::into_inner));
+            }
+            Some(Deed::Errno(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+            Some(Deed::Error) => {
+                self.in_error.store(true, Ordering::Relaxed);
+                return Err(Errno::IO.into());
+            }
+            Some(Deed::Panic) => panic!("a fault of the test device"),
+            Some(Deed::ResetFirst) => self.device.reset()?,
+            Some(Deed::ResetAfter | Deed::Short(_) | Deed::Endless) | None => {}
+        }
+        Ok(())
+    }
+
+    /// A call with what comes before and after it.
+    fn call<T>(
+        &self,
+        deed: Option<Deed>,
+        call: impl FnOnce(&dyn MigrationDevice) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.before(deed)?;
+        let result = call(&*self.device)?;
+        if deed == Some(Deed::ResetAfter) {
+            self.device.reset()?;
+        }
+        Ok(result)
+    }
+
+    /// Keeps the data fd where a later fault puts its offset back. A pipe's is not kept, which has
+    /// none: whoever waits at its other end must see that it was closed.
+    fn keep(&self, data_fd: &Option<OwnedFd>) -> io::Result<()> {
+        let transfers = |(fault, _): &(DriverFault, _)| matches!(fault.call, Call::Transfer(_));
+        let Some(data_fd) = data_fd.as_ref().filter(|_| self.faults.iter().any(transfers)) else {
+            return Ok(());
+        };
+        if rustix::fs::seek(data_fd, SeekFrom::Current(0)).is_ok() {
+            let kept = data_fd.try_clone()?;
+            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        }
+        Ok(())
+    }
+
+    /// Makes a read or write one of `most` bytes: what was moved beyond is taken back.
+    fn shorten(&self, bytes: usize, most: u64) -> io::Result<usize> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(file), true) = (&*file, bytes as u64 > most) else { return Ok(bytes) };
+        let at = rustix::fs::seek(file, SeekFrom::Current(most as i64 - bytes as i64))?;
+        if self.device.state()? == DeviceState::Resuming {
+            rustix::fs::ftruncate(file, at)?;
+        }
+        Ok(most as usize)
+    }
+}
+
+impl MigrationDevice for Faulty {
+    fn capabilities(&self) -> io::Result<Capabilities> {
+        self.device.capabilities()
+    }
+
+    fn state(&self) -> io::Result<DeviceState> {
+        self.before(self.due(|call| call == Call::State))?;
+        if self.is_in_error() { Ok(DeviceState::Error) } else { self.device.state() }
+    }
+
+    fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
+        let deed = self.due(|call| call == Call::SetState(state));
+        if self.is_in_error() {
+            self.before(deed)?;
+            return Err(Errno::IO.into());
+        }
+        let data_fd = self.call(deed, |device| device.set_state(state))?;
+        if deed == Some(Deed::Endless) && data_fd.is_some() {
+            self.endless.store(true, Ordering::Relaxed);
+            return Ok(Some(File::open("/dev/zero")?.into()));
+        }
+        self.keep(&data_fd)?;
+        Ok(data_fd)
+    }
+
+    fn precopy_info(&self, data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+        let deed = self.due(|call| call == Call::PrecopyInfo);
+        self.call(deed, |device| device.precopy_info(data_fd.as_fd()))
+    }
+
+    fn stop_copy_length(&self) -> io::Result<u64> {
+        let deed = self.due(|call| call == Call::StopCopyLength);
+        self.call(deed, |device| device.stop_copy_length())
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        let deed = self.due(|call| call == Call::Reset);
+        self.call(deed, |device| device.reset())?;
+        self.in_error.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn interrupt(&self) {
+        self.device.interrupt();
+    }
+
+    fn observe(&self, fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let Ok(bytes) = result else { return self.device.observe(fd, result) };
+        if self.endless.load(Ordering::Relaxed) && self.device.state()?.is_saving() {
+            self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        let at = self.moved.load(Ordering::Relaxed) + bytes as u64;
+        let deed = self.due(|call| matches!(call, Call::Transfer(beyond) if at > beyond));
+        let bytes = match deed {
+            Some(Deed::Short(most)) => self.shorten(bytes, most)?,
+            Some(Deed::Errno(_)) => {
+                self.shorten(bytes, 0)?;
+                bytes
+            }
+            _ => bytes,
+        };
+        let moved = self.call(deed, |device| device.observe(fd, Ok(bytes)))?;
+        self.moved.fetch_add(moved as u64, Ordering::Relaxed);
+        Ok(moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Conduit, Double, Plan};
+
+    fn faulty(faults: Vec<DriverFault>) -> (Arc<Double>, Faulty) {
+        let plan = Plan { conduit: Conduit::File, rest_bytes: 100_000, ..Plan::default() };
+        let double = Arc::new(Double::new(plan));
+        (double.clone(), Faulty::new(double, faults, Box::new(|_| {})))
+    }
+
+    fn errno<T>(result: io::Result<T>) -> Option<i32> {
+        result.err().and_then(|error| error.raw_os_error())
+    }
+
+    #[test]
+    fn a_fault_comes_where_and_as_often_as_it_is_planned() {
+        let refused = Deed::Errno(Errno::IO.raw_os_error());
+        let call = Call::SetState(DeviceState::PreCopy);
+        let fault = DriverFault { call, deed: refused, skip: 1, times: 1 };
+        let (double, device) = faulty(vec![fault]);
+        assert!(device.set_state(DeviceState::PreCopy).is_ok());
+        assert_eq!(errno(device.set_state(DeviceState::PreCopy)), Some(5));
+        assert!(device.set_state(DeviceState::PreCopy).is_ok());
+        assert_eq!(double.state_now(), DeviceState::PreCopy);
+    }
+
+    #[test]
+    fn error_is_left_by_a_reset_alone() {
+        let call = Call::SetState(DeviceState::StopCopy);
+        let (_, device) = faulty(vec![DriverFault::once(call, Deed::Error)]);
+        assert_eq!(errno(device.set_state(DeviceState::StopCopy)), Some(5));
+        assert_eq!(device.state().ok(), Some(DeviceState::Error));
+        assert_eq!(errno(device.set_state(DeviceState::Running)), Some(5));
+        assert!(device.reset().is_ok());
+        assert_eq!(device.state().ok(), Some(DeviceState::Running));
+    }
+
+    #[test]
+    fn what_is_held_is_done_when_it_is_released() {
+        let call = Call::SetState(DeviceState::StopCopy);
+        let (double, device) = faulty(vec![DriverFault::always(call, Deed::Held)]);
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| device.set_state(DeviceState::StopCopy).is_ok());
+            thread::sleep(Duration::from_millis(5));
+            assert_eq!(double.state_now(), DeviceState::Running);
+            device.release();
+            assert!(caller.join().is_ok_and(|done| done));
+        });
+        assert_eq!(double.state_now(), DeviceState::StopCopy);
+    }
+
+    #[test]
+    fn short_transfers_lose_nothing() {
+        let short = DriverFault::always(Call::Transfer(0), Deed::Short(7_000));
+        let (source, from) = faulty(vec![short.clone()]);
+        let plan = Plan { expects_bytes: 100_000, ..source.plan().clone() };
+        let target = Arc::new(Double::new(plan));
+        let to = Faulty::new(target.clone(), vec![short], Box::new(|_| {}));
+        let open = |device: &Faulty, state| {
+            device.set_state(state).ok().flatten().unwrap_or_else(|| panic!("no fd"))
+        };
+        let (read_fd, write_fd) =
+            (open(&from, DeviceState::StopCopy), open(&to, DeviceState::Resuming));
+        let mut buffer = vec![0; 30_000];
+        let count = |result: io::Result<usize>| result.unwrap_or_else(|error| panic!("{error}"));
+        loop {
+            let read = rustix::io::read(&read_fd, &mut buffer).map_err(io::Error::from);
+            let read = count(from.observe(read_fd.as_fd(), read));
+            if read == 0 {
+                break;
+            }
+            let mut rest = &buffer[..read];
+            while !rest.is_empty() {
+                let written = rustix::io::write(&write_fd, rest).map_err(io::Error::from);
+                rest = &rest[count(to.observe(write_fd.as_fd(), written)).min(7_000)..];
+            }
+        }
+        assert!(to.set_state(DeviceState::Stop).is_ok());
+        assert!(source.passed().digest.is_some());
+        assert_eq!(source.passed(), target.passed());
+    }
+
+    #[test]
+    fn a_read_that_fails_moves_nothing() {
+        let again = Deed::Errno(Errno::AGAIN.raw_os_error());
+        let (_, device) = faulty(vec![DriverFault::once(Call::Transfer(0), again)]);
+        let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
+        let fd = fd.unwrap_or_else(|| panic!("no fd"));
+        let read = || {
+            let result = rustix::io::read(&fd, &mut [0; 60_000][..]).map_err(io::Error::from);
+            device.observe(fd.as_fd(), result)
+        };
+        assert_eq!(errno(read()), Some(11));
+        assert_eq!([read().ok(), read().ok(), read().ok()], [Some(60_000), Some(40_000), Some(0)]);
+    }
+
+    #[test]
+    fn an_endless_state_is_zeros() {
+        let call = Call::SetState(DeviceState::StopCopy);
+        let (_, device) = faulty(vec![DriverFault::once(call, Deed::Endless)]);
+        let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
+        let fd = fd.unwrap_or_else(|| panic!("no fd"));
+        let mut buffer = [7; 100];
+        for _ in 0..3000 {
+            let read = rustix::io::read(&fd, &mut buffer).map_err(io::Error::from);
+            assert_eq!(device.observe(fd.as_fd(), read).ok(), Some(100));
+        }
+        assert_eq!(buffer, [0; 100]);
+        assert!(device.set_state(DeviceState::Running).is_ok());
+    }
+}

@@ -1,0 +1,1 @@
+//! What is promised, against records that are made up.

@@ -1,0 +1,326 @@
+//! Runs a fault: starts both hosts' processes with the network between them, does what is to be done
+//! at its moments, and writes down what happens.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::fault::Fault;
+use super::message::{Command, HostEvent, HostSpec, What};
+use super::plan::{Does, Plan, Trigger};
+use super::proxy::Proxy;
+use super::record::Record;
+use crate::clock::monotonic_ns;
+use crate::spec::{BackendChoice, Side};
+
+/// How long a run may take: far more than any limit in it, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a driver that was let go of may take to be home again.
+const COMING_BACK: Duration = Duration::from_secs(20);
+
+/// What the runner hears.
+enum Heard {
+    Host(Side, HostEvent),
+    /// A process's output has ended.
+    Gone(Side),
+    /// A rule of the network has struck.
+    Net(usize, u64),
+}
+
+/// Runs a fault once.
+pub(crate) fn run(fault: &Fault, backend: BackendChoice) -> Record {
+    let mut plan = fault.plan.clone();
+    for side in [Side::Source, Side::Target] {
+        let choices = &mut plan.host_mut(side).choices;
+        // Who is refused io_uring has it as its first choice.
+        if !choices.no_io_uring {
+            choices.backend = backend;
+        }
+    }
+    let mut record = Record::default();
+    let mut run = match Run::start(&plan) {
+        Ok(run) => run,
+        Err(error) => {
+            record.failure = Some(format!("cannot start a process: {error}"));
+            return record;
+        }
+    };
+    if let Err(error) = run.go(&mut record) {
+        record.failure.get_or_insert(error);
+    }
+    record
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    sender: Sender<Heard>,
+    heard: Receiver<Heard>,
+    target: Host,
+    source: Option<Host>,
+    proxy: Option<Proxy>,
+    /// Reactions that are still to come.
+    due: Vec<bool>,
+    happened: BTreeSet<String>,
+    /// When each host's drivers were let go of.
+    released: [Option<Instant>; 2],
+    told_to_end: bool,
+}
+
+impl<'a> Run<'a> {
+    fn start(plan: &'a Plan) -> io::Result<Run<'a>> {
+        let (sender, heard) = unbounded();
+        let target = Host::start(plan, Side::Target, None, &sender)?;
+        let due = vec![true; plan.reactions.len()];
+        let happened = BTreeSet::new();
+        let (released, told_to_end) = ([None; 2], false);
+        let (source, proxy) = (None, None);
+        Ok(Run { plan, sender, heard, target, source, proxy, due, happened, released, told_to_end })
+    }
+
+    fn go(&mut self, record: &mut Record) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        let io = |error: io::Error| format!("cannot start a process: {error}");
+        while record.source.exit.is_none() || record.target.exit.is_none() {
+            match self.heard.recv_timeout(Duration::from_millis(20)) {
+                Ok(Heard::Host(_, HostEvent { what: What::Listening(address), .. })) => {
+                    self.connect(address).map_err(io)?;
+                }
+                Ok(Heard::Host(side, event)) => self.event(record, side, event),
+                Ok(Heard::Net(rule, at_ns)) => {
+                    record.strike(at_ns);
+                    self.moment(record, Trigger::Net(rule));
+                }
+                Ok(Heard::Gone(side)) => {
+                    let exit = self.host(side).map_or_else(String::new, Host::exit);
+                    record.host_mut(side).exit = Some(exit);
+                    self.moment(record, Trigger::Ended(side));
+                    if side == Side::Target && self.source.is_none() {
+                        return Err("the target did not begin to listen".to_owned());
+                    }
+                }
+                Err(_) => {}
+            }
+            self.end_if_through(record);
+            if Instant::now() > deadline {
+                let open =
+                    |side| record.host(side).exit.is_none() && !self.is_through(record, side);
+                let who = [Side::Source, Side::Target].into_iter().filter(|side| open(*side));
+                let who: Vec<&str> = who.map(Side::name).collect();
+                return Err(format!("no end within {} s: {}", PATIENCE.as_secs(), who.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The target listens: the network and the source come.
+    fn connect(&mut self, address: SocketAddr) -> io::Result<()> {
+        let sender = self.sender.clone();
+        let on_deed = move |rule| drop(sender.send(Heard::Net(rule, monotonic_ns())));
+        let rules = self.plan.rules.clone();
+        let proxy = Proxy::start(address, self.plan.streams, rules, Box::new(on_deed))?;
+        let source = Host::start(self.plan, Side::Source, Some(proxy.address()), &self.sender)?;
+        (self.proxy, self.source) = (Some(proxy), Some(source));
+        Ok(())
+    }
+
+    fn event(&mut self, record: &mut Record, side: Side, event: HostEvent) {
+        let moment = match event.what {
+            What::Struck => Some(Trigger::Struck(side)),
+            What::Finished(_) | What::Refused(_) | What::Done(Command::Drop) => {
+                Some(Trigger::Ended(side))
+            }
+            _ => None,
+        };
+        record.take(side, event);
+        if let Some(moment) = moment {
+            self.moment(record, moment);
+        }
+    }
+
+    /// Does what is to be done at a moment, once.
+    fn moment(&mut self, record: &mut Record, moment: Trigger) {
+        if !self.happened.insert(format!("{moment:?}")) {
+            return;
+        }
+        for place in 0..self.due.len() {
+            let reaction = self.plan.reactions[place];
+            if reaction.on == moment && std::mem::take(&mut self.due[place]) {
+                self.does(record, reaction.does);
+            }
+        }
+        if let (Trigger::Ended(side), true) = (moment, self.plan.releases)
+            && self.plan.host(side).holds()
+        {
+            self.released[side as usize] = Some(Instant::now());
+            self.does(record, Does::Tell(side, Command::Release));
+        }
+    }
+
+    fn does(&mut self, record: &mut Record, does: Does) {
+        let at_ns = monotonic_ns();
+        match does {
+            Does::Kill(side) => {
+                record.host_mut(side).killed_ns = Some(at_ns);
+                self.signal(side, Signal::KILL);
+                // A frame that goes on from here goes to a host that is not there.
+                if let Some(host) = self.host(side) {
+                    host.exit();
+                }
+            }
+            Does::Freeze(side) => {
+                self.signal(side, Signal::STOP);
+                if let Some(host) = self.host(side) {
+                    host.wait_until_frozen();
+                }
+            }
+            Does::Thaw(side) => self.signal(side, Signal::CONT),
+            Does::Tell(side, command) => {
+                if let Some(host) = self.host(side) {
+                    host.tell(command);
+                }
+            }
+            Does::OpenGate => {
+                if let Some(proxy) = &self.proxy {
+                    proxy.open();
+                }
+            }
+        }
+        if !matches!(does, Does::OpenGate | Does::Tell(_, Command::Release)) {
+            record.strike(at_ns);
+        }
+    }
+
+    /// Whether nothing more is to be seen at a host.
+    fn is_through(&self, record: &Record, side: Side) -> bool {
+        let host = record.host(side);
+        let waited = self.released[side as usize].is_none_or(|at| at.elapsed() > COMING_BACK);
+        let dropped_and_back = || {
+            let places = host.places();
+            places.iter().all(|place| place.state.name() == "RUNNING")
+        };
+        host.exit.is_some()
+            || host.refused.is_some()
+            || (host.end.is_some() && (host.late() == 0 || waited))
+            || (host.dropped_ns.is_some() && (dropped_and_back() || waited))
+    }
+
+    fn end_if_through(&mut self, record: &Record) {
+        let through = |side| self.is_through(record, side);
+        if !self.told_to_end && through(Side::Source) && through(Side::Target) {
+            self.told_to_end = true;
+            for side in [Side::Source, Side::Target] {
+                if let Some(host) = self.host(side) {
+                    host.tell(Command::End);
+                }
+            }
+        }
+    }
+
+    fn host(&mut self, side: Side) -> Option<&mut Host> {
+        match side {
+            Side::Source => self.source.as_mut(),
+            Side::Target => Some(&mut self.target),
+        }
+    }
+
+    fn signal(&mut self, side: Side, signal: Signal) {
+        if let Some(host) = self.host(side) {
+            // ESRCH: it has ended by itself.
+            let _ = kill_process(Pid::from_child(&host.child), signal);
+        }
+    }
+}
+
+/// One host's process. Dropping it ends it.
+struct Host {
+    child: Child,
+}
+
+impl Host {
+    fn start(
+        plan: &Plan,
+        side: Side,
+        connect: Option<SocketAddr>,
+        heard: &Sender<Heard>,
+    ) -> io::Result<Host> {
+        let mut child = std::process::Command::new(std::env::current_exe()?)
+            .arg("fault-host")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take();
+        // Owned from here on, so that an error below ends it.
+        let mut host = Host { child };
+        let (streams, own) = (plan.streams, plan.host(side));
+        let (devices, choices) = (own.devices.clone(), own.choices.clone());
+        host.say(&HostSpec { side, connect, streams, devices, choices })?;
+        let heard = heard.clone();
+        thread::spawn(move || {
+            let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
+            for line in lines.map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or_else(|error| HostEvent {
+                    at_ns: monotonic_ns(),
+                    what: What::Refused(format!("said {line:?}: {error}")),
+                });
+                if heard.send(Heard::Host(side, event)).is_err() {
+                    return;
+                }
+            }
+            // The receiver is gone if the run is over for another reason.
+            let _ = heard.send(Heard::Gone(side));
+        });
+        Ok(host)
+    }
+
+    fn say(&mut self, what: &impl serde::Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(what)?;
+        line.push(b'\n');
+        match &mut self.child.stdin {
+            Some(input) => input.write_all(&line),
+            None => Ok(()),
+        }
+    }
+
+    /// A host that has gone hears nothing more.
+    fn tell(&mut self, command: Command) {
+        let _ = self.say(&command);
+    }
+
+    /// SIGSTOP has been sent; the threads stop one after the other.
+    fn wait_until_frozen(&self) {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_frozen = || {
+            let mut tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
+            // The state stands behind the name, which may have anything in it.
+            tasks.all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['T', 'Z', 'X']))
+            })
+        };
+        let deadline = Instant::now() + COMING_BACK;
+        while !is_frozen() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn exit(&mut self) -> String {
+        match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Both fail if the child has ended and was waited for, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
