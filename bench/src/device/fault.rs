@@ -363,7 +363,7 @@ mod tests {
         let (_, device) = faulty(vec![DriverFault::once(Call::Transfer(0), again)]);
         let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
         let fd = fd.unwrap_or_else(|| panic!("no fd"));
-        let mut read = || {
+        let read = || {
             let result = rustix::io::read(&fd, &mut [0; 60_000][..]).map_err(io::Error::from);
             device.observe(result)
         };

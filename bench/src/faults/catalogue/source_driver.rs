@@ -141,11 +141,14 @@ fn reads() -> Vec<Fault> {
         };
         all.extend([
             fault("late", "takes 300 ms").once(Source, call, Deed::Late(300)).completes(),
-            held(fault("held", "does not come back, not even when it is cancelled").once(
-                Source,
-                call,
-                Deed::Held,
-            )),
+            // SET_STATE may bring the device back all the same.
+            fault("held", "does not come back, not even when it is cancelled")
+                .once(Source, call, Deed::Held)
+                .stalls(Source)
+                .hurries(Source)
+                .returns(Source, &[Cause::TimeLimit])
+                .ends(Source, Ending::NotReturned, &[Cause::TimeLimit])
+                .also(Also::BackHome(Source)),
             fault("stalls", "does not come back before it is cancelled")
                 .with(|plan| plan.source.devices[0].stalls_at = Some(at))
                 .stalls(Source)

@@ -100,11 +100,14 @@ fn writes() -> Vec<Fault> {
         };
         all.extend([
             fault("late", "takes 300 ms").once(Target, call, Deed::Late(300)).completes(),
-            held(fault("held", "does not come back, not even when it is cancelled").once(
-                Target,
-                call,
-                Deed::Held,
-            )),
+            // A reset may make the device blank all the same.
+            fault("held", "does not come back, not even when it is cancelled")
+                .once(Target, call, Deed::Held)
+                .stalls(Target)
+                .hurries(Target)
+                .returns(Target, &[Cause::TimeLimit])
+                .ends(Target, Ending::NotBlank, &[Cause::TimeLimit])
+                .also(Also::BackHome(Target)),
             fault("stalls", "does not come back before it is cancelled")
                 .with(|plan| plan.target.devices[0].stalls_at = Some(at))
                 .stalls(Target)
