@@ -12,11 +12,37 @@
  *   vferry_session_switchover
  *     VFERRY_EVENT_FINISHED                         VFERRY_EVENT_FINISHED
  *   vferry_session_report                         vferry_session_report
- *     HANDED_OVER: destroy the VM                   RUNNING: start the vCPUs
- *     RETURNED: resume the vCPUs                    BLANK: the devices are as new
- *     NOT_RETURNED: reset devices, then resume      NOT_BLANK: reset the devices
- *     UNCONFIRMED: find out about the target
+ *   what the table below says                     what the table below says
  *   vferry_session_free                           vferry_session_free
+ *
+ * How it ended, and what the VMM does then. What is said of a device goes by its own report
+ * (vferry_session_device_report): `state`, `home`, `stuck`.
+ *
+ *   source         device driven by the engine          device embedded
+ *   HANDED_OVER    Destroy the VM.
+ *                  It is in STOP.                       It is where the VMM left it.
+ *   RETURNED       Bring back what the VMM moves, then resume the vCPUs.
+ *                  It is where it was found, RUNNING    Nothing holds it: bring it to RUNNING, out
+ *                  or STOP: nothing to do.              of ERROR with a reset.
+ *   NOT_RETURNED   Do what is said here for each device, then resume the vCPUs.
+ *                  `home` is 0: wait for                `home` is 0: a driver still holds an
+ *                  VFERRY_EVENT_DEVICE_CAME_BACK, or    operation on it. The same; or bring it to
+ *                  reset it.                            RUNNING at once, which ends most of them.
+ *   UNCONFIRMED    Nothing runs here until a person, or a cluster manager, is certain that the target
+ *                  does not run. Then as RETURNED; otherwise as HANDED_OVER.
+ *                  It is in STOP or on its way there:   It is where the VMM left it: the VMM brings
+ *                  the VMM sets RUNNING.                it to RUNNING.
+ *
+ *   target         device driven by the engine          device embedded
+ *   RUNNING        Start the vCPUs.
+ *                  It runs.                             It runs; with VFERRY_EMBEDDED_STARTS_LATER
+ *                                                       the VMM starts it from STOP now.
+ *   BLANK          The VM may be destroyed, or wait for another migration.
+ *                  It is in RUNNING, reset or never     The same. With no device fd: the VMM has
+ *                  touched.                             not moved it, or has reset it.
+ *   NOT_BLANK      No device whose `home` is 0 goes to a guest before it was reset.
+ *                  Reset it, or wait for                Reset it. Without a device fd each device
+ *                  VFERRY_EVENT_DEVICE_CAME_BACK.       that was moved is such a one.
  *
  * Sections: versions and errors, limits and enumerations, options, devices, embedded devices, streams
  * and channels, sessions, events, reports, figures, log.
@@ -45,6 +71,12 @@
  *
  * Threads. Every call may be made from any thread, also with the same handle at the same time. Only
  * _free must be the last call with its handle. The library never calls back.
+ *
+ * Signals. The library's threads block all signals, so no handler of the VMM's runs on them, and no
+ * call of theirs is interrupted. Calls that block go on after a handler has run. The library raises no
+ * SIGPIPE: not on its streams and channels, and not with a data fd that is a pipe or socket whose
+ * other end is closed, because only its threads write to those. What the VMM itself writes to pipes and
+ * sockets, such as its own migration channel, is the VMM's: it ignores SIGPIPE or passes MSG_NOSIGNAL.
  */
 
 #ifndef VFIO_FERRY_H
@@ -66,7 +98,7 @@ extern "C" {
  * Version of this interface. It grows when something is added. Nothing is changed or removed under
  * one soname.
  */
-#define VFERRY_ABI_VERSION 3
+#define VFERRY_ABI_VERSION 4
 
 /**
  * Oldest version of this interface whose programs run with this library; the number of its soname,
@@ -528,7 +560,8 @@ typedef uint32_t vferry_phase;
 #endif // __cplusplus
 
 /**
- * How a session ended on this host, and with that what the VMM does next.
+ * How a session ended on this host, and with that what the VMM does next; the table at the top of
+ * this header has all of it.
  */
 enum vferry_ending
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -544,13 +577,15 @@ enum vferry_ending
      */
     VFERRY_ENDING_HANDED_OVER = 1,
     /**
-     * Source: every device is where the session found it. Resume the vCPUs. An embedded device
-     * counts as returned: its VMM brings it to RUNNING first.
+     * Source: nothing of the devices is left to the session. Those that the engine drives are where
+     * it found them; an embedded one is where its VMM left it, who brings it to RUNNING. Then resume
+     * the vCPUs.
      */
     VFERRY_ENDING_RETURNED = 2,
     /**
      * Source: some device is not where the session found it, or nobody knows. The devices' reports
-     * tell which: bring it to RUNNING or reset it before the vCPUs are resumed.
+     * tell which (`home`). It may still come: VFERRY_EVENT_DEVICE_CAME_BACK. Bring it to RUNNING or
+     * reset it before the vCPUs are resumed.
      */
     VFERRY_ENDING_NOT_RETURNED = 3,
     /**
@@ -662,6 +697,10 @@ enum vferry_cause
      * This host failed: memory, threads, ring.
      */
     VFERRY_CAUSE_LOCAL = 8,
+    /**
+     * A limit of the session's options was over. The text names it, and who owed what.
+     */
+    VFERRY_CAUSE_TIME_LIMIT = 9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -731,6 +770,10 @@ enum vferry_observed
      * The engine itself reported it.
      */
     VFERRY_OBSERVED_ENGINE = 12,
+    /**
+     * The clock showed it.
+     */
+    VFERRY_OBSERVED_CLOCK = 13,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -893,15 +936,56 @@ vferry_status vferry_options_set_rate(vferry_options *options, uint64_t bytes_pe
 /**
  * How long the peer may be silent before it counts as lost: 1 to 86400000 ms (a day), or
  * VFERRY_NO_LIMIT where something else watches the connection. By default 10000. An engine that has
- * nothing to send sends pings.
+ * nothing to send sends pings: what must go on is limited by the stall limit.
  */
 vferry_status vferry_options_set_peer_silence_ms(vferry_options *options,
                                                  int64_t timeout_ms);
 
 /**
- * How long a cancelled session waits for an operation that is blocked in a driver, and an aborted
- * one for its devices to return: 1 to 86400000 ms (a day), by default 2000. An operation that is
- * still blocked then keeps a thread of its own, and the report says so (`stuck`).
+ * How long the handshake may take, from the session's start until both hosts have agreed on every
+ * stream: 1 to 86400000 ms (a day), or VFERRY_NO_LIMIT. By default 10000. After it, as after each of
+ * the limits below, the session is given up with VFERRY_CAUSE_TIME_LIMIT, and the text says who owed
+ * what.
+ */
+vferry_status vferry_options_set_handshake_limit_ms(vferry_options *options,
+                                                    int64_t timeout_ms);
+
+/**
+ * How long what is owed may make no progress: a call or an operation that a driver holds, an answer
+ * that the engine wants of an embedded device's VMM, frames that the peer does not take, state that
+ * does not come once its device has stopped. 1 to 86400000 ms (a day), or VFERRY_NO_LIMIT. By default
+ * 30000. Pings are no progress, nor are bytes that trickle.
+ */
+vferry_status vferry_options_set_stall_limit_ms(vferry_options *options,
+                                                int64_t timeout_ms);
+
+/**
+ * How long a source may send none of the state before its switchover, when it owes none (target):
+ * 1 to 86400000 ms (a day), or VFERRY_NO_LIMIT. By default 3600000, an hour.
+ */
+vferry_status vferry_options_set_idle_limit_ms(vferry_options *options, int64_t timeout_ms);
+
+/**
+ * How long the guest may stand still (source): from `vferry_session_switchover` until the state is
+ * handed over, 1 to 86400000 ms (a day). After it the migration is given up, and the guest runs on
+ * here. VFERRY_NO_LIMIT, the default: for as long as there is progress.
+ */
+vferry_status vferry_options_set_switchover_budget_ms(vferry_options *options,
+                                                      int64_t timeout_ms);
+
+/**
+ * How long the source waits, after the handover, for the target's word that it runs: 1 to 86400000
+ * ms (a day), or VFERRY_NO_LIMIT. By default 30000. After it the session ends as
+ * VFERRY_ENDING_UNCONFIRMED.
+ */
+vferry_status vferry_options_set_confirm_limit_ms(vferry_options *options,
+                                                  int64_t timeout_ms);
+
+/**
+ * How long a session that is cancelled, freed or given up may take to its end, in every stage of
+ * either host: 1 to 86400000 ms (a day), by default 2000. Half of it is for operations that are
+ * blocked in a driver, the rest for the devices' way back. What is still blocked then keeps a thread
+ * of its own, and the reports say so (`stuck`, `home`).
  */
 vferry_status vferry_options_set_cancel_bound_ms(vferry_options *options,
                                                  int64_t timeout_ms);
@@ -1001,6 +1085,13 @@ vferry_status vferry_device_set_on_reset(vferry_device *device,
                                          uint32_t fallback);
 
 /**
+ * Whether the device may be reset where SET_STATE does not bring it back to where it was found
+ * (source). The guest then finds a reset device, and the device's report says so (`was_reset`). Off
+ * by default: the session ends as VFERRY_ENDING_NOT_RETURNED. For a device that the engine drives.
+ */
+vferry_status vferry_device_set_reset_to_return(vferry_device *device, bool reset_to_return);
+
+/**
  * The device's weight when the devices of its session share the link, 1 or more (source). By default
  * 1.
  */
@@ -1035,6 +1126,13 @@ vferry_status vferry_device_set_opaque(vferry_device *device,
  * and both hosts' sessions end as if it ran.
  */
 #define VFERRY_EMBEDDED_STARTS_LATER 4
+
+/**
+ * For `vferry_device_embedded`: the kernel has accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 for
+ * this device. Where the engine makes VFIO_MIG_GET_PRECOPY_INFO it then heeds REINIT. Since version
+ * 4.
+ */
+#define VFERRY_EMBEDDED_PRECOPY_INFO_V2 8
 
 /**
  * For `vferry_device_precopy_info_done`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
@@ -1105,12 +1203,18 @@ typedef uint32_t vferry_want;
  * `host` is a `vferry_host`, `flags` are VFERRY_EMBEDDED_ bits, `name` is as in
  * `vferry_device_open`. `device_fd` is the VFIO device fd, or -1; it is duplicated and stays the
  * caller's. The engine uses it for GET_STATE, which tells a reset from a failure; for MIG_DATA_SIZE;
- * and to reset a target device whose epoch was discarded. Without it the device's state is what the
- * VMM said last. A VMM that finds its device reset calls `vferry_device_state_done` with
- * VFERRY_STATE_RUNNING.
+ * and to reset a target device whose epoch was discarded or whose session was given up. Without it
+ * the device's state is what the VMM said last, and unknown before; and a call that fails as it does
+ * for a device that was reset (EINVAL from VFIO_MIG_GET_PRECOPY_INFO, ENODEV, a hang-up of the data
+ * fd) counts as one.
  *
- * When its session has ended the device is the VMM's again, in the state that it was left in: after
- * an abort the VMM brings a source device to RUNNING and resets a target device.
+ * A VMM that finds its device reset calls `vferry_device_state_done` with VFERRY_STATE_RUNNING: the
+ * session acts on that at once, also while it wants nothing. What the engine wanted of the device as
+ * it was is withdrawn, and wanted again when the saving begins anew.
+ *
+ * When its session has ended the device is the VMM's again, in the state that it was left in: the
+ * table at the top of this header says what the VMM does then. Its answers are still taken, and their
+ * fds closed.
  */
 vferry_status vferry_device_embedded(const char *name,
                                      uint32_t host,
@@ -1136,9 +1240,13 @@ vferry_status vferry_device_event_fd(vferry_device *device, int *fd);
  * failed with. `data_fd` is the fd that the kernel gave, or -1; it is -1 where SET_STATE failed.
  * Never blocks.
  *
- * An answer may come before the engine wants it, and is kept until then; a later answer of the same
- * call replaces it, but not one that the engine wanted. The fd of a PRE_COPY that the engine never
- * wanted, because the switchover came first, is used for STOP_COPY, where the kernel gives none.
+ * An answer may come before the engine wants it, and is kept until then. Answers may come in any
+ * order and from any thread: what the engine wanted, and a state that it will still want, is not lost
+ * to a later answer. Where the VM stops before the engine has asked for PRE_COPY, STOP_COPY answers
+ * that as well, and the engine reads its fd: it never wants PRE_COPY of a device in STOP_COPY.
+ *
+ * VFERRY_STATE_RUNNING, and VFERRY_STATE_ERROR, about a device that saves or loads say that it was
+ * reset, or has failed: see `vferry_device_embedded`.
  *
  * On success `data_fd` is the engine's, which closes it when the epoch or the session ends; the
  * caller does not use the number again. On failure it is still the caller's.
@@ -1155,7 +1263,8 @@ vferry_status vferry_device_state_done(vferry_device *device,
  *
  * Pass REINIT only if the kernel accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: without it the
  * kernel returns in `flags` what the caller put there. Pass EINVAL on as any other errno: a device
- * that was reset answers so, and the engine finds out.
+ * that was reset answers so, and the engine finds out. So does one that the VMM has stopped
+ * meanwhile; that is no failure.
  */
 vferry_status vferry_device_precopy_info_done(vferry_device *device,
                                               uint64_t initial_bytes,
@@ -1165,7 +1274,7 @@ vferry_status vferry_device_precopy_info_done(vferry_device *device,
 
 /**
  * Answers with the result of VFIO_DEVICE_RESET: `os_error` is 0, or the positive errno that it
- * failed with. Never blocks.
+ * failed with. Where it was not wanted it tells of a reset, too. Never blocks.
  */
 vferry_status vferry_device_reset_done(vferry_device *device, int32_t os_error);
 
@@ -1344,10 +1453,12 @@ vferry_status vferry_session_target(const vferry_options *options,
  * Frees a session and sets the variable to NULL. Does nothing where it, or `session`, is NULL. No
  * other thread may be in a call with this session.
  *
- * A session that has not ended is cancelled first. Blocks until its threads have released devices
- * and streams: the cancel bound at most if it had not ended, and up to half a second more for its last
- * frames to reach the peer. Then all memory and fds are freed, except those of an operation that is
- * still blocked in a driver.
+ * A session that has not ended is cancelled first, and its end is waited for: the cancel bound at
+ * most, in every stage of either host, whatever a driver or the peer does. How it ended nobody can
+ * ask any more, so a VMM that must know fetches VFERRY_EVENT_FINISHED before. One that has ended is
+ * freed at once. A thread of the library's stays with the streams until the peer has closed them,
+ * for half a second at most (`vferry_session_wait_closed` waits for it), and one with each operation
+ * that is still blocked in a driver.
  */
 void vferry_session_free(vferry_session **session);
 
@@ -1361,17 +1472,20 @@ vferry_status vferry_session_switchover(vferry_session *session);
 /**
  * Cancels the migration. Returns at once, and may be called at any time. VFERRY_EVENT_FINISHED
  * follows within the cancel bound, even while an operation is blocked in a driver. After the handover
- * and after the end it changes nothing.
+ * it undoes nothing: a source that has not heard by then that the target runs ends as
+ * VFERRY_ENDING_UNCONFIRMED, a target whose devices do not run by then as VFERRY_ENDING_NOT_BLANK.
+ * After the end it changes nothing.
  */
 vferry_status vferry_session_cancel(vferry_session *session);
 
 /**
  * Says that a device was reset, for example by the VMM itself for the guest's FLR (source). The
- * session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Returns at once.
+ * session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Of an embedded
+ * device `vferry_device_state_done` with VFERRY_STATE_RUNNING says the same: a reset that was told
+ * in both ways, or found by the engine as well, counts once. Returns at once.
  * VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
  */
-vferry_status vferry_session_device_was_reset(vferry_session *session,
-                                              uint32_t device);
+vferry_status vferry_session_device_was_reset(vferry_session *session, uint32_t device);
 
 /**
  * Sends up to VFERRY_MESSAGE_BYTES_MAX bytes to the peer's embedder, who gets them as
@@ -1421,6 +1535,23 @@ vferry_status vferry_session_payload(const vferry_session *session,
 #define VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED 4
 
 /**
+ * In an event's flags, of VFERRY_EVENT_ESTIMATE: waiting cannot make it better. Every device is
+ * drained, and its initial data is loaded.
+ */
+#define VFERRY_EVENT_FLAG_CONVERGED 8
+
+/**
+ * In an event's flags, of VFERRY_EVENT_DEVICE_CAME_BACK: as `home` in a `vferry_device_report`.
+ */
+#define VFERRY_EVENT_FLAG_HOME 16
+
+/**
+ * In an event's flags, of VFERRY_EVENT_DEVICE_CAME_BACK: as `was_reset` in a
+ * `vferry_device_report`.
+ */
+#define VFERRY_EVENT_FLAG_WAS_RESET 32
+
+/**
  * What an event is about, and which fields of `vferry_event` it fills in besides `size` and `type`.
  */
 enum vferry_event_type
@@ -1447,7 +1578,8 @@ enum vferry_event_type
     VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
     /**
      * What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
-     * `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. A newer one replaces one that was not fetched.
+     * `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`, `switchover_budget_ns`. A newer
+     * one replaces one that was not fetched.
      */
     VFERRY_EVENT_ESTIMATE = 5,
     /**
@@ -1456,7 +1588,8 @@ enum vferry_event_type
      */
     VFERRY_EVENT_COMPLETION = 6,
     /**
-     * The source has let go, and RUNNING follows (target).
+     * The source has let go, and RUNNING follows (target). An embedded device is not moved before
+     * that is wanted: one that runs until then counts as reset.
      */
     VFERRY_EVENT_HANDED_OVER = 7,
     /**
@@ -1464,10 +1597,16 @@ enum vferry_event_type
      */
     VFERRY_EVENT_MESSAGE = 8,
     /**
-     * The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
-     * `text`. `vferry_session_report` tells more.
+     * The session has ended: `ending`, `cause`, `observed`, `os_error`, `device`, `text`.
+     * `vferry_session_report` tells more. The last event, unless a device is late.
      */
     VFERRY_EVENT_FINISHED = 9,
+    /**
+     * A device whose driver had not answered when the session ended has been let go of since:
+     * `device`, `epoch`, `epoch_ending`, `state`, `bytes`, and in `flags` whether it is where it was
+     * found. Once a device, after VFERRY_EVENT_FINISHED.
+     */
+    VFERRY_EVENT_DEVICE_CAME_BACK = 10,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1570,6 +1709,11 @@ typedef struct vferry_event {
      * A sentence for a person: what happened, and what to do about it.
      */
     char text[VFERRY_TEXT_BYTES];
+    /**
+     * The limit of the switchover, in nanoseconds, or VFERRY_VALUE_UNKNOWN where there is none. Since
+     * version 4.
+     */
+    uint64_t switchover_budget_ns;
 } vferry_event;
 
 /**
@@ -1581,16 +1725,21 @@ typedef struct vferry_event {
 bool vferry_event_is_ready(const vferry_event *event, uint64_t downtime_ns_max);
 
 /**
- * Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment,
- * VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before.
+ * Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment; in its place
+ * VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before. Then only
+ * VFERRY_EVENT_DEVICE_CAME_BACK may still come: for a device whose report has a `home` of 0.
  */
-vferry_status vferry_session_poll(vferry_session *session, vferry_event *event);
+vferry_status vferry_session_poll(vferry_session *session,
+                                  vferry_event *event);
 
 /**
  * Fetches the next event and waits for one, `timeout_ms` at most. VFERRY_ERR_TIMEOUT when none
- * came by then, VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before.
+ * came by then; in its place VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before. Then it
+ * waits only while a device is late, which may be for as long as its driver does not answer.
  */
-vferry_status vferry_session_wait(vferry_session *session, int64_t timeout_ms, vferry_event *event);
+vferry_status vferry_session_wait(vferry_session *session,
+                                  int64_t timeout_ms,
+                                  vferry_event *event);
 
 /**
  * Waits until `vferry_event_is_ready` is true of an estimate, `timeout_ms` at most (source). It
@@ -1714,7 +1863,8 @@ typedef struct vferry_device_report {
      */
     uint32_t epoch_ending;
     /**
-     * A `vferry_state`: the device's state, as the kernel or the VMM said last.
+     * A `vferry_state`: the device's state, as the kernel or the VMM said last. Of an embedded device
+     * that was handed over it is unknown: its VMM knows.
      */
     int32_t state;
     /**
@@ -1754,6 +1904,18 @@ typedef struct vferry_device_report {
      * Frames of discarded epochs that arrived late and were dropped (target).
      */
     uint64_t late_frames;
+    /**
+     * Not 0: the device is where the session found it, RUNNING or STOP (target: and without any of
+     * the state). An embedded device of the source: nothing of the engine's holds it, and it is its
+     * VMM that brings it back. 0 where it was not brought there, or not yet, and where it was handed
+     * over. Since version 4.
+     */
+    uint32_t home;
+    /**
+     * Not 0: it was reset on its way back, as `vferry_device_set_reset_to_return` has allowed
+     * (source). Since version 4.
+     */
+    uint32_t was_reset;
 } vferry_device_report;
 
 /**
@@ -1763,7 +1925,8 @@ typedef struct vferry_device_report {
 vferry_status vferry_session_report(const vferry_session *session, vferry_report *report);
 
 /**
- * Fills in the report of one device. As `vferry_session_report` otherwise.
+ * Fills in the report of one device, as it was when the session ended: of one that was late
+ * VFERRY_EVENT_DEVICE_CAME_BACK says what it is now. As `vferry_session_report` otherwise.
  */
 vferry_status vferry_session_device_report(const vferry_session *session,
                                            uint32_t device,

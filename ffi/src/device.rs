@@ -261,6 +261,20 @@ pub extern "C" fn vferry_device_set_on_reset(
     })
 }
 
+/// Whether the device may be reset where SET_STATE does not bring it back to where it was found
+/// (source). The guest then finds a reset device, and the device's report says so (`was_reset`). Off
+/// by default: the session ends as VFERRY_ENDING_NOT_RETURNED. For a device that the engine drives.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_device_set_reset_to_return(
+    device: Option<&mut vferry_device>,
+    reset_to_return: bool,
+) -> vferry_status {
+    set(device, |options| {
+        options.reset_to_return = reset_to_return;
+        Ok(())
+    })
+}
+
 /// The device's weight when the devices of its session share the link, 1 or more (source). By default
 /// 1.
 #[unsafe(no_mangle)]

@@ -21,6 +21,10 @@ pub const VFERRY_EMBEDDED_PRECOPY_INFO: u32 = 2;
 /// (target). The engine then never wants VFERRY_WANT_RUNNING: the handover leaves the device in STOP,
 /// and both hosts' sessions end as if it ran.
 pub const VFERRY_EMBEDDED_STARTS_LATER: u32 = 4;
+/// For `vferry_device_embedded`: the kernel has accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 for
+/// this device. Where the engine makes VFIO_MIG_GET_PRECOPY_INFO it then heeds REINIT. Since version
+/// 4.
+pub const VFERRY_EMBEDDED_PRECOPY_INFO_V2: u32 = 8;
 /// For `vferry_device_precopy_info_done`: VFIO_PRECOPY_INFO_REINIT, there is new initial data.
 pub const VFERRY_PRECOPY_INFO_REINIT: u32 = 1;
 
@@ -92,12 +96,18 @@ fn result<T>(os_error: i32, value: T) -> Result<Result<T, i32>, Failure> {
 /// `host` is a `vferry_host`, `flags` are VFERRY_EMBEDDED_ bits, `name` is as in
 /// `vferry_device_open`. `device_fd` is the VFIO device fd, or -1; it is duplicated and stays the
 /// caller's. The engine uses it for GET_STATE, which tells a reset from a failure; for MIG_DATA_SIZE;
-/// and to reset a target device whose epoch was discarded. Without it the device's state is what the
-/// VMM said last. A VMM that finds its device reset calls `vferry_device_state_done` with
-/// VFERRY_STATE_RUNNING.
+/// and to reset a target device whose epoch was discarded or whose session was given up. Without it
+/// the device's state is what the VMM said last, and unknown before; and a call that fails as it does
+/// for a device that was reset (EINVAL from VFIO_MIG_GET_PRECOPY_INFO, ENODEV, a hang-up of the data
+/// fd) counts as one.
 ///
-/// When its session has ended the device is the VMM's again, in the state that it was left in: after
-/// an abort the VMM brings a source device to RUNNING and resets a target device.
+/// A VMM that finds its device reset calls `vferry_device_state_done` with VFERRY_STATE_RUNNING: the
+/// session acts on that at once, also while it wants nothing. What the engine wanted of the device as
+/// it was is withdrawn, and wanted again when the saving begins anew.
+///
+/// When its session has ended the device is the VMM's again, in the state that it was left in: the
+/// table at the top of this header says what the VMM does then. Its answers are still taken, and their
+/// fds closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_device_embedded(
     name: *const c_char,
@@ -111,8 +121,10 @@ pub unsafe extern "C" fn vferry_device_embedded(
         // SAFETY: the caller's string, as the header asks.
         let name = unsafe { self::name(name) }?;
         let host = values::host(host)?;
-        let known =
-            VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO | VFERRY_EMBEDDED_STARTS_LATER;
+        let known = VFERRY_EMBEDDED_PRECOPY
+            | VFERRY_EMBEDDED_PRECOPY_INFO
+            | VFERRY_EMBEDDED_STARTS_LATER
+            | VFERRY_EMBEDDED_PRECOPY_INFO_V2;
         if flags & !known != 0 {
             return Err(unknown("flag among", format!("{flags:#x}")));
         }
@@ -123,6 +135,7 @@ pub unsafe extern "C" fn vferry_device_embedded(
         let config = EmbeddedConfig {
             precopy: flags & VFERRY_EMBEDDED_PRECOPY != 0,
             asks_precopy_info: flags & VFERRY_EMBEDDED_PRECOPY_INFO != 0,
+            reports_reinit: flags & VFERRY_EMBEDDED_PRECOPY_INFO_V2 != 0,
             starts_later: flags & VFERRY_EMBEDDED_STARTS_LATER != 0,
             device,
         };
@@ -166,9 +179,13 @@ pub extern "C" fn vferry_device_event_fd(
 /// failed with. `data_fd` is the fd that the kernel gave, or -1; it is -1 where SET_STATE failed.
 /// Never blocks.
 ///
-/// An answer may come before the engine wants it, and is kept until then; a later answer of the same
-/// call replaces it, but not one that the engine wanted. The fd of a PRE_COPY that the engine never
-/// wanted, because the switchover came first, is used for STOP_COPY, where the kernel gives none.
+/// An answer may come before the engine wants it, and is kept until then. Answers may come in any
+/// order and from any thread: what the engine wanted, and a state that it will still want, is not lost
+/// to a later answer. Where the VM stops before the engine has asked for PRE_COPY, STOP_COPY answers
+/// that as well, and the engine reads its fd: it never wants PRE_COPY of a device in STOP_COPY.
+///
+/// VFERRY_STATE_RUNNING, and VFERRY_STATE_ERROR, about a device that saves or loads say that it was
+/// reset, or has failed: see `vferry_device_embedded`.
 ///
 /// On success `data_fd` is the engine's, which closes it when the epoch or the session ends; the
 /// caller does not use the number again. On failure it is still the caller's.
@@ -203,7 +220,8 @@ pub unsafe extern "C" fn vferry_device_state_done(
 ///
 /// Pass REINIT only if the kernel accepted VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: without it the
 /// kernel returns in `flags` what the caller put there. Pass EINVAL on as any other errno: a device
-/// that was reset answers so, and the engine finds out.
+/// that was reset answers so, and the engine finds out. So does one that the VMM has stopped
+/// meanwhile; that is no failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_precopy_info_done(
     device: Option<&mut vferry_device>,
@@ -224,7 +242,7 @@ pub extern "C" fn vferry_device_precopy_info_done(
 }
 
 /// Answers with the result of VFIO_DEVICE_RESET: `os_error` is 0, or the positive errno that it
-/// failed with. Never blocks.
+/// failed with. Where it was not wanted it tells of a reset, too. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_reset_done(
     device: Option<&mut vferry_device>,

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vfio_ferry::{Completion, Estimate, Fault, Notice, is_ready};
+use vfio_ferry::{Completion, DeviceReport, Estimate, Fault, Notice, is_ready};
 
 use crate::failure::guarded_or;
 use crate::hosts::AnyReport;
@@ -20,6 +20,14 @@ pub const VFERRY_EVENT_FLAG_PRECOPY: u32 = 1;
 pub const VFERRY_EVENT_FLAG_P2P: u32 = 2;
 /// In an event's flags, of VFERRY_EVENT_ESTIMATE: all devices' initial data is loaded at the target.
 pub const VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED: u32 = 4;
+/// In an event's flags, of VFERRY_EVENT_ESTIMATE: waiting cannot make it better. Every device is
+/// drained, and its initial data is loaded.
+pub const VFERRY_EVENT_FLAG_CONVERGED: u32 = 8;
+/// In an event's flags, of VFERRY_EVENT_DEVICE_CAME_BACK: as `home` in a `vferry_device_report`.
+pub const VFERRY_EVENT_FLAG_HOME: u32 = 16;
+/// In an event's flags, of VFERRY_EVENT_DEVICE_CAME_BACK: as `was_reset` in a
+/// `vferry_device_report`.
+pub const VFERRY_EVENT_FLAG_WAS_RESET: u32 = 32;
 
 /// What an event is about, and which fields of `vferry_event` it fills in besides `size` and `type`.
 #[repr(u32)]
@@ -35,18 +43,24 @@ pub enum vferry_event_type {
     /// The target has written a device's initial PRE_COPY data: `device`.
     VFERRY_EVENT_INITIAL_DATA_LOADED = 4,
     /// What the downtime would be now (source, in PRE_COPY): `flags`, `pending_bytes`,
-    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`. A newer one replaces one that was not fetched.
+    /// `stop_copy_bytes`, `state_bytes_per_s`, `downtime_ns`, `ratio`, `switchover_budget_ns`. A newer
+    /// one replaces one that was not fetched.
     VFERRY_EVENT_ESTIMATE = 5,
     /// An epoch of a device ended: `device`, `epoch`, `phase`, `epoch_ending`, `cause`, `observed`,
     /// `os_error`, `state`, `bytes`, `text`. It says nothing about the session.
     VFERRY_EVENT_COMPLETION = 6,
-    /// The source has let go, and RUNNING follows (target).
+    /// The source has let go, and RUNNING follows (target). An embedded device is not moved before
+    /// that is wanted: one that runs until then counts as reset.
     VFERRY_EVENT_HANDED_OVER = 7,
     /// A message of the peer's embedder: the payload.
     VFERRY_EVENT_MESSAGE = 8,
-    /// The session has ended; the last event: `ending`, `cause`, `observed`, `os_error`, `device`,
-    /// `text`. `vferry_session_report` tells more.
+    /// The session has ended: `ending`, `cause`, `observed`, `os_error`, `device`, `text`.
+    /// `vferry_session_report` tells more. The last event, unless a device is late.
     VFERRY_EVENT_FINISHED = 9,
+    /// A device whose driver had not answered when the session ended has been let go of since:
+    /// `device`, `epoch`, `epoch_ending`, `state`, `bytes`, and in `flags` whether it is where it was
+    /// found. Once a device, after VFERRY_EVENT_FINISHED.
+    VFERRY_EVENT_DEVICE_CAME_BACK = 10,
 }
 
 /// An event. Set `size` to sizeof(vferry_event) before the call. Fields that do not belong to its
@@ -98,6 +112,9 @@ pub struct vferry_event {
     pub ratio: f64,
     /// A sentence for a person: what happened, and what to do about it.
     pub text: [c_char; VFERRY_TEXT_BYTES],
+    /// The limit of the switchover, in nanoseconds, or VFERRY_VALUE_UNKNOWN where there is none. Since
+    /// version 4.
+    pub switchover_budget_ns: u64,
 }
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
@@ -134,6 +151,7 @@ impl vferry_event {
             downtime_ns: VFERRY_VALUE_UNKNOWN,
             ratio: 0.0,
             text: [0; VFERRY_TEXT_BYTES],
+            switchover_budget_ns: VFERRY_VALUE_UNKNOWN,
         }
     }
 
@@ -171,6 +189,11 @@ impl Why {
     }
 }
 
+/// The bits of what is so.
+fn flags(all: [(bool, u32); 2]) -> u32 {
+    all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, bit)| bit).sum()
+}
+
 /// A notice as it crosses, with its payload. None for one that this ABI has no type for.
 pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
     use vferry_event_type::*;
@@ -189,8 +212,10 @@ pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
         Notice::Begin { device, begin } => {
             let mut event =
                 vferry_event { device: device.0, ..vferry_event::new(VFERRY_EVENT_BEGIN) };
-            event.flags |= if begin.precopy { VFERRY_EVENT_FLAG_PRECOPY } else { 0 };
-            event.flags |= if begin.p2p { VFERRY_EVENT_FLAG_P2P } else { 0 };
+            event.flags = flags([
+                (begin.precopy, VFERRY_EVENT_FLAG_PRECOPY),
+                (begin.p2p, VFERRY_EVENT_FLAG_P2P),
+            ]);
             raw::fill_text(&begin.name, &mut event.text);
             payload = begin.opaque;
             event
@@ -205,6 +230,7 @@ pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
             payload = message;
             vferry_event::new(VFERRY_EVENT_MESSAGE)
         }
+        Notice::CameBack(report) => came_back(&report),
         _ => return None,
     };
     event.payload_bytes = payload.len() as u64;
@@ -212,15 +238,33 @@ pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
 }
 
 fn estimated(estimate: &Estimate) -> vferry_event {
-    let loaded = estimate.initial_data_loaded;
     vferry_event {
-        flags: if loaded { VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED } else { 0 },
+        flags: flags([
+            (estimate.initial_data_loaded, VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED),
+            (estimate.converged, VFERRY_EVENT_FLAG_CONVERGED),
+        ]),
         pending_bytes: estimate.pending_bytes,
         stop_copy_bytes: estimate.stop_copy_bytes.unwrap_or(VFERRY_VALUE_UNKNOWN),
         state_bytes_per_s: estimate.state_bytes_per_s,
         downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_VALUE_UNKNOWN),
         ratio: estimate.ratio,
+        switchover_budget_ns: estimate.switchover_budget_ns.unwrap_or(VFERRY_VALUE_UNKNOWN),
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_ESTIMATE)
+    }
+}
+
+fn came_back(report: &DeviceReport) -> vferry_event {
+    vferry_event {
+        device: report.device.0,
+        epoch: report.epoch.0,
+        epoch_ending: report.ending.map_or(0, epoch_ending_number),
+        state: state_number(report.state),
+        bytes: report.total.bytes,
+        flags: flags([
+            (report.home, VFERRY_EVENT_FLAG_HOME),
+            (report.was_reset, VFERRY_EVENT_FLAG_WAS_RESET),
+        ]),
+        ..vferry_event::new(vferry_event_type::VFERRY_EVENT_DEVICE_CAME_BACK)
     }
 }
 
@@ -268,4 +312,4 @@ pub extern "C" fn vferry_event_is_ready(
     })
 }
 
-const _: () = assert!(size_of::<vferry_event>() == vferry_event::SIZE_MIN);
+const _: () = assert!(size_of::<vferry_event>() >= vferry_event::SIZE_MIN);

@@ -108,6 +108,7 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
         UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
         UsageError::Full { .. } => VFERRY_ERR_FULL,
+        UsageError::SecondSession { .. } => VFERRY_ERR_DEVICE_IN_USE,
         _ => VFERRY_ERR_RANGE,
     }
 }

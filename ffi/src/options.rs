@@ -10,7 +10,6 @@ use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, VFERRY_ERR_RANGE};
 use crate::values::{VFERRY_NO_LIMIT, unknown};
-use crate::wait::FOREVER;
 
 /// The options of a session. Each host has its own; the hosts agree on what must be the same. Every
 /// option has a default, and a session made with NULL for options has all defaults.
@@ -84,6 +83,14 @@ fn period(milliseconds: i64, what: &'static str) -> Result<Duration, Failure> {
     match u64::try_from(milliseconds) {
         Ok(some) if (1..=DAY_MS).contains(&milliseconds) => Ok(Duration::from_millis(some)),
         _ => Err(Failure::new(VFERRY_ERR_RANGE, format!("{what} of {milliseconds} ms"))),
+    }
+}
+
+/// The same, or no limit.
+fn limit(milliseconds: i64, what: &'static str) -> Result<Duration, Failure> {
+    match milliseconds {
+        VFERRY_NO_LIMIT => Ok(Duration::MAX),
+        some => period(some, what),
     }
 }
 
@@ -213,24 +220,96 @@ pub extern "C" fn vferry_options_set_rate(
 
 /// How long the peer may be silent before it counts as lost: 1 to 86400000 ms (a day), or
 /// VFERRY_NO_LIMIT where something else watches the connection. By default 10000. An engine that has
-/// nothing to send sends pings.
+/// nothing to send sends pings: what must go on is limited by the stall limit.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_peer_silence_ms(
     options: Option<&mut vferry_options>,
     timeout_ms: i64,
 ) -> vferry_status {
     set(options, |options| {
-        options.peer_silence = match timeout_ms {
-            VFERRY_NO_LIMIT => FOREVER,
-            some => period(some, "a silence")?,
+        options.peer_silence = limit(timeout_ms, "a silence")?;
+        Ok(())
+    })
+}
+
+/// How long the handshake may take, from the session's start until both hosts have agreed on every
+/// stream: 1 to 86400000 ms (a day), or VFERRY_NO_LIMIT. By default 10000. After it, as after each of
+/// the limits below, the session is given up with VFERRY_CAUSE_TIME_LIMIT, and the text says who owed
+/// what.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_handshake_limit_ms(
+    options: Option<&mut vferry_options>,
+    timeout_ms: i64,
+) -> vferry_status {
+    set(options, |options| {
+        options.handshake_limit = limit(timeout_ms, "a handshake limit")?;
+        Ok(())
+    })
+}
+
+/// How long what is owed may make no progress: a call or an operation that a driver holds, an answer
+/// that the engine wants of an embedded device's VMM, frames that the peer does not take, state that
+/// does not come once its device has stopped. 1 to 86400000 ms (a day), or VFERRY_NO_LIMIT. By default
+/// 30000. Pings are no progress, nor are bytes that trickle.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_stall_limit_ms(
+    options: Option<&mut vferry_options>,
+    timeout_ms: i64,
+) -> vferry_status {
+    set(options, |options| {
+        options.stall_limit = limit(timeout_ms, "a stall limit")?;
+        Ok(())
+    })
+}
+
+/// How long a source may send none of the state before its switchover, when it owes none (target):
+/// 1 to 86400000 ms (a day), or VFERRY_NO_LIMIT. By default 3600000, an hour.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_idle_limit_ms(
+    options: Option<&mut vferry_options>,
+    timeout_ms: i64,
+) -> vferry_status {
+    set(options, |options| {
+        options.idle_limit = limit(timeout_ms, "an idle limit")?;
+        Ok(())
+    })
+}
+
+/// How long the guest may stand still (source): from `vferry_session_switchover` until the state is
+/// handed over, 1 to 86400000 ms (a day). After it the migration is given up, and the guest runs on
+/// here. VFERRY_NO_LIMIT, the default: for as long as there is progress.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_switchover_budget_ms(
+    options: Option<&mut vferry_options>,
+    timeout_ms: i64,
+) -> vferry_status {
+    set(options, |options| {
+        options.switchover_budget = match timeout_ms {
+            VFERRY_NO_LIMIT => None,
+            some => Some(period(some, "a switchover budget")?),
         };
         Ok(())
     })
 }
 
-/// How long a cancelled session waits for an operation that is blocked in a driver, and an aborted
-/// one for its devices to return: 1 to 86400000 ms (a day), by default 2000. An operation that is
-/// still blocked then keeps a thread of its own, and the report says so (`stuck`).
+/// How long the source waits, after the handover, for the target's word that it runs: 1 to 86400000
+/// ms (a day), or VFERRY_NO_LIMIT. By default 30000. After it the session ends as
+/// VFERRY_ENDING_UNCONFIRMED.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_confirm_limit_ms(
+    options: Option<&mut vferry_options>,
+    timeout_ms: i64,
+) -> vferry_status {
+    set(options, |options| {
+        options.confirm_limit = limit(timeout_ms, "a confirm limit")?;
+        Ok(())
+    })
+}
+
+/// How long a session that is cancelled, freed or given up may take to its end, in every stage of
+/// either host: 1 to 86400000 ms (a day), by default 2000. Half of it is for operations that are
+/// blocked in a driver, the rest for the devices' way back. What is still blocked then keeps a thread
+/// of its own, and the reports say so (`stuck`, `home`).
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_cancel_bound_ms(
     options: Option<&mut vferry_options>,
@@ -286,6 +365,11 @@ mod tests {
         set(&|o| vferry_options_set_peer_silence_ms(o, 11));
         set(&|o| vferry_options_set_cancel_bound_ms(o, 12));
         set(&|o| vferry_options_set_precopy_poll_ms(o, 13));
+        set(&|o| vferry_options_set_handshake_limit_ms(o, 14));
+        set(&|o| vferry_options_set_stall_limit_ms(o, 15));
+        set(&|o| vferry_options_set_idle_limit_ms(o, 16));
+        set(&|o| vferry_options_set_confirm_limit_ms(o, 17));
+        set(&|o| vferry_options_set_switchover_budget_ms(o, 18));
         let found = copy(raw::tests::borrow(handle).as_deref()).expect("options");
         assert_eq!((found.chunk_bytes, found.workers, found.memory_bytes), (8192, 3, 1 << 20));
         assert_eq!((found.policy, found.backend), (Policy::Zstd(-7), BackendChoice::IoUring));
@@ -293,13 +377,24 @@ mod tests {
         let ms = Duration::from_millis;
         assert_eq!((found.peer_silence, found.cancel_bound), (ms(11), ms(12)));
         assert_eq!(found.precopy_poll, ms(13));
+        assert_eq!((found.handshake_limit, found.stall_limit), (ms(14), ms(15)));
+        assert_eq!((found.idle_limit, found.confirm_limit), (ms(16), ms(17)));
+        assert_eq!(found.switchover_budget, Some(ms(18)));
 
         set(&|o| vferry_options_set_rate(o, 0));
         set(&|o| vferry_options_set_policy(o, vferry_policy::VFERRY_POLICY_RAW as u32, 99));
         set(&|o| vferry_options_set_backend(o, vferry_backend::VFERRY_BACKEND_SYSCALLS as u32));
         set(&|o| vferry_options_set_peer_silence_ms(o, VFERRY_NO_LIMIT));
+        set(&|o| vferry_options_set_handshake_limit_ms(o, VFERRY_NO_LIMIT));
+        set(&|o| vferry_options_set_stall_limit_ms(o, VFERRY_NO_LIMIT));
+        set(&|o| vferry_options_set_idle_limit_ms(o, VFERRY_NO_LIMIT));
+        set(&|o| vferry_options_set_confirm_limit_ms(o, VFERRY_NO_LIMIT));
+        set(&|o| vferry_options_set_switchover_budget_ms(o, VFERRY_NO_LIMIT));
         let found = copy(raw::tests::borrow(handle).as_deref()).expect("options");
-        assert_eq!((found.rate_bytes_per_s, found.peer_silence), (None, FOREVER));
+        let limits = [found.peer_silence, found.handshake_limit, found.stall_limit];
+        assert_eq!(limits, [Duration::MAX; 3]);
+        assert_eq!((found.idle_limit, found.confirm_limit), (Duration::MAX, Duration::MAX));
+        assert_eq!((found.rate_bytes_per_s, found.switchover_budget), (None, None));
         assert_eq!((found.policy, found.backend), (Policy::Raw, BackendChoice::Syscalls));
         vferry_options_free(Some(&mut variable));
         assert!(variable.is_null());

@@ -32,7 +32,8 @@ pub enum vferry_phase {
     VFERRY_PHASE_RESUME = 8,
 }
 
-/// How a session ended on this host, and with that what the VMM does next.
+/// How a session ended on this host, and with that what the VMM does next; the table at the top of
+/// this header has all of it.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum vferry_ending {
@@ -40,11 +41,13 @@ pub enum vferry_ending {
     VFERRY_ENDING_NONE = 0,
     /// Source: the target runs the devices. Destroy the VM here.
     VFERRY_ENDING_HANDED_OVER = 1,
-    /// Source: every device is where the session found it. Resume the vCPUs. An embedded device
-    /// counts as returned: its VMM brings it to RUNNING first.
+    /// Source: nothing of the devices is left to the session. Those that the engine drives are where
+    /// it found them; an embedded one is where its VMM left it, who brings it to RUNNING. Then resume
+    /// the vCPUs.
     VFERRY_ENDING_RETURNED = 2,
     /// Source: some device is not where the session found it, or nobody knows. The devices' reports
-    /// tell which: bring it to RUNNING or reset it before the vCPUs are resumed.
+    /// tell which (`home`). It may still come: VFERRY_EVENT_DEVICE_CAME_BACK. Bring it to RUNNING or
+    /// reset it before the vCPUs are resumed.
     VFERRY_ENDING_NOT_RETURNED = 3,
     /// Source: the target was told to run, and the source never heard whether it does. Nothing may run
     /// here before it is certain that the target does not.
@@ -97,6 +100,8 @@ pub enum vferry_cause {
     VFERRY_CAUSE_CANCELLED = 7,
     /// This host failed: memory, threads, ring.
     VFERRY_CAUSE_LOCAL = 8,
+    /// A limit of the session's options was over. The text names it, and who owed what.
+    VFERRY_CAUSE_TIME_LIMIT = 9,
 }
 
 /// How the cause was found.
@@ -129,6 +134,8 @@ pub enum vferry_observed {
     VFERRY_OBSERVED_EMBEDDER = 11,
     /// The engine itself reported it.
     VFERRY_OBSERVED_ENGINE = 12,
+    /// The clock showed it.
+    VFERRY_OBSERVED_CLOCK = 13,
 }
 
 const EPOCH_ENDINGS: [EpochEnding; 4] =
@@ -200,7 +207,7 @@ const ENDINGS: [&CStr; 8] = [
     c"not_blank",
 ];
 const EPOCH_NAMES: [&CStr; 5] = [c"none", c"complete", c"unconfirmed", c"restarted", c"aborted"];
-const CAUSES: [&CStr; 9] = [
+const CAUSES: [&CStr; 10] = [
     c"none",
     c"device_reset",
     c"device_failure",
@@ -210,8 +217,9 @@ const CAUSES: [&CStr; 9] = [
     c"network",
     c"cancelled",
     c"local",
+    c"time_limit",
 ];
-const OBSERVED: [&CStr; 13] = [
+const OBSERVED: [&CStr; 14] = [
     c"none",
     c"read",
     c"poll",
@@ -225,6 +233,7 @@ const OBSERVED: [&CStr; 13] = [
     c"stream",
     c"embedder",
     c"engine",
+    c"clock",
 ];
 /// The name of a `vferry_phase`. Static, never NULL.
 #[unsafe(no_mangle)]

@@ -77,7 +77,8 @@ pub struct vferry_device_report {
     pub epoch: u32,
     /// A `vferry_epoch_ending`: how its last epoch ended.
     pub epoch_ending: u32,
-    /// A `vferry_state`: the device's state, as the kernel or the VMM said last.
+    /// A `vferry_state`: the device's state, as the kernel or the VMM said last. Of an embedded device
+    /// that was handed over it is unknown: its VMM knows.
     pub state: i32,
     /// Not 0: an operation is still blocked in the driver. A thread, its buffers and the data fd are
     /// kept until it returns.
@@ -98,6 +99,14 @@ pub struct vferry_device_report {
     pub zstd_chunks: u64,
     /// Frames of discarded epochs that arrived late and were dropped (target).
     pub late_frames: u64,
+    /// Not 0: the device is where the session found it, RUNNING or STOP (target: and without any of
+    /// the state). An embedded device of the source: nothing of the engine's holds it, and it is its
+    /// VMM that brings it back. 0 where it was not brought there, or not yet, and where it was handed
+    /// over. Since version 4.
+    pub home: u32,
+    /// Not 0: it was reset on its way back, as `vferry_device_set_reset_to_return` has allowed
+    /// (source). Since version 4.
+    pub was_reset: u32,
 }
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
@@ -119,7 +128,7 @@ unsafe impl Sized32 for vferry_device_report {
 }
 
 const _: () = assert!(size_of::<vferry_report>() == vferry_report::SIZE_MIN);
-const _: () = assert!(size_of::<vferry_device_report>() == vferry_device_report::SIZE_MIN);
+const _: () = assert!(size_of::<vferry_device_report>() >= vferry_device_report::SIZE_MIN);
 
 pub(crate) fn whole(report: &AnyReport) -> vferry_report {
     match report {
@@ -174,28 +183,31 @@ pub(crate) fn one(report: &AnyReport, device: u32) -> Option<vferry_device_repor
         raw_chunks: 0,
         zstd_chunks: 0,
         late_frames: 0,
+        home: 0,
+        was_reset: 0,
     };
-    let (epoch, ending, total, stuck, state) = match report {
+    let side = match report {
         AnyReport::Source(report) => {
             let side = report.devices.get(index)?;
             [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
-            found.discarded_bytes = side.discarded_bytes;
             found.wire_bytes = side.wire_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state)
+            found.was_reset = side.was_reset.into();
+            side
         }
         AnyReport::Target(report) => {
             let side = report.devices.get(index)?;
             found.late_frames = side.late_frames;
-            found.discarded_bytes = side.discarded_bytes;
-            (side.epoch, side.ending, side.total, side.stuck, side.state)
+            side
         }
     };
-    found.epoch = epoch.0;
-    found.epoch_ending = ending.map_or(0, epoch_ending_number);
-    found.bytes = total.bytes;
-    found.digest = total.digest.0.to_be_bytes();
-    found.stuck = stuck.into();
-    found.state = state_number(state);
+    found.discarded_bytes = side.discarded_bytes;
+    found.epoch = side.epoch.0;
+    found.epoch_ending = side.ending.map_or(0, epoch_ending_number);
+    found.bytes = side.total.bytes;
+    found.digest = side.total.digest.0.to_be_bytes();
+    found.stuck = side.stuck.into();
+    found.state = state_number(side.state);
+    found.home = side.home.into();
     Some(found)
 }
 
@@ -214,7 +226,8 @@ pub unsafe extern "C" fn vferry_session_report(
     })
 }
 
-/// Fills in the report of one device. As `vferry_session_report` otherwise.
+/// Fills in the report of one device, as it was when the session ended: of one that was late
+/// VFERRY_EVENT_DEVICE_CAME_BACK says what it is now. As `vferry_session_report` otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_device_report(
     session: Option<&vferry_session>,

@@ -40,7 +40,7 @@ pub(crate) struct SessionInner {
     pub(crate) session: AnySession,
     /// The bytes of the event that was fetched last.
     pub(crate) payload: Mutex<Bytes>,
-    /// The last event was fetched.
+    /// VFERRY_EVENT_FINISHED was fetched.
     pub(crate) over: AtomicBool,
     report: OnceLock<AnyReport>,
     /// Let go of after the session: fields are dropped in their order.
@@ -214,10 +214,12 @@ pub unsafe extern "C" fn vferry_session_target(
 /// Frees a session and sets the variable to NULL. Does nothing where it, or `session`, is NULL. No
 /// other thread may be in a call with this session.
 ///
-/// A session that has not ended is cancelled first. Blocks until its threads have released devices
-/// and streams: the cancel bound at most if it had not ended, and up to half a second more for its last
-/// frames to reach the peer. Then all memory and fds are freed, except those of an operation that is
-/// still blocked in a driver.
+/// A session that has not ended is cancelled first, and its end is waited for: the cancel bound at
+/// most, in every stage of either host, whatever a driver or the peer does. How it ended nobody can
+/// ask any more, so a VMM that must know fetches VFERRY_EVENT_FINISHED before. One that has ended is
+/// freed at once. A thread of the library's stays with the streams until the peer has closed them,
+/// for half a second at most (`vferry_session_wait_closed` waits for it), and one with each operation
+/// that is still blocked in a driver.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_free(session: Option<&mut *mut vferry_session>) {
     guarded(|| {
@@ -239,7 +241,9 @@ pub extern "C" fn vferry_session_switchover(session: Option<&mut vferry_session>
 
 /// Cancels the migration. Returns at once, and may be called at any time. VFERRY_EVENT_FINISHED
 /// follows within the cancel bound, even while an operation is blocked in a driver. After the handover
-/// and after the end it changes nothing.
+/// it undoes nothing: a source that has not heard by then that the target runs ends as
+/// VFERRY_ENDING_UNCONFIRMED, a target whose devices do not run by then as VFERRY_ENDING_NOT_BLANK.
+/// After the end it changes nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_cancel(session: Option<&mut vferry_session>) -> vferry_status {
     guarded(|| {
@@ -249,7 +253,9 @@ pub extern "C" fn vferry_session_cancel(session: Option<&mut vferry_session>) ->
 }
 
 /// Says that a device was reset, for example by the VMM itself for the guest's FLR (source). The
-/// session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Returns at once.
+/// session then acts as if it had found the reset: see `vferry_device_set_on_reset`. Of an embedded
+/// device `vferry_device_state_done` with VFERRY_STATE_RUNNING says the same: a reset that was told
+/// in both ways, or found by the engine as well, counts once. Returns at once.
 /// VFERRY_ERR_WRONG_HOST on a target, VFERRY_ERR_ENDED once the session has ended.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_session_device_was_reset(

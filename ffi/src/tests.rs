@@ -66,11 +66,12 @@ fn crossed(notice: Notice) -> (vferry_event, Bytes) {
 fn unused(event: &vferry_event) {
     assert_eq!((event.size, event.reserved), (0, 0));
     if event.r#type != VFERRY_EVENT_ESTIMATE as u32 {
-        let sizes = (event.stop_copy_bytes, event.downtime_ns);
-        assert_eq!(sizes, (VFERRY_VALUE_UNKNOWN, VFERRY_VALUE_UNKNOWN));
+        let sizes = [event.stop_copy_bytes, event.downtime_ns, event.switchover_budget_ns];
+        assert_eq!(sizes, [VFERRY_VALUE_UNKNOWN; 3]);
         assert_eq!((event.pending_bytes, event.state_bytes_per_s), (0, 0));
     }
-    if event.r#type != VFERRY_EVENT_COMPLETION as u32 {
+    let of_devices = [VFERRY_EVENT_COMPLETION as u32, VFERRY_EVENT_DEVICE_CAME_BACK as u32];
+    if !of_devices.contains(&event.r#type) {
         assert_eq!(event.state, VFERRY_STATE_UNKNOWN as i32);
         assert_eq!((event.epoch, event.epoch_ending), (0, 0));
     }
@@ -124,10 +125,16 @@ fn an_estimate_crosses_with_what_is_unknown() {
     assert_eq!(sizes, (VFERRY_VALUE_UNKNOWN, VFERRY_VALUE_UNKNOWN));
     unused(&event);
 
+    assert_eq!(event.switchover_budget_ns, VFERRY_VALUE_UNKNOWN);
+    estimate.converged = true;
+    assert_eq!(crossed(Notice::Estimate(estimate)).0.flags, 8);
+
     (estimate.stop_copy_bytes, estimate.downtime_ns) = (Some(0), Some(13));
-    estimate.initial_data_loaded = true;
+    (estimate.initial_data_loaded, estimate.converged) = (true, false);
+    estimate.switchover_budget_ns = Some(14);
     let (mut event, _) = crossed(Notice::Estimate(estimate));
     assert_eq!((event.stop_copy_bytes, event.downtime_ns, event.flags), (0, 13, 4));
+    assert_eq!(event.switchover_budget_ns, 14);
     let ready = |event: &vferry_event, most| event::vferry_event_is_ready(Some(event), most);
     assert!(ready(&event, 13) && !ready(&event, 12));
     event.downtime_ns = VFERRY_VALUE_UNKNOWN; // Data is pending, and nobody knows for how long.
@@ -160,6 +167,20 @@ fn completions_and_endings_cross() {
     let (event, _) = crossed(Notice::Completion(completion));
     assert_eq!((event.state, event.os_error), (VFERRY_STATE_UNKNOWN as i32, 0));
     assert_eq!((event.cause, event.observed, text(&event.text)), (0, 0, String::new()));
+
+    let mut late = source.devices[0].clone();
+    (late.device, late.epoch, late.total.bytes) = (DeviceId(6), Epoch(5), 22);
+    (late.ending, late.state) = (Some(EpochEnding::Aborted), Some(DeviceState::Stop));
+    for (home, was_reset, flags) in [(false, false, 0), (true, false, 16), (true, true, 48)] {
+        (late.home, late.was_reset) = (home, was_reset);
+        let (event, payload) = crossed(Notice::CameBack(late.clone()));
+        assert_eq!(event.r#type, VFERRY_EVENT_DEVICE_CAME_BACK as u32);
+        assert_eq!((event.device, event.epoch, event.bytes), (6, 5, 22));
+        assert_eq!(event.epoch_ending, VFERRY_EPOCH_ABORTED as u32);
+        assert_eq!((event.state, event.flags), (VFERRY_STATE_STOP as i32, flags));
+        assert_eq!((event.cause, payload.len()), (0, 0));
+        unused(&event);
+    }
 
     source.ending = SourceEnding::NotReturned(fault());
     let event = event::finished(&AnyReport::Source(source));
@@ -212,7 +233,7 @@ fn a_report_crosses() {
     (one.epoch, one.ending, one.stuck) = (Epoch(6), Some(EpochEnding::Unconfirmed), true);
     one.total = Total { bytes: 61, digest: Digest(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10) };
     (one.discarded_bytes, one.wire_bytes, one.chunks) = (62, 63, [64, 65, 66]);
-    one.state = Some(DeviceState::Stop);
+    (one.state, one.home, one.was_reset) = (Some(DeviceState::Stop), false, true);
     let source = AnyReport::Source(source);
 
     let found = report::whole(&source);
@@ -233,18 +254,19 @@ fn a_report_crosses() {
     assert_eq!(found.digest, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
     assert_eq!((found.discarded_bytes, found.wire_bytes), (62, 63));
     assert_eq!((found.zero_chunks, found.raw_chunks, found.zstd_chunks), (64, 65, 66));
-    assert_eq!(found.late_frames, 0);
+    assert_eq!((found.late_frames, found.home, found.was_reset), (0, 0, 1));
     assert!(report::one(&source, 1).is_none());
 
     let one = &mut target.devices[0];
     (one.epoch, one.ending, one.stuck) = (Epoch(8), None, false);
-    (one.state, one.total.bytes) = (None, 71);
+    (one.state, one.total.bytes, one.home) = (None, 71, true);
     (one.discarded_bytes, one.late_frames) = (72, 73);
     let target = AnyReport::Target(target);
     let found = report::one(&target, 0).expect("it is there");
     assert_eq!((found.epoch, found.epoch_ending, found.stuck), (8, 0, 0));
     assert_eq!((found.state, found.bytes), (VFERRY_STATE_UNKNOWN as i32, 71));
     assert_eq!((found.discarded_bytes, found.late_frames), (72, 73));
+    assert_eq!((found.home, found.was_reset), (1, 0));
     let sender = (found.wire_bytes, found.zero_chunks, found.raw_chunks, found.zstd_chunks);
     assert_eq!(sender, (0, 0, 0, 0));
     assert_eq!(report::whole(&target).stop_called_ns, 0, "it did not happen here");

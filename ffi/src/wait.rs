@@ -63,8 +63,9 @@ fn fetch(
     Ok(None)
 }
 
-/// Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment,
-/// VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before.
+/// Fetches the next event. Never blocks. VFERRY_ERR_EMPTY when none waits at this moment; in its place
+/// VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before. Then only
+/// VFERRY_EVENT_DEVICE_CAME_BACK may still come: for a device whose report has a `home` of 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_poll(
     session: Option<&mut vferry_session>,
@@ -84,7 +85,8 @@ pub unsafe extern "C" fn vferry_session_poll(
 }
 
 /// Fetches the next event and waits for one, `timeout_ms` at most. VFERRY_ERR_TIMEOUT when none
-/// came by then, VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before.
+/// came by then; in its place VFERRY_ERR_ENDED when VFERRY_EVENT_FINISHED was fetched before. Then it
+/// waits only while a device is late, which may be for as long as its driver does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_wait(
     session: Option<&mut vferry_session>,

@@ -32,6 +32,7 @@ int main(void)
     FIELD(vferry_event, downtime_ns);
     FIELD(vferry_event, ratio);
     FIELD(vferry_event, text);
+    FIELD(vferry_event, switchover_budget_ns);
     STRUCT(vferry_report);
     FIELD(vferry_report, size);
     FIELD(vferry_report, ending);
@@ -67,6 +68,8 @@ int main(void)
     FIELD(vferry_device_report, raw_chunks);
     FIELD(vferry_device_report, zstd_chunks);
     FIELD(vferry_device_report, late_frames);
+    FIELD(vferry_device_report, home);
+    FIELD(vferry_device_report, was_reset);
     STRUCT(vferry_device_stats);
     FIELD(vferry_device_stats, size);
     FIELD(vferry_device_stats, device);

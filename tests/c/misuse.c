@@ -45,6 +45,11 @@ static int is_open(int fd)
 
 static void options(void)
 {
+    static vferry_status (*const limits[])(vferry_options *, int64_t) = {
+        vferry_options_set_handshake_limit_ms,   vferry_options_set_stall_limit_ms,
+        vferry_options_set_idle_limit_ms,        vferry_options_set_confirm_limit_ms,
+        vferry_options_set_switchover_budget_ms,
+    };
     vferry_options *options = NULL;
     ANSWERS(VFERRY_ERR_NULL, vferry_options_new(NULL));
     MUST(vferry_options_new(&options));
@@ -58,6 +63,11 @@ static void options(void)
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_peer_silence_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_cancel_bound_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_precopy_poll_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_handshake_limit_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_stall_limit_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_idle_limit_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_switchover_budget_ms(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_confirm_limit_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_policy(options, 3, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_policy(options, VFERRY_POLICY_ZSTD, 20));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_backend(options, 3));
@@ -67,6 +77,14 @@ static void options(void)
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_peer_silence_ms(options, -2));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_cancel_bound_ms(options, VFERRY_NO_LIMIT));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_precopy_poll_ms(options, INT64_MAX));
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        ANSWERS(VFERRY_ERR_RANGE, limits[i](options, 0));
+        ANSWERS(VFERRY_ERR_RANGE, limits[i](options, -2));
+        ANSWERS(VFERRY_ERR_RANGE, limits[i](options, 86400001));
+        ANSWERS(VFERRY_ERR_RANGE, limits[i](options, INT64_MAX));
+        ANSWERS(VFERRY_OK, limits[i](options, 86400000));
+        ANSWERS(VFERRY_OK, limits[i](options, VFERRY_NO_LIMIT));
+    }
     vferry_options_free(&options);
     CHECK(options == NULL);
     vferry_options_free(&options); /* A second time does nothing. */
@@ -100,7 +118,7 @@ static void devices(void)
     ANSWERS(VFERRY_ERR_TOO_LONG, vferry_device_embedded(name, VFERRY_HOST_SOURCE, 0, -1, &device));
     ANSWERS(VFERRY_ERR_NOT_UTF8, vferry_device_embedded("\xff", VFERRY_HOST_SOURCE, 0, -1, &device));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_embedded("net0", 3, 0, -1, &device));
-    ANSWERS(VFERRY_ERR_RANGE, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 8, -1, &device));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 16, -1, &device));
     ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, closed, &device));
     ANSWERS(VFERRY_ERR_BAD_FD, vferry_device_embedded("net0", VFERRY_HOST_SOURCE, 0, -2, &device));
     CHECK(device == NULL);
@@ -110,6 +128,7 @@ static void devices(void)
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_on_reset(NULL, 0, 0, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, 3, 0, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_reset_to_return(NULL, true));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_weight(NULL, 1));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_weight(source, 0));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_opaque(NULL, opaque, 1));

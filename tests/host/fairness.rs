@@ -22,6 +22,7 @@ fn sender(weights: &[u32]) -> Sender {
         name: format!("device-{number}"),
         capabilities: Capabilities { p2p: false, precopy: false },
         paused: false,
+        embedded: false,
         options: DeviceOptions {
             weight: *weight,
             opaque: Bytes::new(),

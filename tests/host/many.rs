@@ -43,8 +43,8 @@ impl MigrationDevice for Logged {
     fn reset(&self) -> io::Result<()> {
         self.device.reset()
     }
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        let result = self.device.observe(result);
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let result = self.device.observe(data_fd, result);
         if let Ok(bytes) = result {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push((self.number, bytes));

@@ -35,7 +35,7 @@ pub use plan::{Conduit, Drained, Plan, ResetAt, Round};
 pub(crate) use watch::{Watch, Watched};
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -150,11 +150,11 @@ impl Double {
         if to.is_saving() && !from.is_saving() {
             let origin = Origin { device: self.plan.index, generation: inner.resets as u8 };
             let (saving, opened) = Saving::start(&self.plan, origin, to.is_precopy())?;
-            inner.begin_session(Session::Saving(saving));
+            inner.begin_session(Session::Saving(saving), &opened)?;
             fd = Some(opened);
         } else if to == DeviceState::Resuming {
             let (loading, opened) = Loading::start(&self.plan)?;
-            inner.begin_session(Session::Loading(Arc::new(loading)));
+            inner.begin_session(Session::Loading(Arc::new(loading)), &opened)?;
             fd = Some(opened);
         } else if from.is_saving() && !to.is_saving() {
             inner.session.kill();
@@ -179,10 +179,11 @@ impl Drop for Double {
 }
 
 impl Inner {
-    fn begin_session(&mut self, session: Session) {
+    fn begin_session(&mut self, session: Session, data_fd: &OwnedFd) -> io::Result<()> {
         self.session.kill();
-        self.users.end_session();
+        self.users = Users::of(data_fd.as_fd(), self.users.strangers())?;
         self.session = session;
+        Ok(())
     }
 
     fn reset(&mut self) {
@@ -253,13 +254,13 @@ impl MigrationDevice for Double {
         Ok(())
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         // A cancelled or interrupted operation stays what it is.
         if result.as_ref().is_err_and(is_interruption) {
             return result;
         }
         let mut inner = self.lock();
-        if !inner.users.is_current() {
+        if !inner.users.use_of(data_fd)? {
             return Err(Errno::NODEV.into());
         }
         if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)

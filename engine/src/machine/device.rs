@@ -183,6 +183,7 @@ impl<S: Stages> Core<S> {
     /// The session ends without it, if it is not at rest.
     pub(crate) fn left_behind(&mut self) {
         self.given_up();
+        self.line.take_suspicion(None);
         self.late = !self.line.is_at_rest();
     }
 

@@ -191,7 +191,7 @@ pub enum Command {
     Cancel,
     /// Carry these bytes to the peer's embedder.
     Message(Bytes),
-    /// This device's epoch is worthless, the embedder saw: discard it (source).
+    /// This device's epoch is worthless, the embedder saw: discard it (source), or give up (target).
     Discard(DeviceId, Fault),
 }
 

@@ -27,6 +27,9 @@ pub(crate) enum Goal {
         /// It may be reset where nothing else brings it there.
         reset: bool,
     },
+    /// Wherever its VMM has it, who brings it back: an embedded device of the source, of which the
+    /// engine lets go.
+    LetGo,
     /// RUNNING and blank: the target, whose half-loaded state is worthless.
     Blank,
 }
@@ -36,7 +39,7 @@ impl Goal {
     pub(crate) fn home(self) -> DeviceState {
         match self {
             Goal::KeepState { home, .. } => home,
-            Goal::Blank => DeviceState::Running,
+            Goal::LetGo | Goal::Blank => DeviceState::Running,
         }
     }
 }
@@ -104,7 +107,8 @@ impl Recovery {
         }
         match (self.goal, self.way) {
             (Goal::Blank, _) => Some(self.reset()),
-            (Goal::KeepState { .. }, Way::Straight) => Some(self.leave()),
+            // An embedder that is told so need not make a call, nor wait for the other devices.
+            (Goal::LetGo, _) | (Goal::KeepState { .. }, Way::Straight) => Some(self.leave()),
             (Goal::KeepState { .. }, Way::Quiet) => {
                 self.step = Step::Quieting;
                 Some(Request::SetState(DeviceState::RunningP2p))
@@ -158,6 +162,7 @@ impl Recovery {
     fn judge(&mut self, state: Option<DeviceState>) -> Option<Request> {
         let there = state == Some(self.goal.home());
         let (reached, must_reset, may_reset) = match self.goal {
+            Goal::LetGo => (true, false, false),
             Goal::Blank => (there && self.blank, true, true),
             Goal::KeepState { reset, .. } => (there, state == Some(DeviceState::Error), reset),
         };
@@ -239,6 +244,16 @@ mod tests {
         let (asked, state) = run(KEEP, &[Error, Running]);
         assert_eq!(asked, [LEAVE, Request::GetState, Request::Reset, Request::GetState]);
         assert_eq!(state, Some(Running));
+    }
+
+    #[test]
+    fn an_embedded_device_is_let_go_of_wherever_it_is() {
+        for state in [StopCopy, Error, Running] {
+            let (asked, found) = run(Goal::LetGo, &[state]);
+            assert_eq!(asked, [LEAVE, Request::GetState]);
+            assert_eq!(found, Some(state));
+        }
+        assert_eq!(run(Goal::LetGo, &[]).1, None, "nobody has said");
     }
 
     #[test]

@@ -184,8 +184,10 @@ impl Receiver {
                 "the embedder of the target cancelled the migration",
             )),
             Command::Message(bytes) => self.peer.queue_message(bytes),
-            // The source's commands.
-            Command::Switchover | Command::Discard(..) => Ok(()),
+            // The embedder has found its device reset: what was loaded is lost.
+            Command::Discard(_, fault) => Err(fault),
+            // The source's.
+            Command::Switchover => Ok(()),
         }
     }
 

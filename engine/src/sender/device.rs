@@ -23,6 +23,8 @@ pub struct DeviceConfig {
     /// It was found in STOP, because its VM is paused: it is not moved before the switchover, and
     /// comes back to STOP.
     pub paused: bool,
+    /// Its VMM moves it, and brings it back.
+    pub embedded: bool,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,10 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn new(id: DeviceId, config: DeviceConfig, precopy_poll_ns: u64) -> Device {
         let home = if config.paused { DeviceState::Stop } else { DeviceState::Running };
-        let goal = Goal::KeepState { home, reset: config.options.reset_to_return };
+        let goal = match config.embedded {
+            true => Goal::LetGo,
+            false => Goal::KeepState { home, reset: config.options.reset_to_return },
+        };
         Device {
             core: Core::new(id, goal),
             config,

@@ -33,6 +33,7 @@ impl Run {
             capabilities: Capabilities { p2p: false, precopy: true },
             options: DeviceOptions::default(),
             paused: false,
+            embedded: false,
         };
         let sender = Sender::new(SenderConfig {
             devices: vec![device],

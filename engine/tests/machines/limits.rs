@@ -34,6 +34,7 @@ fn source(precopy: bool, limits: TimeLimits) -> Run<Sender> {
             capabilities: Capabilities { p2p: false, precopy },
             options: DeviceOptions::default(),
             paused: false,
+            embedded: false,
         }],
         peer: PeerConfig { streams: 2, silence_ns: u64::MAX },
         session: 1,

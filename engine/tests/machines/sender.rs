@@ -27,6 +27,7 @@ pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Ru
         capabilities: Capabilities { p2p: false, precopy: *precopy },
         options: DeviceOptions { on_reset, ..DeviceOptions::default() },
         paused: false,
+        embedded: false,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: precopy.iter().enumerate().map(device).collect(),

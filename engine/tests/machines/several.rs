@@ -40,6 +40,7 @@ fn source(count: u32, kind: Kind) -> Run<Sender> {
         capabilities: capabilities(DeviceId(number)),
         options: DeviceOptions { reset_to_return: kind.reset_to_return, ..Default::default() },
         paused: kind.paused,
+        embedded: false,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: (0..count).map(device).collect(),

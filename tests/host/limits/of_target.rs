@@ -127,7 +127,7 @@ fn state_that_comes_byte_for_byte() {
         peer.trickle(&rest, LIFE);
         None
     });
-    assert_blank(stall(), 1, ("stall_limit", "of the source"), Holding::Blank, trickles);
+    assert_blank(stall(), 1, ("stall_limit", "does not end it"), Holding::Blank, trickles);
 }
 
 #[test]

@@ -46,8 +46,12 @@ pub(crate) enum Occurrence {
     Arrives(HostId, StreamId),
     /// The body that this host is receiving, or skipping, is there.
     BodyEnds(HostId, StreamId),
+    /// Part of what is on its way on this stream travels, again and again until then.
+    Crawls { stream: StreamId, until_ns: u64, every_ns: u64, bytes: u32 },
     /// This host sees that a stream is over.
     LostSeen(HostId, StreamId),
+    /// The embedders of both hosts have waited for long enough.
+    Patience,
     /// The embedder asks for something.
     Asks(HostId, Command),
 }

@@ -1,188 +1,115 @@
-//! What the engine asks an embedded device's VMM for, and what the VMM answers. Only one request
-//! is open at a time. An answer may come before its request; it then waits for it.
+//! Where the engine's threads and the VMM's meet over a device: the [`Books`] under a lock, an
+//! eventfd that is readable while a question is open, and a condition for the thread that waits for
+//! its answer.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::EventfdFlags;
 
+use super::books::{Books, Loss};
 use super::{Answer, Wanted};
 use crate::errno;
-use crate::vfio::device::PrecopyInfo;
+use crate::outcome::Host;
 use crate::vfio::state::DeviceState;
 
-impl Answer {
-    /// The request that it answers.
-    fn request(&self) -> Wanted {
-        match self {
-            Answer::State(state, _) => Wanted::State(*state),
-            Answer::PrecopyInfo(_) => Wanted::PrecopyInfo,
-            Answer::Reset(_) => Wanted::Reset,
-        }
-    }
-}
+/// Takes the news of a loss to the session. Called under the lock: it must not wait.
+pub(super) type Tell = Box<dyn Fn(Loss) + Send + Sync>;
 
 /// See the module's text.
-#[derive(Debug)]
 pub(super) struct Exchange {
     eventfd: OwnedFd,
     shared: Mutex<Shared>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
 struct Shared {
-    /// The state that the VMM last said the device is in.
-    state: DeviceState,
-    /// The open request.
-    wanted: Option<Wanted>,
-    /// The answer to the request that was open last, until the engine's thread takes it. Later
-    /// answers do not touch it.
-    reply: Option<Answer>,
-    early: Early,
-    stop_copy_bytes: Option<u64>,
-    ended: bool,
+    books: Books,
+    /// From the session's start to its end.
+    tell: Option<Tell>,
+    /// What there was nobody to be told of yet.
+    untold: Option<Loss>,
 }
 
-/// The latest answer of each kind that came before its request.
-#[derive(Debug, Default)]
-struct Early {
-    /// A state, and what SET_STATE gave.
-    state: Option<(DeviceState, Result<Option<OwnedFd>, i32>)>,
-    /// The data fd of a PRE_COPY that the engine never asked for, because the switchover came
-    /// first. The kernel keeps it for STOP_COPY, where it then gives none.
-    precopy_fd: Option<OwnedFd>,
-    precopy_info: Option<Result<PrecopyInfo, i32>>,
-    reset: Option<Result<(), i32>>,
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("books", &self.lock().books).finish_non_exhaustive()
+    }
 }
 
-impl Early {
-    fn keep(&mut self, answer: Answer) {
-        match answer {
-            Answer::State(state, result) => {
-                self.forget_state();
-                if result.is_ok() && !state.is_saving() {
-                    self.precopy_fd = None;
-                }
-                self.state = Some((state, result));
-            }
-            Answer::PrecopyInfo(result) => self.precopy_info = Some(result),
-            Answer::Reset(result) => self.reset = Some(result),
+impl Shared {
+    /// The news goes out before any answer that comes after it: whoever takes one needs the lock.
+    fn pass_on(&mut self, loss: Option<Loss>) {
+        match (loss, &self.tell) {
+            (None, _) => {}
+            (Some(loss), Some(tell)) => tell(loss),
+            (Some(loss), None) => self.untold = Some(loss),
         }
-    }
-
-    /// Takes the answer to a request. Sizes, resets and failures from before another request are
-    /// too old for any later one; a state that was reached stays until another one is.
-    fn take(&mut self, wanted: Wanted) -> Option<Answer> {
-        let (info, reset) = (self.precopy_info.take(), self.reset.take());
-        match (wanted, self.state.take()) {
-            (Wanted::State(state), Some((found, result))) if found == state => {
-                Some(Answer::State(found, result))
-            }
-            (_, kept) => {
-                self.state = kept.filter(|(_, result)| result.is_ok());
-                match wanted {
-                    Wanted::State(_) => None,
-                    Wanted::PrecopyInfo => info.map(Answer::PrecopyInfo),
-                    Wanted::Reset => reset.map(Answer::Reset),
-                }
-            }
-        }
-    }
-
-    /// Closes the state's data fd, or keeps it for STOP_COPY.
-    fn forget_state(&mut self) {
-        if let Some((DeviceState::PreCopy, Ok(fd))) = self.state.take() {
-            self.precopy_fd = fd;
-        }
-    }
-
-    /// Makes an answer whole that a request gets: STOP_COPY out of a PRE_COPY that was never asked
-    /// for has the data fd that PRE_COPY gave. States from before it are past.
-    fn complete(&mut self, answer: Answer) -> Answer {
-        let Answer::State(state, Ok(fd)) = answer else { return answer };
-        self.forget_state();
-        let kept = self.precopy_fd.take();
-        let fd = if state == DeviceState::StopCopy { fd.or(kept) } else { fd };
-        Answer::State(state, Ok(fd))
     }
 }
 
 impl Exchange {
-    pub(super) fn new() -> io::Result<Exchange> {
+    pub(super) fn new(host: Host) -> io::Result<Exchange> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let shared = Shared { books: Books::new(host), tell: None, untold: None };
         Ok(Exchange {
             eventfd: rustix::event::eventfd(0, flags)?,
-            shared: Mutex::new(Shared {
-                state: DeviceState::Running,
-                wanted: None,
-                reply: None,
-                early: Early::default(),
-                stop_copy_bytes: None,
-                ended: false,
-            }),
+            shared: Mutex::new(shared),
             changed: Condvar::new(),
         })
     }
 
     pub(super) fn wanted(&self) -> Option<Wanted> {
-        self.lock().wanted
+        self.lock().books.question()
     }
 
     pub(super) fn event_fd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
     }
 
-    pub(super) fn state(&self) -> DeviceState {
-        self.lock().state
-    }
-
-    pub(super) fn set_state(&self, state: DeviceState) {
-        self.lock().state = state;
-    }
-
-    pub(super) fn stop_copy_length(&self) -> Option<u64> {
-        self.lock().stop_copy_bytes
-    }
-
-    pub(super) fn set_stop_copy_length(&self, bytes: u64) {
-        self.lock().stop_copy_bytes = Some(bytes);
-    }
-
-    /// The session is over: the open request is withdrawn, and every data fd that waits here, or
-    /// still comes, is closed.
-    pub(super) fn end(&self) {
+    /// The session can be told from here on.
+    pub(super) fn listen(&self, tell: Tell) {
         let mut shared = self.lock();
-        shared.ended = true;
-        shared.reply = None;
-        shared.early = Early::default();
-        self.close_request(&mut shared);
+        shared.tell = Some(tell);
+        let untold = shared.untold.take();
+        shared.pass_on(untold);
+    }
+
+    /// Does something to the books.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
+        change(&mut self.lock().books)
+    }
+
+    /// The VMM has said something.
+    pub(super) fn answer(&self, answer: Answer) {
+        self.heard(|books| books.hear(answer));
+    }
+
+    /// The VMM knows of a reset. False if that is no news to the books.
+    pub(super) fn told_of_reset(&self) {
+        self.heard(Books::told_of_reset);
+    }
+
+    fn heard(&self, hear: impl FnOnce(&mut Books) -> Option<Loss>) {
+        let mut shared = self.lock();
+        let loss = hear(&mut shared.books);
+        shared.pass_on(loss);
+        // At once and not when the engine's thread wakes up, so that a VMM that polls again cannot
+        // repeat the ioctl.
+        self.show(&shared.books);
+        drop(shared);
         self.changed.notify_all();
     }
 
-    pub(super) fn answer(&self, answer: Answer) {
+    pub(super) fn end(&self) {
         let mut shared = self.lock();
-        match &answer {
-            Answer::State(state, Ok(_)) => shared.state = *state,
-            Answer::Reset(Ok(())) => {
-                // The data fds from before it are dead.
-                (shared.early.state, shared.early.precopy_fd) = (None, None);
-                shared.state = DeviceState::Running;
-            }
-            _ => {}
-        }
-        if shared.ended {
-            return;
-        }
-        if shared.wanted != Some(answer.request()) {
-            shared.early.keep(answer);
-            return;
-        }
-        // Closed at once and not when the engine's thread wakes up, so that a VMM that polls again
-        // cannot repeat the ioctl.
-        self.close_request(&mut shared);
-        shared.reply = Some(shared.early.complete(answer));
+        shared.books.end();
+        (shared.tell, shared.untold) = (None, None);
+        self.show(&shared.books);
+        drop(shared);
         self.changed.notify_all();
     }
 
@@ -201,29 +128,48 @@ impl Exchange {
     /// None when the session is over.
     fn wait_for(&self, wanted: Wanted) -> Option<Answer> {
         let mut shared = self.lock();
-        if let Some(answer) = shared.early.take(wanted) {
-            return Some(shared.early.complete(answer));
-        }
-        if !shared.ended {
-            shared.wanted = Some(wanted);
-            // EAGAIN: the counter is full, so it is readable.
-            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
-        }
+        shared.books.ask(wanted);
+        self.show(&shared.books);
         loop {
-            if let Some(answer) = shared.reply.take() {
+            if let Some(answer) = shared.books.take_reply() {
                 return Some(answer);
             }
-            if shared.ended {
+            if shared.books.has_ended() {
                 return None;
             }
             shared = self.changed.wait(shared).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn close_request(&self, shared: &mut Shared) {
-        shared.wanted = None;
-        // EAGAIN: it was read before.
-        let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
+    /// Waits until the VMM has said where it has taken a device that was in PRE_COPY: whether to
+    /// STOP_COPY, with what was saved so far.
+    pub(super) fn has_stopped(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut shared = self.lock();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match shared.books.has_gone_on() {
+                Some(stopped) => return stopped,
+                None if left.is_zero() => return false,
+                None => {}
+            }
+            let waited = self.changed.wait_timeout(shared, left);
+            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lets the eventfd say whether a question is open.
+    fn show(&self, books: &Books) {
+        // EAGAIN: it was read before, or the counter is full and so it is readable.
+        if books.question().is_some() {
+            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+        } else {
+            let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
+        }
+    }
+
+    pub(super) fn state(&self, kernel: Option<DeviceState>) -> Option<DeviceState> {
+        self.with(|books| books.state(kernel))
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
