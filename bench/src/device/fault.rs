@@ -96,8 +96,6 @@ pub struct Faulty {
     moved: AtomicU64,
     in_error: AtomicBool,
     endless: AtomicBool,
-    /// The data fd, where it is a file's: what a failed call has moved is put back.
-    file: Mutex<Option<OwnedFd>>,
     released: Mutex<bool>,
     release: Condvar,
 }
@@ -116,7 +114,6 @@ impl Faulty {
             moved: AtomicU64::new(0),
             in_error: AtomicBool::new(false),
             endless: AtomicBool::new(false),
-            file: Mutex::new(None),
             released: Mutex::new(false),
             release: Condvar::new(),
         }
@@ -180,27 +177,18 @@ impl Faulty {
         Ok(result)
     }
 
-    /// Keeps the data fd where a later fault puts its offset back. A pipe's is not kept, which has
-    /// none: whoever waits at its other end must see that it was closed.
-    fn keep(&self, data_fd: &Option<OwnedFd>) -> io::Result<()> {
-        let transfers = |(fault, _): &(DriverFault, _)| matches!(fault.call, Call::Transfer(_));
-        let Some(data_fd) = data_fd.as_ref().filter(|_| self.faults.iter().any(transfers)) else {
-            return Ok(());
-        };
-        if rustix::fs::seek(data_fd, SeekFrom::Current(0)).is_ok() {
-            let kept = data_fd.try_clone()?;
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    /// Makes a read or write one of `most` bytes: what a file's fd was moved beyond is taken back. A
+    /// pipe's stays taken.
+    fn shorten(&self, data_fd: BorrowedFd<'_>, bytes: usize, most: u64) -> io::Result<usize> {
+        if bytes as u64 <= most {
+            return Ok(bytes);
         }
-        Ok(())
-    }
-
-    /// Makes a read or write one of `most` bytes: what was moved beyond is taken back.
-    fn shorten(&self, bytes: usize, most: u64) -> io::Result<usize> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(file), true) = (&*file, bytes as u64 > most) else { return Ok(bytes) };
-        let at = rustix::fs::seek(file, SeekFrom::Current(most as i64 - bytes as i64))?;
-        if self.device.state()? == DeviceState::Resuming {
-            rustix::fs::ftruncate(file, at)?;
+        match rustix::fs::seek(data_fd, SeekFrom::Current(most as i64 - bytes as i64)) {
+            Ok(at) if self.device.state()? == DeviceState::Resuming => {
+                rustix::fs::ftruncate(data_fd, at)?;
+            }
+            Ok(_) => {}
+            Err(_pipe) => return Ok(bytes),
         }
         Ok(most as usize)
     }
@@ -227,7 +215,6 @@ impl MigrationDevice for Faulty {
             self.endless.store(true, Ordering::Relaxed);
             return Ok(Some(File::open("/dev/zero")?.into()));
         }
-        self.keep(&data_fd)?;
         Ok(data_fd)
     }
 
@@ -252,8 +239,8 @@ impl MigrationDevice for Faulty {
         self.device.interrupt();
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        let Ok(bytes) = result else { return self.device.observe(result) };
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let Ok(bytes) = result else { return self.device.observe(data_fd, result) };
         if self.endless.load(Ordering::Relaxed) && self.device.state()?.is_saving() {
             self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
             return Ok(bytes);
@@ -261,14 +248,15 @@ impl MigrationDevice for Faulty {
         let at = self.moved.load(Ordering::Relaxed) + bytes as u64;
         let deed = self.due(|call| matches!(call, Call::Transfer(beyond) if at > beyond));
         let bytes = match deed {
-            Some(Deed::Short(most)) => self.shorten(bytes, most)?,
+            Some(Deed::Short(most)) => self.shorten(data_fd, bytes, most)?,
+            // What failed has moved nothing.
             Some(Deed::Errno(_)) => {
-                self.shorten(bytes, 0)?;
+                self.shorten(data_fd, bytes, 0)?;
                 bytes
             }
             _ => bytes,
         };
-        let moved = self.call(deed, |device| device.observe(Ok(bytes)))?;
+        let moved = self.call(deed, |device| device.observe(data_fd, Ok(bytes)))?;
         self.moved.fetch_add(moved as u64, Ordering::Relaxed);
         Ok(moved)
     }
@@ -342,14 +330,14 @@ mod tests {
         let count = |result: io::Result<usize>| result.unwrap_or_else(|error| panic!("{error}"));
         loop {
             let read = rustix::io::read(&read_fd, &mut buffer).map_err(io::Error::from);
-            let read = count(from.observe(read));
+            let read = count(from.observe(read_fd.as_fd(), read));
             if read == 0 {
                 break;
             }
             let mut rest = &buffer[..read];
             while !rest.is_empty() {
                 let written = rustix::io::write(&write_fd, rest).map_err(io::Error::from);
-                rest = &rest[count(to.observe(written)).min(7_000)..];
+                rest = &rest[count(to.observe(write_fd.as_fd(), written)).min(7_000)..];
             }
         }
         assert!(to.set_state(DeviceState::Stop).is_ok());
@@ -365,7 +353,7 @@ mod tests {
         let fd = fd.unwrap_or_else(|| panic!("no fd"));
         let read = || {
             let result = rustix::io::read(&fd, &mut [0; 60_000][..]).map_err(io::Error::from);
-            device.observe(result)
+            device.observe(fd.as_fd(), result)
         };
         assert_eq!(errno(read()), Some(11));
         assert_eq!([read().ok(), read().ok(), read().ok()], [Some(60_000), Some(40_000), Some(0)]);
@@ -380,7 +368,7 @@ mod tests {
         let mut buffer = [7; 100];
         for _ in 0..3000 {
             let read = rustix::io::read(&fd, &mut buffer).map_err(io::Error::from);
-            assert_eq!(device.observe(read).ok(), Some(100));
+            assert_eq!(device.observe(fd.as_fd(), read).ok(), Some(100));
         }
         assert_eq!(buffer, [0; 100]);
         assert!(device.set_state(DeviceState::Running).is_ok());

@@ -206,8 +206,8 @@ fn questions() -> Vec<Fault> {
     let asked = |how: &str, about: &str| {
         fault(&format!("precopy-info-{how}"), format!("VFIO_MIG_GET_PRECOPY_INFO {about}"))
     };
-    // The first GET_STATE is the session's start.
-    let state = |deed| DriverFault { call: Call::State, deed, skip: 1, times: u32::MAX };
+    // The first two GET_STATE are the session's start.
+    let state = |deed| DriverFault { call: Call::State, deed, skip: 2, times: u32::MAX };
     vec![
         asked("late", "takes 300 ms").once(Source, info, Deed::Late(300)).completes(),
         held(asked("held", "answers after the session has ended").once(Source, info, Deed::Held)),

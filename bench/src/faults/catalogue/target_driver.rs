@@ -146,7 +146,7 @@ fn way_back() -> Vec<Fault> {
             EIO,
         )
     };
-    let state = |deed| DriverFault { call: Call::State, deed, skip: 1, times: u32::MAX };
+    let state = |deed| DriverFault { call: Call::State, deed, skip: 2, times: u32::MAX };
     let not_blank = |fault: Fault| {
         fault.ends(Target, Ending::NotBlank, &[Cause::DeviceFailure]).ends(
             Source,
