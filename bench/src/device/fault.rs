@@ -53,6 +53,8 @@ pub enum Deed {
     ResetFirst,
     /// The device is reset by somebody else right after the call, which has succeeded.
     ResetAfter,
+    /// VFIO_MIG_GET_PRECOPY_INFO announces 2^63 bytes of each kind.
+    Boast,
     /// A read or write moves so many bytes at most. For devices on files.
     Short(u64),
     /// The data fd that SET_STATE gives is /dev/zero: a state that never ends.
@@ -158,7 +160,7 @@ impl Faulty {
             }
             Some(Deed::Panic) => panic!("a fault of the test device"),
             Some(Deed::ResetFirst) => self.device.reset()?,
-            Some(Deed::ResetAfter | Deed::Short(_) | Deed::Endless) | None => {}
+            Some(Deed::ResetAfter | Deed::Boast | Deed::Short(_) | Deed::Endless) | None => {}
         }
         Ok(())
     }
@@ -220,7 +222,11 @@ impl MigrationDevice for Faulty {
 
     fn precopy_info(&self, data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
         let deed = self.due(|call| call == Call::PrecopyInfo);
-        self.call(deed, |device| device.precopy_info(data_fd.as_fd()))
+        let info = self.call(deed, |device| device.precopy_info(data_fd.as_fd()))?;
+        if deed == Some(Deed::Boast) {
+            return Ok(PrecopyInfo { initial_bytes: 1 << 63, dirty_bytes: 1 << 63, ..info });
+        }
+        Ok(info)
     }
 
     fn stop_copy_length(&self) -> io::Result<u64> {

@@ -154,12 +154,14 @@ impl HostRecord {
         (0..count).filter_map(|device| self.last_moved(device, u64::MAX)).collect()
     }
 
-    /// Devices of which nobody knew at the end where they are, and which have not come back.
+    /// Devices that were not where they belong at the end, or of which nobody knew, and that have not
+    /// come back.
     pub(crate) fn late(&self) -> usize {
         let Some((_, end)) = &self.end else { return 0 };
+        let is_away = ["not_returned", "not_blank"].contains(&end.ending.as_str());
         let is_late = |said: &&DeviceSaid| {
             let back = |(_, back): &(u64, DeviceSaid)| back.device == said.device;
-            !said.home && said.state.is_none() && !self.came_back.iter().any(back)
+            !said.home && (is_away || said.state.is_none()) && !self.came_back.iter().any(back)
         };
         end.devices.iter().filter(is_late).count()
     }

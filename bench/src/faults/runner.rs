@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::fault::Fault;
 use super::message::{Command, HostEvent, HostSpec, What};
 use super::plan::{Does, Plan, Trigger};
+use super::promise::is_home;
 use super::proxy::Proxy;
 use super::record::Record;
 use crate::clock::monotonic_ns;
@@ -200,14 +201,15 @@ impl<'a> Run<'a> {
     fn is_through(&self, record: &Record, side: Side) -> bool {
         let host = record.host(side);
         let waited = self.released[side as usize].is_none_or(|at| at.elapsed() > COMING_BACK);
-        let dropped_and_back = || {
-            let places = host.places();
-            places.iter().all(|place| place.state.name() == "RUNNING")
+        // A device that a driver holds has moved since, and is home.
+        let back = |dropped_ns| {
+            let moved = || host.moved.iter().any(|(at_ns, _)| *at_ns > dropped_ns);
+            (moved() || !self.plan.host(side).holds()) && is_home(self.plan, record, side)
         };
         host.exit.is_some()
             || host.refused.is_some()
             || (host.end.is_some() && (host.late() == 0 || waited))
-            || (host.dropped_ns.is_some() && (dropped_and_back() || waited))
+            || host.dropped_ns.is_some_and(|dropped_ns| waited || back(dropped_ns))
     }
 
     fn end_if_through(&mut self, record: &Record) {

@@ -1,5 +1,7 @@
 //! What a host's kernel or its VMM does: refusals, cancels, drops, paused VMs, mixed devices.
 
+use std::time::Duration;
+
 use super::super::fault::{BOUND, Fault, HEARD, Kind, NEAR};
 use super::super::message::Command;
 use super::super::plan::{Does, Plan, Trigger};
@@ -7,9 +9,9 @@ use super::super::promise::{Also, Cause, Ending};
 use super::super::proxy::{Deed as NetDeed, Kind as FrameKind, Point};
 use super::{HANDOVER, RUNNING, STAGES};
 use crate::device::{Call, Deed, DriverFault};
-use crate::engine::DeviceState;
+use crate::engine::{DeviceState, limits};
 use crate::spec::Side::{self, Source, Target};
-use crate::spec::Time;
+use crate::spec::{Limits, Time};
 
 pub(super) fn faults() -> Vec<Fault> {
     let mut all = refusals();
@@ -18,6 +20,8 @@ pub(super) fn faults() -> Vec<Fault> {
     all.extend(drops());
     all.extend(paused());
     all.extend(mixed());
+    all.extend(p2p());
+    all.extend(extremes());
     all
 }
 
@@ -205,6 +209,83 @@ fn paused() -> Vec<Fault> {
         .ends(Source, Ending::Refused, &[])
         .ends(Target, Ending::Blank, HEARD)
         .also(Also::Untouched(Source)),
+    ]
+}
+
+/// No limit at all, and as many devices as there may be.
+fn extremes() -> Vec<Fault> {
+    let endless = |plan: &mut Plan| {
+        let none = Some(Time(Duration::MAX));
+        for side in [Source, Target] {
+            plan.host_mut(side).choices.limits = Limits {
+                switchover_budget: none,
+                handshake_limit: none,
+                stall_limit: none,
+                confirm_limit: none,
+                cancel_bound: none,
+                idle_limit: none,
+                peer_silence: none,
+            };
+        }
+    };
+    let data = (Target, Point::Frame(FrameKind::Data));
+    vec![
+        fault("no-limits", "every limit is none").with(endless).completes(),
+        fault("no-limits-cancel", "every limit is none, and the source is cancelled")
+            .with(endless)
+            .told_at(Source, data, Command::Cancel)
+            .returns(Source, &[Cause::Cancelled]),
+        fault("cancel-source-frozen-target", "the source is cancelled while the target is frozen")
+            .while_waits(data, Does::Freeze(Target), None)
+            .on(Trigger::Net(0), Does::Tell(Source, Command::Cancel))
+            .on(Trigger::Ended(Source), Does::Thaw(Target))
+            .returns(Source, &[Cause::Cancelled]),
+        fault("devices-64", "64 devices migrate in one session, with the default memory")
+            .with(|plan| {
+                for side in [Source, Target] {
+                    let devices = &mut plan.host_mut(side).devices;
+                    (devices[0].initial_bytes, devices[0].rest_bytes) = (64 << 10, 64 << 10);
+                    *devices = vec![devices[0].clone(); limits::DEVICES_MAX];
+                }
+            })
+            .completes(),
+    ]
+}
+
+/// The P2P states, which only several devices go through.
+fn p2p() -> Vec<Fault> {
+    let two = |name: &str, about: &str, side: Side, state, deed| {
+        fault(format!("p2p-{name}"), format!("of two devices one's SET_STATE({state}) {about}"))
+            .with(|plan| {
+                for side in [Source, Target] {
+                    let devices = &mut plan.host_mut(side).devices;
+                    devices.push(devices[0].clone());
+                }
+            })
+            .driver(side, DriverFault::once(Call::SetState(state), deed))
+    };
+    let (stop, run) = (DeviceState::PreCopyP2p, DeviceState::RunningP2p);
+    let eio = Deed::Errno(libc::EIO);
+    vec![
+        two("stop-refused", "at the source fails with EIO", Source, stop, eio)
+            .returns(Source, &[Cause::DeviceFailure]),
+        two("stop-held", "at the source answers after the end", Source, stop, Deed::Held)
+            .stalls(Source)
+            .limit(Source, |limits| limits.cancel_bound = Some(Time(2 * NEAR)))
+            .ends(Source, Ending::NotReturned, &[Cause::TimeLimit])
+            .ends(Target, Ending::Blank, HEARD)
+            .also(Also::CameBack(Source)),
+        two("stop-panics", "at the source panics", Source, stop, Deed::Panic)
+            .returns(Source, &[Cause::Local]),
+        two("run-refused", "at the target fails with EIO", Target, run, eio)
+            .returns(Target, &[Cause::DeviceFailure]),
+        two("run-held", "at the target answers after the end", Target, run, Deed::Held)
+            .stalls(Target)
+            .hurries(Target)
+            .limit(Source, |limits| limits.confirm_limit = Some(Time(NEAR)))
+            .ends(Target, Ending::NotBlank, &[Cause::TimeLimit])
+            .ends(Source, Ending::Unconfirmed, &[Cause::TimeLimit, Cause::Network])
+            .also(Also::CameBack(Target)),
     ]
 }
 

@@ -163,7 +163,10 @@ fn reads() -> Vec<Fault> {
                 .with(|plan| plan.source.devices[0].is_file = true)
                 .always(Source, call, Deed::Errno(libc::EAGAIN))
                 .stalls(Source)
-                .returns(Source, &[Cause::TimeLimit]),
+                .returns(Source, &[Cause::TimeLimit, Cause::DeviceFailure]),
+            fault("error", "fails, and the device is in ERROR")
+                .once(Source, call, Deed::Error)
+                .returns(Source, &[Cause::DeviceError]),
             fault("panics", "panics in the embedder's device")
                 .once(Source, call, Deed::Panic)
                 .returns(Source, &[Cause::Local]),
@@ -220,6 +223,9 @@ fn questions() -> Vec<Fault> {
         asked("panics", "panics in the embedder's device")
             .once(Source, info, Deed::Panic)
             .returns(Source, &[Cause::Local]),
+        asked("boasts", "announces 2^64 bytes, which never come")
+            .always(Source, info, Deed::Boast)
+            .completes(),
         fault("data-size-fails", "VFIO_DEVICE_FEATURE_MIG_DATA_SIZE fails with EIO, always")
             .always(Source, Call::StopCopyLength, EIO)
             .completes(),

@@ -123,6 +123,9 @@ fn writes() -> Vec<Fault> {
                 .always(Target, call, Deed::Errno(libc::EAGAIN))
                 .stalls(Target)
                 .returns(Target, &[Cause::DeviceFailure, Cause::TimeLimit]),
+            fault("error", "fails, and the device is in ERROR")
+                .once(Target, call, Deed::Error)
+                .returns(Target, &[Cause::DeviceError]),
             fault("panics", "panics in the embedder's device")
                 .once(Target, call, Deed::Panic)
                 .returns(Target, &[Cause::Local]),
