@@ -35,6 +35,7 @@ fn greeting(streams: u16, cancel_ns: u64, silence_ns: u64) -> Run<Sender> {
             capabilities: Capabilities { p2p: false, precopy: true },
             options: DeviceOptions::default(),
             paused: false,
+            embedded: false,
         }],
         peer: PeerConfig { streams, silence_ns },
         session: 1,
