@@ -180,11 +180,11 @@ impl<S: Stages> Core<S> {
         self.progress = Progress::default();
     }
 
-    /// The session ends without it, if it is not at rest.
-    pub(crate) fn left_behind(&mut self) {
+    /// The session ends without it where it is `late`.
+    pub(crate) fn left_behind(&mut self, late: bool) {
         self.given_up();
         self.line.take_suspicion(None);
-        self.late = !self.line.is_at_rest();
+        self.late = late;
     }
 
     /// Tells the embedder of a device that was late and has come to rest.

@@ -263,14 +263,28 @@ fn a_handover_that_no_stream_takes_is_within_the_budget() {
 }
 
 #[test]
+fn without_a_budget_a_handover_that_no_stream_takes_is_stalled() {
+    let mut run = sent(TimeLimits { budget_ns: u64::MAX, ..LIMITS });
+    for stream in 0..2 {
+        run.hold(stream);
+        run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+    }
+    run.hears(0, loaded());
+    run.next_deadline();
+    assert_eq!(run.now_ns, 20_000_000);
+    run.release(0);
+    run.release(1);
+    assert_eq!(run.count(|frame| matches!(frame, Frame::Handover)), 0, "it was taken back");
+    assert_eq!(run.aborted_on(), [0, 1]);
+}
+
+#[test]
 fn a_handover_that_is_out_has_another_limit() {
     let mut run = sent(LIMITS);
     run.now_ns = 39_000_000;
     run.hears(0, loaded());
     assert_eq!(run.count(|frame| matches!(frame, Frame::Handover)), 1);
     run.set(FIRST, DeviceState::Stop, false);
-    run.next_deadline();
-    assert_eq!((run.now_ns, run.ending()), (40_000_000, None), "the budget is kept");
     run.hears(0, Frame::Pong(1));
     run.next_deadline();
     assert_eq!(run.now_ns, 89_000_000);
@@ -322,6 +336,12 @@ fn a_source_that_only_lives_is_given_up_by_what_it_owes() {
     let mut run = loading(2, LIMITS);
     run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
     assert_says(&strikes(&mut run, 25_000_000), &["stall_limit (20ms)", "sends no state"]);
+
+    // Much of a long frame is state too.
+    let mut run = loading(2, LIMITS);
+    run.now_ns = 200_000_000;
+    run.feed(Event::Part { stream: StreamId(0), sent: false, bytes: 65_536 });
+    assert_eq!(run.machine.deadline_ns(), Some(500_000_000));
 
     // A frame is missing before one that came.
     let mut run = loading(2, LIMITS);
