@@ -118,7 +118,8 @@ impl Record {
                 why.push(name.trim().to_owned());
             }
             let limits = &plan.host(side).choices.limits;
-            if let (true, Some(silence)) = (end.message.contains("silent"), limits.peer_silence) {
+            let silent = end.message.starts_with("the peer was silent");
+            if let (true, Some(silence)) = (silent, limits.peer_silence) {
                 why.push(format!("peer_silence ({silence})"));
             }
             let bounded = ["not_returned", "not_blank"].contains(&end.ending.as_str())

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::fault::Fault;
 use super::message::{Command, HostEvent, What};
-use super::plan::{Does, Plan, Trigger};
+use super::plan::{Does, Plan, Reaction, Trigger};
 use super::process::{Heard, Host};
 use super::promise::is_home;
 use super::proxy::Proxy;
@@ -143,6 +143,7 @@ impl<'a> Run<'a> {
             let reaction = self.plan.reactions[place];
             if reaction.on == moment && std::mem::take(&mut self.due[place]) {
                 self.does(record, reaction.does);
+                self.thaw_if_late(record, reaction.does);
             }
         }
         if let (Trigger::Ended(side), true) = (moment, self.plan.releases)
@@ -150,6 +151,17 @@ impl<'a> Run<'a> {
         {
             self.released[side as usize] = Some(Instant::now());
             self.does(record, Does::Tell(side, Command::Release));
+        }
+    }
+
+    /// What is to go on when the other host has ended goes on at once where that was before.
+    fn thaw_if_late(&mut self, record: &mut Record, done: Does) {
+        let Does::Freeze(side) = done else { return };
+        let thaws = |(place, reaction): (usize, &Reaction)| {
+            reaction.does == Does::Thaw(side) && !self.due[place]
+        };
+        if self.plan.reactions.iter().enumerate().any(thaws) {
+            self.does(record, Does::Thaw(side));
         }
     }
 
