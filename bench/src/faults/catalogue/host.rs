@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::fault::{BOUND, Fault, HEARD, Kind, NEAR};
 use super::super::message::Command;
-use super::super::plan::{Does, Plan, Trigger};
+use super::super::plan::{Does, IN_PRECOPY, IN_STOP_COPY, Plan, Trigger};
 use super::super::promise::{Also, Cause, Ending};
 use super::super::proxy::{Kind as FrameKind, Point};
 use super::{HANDOVER, RUNNING, STAGES};
@@ -16,6 +16,7 @@ use crate::spec::{Limits, Time};
 pub(super) fn faults() -> Vec<Fault> {
     let mut all = refusals();
     all.extend(cancels());
+    all.extend(cancels_held());
     all.extend(cancels_after_handover());
     all.extend(drops());
     all.extend(extremes());
@@ -74,6 +75,44 @@ fn cancels() -> Vec<Fault> {
         }
     }
     all
+}
+
+/// A cancel while a driver holds something for longer than the cancel bound; it answers later.
+fn cancels_held() -> Vec<Fault> {
+    let cancelled = |side: Side, what: &str, call: Call| {
+        let about = format!("the {} is cancelled while its driver holds {what}", side.name());
+        let name = what.to_lowercase().replace([' ', '_'], "-");
+        let fault = fault(format!("cancel-{}-held-{name}", side.name()), about)
+            .once(side, call, Deed::Held)
+            .on(Trigger::Struck(side), Does::Tell(side, Command::Cancel))
+            .hurries(side)
+            .also(Also::BackHome(side));
+        let (ending, other, its) = match side {
+            Source => (Ending::NotReturned, Target, Ending::Blank),
+            Target => (Ending::NotBlank, Source, Ending::Returned),
+        };
+        fault.ends(side, ending, &[Cause::Cancelled]).ends(other, its, HEARD)
+    };
+    // A read or write that is held need not keep the device away.
+    let or_home = |fault: Fault, side, ending| fault.ends(side, ending, &[Cause::Cancelled]);
+    vec![
+        cancelled(Source, "PRE_COPY", Call::SetState(DeviceState::PreCopy)),
+        cancelled(Source, "PRECOPY_INFO", Call::PrecopyInfo),
+        cancelled(Source, "STOP_COPY", Call::SetState(DeviceState::StopCopy)),
+        or_home(
+            cancelled(Source, "a read in PRE_COPY", Call::Transfer(IN_PRECOPY)),
+            Source,
+            Ending::Returned,
+        ),
+        or_home(
+            cancelled(Source, "a read in STOP_COPY", Call::Transfer(IN_STOP_COPY)),
+            Source,
+            Ending::Returned,
+        ),
+        cancelled(Target, "RESUMING", Call::SetState(DeviceState::Resuming)),
+        cancelled(Target, "STOP", Call::SetState(DeviceState::Stop)),
+        or_home(cancelled(Target, "a write", Call::Transfer(IN_STOP_COPY)), Target, Ending::Blank),
+    ]
 }
 
 /// A cancel that comes after the source has let go.

@@ -154,6 +154,9 @@ fn an_ending_that_says_that_a_device_is_away_names_one() {
     let not_returned =
         promised(outcome(Ending::NotReturned, &[]), outcome(Ending::Blank, &[Cause::PeerAbort]));
     broken(&not_returned, &record, "every device is said to be home");
+    let mut record = returned();
+    record.target.end = host(RESET, "blank", Some("network"), said(false, Some(Running))).end;
+    broken(&returns(), &record, "a device is not said to be home");
 }
 
 #[test]
