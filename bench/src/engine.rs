@@ -177,14 +177,21 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
     session_options
 }
 
+/// How long the streams may take to be let go of.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+
 /// Listens to a session until it is over.
 fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>, SideOutcome) {
     while let Some(event) = session.wait_event(None) {
-        if let SessionEvent::Notice(notice) = event {
-            told.extend(early_end(&notice));
+        match event {
+            SessionEvent::Notice(notice) => told.extend(early_end(&notice)),
+            SessionEvent::Finished => break,
+            _ => {}
         }
     }
     let ended_ns = monotonic_ns();
+    // This process may exit next, and what the peer has not read would be lost with it.
+    session.wait_closed(CLOSING_MAX);
     let report = session.finish();
     let outcome = SideOutcome { told, ended_ns, ..outcome::<S>(&report) };
     (report, outcome)
