@@ -148,6 +148,9 @@ impl Drive {
                 let slot = self.slots.put(slot);
                 self.feed(Event::Body { stream, header, slot });
             }
+            StreamEvent::Part { stream, sent, bytes } => {
+                self.feed(Event::Part { stream, sent, bytes });
+            }
             StreamEvent::Lost { stream, slots, fault } => {
                 let slots = slots.into_iter().map(|slot| self.slots.put(slot)).collect();
                 self.feed(Event::StreamLost { stream, slots, fault });
