@@ -102,6 +102,8 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
 }
 
 /// How long a sender may take from its first connection to its last.
+/// Longer than a session keeps its streams after its end.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Accepts all streams of one sender, as many as it has.
@@ -185,6 +187,8 @@ fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>
         }
     }
     let ended_ns = monotonic_ns();
+    // The process may exit: the peer is to have all that was sent.
+    session.wait_closed(CLOSING_MAX);
     let report = session.finish();
     let outcome = SideOutcome { told, ended_ns, ..outcome::<S>(&report) };
     (report, outcome)
