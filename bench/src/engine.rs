@@ -22,7 +22,7 @@ use vfio_ferry::session::{
 
 use crate::clock::monotonic_ns;
 use crate::outcome::{SideOutcome, Told};
-use crate::spec::{BackendChoice, OnResetChoice, Policy};
+use crate::spec::{BackendChoice, Limits, OnResetChoice, Policy, Time};
 use crate::switchover::{Sight, Switchover};
 
 /// What the embedder chooses for a session.
@@ -38,6 +38,8 @@ pub(crate) struct EngineOptions {
     pub(crate) precopy: bool,
     /// What follows a reset.
     pub(crate) on_reset: OnResetChoice,
+    /// How long what may take.
+    pub(crate) limits: Limits,
 }
 
 /// What one side of a migration works on.
@@ -134,8 +136,33 @@ fn fds(streams: Vec<TcpStream>) -> Vec<OwnedFd> {
     streams.into_iter().map(OwnedFd::from).collect()
 }
 
+/// Sets the limits that were chosen.
+pub(crate) fn limit(options: &mut Options, limits: &Limits) {
+    let set = |limit: &mut Duration, chosen: Option<Time>| {
+        if let Some(Time(chosen)) = chosen {
+            *limit = chosen;
+        }
+    };
+    options.switchover_budget = limits.switchover_budget.map(|Time(budget)| budget);
+    set(&mut options.handshake_limit, limits.handshake_limit);
+    set(&mut options.stall_limit, limits.stall_limit);
+    set(&mut options.confirm_limit, limits.confirm_limit);
+    set(&mut options.cancel_bound, limits.cancel_bound);
+    set(&mut options.idle_limit, limits.idle_limit);
+    set(&mut options.peer_silence, limits.peer_silence);
+}
+
+/// The engine's name for a choice of system calls.
+pub(crate) fn backend(choice: BackendChoice) -> session::BackendChoice {
+    match choice {
+        BackendChoice::Auto => session::BackendChoice::Auto,
+        BackendChoice::IoUring => session::BackendChoice::IoUring,
+        BackendChoice::Syscalls => session::BackendChoice::Syscalls,
+    }
+}
+
 fn session_options(options: &EngineOptions, devices: usize) -> Options {
-    Options {
+    let mut session_options = Options {
         memory_bytes: memory_bytes(options, devices),
         chunk_bytes: options.chunk_bytes,
         policy: match options.policy {
@@ -143,23 +170,28 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
             Policy::Raw => session::Policy::Raw,
             Policy::Zstd(level) => session::Policy::Zstd(level),
         },
-        backend: match options.backend {
-            BackendChoice::Auto => session::BackendChoice::Auto,
-            BackendChoice::IoUring => session::BackendChoice::IoUring,
-            BackendChoice::Syscalls => session::BackendChoice::Syscalls,
-        },
+        backend: backend(options.backend),
         ..Options::default()
-    }
+    };
+    limit(&mut session_options, &options.limits);
+    session_options
 }
+
+/// How long the streams may take to be let go of.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// Listens to a session until it is over.
 fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>, SideOutcome) {
     while let Some(event) = session.wait_event(None) {
-        if let SessionEvent::Notice(notice) = event {
-            told.extend(early_end(&notice));
+        match event {
+            SessionEvent::Notice(notice) => told.extend(early_end(&notice)),
+            SessionEvent::Finished => break,
+            _ => {}
         }
     }
     let ended_ns = monotonic_ns();
+    // This process may exit next, and what the peer has not read would be lost with it.
+    session.wait_closed(CLOSING_MAX);
     let report = session.finish();
     let outcome = SideOutcome { told, ended_ns, ..outcome::<S>(&report) };
     (report, outcome)

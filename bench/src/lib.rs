@@ -12,6 +12,7 @@
 //! carriers                     engine or peer
 //! process                      two processes, and what they say to each other
 //! report                       from what they said to what is read
+//! faults                       what becomes of the guest when things go wrong
 //! cli, commands                what is asked for
 //! ```
 //!
@@ -27,6 +28,7 @@ mod commands;
 pub mod data;
 pub mod device;
 mod engine;
+mod faults;
 mod net;
 mod outcome;
 mod peers;
@@ -63,6 +65,10 @@ pub fn main() -> ExitCode {
         Some(Command::Compare(args)) => commands::compare::run(&args),
         Some(Command::Send(args)) => commands::real::send(&args),
         Some(Command::Receive(args)) => commands::real::receive(&args),
+        Some(Command::Faults(args)) => commands::faults::run(&args),
+        Some(Command::FaultHost) => faults::host::run().map_err(|error| {
+            Failure::Input(format!("fault-host, which the program starts: {error}"))
+        }),
         Some(Command::Agent) => process::agent::run()
             .map_err(|error| Failure::Input(format!("agent, which the program starts: {error}"))),
     };

@@ -30,6 +30,18 @@ pub enum Error {
         /// The name that the caller gave it.
         name: String,
     },
+    /// A device that is neither in RUNNING nor in STOP: another migration has it, or its last one
+    /// did not bring it back.
+    #[error(
+        "device {name:?} is in {state}; a migration begins with a device in RUNNING, or in STOP \
+         under a paused VM"
+    )]
+    DeviceState {
+        /// The name that the caller gave it.
+        name: String,
+        /// Where it is, as the kernel's documentation has it.
+        state: &'static str,
+    },
     /// The peer did not connect as a peer of this engine does.
     #[error("the peer did not connect as expected: {0}")]
     Peer(String),
@@ -99,6 +111,30 @@ pub enum UsageError {
         needed: usize,
         /// Bytes allowed.
         allowed: usize,
+    },
+    /// What was given as a stream cannot be one.
+    #[error("stream {index} {why}; a stream is a connected stream socket")]
+    Stream {
+        /// Its place among the streams, counted from 0.
+        index: usize,
+        /// What it is instead.
+        why: &'static str,
+    },
+    /// One connection was given as two streams.
+    #[error("streams {first} and {second} are the same socket")]
+    SameStream {
+        /// The place of the one, counted from 0.
+        first: usize,
+        /// The place of the other.
+        second: usize,
+    },
+    /// One device was given twice, under two names.
+    #[error("{first:?} and {second:?} are the same device")]
+    SameDevice {
+        /// The name of the one.
+        first: String,
+        /// The name of the other.
+        second: String,
     },
     /// A rate cap on streams that the kernel does not pace.
     #[error("a rate can be set for TCP streams only; limit other streams where they are carried")]

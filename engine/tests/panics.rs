@@ -1,104 +1,198 @@
-//! A device whose code panics on the session's own thread: the session ends, and claims no more of
-//! the devices than can be known.
+//! Code that panics: a device's on any thread that calls it, and the session's own thread. The
+//! session ends, and claims no more of the devices than is true.
 
 #[path = "../examples/demo/mod.rs"]
 mod demo;
+mod panics_at;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use vfio_ferry::{
-    Capabilities, Cause, DeviceOptions, DeviceState, MigrationDevice, Notice, Options, Phase,
-    PrecopyInfo, SessionEvent, SourceDevice, SourceEnding, SourceSession, TargetDevice,
-    TargetEnding, TargetSession,
+    Capabilities, Cause, DeviceOptions, DeviceState, Error, MigrationDevice, Options, PrecopyInfo,
+    SourceDevice, SourceEnding, SourceReport, SourceSession, TargetDevice, TargetEnding,
+    TargetReport, TargetSession,
 };
 
-/// Panics when it is told that the session ends.
-struct Panics(Arc<demo::Demo>);
+/// Panics once, in the method of this name: in set_state, on the way to a state.
+struct Panics {
+    device: Arc<demo::Demo>,
+    at: &'static str,
+    done: AtomicBool,
+}
+
+impl Panics {
+    fn at(at: &'static str) -> Arc<Panics> {
+        Arc::new(Panics { device: plain(), at, done: AtomicBool::new(false) })
+    }
+
+    fn passes(&self, what: &str) {
+        if what == self.at && !self.done.swap(true, Ordering::SeqCst) {
+            panic!("a defect that this test has put in");
+        }
+    }
+}
 
 impl MigrationDevice for Panics {
     fn capabilities(&self) -> io::Result<Capabilities> {
-        self.0.capabilities()
+        self.passes("capabilities");
+        self.device.capabilities()
     }
     fn state(&self) -> io::Result<DeviceState> {
-        self.0.state()
+        self.passes("state");
+        self.device.state()
     }
     fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
-        self.0.set_state(state)
+        self.passes(state.name());
+        self.device.set_state(state)
     }
     fn precopy_info(&self, data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
-        self.0.precopy_info(data_fd)
+        self.passes("precopy_info");
+        self.device.precopy_info(data_fd)
     }
     fn stop_copy_length(&self) -> io::Result<u64> {
-        self.0.stop_copy_length()
+        self.passes("stop_copy_length");
+        self.device.stop_copy_length()
     }
     fn reset(&self) -> io::Result<()> {
-        self.0.reset()
+        self.passes("reset");
+        self.device.reset()
+    }
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        self.passes("observe");
+        self.device.observe(data_fd, result)
     }
     fn interrupt(&self) {
-        panic!("a defect that this test has put in");
+        self.passes("interrupt");
     }
 }
 
 fn plain() -> Arc<demo::Demo> {
-    demo::Demo::over(File::from(memfd_create("state", MemfdFlags::CLOEXEC).expect("memory")))
+    let state = File::from(memfd_create("state", MemfdFlags::CLOEXEC).expect("memory"));
+    state.set_len(10_000).expect("memory");
+    demo::Demo::over(state)
 }
 
-fn source(device: Arc<dyn MigrationDevice>, stream: UnixStream) -> SourceSession {
+fn source(device: Arc<dyn MigrationDevice>, stream: UnixStream) -> Result<SourceSession, Error> {
     let options = DeviceOptions::default();
     let device = SourceDevice { name: "net0".to_owned(), device, options };
-    SourceSession::start(vec![device], vec![stream.into()], Options::default()).expect("a session")
+    SourceSession::start(vec![device], vec![stream.into()], Options::default())
 }
 
-fn target(device: Arc<dyn MigrationDevice>, stream: UnixStream) -> TargetSession {
+fn target(device: Arc<dyn MigrationDevice>, stream: UnixStream) -> Result<TargetSession, Error> {
     let device = TargetDevice { name: "net0".to_owned(), device };
-    TargetSession::start(vec![device], vec![stream.into()], Options::default()).expect("a session")
+    TargetSession::start(vec![device], vec![stream.into()], Options::default())
+}
+
+/// A whole migration of these devices.
+fn migrate(
+    from: Arc<dyn MigrationDevice>,
+    to: Arc<dyn MigrationDevice>,
+) -> (SourceReport, TargetReport) {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let source = source(from, ours).expect("a session");
+    let target = target(to, theirs).expect("a session");
+    source.switchover();
+    (source.finish(), target.finish())
+}
+
+fn state(device: &Panics) -> DeviceState {
+    device.device.state().expect("a demo always knows")
 }
 
 #[test]
-fn a_device_that_nobody_has_moved_is_where_it_was_found() {
+fn a_device_of_the_source_that_panics_is_brought_back() {
+    let _alone = panics_at::alone();
+    for at in ["STOP_COPY", "stop_copy_length", "observe", "state"] {
+        let device = Panics::at(at);
+        // Asked at the start, too.
+        device.done.store(at == "state", Ordering::SeqCst);
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let source = source(device.clone(), ours).expect("a session");
+        device.done.store(false, Ordering::SeqCst);
+        let target = target(plain(), theirs).expect("a session");
+        // Asked only while the VM runs.
+        if at != "stop_copy_length" {
+            source.switchover();
+        }
+        let report = source.finish();
+        let SourceEnding::Returned(fault) = &report.ending else {
+            panic!("{at}: {}", report.ending)
+        };
+        assert_eq!(fault.cause, Cause::Local, "{at}: {fault}");
+        assert!(fault.message.contains("of device 0 panicked: a defect"), "{at}: {fault}");
+        assert_eq!(state(&device), DeviceState::Running, "{at}");
+        let report = target.finish();
+        assert!(matches!(report.ending, TargetEnding::Blank(_)), "{at}: {}", report.ending);
+    }
+}
+
+#[test]
+fn a_device_of_the_target_that_panics_is_made_blank() {
+    let _alone = panics_at::alone();
+    for at in ["RESUMING", "STOP", "observe"] {
+        let device = Panics::at(at);
+        let (source, target) = migrate(plain(), device.clone());
+        let TargetEnding::Blank(fault) = &target.ending else { panic!("{at}: {}", target.ending) };
+        assert_eq!(fault.cause, Cause::Local, "{at}: {fault}");
+        assert_eq!(state(&device), DeviceState::Running, "{at}");
+        assert!(matches!(source.ending, SourceEnding::Returned(_)), "{at}: {}", source.ending);
+    }
+}
+
+#[test]
+fn a_panic_over_the_news_of_the_end_changes_nothing() {
+    let _alone = panics_at::alone();
     let (ours, _theirs) = UnixStream::pair().expect("sockets");
-    let session = source(Arc::new(Panics(plain())), ours);
+    let session = source(Panics::at("interrupt"), ours).expect("a session");
     session.cancel();
     let report = session.finish();
     let SourceEnding::Returned(fault) = &report.ending else { panic!("{}", report.ending) };
-    assert_eq!(fault.cause, Cause::Local);
-
-    let (ours, _theirs) = UnixStream::pair().expect("sockets");
-    let session = target(Arc::new(Panics(plain())), ours);
-    session.cancel();
-    let report = session.finish();
-    assert!(matches!(report.ending, TargetEnding::Blank(_)), "{}", report.ending);
+    assert_eq!(fault.cause, Cause::Cancelled);
+    let (source, target) = migrate(Panics::at("interrupt"), Panics::at("interrupt"));
+    assert_eq!((source.ending, target.ending), (SourceEnding::HandedOver, TargetEnding::Running));
 }
 
+/// The session's own thread, in each phase of each host.
 #[test]
-fn a_device_that_was_moved_is_not_said_to_be_back() {
-    let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let source = source(plain(), ours);
-    let target = target(Arc::new(Panics(plain())), theirs);
-    let loading = |event: &SessionEvent| {
-        matches!(event, SessionEvent::Notice(Notice::Phase { phase: Phase::PreCopy, .. }))
-    };
-    while !loading(&target.wait_event(None).expect("it goes to RESUMING")) {}
-    source.cancel();
-    let report = target.finish();
-    assert!(matches!(report.ending, TargetEnding::NotBlank(_)), "{}", report.ending);
-    assert_eq!(report.devices[0].state, None);
-    assert!(matches!(source.finish().ending, SourceEnding::Returned(_)));
-}
-
-#[test]
-fn after_the_targets_word_the_devices_were_handed_over() {
-    let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let source = source(Arc::new(Panics(plain())), ours);
-    let target = target(plain(), theirs);
-    source.switchover();
-    let report = source.finish();
-    assert_eq!(report.ending, SourceEnding::HandedOver);
-    assert_eq!(report.devices[0].state, None);
-    assert_eq!(target.finish().ending, TargetEnding::Running);
+fn a_session_whose_thread_panics_says_what_is_true() {
+    let _alone = panics_at::alone();
+    use DeviceState::Running;
+    let cases = [
+        ("source", "stop", "returned", "blank"),
+        ("source", "stop_copy", "returned", "blank"),
+        ("source", "load", "returned", "blank"),
+        ("source", "handover", "unconfirmed", "blank"),
+        ("target", "start", "returned", "blank"),
+        ("target", "stop_copy", "returned", "blank"),
+        ("target", "load", "returned", "blank"),
+        ("target", "resume", "unconfirmed", "not_blank"),
+    ];
+    for (host, phase, left, came) in cases {
+        panics_at::arm(host, phase);
+        let (from, to) = (plain(), plain());
+        let (source, target) = migrate(from.clone(), to.clone());
+        let what = format!("{host} in {phase}: {} and {}", source.ending, target.ending);
+        assert!(panics_at::is_spent(), "{what}: it did not panic");
+        assert_eq!((source.ending.name(), target.ending.name()), (left, came), "{what}");
+        let fault = match host {
+            "source" => source.ending.fault(),
+            _ => target.ending.fault(),
+        };
+        let fault = fault.expect("a panic is a fault");
+        assert_eq!(fault.cause, Cause::Local, "{what}");
+        assert!(fault.message.contains("panicked"), "{what}");
+        let (ours, theirs) = (&source.devices[0], &target.devices[0]);
+        let runs = from.state().expect("a demo always knows") == Running;
+        assert_eq!((ours.home, runs), (left == "returned", left == "returned"), "{what}: {ours:?}");
+        assert_eq!(ours.state.is_none(), left == "unconfirmed" && host == "source", "{what}");
+        assert_eq!(theirs.home, came == "blank", "{what}: {theirs:?}");
+        let comes = to.state().expect("a demo always knows");
+        assert!(came != "blank" || comes == Running, "{what}: {comes}");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfio_ferry::buffers::Buffer;
-use vfio_ferry::ring::{Backend, BackendChoice, Op, OpenError, RingConfig, Token, class, open};
+use vfio_ferry::ring::{Backend, BackendChoice, Classes, Op, OpenError, RingConfig, Token, open};
 use vfio_ferry_tests::refuse::where_refused;
 use vfio_ferry_tests::skip::skip;
 
@@ -24,7 +24,8 @@ fn falls_back_and_says(call: libc::c_long, errno: i32, word: &'static str) {
 
         let (reader, writer) = rustix::pipe::pipe().expect("pipe");
         rustix::io::write(&writer, b"works").expect("write");
-        let kind = class(reader.as_fd()).expect("class");
+        let classes = Classes::new().expect("a descriptor");
+        let kind = classes.class(reader.as_fd()).expect("class");
         let file = opened.ring.add_file(Arc::new(reader), kind).expect("add");
         let op = Op::read(file, Buffer::Small(vec![0; 8]), 0..8);
         opened.ring.submit(Token(1), op).expect("submit");

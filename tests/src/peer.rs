@@ -6,10 +6,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use vfio_ferry::limits::HEADER_BYTES;
 use vfio_ferry::wire::{
-    DataHeader, DevicePlace, Encoding, Frame, FrameNumbers, Header, Hello, Kind, WireLimits,
+    Abort, DataHeader, DevicePlace, Encoding, Frame, FrameNumbers, Header, Hello, Kind, WireLimits,
     chunk_hash, decode, decode_header, encode, encode_header,
 };
 
@@ -54,6 +55,62 @@ impl Peer {
         let _ = self.stream.write_all(&bytes);
     }
 
+    /// Sends bytes as they are, one each `interval`, until all are sent or the session has ended.
+    pub fn trickle(&mut self, bytes: &[u8], interval: Duration) {
+        for byte in bytes {
+            if self.stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(interval);
+        }
+    }
+
+    /// Lives and does nothing else: answers pings, and pings each `interval`, until the stream ends.
+    /// Gives the abort that came on the way.
+    pub fn chatter(&mut self, interval: Duration) -> Option<Abort> {
+        let mut abort = None;
+        loop {
+            self.stream.set_read_timeout(Some(interval)).expect("a timeout");
+            match self.stream.peek(&mut [0]) {
+                Ok(0) => return abort,
+                Ok(_) => {
+                    self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                    match self.next_frame() {
+                        Some((_, Some(Frame::Ping(number)))) => {
+                            self.send(&bytes(&Frame::Pong(number)));
+                        }
+                        Some((_, Some(Frame::Abort(said)))) => abort = Some(said),
+                        Some(_) => {}
+                        None => return abort,
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.send(&bytes(&Frame::Ping(0)));
+                }
+                Err(_) => return abort,
+            }
+        }
+    }
+
+    /// Pings each `interval`, and reads nothing, until the session has ended.
+    pub fn chatter_deaf(&mut self, interval: Duration) {
+        let mut number = 0;
+        while self.is_there() {
+            number += 1;
+            self.send(&bytes(&Frame::Ping(number)));
+            std::thread::sleep(interval);
+        }
+    }
+
+    /// Whether the other end is open: an end or an error shows behind what was not read, too.
+    fn is_there(&self) -> bool {
+        let mut fds = [rustix::event::PollFd::new(
+            &self.stream,
+            rustix::event::PollFlags::RDHUP | rustix::event::PollFlags::HUP,
+        )];
+        matches!(rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())), Ok(0))
+    }
+
     /// Says nothing more.
     pub fn stop_sending(&mut self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
@@ -82,6 +139,16 @@ impl Peer {
         match self.next_frame() {
             Some((_, Some(Frame::Hello(hello)))) => hello,
             other => panic!("no hello but {other:?}"),
+        }
+    }
+
+    /// Reads up to a frame of this kind, which is not data, and gives it.
+    pub fn expect_frame(&mut self, kind: Kind) -> Option<Frame> {
+        loop {
+            let (header, frame) = self.next_frame()?;
+            if header.kind == kind {
+                return frame;
+            }
         }
     }
 

@@ -72,10 +72,10 @@ impl MigrationDevice for Watched {
     fn interrupt(&self) {
         self.device.interrupt();
     }
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         if let Ok(bytes) = &result {
             self.bytes.fetch_add(*bytes as u64, Ordering::SeqCst);
         }
-        self.device.observe(result)
+        self.device.observe(data_fd, result)
     }
 }

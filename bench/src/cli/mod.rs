@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
-use crate::spec::{BackendChoice, DataKind, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError};
+use crate::spec::{
+    BackendChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError,
+};
 
 /// Measures the downtime of a VFIO device migration.
 ///
@@ -45,9 +47,15 @@ pub(crate) enum Command {
     Send(SendArgs),
     /// Receive a real device from a host that runs `ferry-bench send`.
     Receive(ReceiveArgs),
+    /// Show what becomes of the guest when things go wrong: every fault that a driver, a peer, the
+    /// network or a host can show, through real processes and test devices.
+    Faults(FaultsArgs),
     /// One side of a run, started by `downtime` and `compare`.
     #[command(hide = true)]
     Agent,
+    /// One host of a fault's run, started by `faults`.
+    #[command(hide = true)]
+    FaultHost,
 }
 
 /// Options of `downtime`.
@@ -81,6 +89,8 @@ pub(crate) struct DowntimeArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
     pub(crate) link: LinkArgs,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
@@ -104,6 +114,36 @@ pub(crate) struct CompareArgs {
     pub(crate) link: LinkArgs,
 }
 
+/// Options of `faults`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = FAULTS_EXIT_STATUS)]
+pub(crate) struct FaultsArgs {
+    /// Only faults whose names have this in them; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// Print the faults' names and what they are, and run none.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Write the report to this file as JSON too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// The system calls that the engine uses.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) backend: BackendChoice,
+    /// How often each fault is run.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = runs())]
+    pub(crate) repeat: u32,
+    /// How many are run at a time.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: u16,
+}
+
+const FAULTS_EXIT_STATUS: &str = "\
+Exit status:
+  0  every run was as promised
+  1  a promise was not kept; the table says which
+  2  what was asked for cannot be done; one line on standard error says why";
+
 /// Options of `send`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SendArgs {
@@ -121,6 +161,8 @@ pub(crate) struct SendArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) saving: SavingArgs,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
     /// TCP connections of the session.
@@ -142,6 +184,8 @@ pub(crate) struct ReceiveArgs {
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) host: HostArgs,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
 }

@@ -11,7 +11,7 @@ use crate::report::json::{CompareReport, JsonFile};
 use crate::report::progress::Progress;
 use crate::report::run::{Run, Runs, per_second};
 use crate::report::table::{Table, duration};
-use crate::spec::{Contender, OnResetChoice, Rate, Size};
+use crate::spec::{Contender, Limits, OnResetChoice, Rate, Size};
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
@@ -137,5 +137,6 @@ fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
         chunk: args.engine.host.chunk,
         precopy: false,
         on_reset: OnResetChoice::Abort,
+        limits: Limits::default(),
     })
 }

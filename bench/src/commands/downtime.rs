@@ -122,6 +122,7 @@ fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
         chunk: args.engine.host.chunk,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
+        limits: args.limits,
     })
 }
 

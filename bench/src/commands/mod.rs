@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod downtime;
+pub(crate) mod faults;
 pub(crate) mod real;
 mod rounds;
 

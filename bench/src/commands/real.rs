@@ -23,7 +23,7 @@ use crate::report::json::JsonFile;
 use crate::report::progress::Progress;
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
-use crate::spec::{Contender, Policy, Side};
+use crate::spec::{Contender, Limits, Policy, Side};
 
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
@@ -38,7 +38,7 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
         policy: args.engine.policy,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
-        ..options(&args.engine.host)
+        ..options(&args.engine.host, args.limits)
     };
     let title = format!("ferry-bench send: {} to {}", devices.words(), args.connect);
     migrate(Side::Source, devices, streams, options, &title, json)
@@ -57,17 +57,18 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let streams =
         net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
     let title = format!("ferry-bench receive: {} on {}", devices.words(), args.listen);
-    migrate(Side::Target, devices, streams, options(&args.host), &title, json)
+    migrate(Side::Target, devices, streams, options(&args.host, args.limits), &title, json)
 }
 
 /// What either side chooses; the rest means nothing on a target.
-fn options(args: &HostArgs) -> EngineOptions {
+fn options(args: &HostArgs, limits: Limits) -> EngineOptions {
     EngineOptions {
         policy: Policy::Adaptive,
         backend: args.backend,
         chunk_bytes: args.chunk.0 as usize,
         precopy: false,
         on_reset: Default::default(),
+        limits,
     }
 }
 

@@ -13,25 +13,29 @@
 //! - RESUMING cannot be left with data missing (EINVAL).
 //! - Short reads, reads and writes that stall or stick, calls that do not return, as planned.
 //!
-//! What the fds cannot say (ENODEV, ENOMSG) is put in by [`MigrationDevice::observe`].
+//! What the fds cannot say (ENODEV, ENOMSG) is put in by [`MigrationDevice::observe`]. Drivers that
+//! misbehave are a layer over it, [`Faulty`].
 
 mod arcs;
 mod cpu;
+mod fault;
 mod loading;
 mod plan;
 mod release;
 mod saving;
 mod session;
+pub(crate) mod state_name;
 mod stream;
 mod throttle;
 mod watch;
 
 pub(crate) use cpu::used_ns as cpu_used_ns;
+pub use fault::{Call, Deed, DriverFault, Faulty, OnFault};
 pub use plan::{Conduit, Drained, Plan, ResetAt, Round};
 pub(crate) use watch::{Watch, Watched};
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
@@ -146,11 +150,11 @@ impl Double {
         if to.is_saving() && !from.is_saving() {
             let origin = Origin { device: self.plan.index, generation: inner.resets as u8 };
             let (saving, opened) = Saving::start(&self.plan, origin, to.is_precopy())?;
-            inner.begin_session(Session::Saving(saving));
+            inner.begin_session(Session::Saving(saving), &opened)?;
             fd = Some(opened);
         } else if to == DeviceState::Resuming {
             let (loading, opened) = Loading::start(&self.plan)?;
-            inner.begin_session(Session::Loading(Arc::new(loading)));
+            inner.begin_session(Session::Loading(Arc::new(loading)), &opened)?;
             fd = Some(opened);
         } else if from.is_saving() && !to.is_saving() {
             inner.session.kill();
@@ -175,10 +179,11 @@ impl Drop for Double {
 }
 
 impl Inner {
-    fn begin_session(&mut self, session: Session) {
+    fn begin_session(&mut self, session: Session, data_fd: &OwnedFd) -> io::Result<()> {
         self.session.kill();
-        self.users.end_session();
+        self.users = Users::of(data_fd.as_fd(), self.users.strangers())?;
         self.session = session;
+        Ok(())
     }
 
     fn reset(&mut self) {
@@ -249,13 +254,13 @@ impl MigrationDevice for Double {
         Ok(())
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         // A cancelled or interrupted operation stays what it is.
         if result.as_ref().is_err_and(is_interruption) {
             return result;
         }
         let mut inner = self.lock();
-        if !inner.users.is_current() {
+        if !inner.users.use_of(data_fd)? {
             return Err(Errno::NODEV.into());
         }
         if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)

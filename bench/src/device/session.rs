@@ -1,5 +1,7 @@
 //! The session that a device has, and who uses its fd.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
@@ -62,35 +64,39 @@ impl Session {
     }
 }
 
-/// The threads that use the data fds. `observe` is not told which fd was used: a thread that has
-/// used one of an ended session's is taken to go on using that one.
+/// A session's data fd, known by its file, and the thread that uses it.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    current: Option<ThreadId>,
-    former: Vec<ThreadId>,
+    file: Option<(u64, u64)>,
+    thread: Option<ThreadId>,
     strangers: u32,
 }
 
 impl Users {
-    /// Whether the calling thread uses the session's fd.
-    pub(super) fn is_current(&mut self) -> bool {
-        let thread = thread::current().id();
-        if self.former.contains(&thread) {
-            return false;
-        }
-        if *self.current.get_or_insert(thread) != thread {
-            self.strangers += 1;
-        }
-        true
+    /// Of this session; so many strangers used those before it.
+    pub(super) fn of(data_fd: BorrowedFd<'_>, strangers: u32) -> io::Result<Users> {
+        Ok(Users { file: Some(file(data_fd)?), thread: None, strangers })
     }
 
-    /// Another session begins.
-    pub(super) fn end_session(&mut self) {
-        self.former.extend(self.current.take());
+    /// The calling thread uses an fd: whether it is the session's, and not one of an ended one.
+    pub(super) fn use_of(&mut self, data_fd: BorrowedFd<'_>) -> io::Result<bool> {
+        if self.file != Some(file(data_fd)?) {
+            return Ok(false);
+        }
+        let thread = thread::current().id();
+        if *self.thread.get_or_insert(thread) != thread {
+            self.strangers += 1;
+        }
+        Ok(true)
     }
 
     /// How often a second thread used a session's fd.
     pub(super) fn strangers(&self) -> u32 {
         self.strangers
     }
+}
+
+fn file(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
 }

@@ -45,7 +45,8 @@ fn errno(error: io::Error) -> i32 {
 }
 
 fn read(device: &Double, fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, i32> {
-    device.observe(rustix::io::read(fd, buffer).map_err(io::Error::from)).map_err(errno)
+    let result = rustix::io::read(fd, buffer).map_err(io::Error::from);
+    device.observe(fd.as_fd(), result).map_err(errno)
 }
 
 /// Reads until something other than data comes; an EAGAIN is waited out.
@@ -65,7 +66,7 @@ fn read_all(device: &Double, fd: &OwnedFd, data: &mut Vec<u8>) -> Result<(), i32
 fn write_all(device: &Double, fd: &OwnedFd, mut bytes: &[u8]) -> Result<(), i32> {
     while !bytes.is_empty() {
         let result = rustix::io::write(fd, bytes).map_err(io::Error::from);
-        match device.observe(result).map_err(errno) {
+        match device.observe(fd.as_fd(), result).map_err(errno) {
             Ok(written) => bytes = &bytes[written..],
             Err(errno) if errno == AGAIN => thread::yield_now(),
             Err(errno) => return Err(errno),

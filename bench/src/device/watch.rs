@@ -96,8 +96,8 @@ impl MigrationDevice for Watched {
         self.device.reset()
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        let result = self.device.observe(result);
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let result = self.device.observe(data_fd, result);
         if let Ok(bytes) = result {
             self.watch.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             self.watch.last_transfer_ns.store(monotonic_ns(), Ordering::Relaxed);

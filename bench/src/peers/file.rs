@@ -1,7 +1,7 @@
 //! A data fd as the peers use it: blocking reads and writes, each told to the device.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -23,7 +23,9 @@ impl<'a> DataFd<'a> {
         loop {
             match rustix::io::read(&self.fd, &mut *buffer) {
                 Err(Errno::INTR) => {}
-                result => return self.device.observe(result.map_err(io::Error::from)),
+                result => {
+                    return self.device.observe(self.fd.as_fd(), result.map_err(io::Error::from));
+                }
             }
         }
     }
@@ -34,7 +36,8 @@ impl<'a> DataFd<'a> {
             match rustix::io::write(&self.fd, bytes) {
                 Err(Errno::INTR) => {}
                 result => {
-                    let written = self.device.observe(result.map_err(io::Error::from))?;
+                    let written =
+                        self.device.observe(self.fd.as_fd(), result.map_err(io::Error::from))?;
                     bytes = &bytes[written..];
                 }
             }

@@ -36,6 +36,7 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
             chunk_bytes: 256 << 10,
             precopy: false,
             on_reset: OnResetChoice::Abort,
+            limits: Default::default(),
         },
     }
 }

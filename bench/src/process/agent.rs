@@ -147,6 +147,7 @@ fn engine_options(spec: &RunSpec) -> EngineOptions {
         chunk_bytes: spec.chunk.0 as usize,
         precopy: spec.precopy,
         on_reset: spec.on_reset,
+        limits: spec.limits,
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::Told;
 use crate::spec::{
-    BackendChoice, Contender, DataKind, Link, OnResetChoice, Policy, Rate, ResetAt, Size,
+    BackendChoice, Contender, DataKind, Limits, Link, OnResetChoice, Policy, Rate, ResetAt, Size,
 };
 
 /// One run, as both sides must know it.
@@ -40,6 +40,8 @@ pub(crate) struct RunSpec {
     pub(crate) precopy: bool,
     /// What follows a reset.
     pub(crate) on_reset: OnResetChoice,
+    /// The engine's limits of time.
+    pub(crate) limits: Limits,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.

@@ -1,11 +1,13 @@
-//! What a run is asked to be, in values that every other module knows: sizes, rates, choices, who
-//! carries the state, and over what.
+//! What a run is asked to be, in values that every other module knows: sizes, rates, times, limits,
+//! choices, who carries the state, and over what.
 
 mod choices;
+mod limits;
 mod units;
 
 pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
-pub use units::{Rate, Size, UnitError};
+pub(crate) use limits::Limits;
+pub use units::{Rate, Size, Time, UnitError};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,9 @@
-//! Sizes (`64KiB`, `1.5GiB`) and rates (`10Gbit`, `800MB/s`, `1GiB`) as a person writes them.
+//! Sizes (`64KiB`, `1.5GiB`), rates (`10Gbit`, `800MB/s`, `1GiB`) and times (`300ms`, `none`) as a
+//! person writes them.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +17,12 @@ pub struct Size(pub u64);
 #[serde(transparent)]
 pub struct Rate(pub u64);
 
-/// Why a size or a rate was refused. The text is the rest of a sentence about the value.
+/// How long something may take; [`Duration::MAX`] is for ever, which a person writes as `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Time(pub Duration);
+
+/// Why a size, a rate or a time was refused. The text is the rest of a sentence about the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// There is no number where one was expected.
@@ -35,12 +42,13 @@ pub enum UnitError {
     /// More than 64 bits hold.
     #[error("the value is too large")]
     TooLarge,
-    /// Zero, or a fraction of a byte.
+    /// Zero, or a fraction of a byte or of a nanosecond.
     #[error("the value must be greater than zero")]
     Zero,
 }
 
 const SIZE_UNITS: &str = "B, KiB, MiB, GiB, TiB, kB, MB, GB or TB";
+const TIME_UNITS: &str = "ms, s, min or h, or the word none";
 const RATE_UNITS: &str = "kbit, Mbit, Gbit, kB, MB, GB, KiB, MiB or GiB, each with /s or without";
 
 impl FromStr for Size {
@@ -78,6 +86,29 @@ impl FromStr for Rate {
             }
         }
         .map(Rate)
+    }
+}
+
+impl FromStr for Time {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Time, UnitError> {
+        if text.trim() == "none" {
+            return Ok(Time(Duration::MAX));
+        }
+        let (number, unit) = split(text, "300ms")?;
+        let scale = match unit {
+            "us" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "min" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => {
+                let (unit, expected) = (unit.to_owned(), TIME_UNITS);
+                return Err(UnitError::UnknownUnit { unit, expected });
+            }
+        };
+        number.times(scale, 1).map(|ns| Time(Duration::from_nanos(ns)))
     }
 }
 
@@ -152,6 +183,17 @@ impl fmt::Display for Rate {
     }
 }
 
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Duration::MAX => f.write_str("none"),
+            time if time < Duration::from_secs(1) => write!(f, "{} ms", time.as_millis()),
+            time if time.subsec_nanos() == 0 => write!(f, "{} s", time.as_secs()),
+            time => write!(f, "{:.1} s", time.as_secs_f64()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +246,21 @@ mod tests {
         assert_eq!(rate("0Gbit"), Err(UnitError::Zero));
         let message = rate("10 parsecs").map_err(|error| error.to_string());
         assert!(message.is_err_and(|text| text.contains("parsecs") && text.contains("Gbit")));
+    }
+
+    #[test]
+    fn times() {
+        let ms = |text: &str| text.parse::<Time>().map(|time| time.0.as_millis());
+        assert_eq!(ms("300ms"), Ok(300));
+        assert_eq!(ms("1.5 s"), Ok(1500));
+        assert_eq!((ms("2min"), ms("1h")), (Ok(120_000), Ok(3_600_000)));
+        assert_eq!("none".parse(), Ok(Time(Duration::MAX)));
+        assert_eq!(ms("0s"), Err(UnitError::Zero));
+        for bad in ["300", "5 days", "never"] {
+            assert!(ms(bad).is_err(), "{bad}");
+        }
+        let shown = |ms| Time(Duration::from_millis(ms)).to_string();
+        assert_eq!([shown(300), shown(2000), shown(1500)], ["300 ms", "2 s", "1.5 s"]);
     }
 
     #[test]

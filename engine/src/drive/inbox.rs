@@ -8,6 +8,7 @@ use crate::buffers::Slot;
 use crate::compress::workers::Worked;
 use crate::ids::{DeviceId, Epoch};
 use crate::machine::{ChunkKey, Command, ReadResult, Reply, Request, WriteResult};
+use crate::outcome::Fault;
 use crate::ring::Waker;
 use crate::wire::DataHeader;
 
@@ -44,6 +45,13 @@ pub(crate) enum Input {
         epoch: Epoch,
     },
     Worked(Worked<WorkTag>),
+    /// The session cannot go on.
+    Local(Fault),
+    /// The thread of a device's data fds has died; so have the slots that it had.
+    Died {
+        device: DeviceId,
+        fault: Fault,
+    },
 }
 
 /// Which chunk a worker's result belongs to, and when the work was given out.

@@ -4,25 +4,30 @@
 //! ```text
 //! ferry-net       the machine and all streams, on one ring
 //! ferry-ctl-N     ioctls of device N
-//! ferry-fd-N      reads or writes of device N's data fd, on a ring of its own
+//! ferry-fd-N      reads or writes of device N's data fds, on a ring of its own
 //! ferry-zstd-N    compression
 //! ```
 //!
 //! Everything reaches `ferry-net` through its inbox; nothing waits for it, and it waits for nothing
 //! but its ring. Teardown is: stop, wait for every operation in flight, release.
 
+mod clock;
 mod devices;
 mod embedder;
 mod figures;
+mod guarded;
 mod inbox;
 mod run;
+mod signals;
 mod slots;
 mod streams;
 mod waits;
 
+pub(crate) use clock::deadline;
 pub use embedder::{Outbox, SessionEvent};
 pub(crate) use figures::Ended;
 pub use figures::{Report, SourceReport, TargetReport, Timeline};
+pub(crate) use guarded::guarded;
 pub(crate) use inbox::Input;
-pub(crate) use run::{Drive, DriveConfig, Machines, Running};
+pub(crate) use run::{Drive, DriveConfig, Found, Machines, Running};
 pub(crate) use waits::SAID_AFTER;

@@ -5,10 +5,18 @@
 use std::time::Duration;
 
 /// ferry-ctl-N
-/// | SET_STATE, where EINTR has left the device in the state that it was in
-/// | 10 calls
-/// | the machine takes the EINTR for the driver's answer
-pub(super) const SET_STATE_MAX: u32 = 10;
+/// | SET_STATE, where EINTR or EAGAIN has left the device in the state that it was in, or on its way
+/// | 100 calls, 1 ms apart
+/// | the machine takes the errno for the driver's answer
+pub(super) const SET_STATE_MAX: u32 = 100;
+/// The pause between two of them.
+pub(super) const SET_STATE_PAUSE: Duration = Duration::from_millis(1);
+
+/// ferry-fd-N on the source
+/// | the driver to give the first byte of a chunk, where it answers EAGAIN and has no poll
+/// | 1 ms
+/// | the read has failed with EAGAIN; the machine asks again, 1000 times in a row at most
+pub(super) const READ_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-ctl-N of an embedded device, of which the engine has no device fd
 /// | the VMM to say that it has stopped the device, where GET_PRECOPY_INFO was refused
@@ -21,8 +29,14 @@ pub(crate) const SAID_AFTER: Duration = Duration::from_millis(300);
 /// | 1000 EAGAINs in a row, 1 ms apart
 /// | the write has failed with EAGAIN
 pub(super) const WRITE_AGAIN_MAX: u32 = 1000;
-/// The pause between two of them.
-pub(super) const WRITE_PAUSE: Duration = Duration::from_millis(1);
+
+/// ferry-fd-N
+/// | a read or write that nobody interrupted, where the driver answers EINTR
+/// | 10 EINTRs in a row, 1 ms apart
+/// | it has failed with EINTR
+pub(super) const INTERRUPTED_MAX: u32 = 10;
+/// The pause between two of each of these.
+pub(super) const AGAIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-net
 /// | nothing: a copy of the figures is 250 KB, and is published at a pace that costs nothing
@@ -30,21 +44,34 @@ pub(super) const WRITE_PAUSE: Duration = Duration::from_millis(1);
 /// | the next copy is published
 pub(super) const FIGURES_EVERY: Duration = Duration::from_millis(100);
 
-/// ferry-net, for a data fd's thread that was told to end
+/// ferry-net, for a data fd that was taken from its thread
 /// | the operation that the driver holds, which was cancelled
 /// | `cancel_bound` / 2; the other half is left for the devices' way back
 /// | the device is reported as stuck; thread, slot and fd stay with the driver until it returns
 pub(super) const DETACH_PART: u32 = 2;
 
-/// ferry-net, once the machine has ended
+/// ferry-net, at the session's end
+/// | the threads of the devices that are not late to let go of them, which may run the embedder's
+/// code that drops a device
+/// | 1000 ms for all of them
+/// | the session's end is told all the same
+pub(super) const RELEASE: Duration = Duration::from_millis(1000);
+
+/// ferry-net, once the session's end was told; nobody waits for it
+/// | the driver of a late device to answer, so that the device can be brought back
+/// | the driver answers, without a bound
+/// | its data fd is closed, the device is brought back, and the embedder is told that it came back
+pub(super) const LATE_DRIVER: Option<Duration> = None;
+
+/// ferry-net, once the session's end was told
 /// | the peer to close every stream, so that a reset of the connection loses nothing that was sent
 /// | 500 ms
 /// | the streams are closed from this end
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 
-/// ferry-net, at the session's end
+/// ferry-net, once it has lingered
 /// | the kernel to complete what is in flight on the streams, which are shut down
 /// | 100 ms, twice
-/// | first the connections are aborted, which drops unacknowledged bytes; then the ring is closed,
-/// which waits for the kernel without a bound
+/// | first the connections are aborted, which drops unacknowledged bytes; then this thread is left
+/// with what the kernel still holds, and nobody waits for it
 pub(super) const CLOSE: Duration = Duration::from_millis(100);

@@ -1,47 +1,11 @@
 //! A device as both hosts see it.
 
+use super::report::DeviceReport;
 use super::{Action, Goal, Line, Next, Notice, On, Progress, Stages, Turn, Wait, Waits, over};
 use crate::ids::{DeviceId, Epoch};
 use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase, classify};
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataHeader, Encoding, StateDigest, Total};
-
-/// What became of a device on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeviceReport {
-    /// The device.
-    pub device: DeviceId,
-    /// Its last epoch.
-    pub epoch: Epoch,
-    /// How its last epoch ended; none while it goes on.
-    pub ending: Option<EpochEnding>,
-    /// Bytes of state and digest of the last epoch: read on the source, written on the target.
-    pub total: Total,
-    /// Bytes of state of its discarded epochs.
-    pub discarded_bytes: u64,
-    /// Bytes that its data frames took on the wire, headers included, all epochs.
-    pub wire_bytes: u64,
-    /// Data frames that travelled as zero, raw and zstd, all epochs.
-    pub chunks: [u64; 3],
-    /// Frames of discarded epochs that came late and were dropped (target).
-    pub late_frames: u64,
-    /// The driver has not given back an operation: its slots and its fd stay with a thread that
-    /// still waits for it.
-    pub stuck: bool,
-    /// The device is where the migration found it: RUNNING, or STOP under a paused VM (target:
-    /// RUNNING, and without any of the state).
-    /// False where a way back could not bring it there, was not finished, or was not needed because
-    /// the device was handed over.
-    pub home: bool,
-    /// It was reset on its way back, as its embedder had allowed: the guest finds a reset device
-    /// (source).
-    pub was_reset: bool,
-    /// The device's state: what the kernel said last (GET_STATE, or a SET_STATE that succeeded
-    /// since), or the VMM. None: nobody knows, because nobody asked, or a call failed or has not
-    /// returned.
-    pub state: Option<DeviceState>,
-}
 
 /// An epoch's state as far as it was read (source) or written (target).
 #[derive(Debug)]
@@ -204,8 +168,8 @@ impl<S: Stages> Core<S> {
 
     /// A fault if what it is owed has made no progress for too long.
     pub(crate) fn check_progress(&mut self, turn: &Turn, stall_ns: u64) -> Result<(), Fault> {
-        match self.progress.over(turn, stall_ns) {
-            Some((owed, ns)) => Err(over("stall_limit", ns, Some(self.id()), owed)),
+        match self.progress.over(turn) {
+            Some(owed) => Err(over("stall_limit", stall_ns, Some(self.id()), owed)),
             None => Ok(()),
         }
     }
@@ -216,10 +180,11 @@ impl<S: Stages> Core<S> {
         self.progress = Progress::default();
     }
 
-    /// The session ends without it, if it is not at rest.
-    pub(crate) fn left_behind(&mut self) {
+    /// The session ends without it where it is `late`.
+    pub(crate) fn left_behind(&mut self, late: bool) {
         self.given_up();
-        self.late = !self.line.is_at_rest();
+        self.line.take_suspicion(None);
+        self.late = late;
     }
 
     /// Tells the embedder of a device that was late and has come to rest.

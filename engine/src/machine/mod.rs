@@ -12,7 +12,7 @@
 //! | `time` | the limits that the embedder gave |
 //! | `waits` | every deadline of a machine, as one table |
 //! | `arcs` | how a table of stages is read |
-//! | `device` | a device as both hosts see it: its line, its phase, its report |
+//! | `device`, `report` | a device as both hosts see it: its line, its phase; what became of it |
 //! | `line` | one request and one data fd of a device at a time, and the first thing that went wrong |
 //! | `recovery` | a device's way back to RUNNING |
 //! | `peer` | the streams, and whether the peer is still there |
@@ -28,6 +28,7 @@ mod notice;
 mod peer;
 mod progress;
 mod recovery;
+mod report;
 mod request;
 mod slots;
 mod time;
@@ -35,10 +36,10 @@ mod turn;
 mod waits;
 
 pub use action::{Action, ChunkKey, Outgoing};
-pub use device::DeviceReport;
 pub use event::{Command, EncodeResult, Event, ReadResult, WriteResult};
 pub use notice::{Estimate, Notice};
 pub use peer::PeerConfig;
+pub use report::DeviceReport;
 pub use request::{Reply, Request};
 pub use slots::SlotBudget;
 pub use time::{NO_LIMIT_NS, TimeLimits, limit_ns};

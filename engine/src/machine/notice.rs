@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::DeviceReport;
+use super::report::DeviceReport;
 use crate::ids::DeviceId;
 use crate::outcome::{Completion, Phase};
 use crate::wire::Begin;

@@ -5,6 +5,11 @@ use std::fmt;
 
 use super::{Request, Turn, Wait, Waits};
 
+/// How often the limit of one step the peer is waited for: what it owes may take it so many calls of
+/// its driver in a row, of which it says nothing. One that stalls is given up by its own host, which
+/// says why.
+const PEER_STEPS: u64 = 5;
+
 /// What a device is owed, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owed {
@@ -26,6 +31,8 @@ pub(crate) enum Owed {
     State,
     /// The source has sent what comes after, and not what comes before.
     Missing,
+    /// The source has begun to send a frame.
+    Body,
     /// All devices are loaded, and the source does not hand over.
     Handover,
 }
@@ -36,11 +43,10 @@ impl Owed {
         !matches!(self, Owed::Answer(_) | Owed::Read | Owed::Write)
     }
 
-    /// How long no progress is put up with. For the peer a quarter more: it knows better why, and
-    /// says so first.
+    /// How long no progress is put up with.
     fn limit_ns(self, stall_ns: u64) -> u64 {
-        let more = if self.is_by_peer() { stall_ns / 4 } else { 0 };
-        stall_ns.saturating_add(more)
+        let steps = if self.is_by_peer() { PEER_STEPS } else { 1 };
+        stall_ns.saturating_mul(steps)
     }
 }
 
@@ -56,6 +62,7 @@ impl fmt::Display for Owed {
             Owed::Loaded => f.write_str("the target has not loaded the state"),
             Owed::State => f.write_str("the source has stopped the device and sends no state"),
             Owed::Missing => f.write_str("a frame of the source is missing, and later ones came"),
+            Owed::Body => f.write_str("the source has begun to send a frame, and does not end it"),
             Owed::Handover => f.write_str("all devices are loaded, and the source lets none go"),
         }
     }
@@ -87,10 +94,10 @@ impl Progress {
         }
     }
 
-    /// What has made no progress for too long, and how long that is.
-    pub(crate) fn over(&mut self, turn: &Turn, stall_ns: u64) -> Option<(Owed, u64)> {
+    /// What has made no progress for too long.
+    pub(crate) fn over(&mut self, turn: &Turn) -> Option<Owed> {
         self.waits.take_due(turn.now_ns)?;
-        self.owed.map(|owed| (owed, owed.limit_ns(stall_ns)))
+        self.owed
     }
 
     /// What is owed now.
@@ -122,19 +129,19 @@ mod tests {
         assert_eq!(progress.deadline_ns(), Some(100), "nothing has moved");
         progress.moved();
         at(60, |turn| progress.look(turn, Some(Owed::Write), 100));
-        assert_eq!(at(159, |turn| progress.over(turn, 100)), None);
-        assert_eq!(at(160, |turn| progress.over(turn, 100)), Some((Owed::Write, 100)));
+        assert_eq!(at(159, |turn| progress.over(turn)), None);
+        assert_eq!(at(160, |turn| progress.over(turn)), Some(Owed::Write));
         at(170, |turn| progress.look(turn, None, 100));
         assert_eq!(progress.deadline_ns(), None, "nothing is owed");
     }
 
     #[test]
-    fn the_peer_has_a_quarter_more_and_another_debt_begins_anew() {
+    fn the_peer_has_several_steps_and_another_debt_begins_anew() {
         let mut progress = Progress::default();
         at(0, |turn| progress.look(turn, Some(Owed::Credit), 100));
-        assert_eq!(progress.deadline_ns(), Some(125));
+        assert_eq!(progress.deadline_ns(), Some(500));
         at(80, |turn| progress.look(turn, Some(Owed::Path), 100));
-        assert_eq!(progress.deadline_ns(), Some(205));
+        assert_eq!(progress.deadline_ns(), Some(580));
         progress.moved();
         at(90, |turn| progress.look(turn, Some(Owed::Path), NO_LIMIT_NS));
         assert_eq!(progress.deadline_ns(), None, "no limit");

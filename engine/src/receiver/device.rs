@@ -37,17 +37,19 @@ impl Device {
         self.config.capabilities.p2p
     }
 
-    /// What it waits for, by whom the session would be held up; `held` slots are with it, and `all`
-    /// says whether every device is loaded.
-    pub(super) fn owed(&self, held: usize, all: bool) -> Option<Owed> {
+    /// What it waits for, by whom the session would be held up; `held` slots are with it, `stopped`
+    /// says whether the VM is, and `all` whether every device is loaded.
+    pub(super) fn owed(&self, held: usize, stopped: bool, all: bool) -> Option<Owed> {
         if let Some(request) = self.core.line.asked() {
             return Some(Owed::Answer(request));
         }
         match self.core.stage {
             Stage::Discarding if held > 0 => Some(Owed::Missing),
             Stage::Loading if self.epoch.writes > 0 => Some(Owed::Write),
+            Stage::Loading if self.epoch.window.is_coming() => Some(Owed::Body),
             Stage::Loading if !self.epoch.window.is_empty() => Some(Owed::Missing),
-            Stage::Loading if self.epoch.is_stopped() => Some(Owed::State),
+            Stage::Expected => stopped.then_some(Owed::State),
+            Stage::Loading if stopped && !self.epoch.is_ended() => Some(Owed::State),
             Stage::Loaded if all => Some(Owed::Handover),
             _ => None,
         }

@@ -36,8 +36,11 @@ impl Receiver {
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
+        // A cancel that came after the handover has begun the bound already.
+        let cancelled = self.waits.get(Wait::Resume);
         self.waits = Waits::default();
-        self.waits.set(Wait::WayBack, turn.after(self.config.limits.cancel_ns));
+        cancelled.into_iter().for_each(|by_ns| self.waits.set(Wait::WayBack, by_ns));
+        self.waits.set_earlier(Wait::WayBack, turn.after(self.config.limits.cancel_ns));
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {
             self.drop_undecoded(id);
@@ -98,7 +101,11 @@ impl Receiver {
     pub(super) fn end(&mut self, turn: &mut Turn, ending: TargetEnding) {
         self.stage = Stage::Finished;
         self.waits = Waits::default();
-        self.devices.iter_mut().for_each(|device| device.core.left_behind());
+        for device in &mut self.devices {
+            // Of one that runs only the data fd may still be open, for a moment.
+            let late = ending != TargetEnding::Running && !device.core.line.is_at_rest();
+            device.core.left_behind(late);
+        }
         self.ending = Some(ending);
         turn.act(Action::Finish);
     }

@@ -73,11 +73,6 @@ impl Epoch {
         self.ended
     }
 
-    /// Whether the source has stopped the device, and not sent all of its state.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.phase == Some(DataPhase::StopCopy) && !self.ended
-    }
-
     /// Whether the end was reached and all is written.
     pub(super) fn is_whole(&self) -> bool {
         self.ended && self.writes == 0

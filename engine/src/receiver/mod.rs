@@ -93,6 +93,8 @@ pub struct Receiver {
     waits: Waits,
     devices: Vec<Device>,
     slots: SlotBudget,
+    /// The source has stopped a device, and so its VM: the state of every device is owed.
+    vm_stopped: bool,
     /// Bodies that wait for a slot to be decompressed into.
     undecoded: VecDeque<body::Undecoded>,
     fault: Option<Fault>,
@@ -119,6 +121,7 @@ impl Receiver {
             waits: Waits::default(),
             devices: config.devices.iter().enumerate().map(device).collect(),
             slots: SlotBudget::new(config.devices.len(), config.slots_per_device, config.workers),
+            vm_stopped: false,
             undecoded: VecDeque::new(),
             fault: None,
             held_abort: None,
@@ -164,7 +167,7 @@ impl Receiver {
             }
             Event::Part { sent, bytes, .. } => {
                 if !sent && self.peer.part_moved(bytes) {
-                    self.path_moved();
+                    self.path_moved(turn);
                 }
             }
             Event::Local(fault) => return Err(fault),
@@ -197,6 +200,10 @@ impl Receiver {
                 let owed = "the source has not said hello on every stream";
                 return Err(over("handshake_limit", self.config.limits.handshake_ns, None, owed));
             }
+            // What is owed has its own limit.
+            Some(Wait::Idle) if self.devices.iter().any(|d| d.core.progress.owed().is_some()) => {
+                self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
+            }
             Some(Wait::Idle) => {
                 let owed = "the source has sent none of the state";
                 return Err(over("idle_limit", self.config.limits.idle_ns, None, owed));
@@ -221,12 +228,14 @@ impl Receiver {
 
     /// Some of the state has come, or a frame that speaks of it.
     pub(super) fn moved(&mut self, turn: &Turn) {
-        self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
-        self.path_moved();
+        self.path_moved(turn);
     }
 
     /// The source moves: every device has its share of the path.
-    fn path_moved(&mut self) {
+    fn path_moved(&mut self, turn: &Turn) {
+        if self.stage == Stage::Active {
+            self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
+        }
         for device in &mut self.devices {
             if device.core.progress.owed().is_some_and(Owed::is_by_peer) {
                 device.core.progress.moved();
@@ -239,7 +248,9 @@ impl Receiver {
         let goes_on = matches!(self.stage, Stage::Active | Stage::Resuming);
         let all = self.devices.iter().all(|device| device.core.stage == DeviceStage::Loaded);
         for device in &mut self.devices {
-            let owed = device.owed(self.slots.held(device.core.id()), all).filter(|_| goes_on);
+            let owed = device
+                .owed(self.slots.held(device.core.id()), self.vm_stopped, all)
+                .filter(|_| goes_on);
             device.core.progress.look(turn, owed, self.config.limits.stall_ns);
         }
     }

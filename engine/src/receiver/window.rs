@@ -88,6 +88,11 @@ impl Window {
         self.entries.get(&self.next)
     }
 
+    /// Whether the body of the next entry is on its way.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self.peek(), Some(Entry::Coming(_)))
+    }
+
     /// Whether nothing has arrived, or is arriving, beyond what was taken out.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -91,6 +91,7 @@ impl Receiver {
         match frame {
             Frame::Begin(place, begin) => self.begin(turn, place, begin)?,
             Frame::Phase(_, phase) if loading && device.epoch.enter(phase) => {
+                self.vm_stopped |= phase == DataPhase::StopCopy;
                 let phase = match phase {
                     DataPhase::PreCopy => Phase::PreCopy,
                     DataPhase::StopCopy => Phase::StopCopy,

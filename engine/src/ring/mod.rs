@@ -20,7 +20,7 @@ mod table;
 mod tests;
 mod uring;
 
-pub use class::class;
+pub use class::Classes;
 pub use op::{Op, OpKind};
 pub use open::{DEPTH_MAX, FILES_MAX, Opened, open};
 pub use refusal::OpenError;
@@ -63,7 +63,7 @@ pub struct Token(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId(pub u32);
 
-/// How reads and writes of a file are submitted; found out by [`class()`].
+/// How reads and writes of a file are submitted; found out by [`Classes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// A connected stream socket.
@@ -136,7 +136,8 @@ pub trait Ring {
     fn backend(&self) -> Backend;
     /// Adds a file; the ring holds the reference until `remove_file` or its own end.
     fn add_file(&mut self, fd: Arc<OwnedFd>, kind: FileKind) -> std::io::Result<FileId>;
-    /// Takes a file out again; nothing may be in flight on it (EBUSY otherwise).
+    /// Takes a file out again; nothing may be in flight on it (EBUSY otherwise). Once the last file
+    /// of a ring was taken out, the kernel holds none of them any more.
     fn remove_file(&mut self, file: FileId) -> std::io::Result<()>;
     /// Takes an operation; it is handed to the kernel at the latest by the next `wait`.
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected>;

@@ -49,7 +49,7 @@ use crate::machine::{
     Turn, Wait, Waits, over,
 };
 use crate::outcome::{Breach, Cause, Fault, Observation, SourceEnding};
-use crate::wire::{Accept, Frame, Kind, Offer};
+use crate::wire::{Accept, Kind, Offer};
 use device::Device;
 
 /// What a sender is made from.
@@ -229,11 +229,10 @@ impl Sender {
                 let owed = "the target has not accepted every stream";
                 return Err(over("handshake_limit", self.config.limits.handshake_ns, None, owed));
             }
-            // Once the handover is out, the target decides.
-            Some(Wait::Budget)
-                if self.stage != Stage::Handover || self.peer.holds(&Frame::Handover) =>
-            {
-                return Err(self.budget_over());
+            Some(Wait::Budget) => return Err(self.budget_over()),
+            Some(Wait::Stall) => {
+                let owed = "the streams do not take the handover";
+                return Err(over("stall_limit", self.config.limits.stall_ns, None, owed));
             }
             Some(Wait::Confirm) => {
                 let fault = self.unconfirmed();
@@ -284,6 +283,7 @@ impl Sender {
         self.advance(turn);
         self.ask_for_reads(turn);
         self.peer.pump(turn);
+        self.confirm_if_out(turn);
         self.send_data(turn);
         self.look_for_progress(turn);
         self.end_if_done(turn);

@@ -77,14 +77,28 @@ impl Sender {
         // the target says that it will not.
         self.stage = Stage::Handover;
         self.peer.part();
-        self.waits.set(Wait::Confirm, turn.after(self.config.limits.confirm_ns));
+        self.waits.set(Wait::Stall, turn.after(self.config.limits.stall_ns));
         self.peer.queue(Frame::Handover);
         self.peer.pump(turn);
+        self.confirm_if_out(turn);
         for device in &mut self.devices {
             device.core.enter_phase(turn, Phase::Handover);
             // The data fd is closed, then the device goes to STOP: it does not run here again.
             device.core.go(On::Handover);
             device.core.line.detach(turn);
+        }
+    }
+
+    /// From when the handover is out the target's word is waited for. Before that no stream takes it,
+    /// and it can be taken back.
+    pub(super) fn confirm_if_out(&mut self, turn: &Turn) {
+        if self.stage == Stage::Handover
+            && self.waits.get(Wait::Confirm).is_none()
+            && !self.peer.holds(&Frame::Handover)
+        {
+            self.waits.stop(Wait::Stall);
+            self.waits.stop(Wait::Budget);
+            self.waits.set(Wait::Confirm, turn.after(self.config.limits.confirm_ns));
         }
     }
 

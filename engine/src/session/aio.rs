@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -16,7 +15,6 @@ use super::{ReportOf, Session, SessionEvent, Side};
 pub struct AsyncSession<S: Side> {
     readable: AsyncFd<OwnedFd>,
     session: Session<S>,
-    finished: AtomicBool,
 }
 
 impl<S: Side> AsyncSession<S> {
@@ -28,7 +26,7 @@ impl<S: Side> AsyncSession<S> {
         let eventfd = session.event_fd().try_clone_to_owned()?;
         #[expect(deprecated, reason = "the successor is unsafe; an OwnedFd keeps its promise")]
         let readable = AsyncFd::with_interest(eventfd, Interest::READABLE)?;
-        Ok(AsyncSession { readable, session, finished: AtomicBool::new(false) })
+        Ok(AsyncSession { readable, session })
     }
 
     /// The session, for everything that does not wait.
@@ -36,16 +34,15 @@ impl<S: Side> AsyncSession<S> {
         &self.session
     }
 
-    /// The next event; none after [`SessionEvent::Finished`]. For one task at a time.
+    /// The next event; none after the last one, as [`Session::wait_event`]. For one task at a time.
     pub async fn next_event(&self) -> Option<SessionEvent> {
         loop {
+            // Asked first: what comes before nothing more comes is not missed.
+            let closed = self.session.running.outbox.is_closed();
             if let Some(event) = self.session.poll_event() {
-                if event == SessionEvent::Finished {
-                    self.finished.store(true, Ordering::Release);
-                }
                 return Some(event);
             }
-            if self.finished.load(Ordering::Acquire) {
+            if closed {
                 return None;
             }
             // An error is the reactor's end: there is nothing left that could be awaited.
@@ -55,7 +52,9 @@ impl<S: Side> AsyncSession<S> {
 
     /// Awaits the end, throwing away the events before it. None if the runtime ends first.
     pub async fn finish(self) -> Option<ReportOf<S>> {
-        while self.next_event().await.is_some() {}
+        while !self.session.has_ended() {
+            self.next_event().await?;
+        }
         self.session.report()
     }
 }

@@ -3,14 +3,14 @@
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::SessionEvent;
 use super::embedded::EmbeddedDevice;
 use super::side::{ReportOf, Side};
-use crate::drive::{Input, Running};
+use crate::drive::{Input, Running, deadline};
 use crate::error::UsageError;
 use crate::limits;
 use crate::machine::Command;
@@ -20,7 +20,8 @@ use crate::metrics::Metrics;
 /// [`TargetSession`](super::TargetSession). See the [crate](crate) for how one is used.
 ///
 /// All methods may be called from any thread. Dropping a session that has not ended cancels it and
-/// waits, within the cancel bound, until the devices are back.
+/// waits, within the cancel bound, until it has; a device whose driver answers later than that is
+/// brought back when it does.
 #[derive(Debug)]
 pub struct Session<S: Side> {
     pub(super) running: Running,
@@ -42,9 +43,11 @@ impl<S: Side> Session<S> {
     }
 
     /// Waits for the next event: for ever without a timeout. None when the timeout is over, and
-    /// after [`SessionEvent::Finished`] was fetched.
+    /// after the last event was fetched: that is [`SessionEvent::Finished`], or, where the report
+    /// says that drivers are late, the last device's
+    /// [`Notice::CameBack`](super::Notice::CameBack).
     pub fn wait_event(&self, timeout: Option<Duration>) -> Option<SessionEvent> {
-        self.running.outbox.wait(timeout.map(|timeout| Instant::now() + timeout))
+        self.running.outbox.wait(timeout.and_then(deadline))
     }
 
     /// An eventfd that is readable while an event waits; for poll, epoll or an event loop. It
@@ -103,21 +106,22 @@ impl<S: Side> Session<S> {
         ended.as_ref().and_then(S::report).cloned()
     }
 
-    /// Waits for the end, throwing away events that were not fetched, and for the session's thread
-    /// to let go of the streams.
-    pub fn finish(mut self) -> ReportOf<S> {
-        self.drain();
+    /// Waits for the end, throwing away events that were not fetched. Nothing more is waited for:
+    /// neither a driver that is late, of whose device nobody hears any more, nor the streams.
+    pub fn finish(self) -> ReportOf<S> {
+        self.running.outbox.wait_finished();
         match self.report() {
             Some(report) => report,
             None => unreachable!("a report is written before the last event"),
         }
     }
 
-    fn drain(&mut self) {
-        while self.wait_event(None).is_some() {}
-        if let Some(thread) = self.running.thread.take() {
-            let _ = thread.join();
-        }
+    /// Waits until the session has ended and its streams are closed; false if the timeout is over
+    /// first. For a process that exits right after the end: until then the system may drop what the
+    /// peer has not read, the last word of this host among it. It takes half a second at most where
+    /// the peer does not close its end.
+    pub fn wait_closed(&self, timeout: Duration) -> bool {
+        self.running.closing.wait(deadline(timeout))
     }
 
     pub(super) fn command(&self, command: Command) {
@@ -128,6 +132,6 @@ impl<S: Side> Session<S> {
 impl<S: Side> Drop for Session<S> {
     fn drop(&mut self) {
         self.cancel();
-        self.drain();
+        self.running.outbox.wait_finished();
     }
 }

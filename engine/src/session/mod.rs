@@ -9,6 +9,7 @@ mod handle;
 mod options;
 mod pacing;
 mod ready;
+mod refuse;
 mod side;
 mod source;
 mod start;

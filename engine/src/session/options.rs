@@ -17,7 +17,8 @@ use crate::wire::unseen;
 /// agreed in the handshake.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Bytes of state in one frame at most; the smaller of both hosts' counts.
+    /// Bytes of state in one frame at most; the smaller of both hosts' counts. Where `memory_bytes`
+    /// does not reach for so many devices, it is halved until it does.
     pub chunk_bytes: usize,
     /// Threads that compress (source) or decompress (target).
     pub workers: usize,
@@ -40,7 +41,9 @@ pub struct Options {
     pub handshake_limit: Duration,
     /// How long something that is owed may make no progress: a request, a read in STOP_COPY or a
     /// write that a driver (or the VMM of an embedded device) holds, frames that the peer does not
-    /// take, state that does not come. Pings are no progress, nor are bytes that trickle.
+    /// take, state that does not come. For what the peer owes it is five times as long, because that
+    /// may take it several calls of its driver. Pings are no progress, nor are bytes that trickle. A
+    /// link that takes longer than this for one chunk counts as stalled.
     pub stall_limit: Duration,
     /// How long a source may send none of the state while it owes none: before its switchover
     /// (target).
@@ -120,6 +123,8 @@ impl fmt::Debug for TargetDevice {
 /// The slots of a session: from the options, and the numbers of devices, streams and workers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
+    /// What was chosen, or less where the memory does not reach.
+    pub(super) chunk_bytes: usize,
     pub(super) slots_per_device: usize,
     pub(super) slots: usize,
 }
@@ -145,23 +150,28 @@ impl Options {
         range("the chunk size", self.chunk_bytes, chunk)?;
         range("the number of workers", self.workers, (1, limits::WORKERS_MAX))?;
         range("the memory for buffers", self.memory_bytes, (1, limits::ARENA_BYTES_MAX))?;
-        let slot_bytes = self.chunk_bytes + limits::SLOT_HEAD_BYTES;
-        let bytes = |per_device| SlotBudget::total(devices, per_device, self.workers) * slot_bytes;
-        let least = bytes(limits::SLOTS_PER_DEVICE_MIN);
-        if least > self.memory_bytes {
+        let slots = |per_device| SlotBudget::total(devices, per_device, self.workers);
+        let bytes =
+            |per_device, chunk_bytes| slots(per_device) * (chunk_bytes + limits::SLOT_HEAD_BYTES);
+        // Of many devices each has small chunks rather than none.
+        let mut chunk_bytes = self.chunk_bytes;
+        let least = |chunk_bytes| bytes(limits::SLOTS_PER_DEVICE_MIN, chunk_bytes);
+        while least(chunk_bytes) > self.memory_bytes && chunk_bytes > limits::CHUNK_BYTES_MIN {
+            chunk_bytes = (chunk_bytes / 2).max(limits::CHUNK_BYTES_MIN);
+        }
+        if least(chunk_bytes) > self.memory_bytes {
             return Err(UsageError::Memory {
                 devices,
-                chunk_bytes: self.chunk_bytes,
-                needed: least,
+                chunk_bytes,
+                needed: least(chunk_bytes),
                 allowed: self.memory_bytes,
             });
         }
         let mut slots_per_device = SlotBudget::per_device(devices, self.workers, streams);
-        while bytes(slots_per_device) > self.memory_bytes {
+        while bytes(slots_per_device, chunk_bytes) > self.memory_bytes {
             slots_per_device -= 1;
         }
-        let slots = SlotBudget::total(devices, slots_per_device, self.workers);
-        Ok(Shape { slots_per_device, slots })
+        Ok(Shape { chunk_bytes, slots_per_device, slots: slots(slots_per_device) })
     }
 }
 
@@ -185,4 +195,32 @@ pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_devices_as_may_be_fit_into_the_default_memory() {
+        let options = Options { workers: limits::WORKERS_MAX, ..Options::default() };
+        for devices in 1..=limits::DEVICES_MAX {
+            let shape = options.shape(devices, 2).expect("the memory reaches");
+            let taken = shape.slots * (shape.chunk_bytes + limits::SLOT_HEAD_BYTES);
+            assert!(taken <= options.memory_bytes, "{devices}: {shape:?}");
+            assert!(shape.slots_per_device >= limits::SLOTS_PER_DEVICE_MIN, "{devices}: {shape:?}");
+            assert!(shape.chunk_bytes >= limits::CHUNK_BYTES_MIN, "{devices}: {shape:?}");
+        }
+        let few = Options { workers: 2, ..Options::default() }.shape(8, 2).expect("it reaches");
+        assert_eq!(few.chunk_bytes, limits::CHUNK_BYTES_DEFAULT, "nothing asks for less");
+    }
+
+    #[test]
+    fn what_does_not_fit_with_the_smallest_chunks_is_refused() {
+        let least = 8 * limits::CHUNK_BYTES_MIN;
+        let options = Options { workers: 1, memory_bytes: least, ..Options::default() };
+        assert_eq!(options.shape(1, 1).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
+        let refused = options.shape(2, 1).expect_err("it does not fit");
+        assert!(matches!(refused, UsageError::Memory { chunk_bytes: 4096, .. }), "{refused}");
+    }
 }

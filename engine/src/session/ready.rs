@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::side::Source;
 use super::{Session, SessionEvent};
+use crate::drive::deadline;
 use crate::machine::{Estimate, Notice};
 
 /// Why [`SourceSession::wait_until_ready`](super::SourceSession::wait_until_ready) returned.
@@ -28,11 +29,11 @@ impl Session<Source> {
         patience: Duration,
         mut notice: impl FnMut(Notice),
     ) -> Readiness {
-        let deadline = Instant::now() + patience;
+        let deadline = deadline(patience);
         let mut last = None;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.wait_event(Some(left)) {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            match self.wait_event(left) {
                 Some(SessionEvent::Finished) => return Readiness::Ended,
                 Some(SessionEvent::Notice(Notice::Estimate(estimate))) => {
                     last = Some(estimate);
@@ -41,7 +42,9 @@ impl Session<Source> {
                     }
                 }
                 Some(SessionEvent::Notice(other)) => notice(other),
-                None if left.is_zero() => return Readiness::Patience(last),
+                None if left.is_some_and(|left| left.is_zero()) => {
+                    return Readiness::Patience(last);
+                }
                 None if self.has_ended() => return Readiness::Ended,
                 None => {}
             }

@@ -3,26 +3,32 @@
 use std::os::fd::OwnedFd;
 
 use super::options::{Options, SourceDevice, check_names};
+use super::refuse::{Beginning, ask, check_devices, check_streams};
 use super::side::Source;
-use super::start::{Devices, capabilities, peer, session_id, start};
+use super::start::{Devices, peer, session_id, start};
 use super::{Session, SourceSession};
-use crate::drive::Machines;
+use crate::drive::{Found, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::limits;
-use crate::machine::{Command, limit_ns};
+use crate::machine::{Command, Goal, limit_ns};
 use crate::outcome::{Cause, Fault, Observation, OnReset};
 use crate::sender::{DeviceConfig, Sender, SenderConfig};
+use crate::vfio::state::DeviceState;
 
 impl Session<Source> {
     /// Starts to migrate `devices` away over `streams`, which are connected stream sockets to one
     /// target. The session owns both from here on; it closes the streams at its end. Devices are
     /// numbered in their order; the target must have the same names in the same order.
     ///
+    /// A device that is found in STOP has a paused VM: it is not moved before the switchover, and
+    /// goes back to STOP where the migration does not take place.
+    ///
     /// # Errors
-    /// [`Error::Usage`] for what no session can be made of, [`Error::Device`] and
-    /// [`Error::NotMigratable`] for a device that does not take part, [`Error::System`] where
-    /// threads, memory or a ring are refused. The devices are as they were.
+    /// [`Error::Usage`] for what no session can be made of, [`Error::Device`],
+    /// [`Error::NotMigratable`] and [`Error::DeviceState`] for a device that does not take part,
+    /// [`Error::System`] where threads, memory, descriptors or a ring are refused. The devices are
+    /// as they were.
     pub fn start(
         devices: Vec<SourceDevice>,
         streams: Vec<OwnedFd>,
@@ -30,6 +36,8 @@ impl Session<Source> {
     ) -> Result<SourceSession, Error> {
         let shape = options.shape(devices.len(), streams.len())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
+        check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
+        check_streams(&streams)?;
         for device in &devices {
             let (what, max) = ("a device's opaque bytes", limits::MESSAGE_BYTES_MAX);
             let found = device.options.opaque.len();
@@ -40,31 +48,27 @@ impl Session<Source> {
         }
         let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
         let taken = Devices::take(taken)?;
-        let configs = devices
-            .iter()
-            .enumerate()
-            .map(|(index, device)| {
-                Ok(DeviceConfig {
-                    name: device.name.clone(),
-                    capabilities: capabilities(&device.name, &device.device)?,
-                    options: device.options.clone(),
-                    paused: false,
-                    embedded: taken.is_embedded(index),
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+        let mut configs = Vec::with_capacity(devices.len());
+        let mut found = Vec::with_capacity(devices.len());
+        for (index, SourceDevice { name, device, options }) in devices.into_iter().enumerate() {
+            let Beginning { capabilities, state } = ask(&name, &device)?;
+            let goal = Goal::KeepState { home: state, reset: options.reset_to_return };
+            let (paused, embedded) = (state == DeviceState::Stop, taken.is_embedded(index));
+            configs.push(DeviceConfig { name, capabilities, options, paused, embedded });
+            found.push(Found { device, state, goal });
+        }
         let sender = Sender::new(SenderConfig {
             devices: configs,
             peer: peer(&options, streams.len()),
             session: session_id().map_err(Error::System)?,
-            chunk_bytes: options.chunk_bytes as u32,
+            chunk_bytes: shape.chunk_bytes as u32,
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
             policy: options.policy,
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        start(Machines::Source(Box::new(sender)), taken, streams, &options, shape)
+        start(Machines::Source(Box::new(sender)), found, taken, streams, &options, shape)
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the

@@ -7,18 +7,16 @@ use std::sync::Arc;
 use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
-use crate::drive::{Drive, DriveConfig, Input, Machines};
+use crate::drive::{Drive, DriveConfig, Found, Input, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::machine::{Command, PeerConfig, limit_ns};
 use crate::outcome::Host;
 use crate::vfio::device::MigrationDevice;
-use crate::vfio::state::Capabilities;
 use crate::wire::{Offer, WireLimits};
 
-/// The devices of a session that is about to start.
+/// The embedded ones among the devices of a session that is about to start.
 pub(super) struct Devices {
-    devices: Vec<Arc<dyn MigrationDevice>>,
     embedded: Vec<Option<Arc<EmbeddedDevice>>>,
     joined: Vec<Option<Joined>>,
 }
@@ -28,14 +26,13 @@ impl Devices {
     pub(super) fn take<'a>(
         devices: impl Iterator<Item = (&'a str, &'a Arc<dyn MigrationDevice>)>,
     ) -> Result<Devices, UsageError> {
-        let mut taken = Devices { devices: Vec::new(), embedded: Vec::new(), joined: Vec::new() };
+        let mut taken = Devices { embedded: Vec::new(), joined: Vec::new() };
         for (name, device) in devices {
             let embedded = embedded(device);
             let joined = match embedded.clone().map(EmbeddedDevice::join) {
                 Some(None) => return Err(UsageError::SecondSession { name: name.to_owned() }),
                 joined => joined.flatten(),
             };
-            taken.devices.push(Arc::clone(device));
             taken.embedded.push(embedded);
             taken.joined.push(joined);
         }
@@ -50,7 +47,8 @@ impl Devices {
 
 pub(super) fn start<S: Side>(
     machines: Machines,
-    Devices { devices, embedded, joined }: Devices,
+    devices: Vec<Found>,
+    Devices { embedded, joined }: Devices,
     sockets: Vec<OwnedFd>,
     options: &Options,
     shape: Shape,
@@ -59,13 +57,13 @@ pub(super) fn start<S: Side>(
         super::pacing::limit(&sockets, rate)?;
     }
     let (count, streams) = (devices.len(), sockets.len());
-    let offer = Offer::new(streams, count, options.chunk_bytes);
+    let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {
         machines,
         devices,
         sockets,
         slots: shape.slots,
-        chunk_bytes: options.chunk_bytes,
+        chunk_bytes: shape.chunk_bytes,
         workers: options.workers,
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
@@ -80,20 +78,6 @@ pub(super) fn start<S: Side>(
         }
     }
     Ok(Session { running, devices: count, embedded, streams, side: PhantomData })
-}
-
-pub(super) fn capabilities(
-    name: &str,
-    device: &Arc<dyn MigrationDevice>,
-) -> Result<Capabilities, Error> {
-    device.capabilities().map_err(|source| {
-        let name = name.to_owned();
-        if source.raw_os_error() == Some(rustix::io::Errno::NOTTY.raw_os_error()) {
-            Error::NotMigratable { name }
-        } else {
-            Error::Device { name, source }
-        }
-    })
 }
 
 pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {

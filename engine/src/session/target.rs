@@ -3,11 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use super::options::{Options, TargetDevice, check_names};
+use super::refuse::{Beginning, ask, check_devices, check_streams};
 use super::side::Target;
-use super::start::{Devices, capabilities, peer, start};
+use super::start::{Devices, peer, start};
 use super::{Session, TargetSession};
-use crate::drive::Machines;
+use crate::drive::{Found, Machines};
 use crate::error::Error;
+use crate::machine::Goal;
 use crate::receiver::{DeviceConfig, Receiver, ReceiverConfig};
 
 impl Session<Target> {
@@ -23,25 +25,25 @@ impl Session<Target> {
     ) -> Result<TargetSession, Error> {
         let shape = options.shape(devices.len(), streams.len())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
+        check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
+        check_streams(&streams)?;
         let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
         let taken = Devices::take(taken)?;
-        let configs = devices
-            .iter()
-            .map(|device| {
-                Ok(DeviceConfig {
-                    name: device.name.clone(),
-                    capabilities: capabilities(&device.name, &device.device)?,
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+        let mut configs = Vec::with_capacity(devices.len());
+        let mut found = Vec::with_capacity(devices.len());
+        for TargetDevice { name, device } in devices {
+            let Beginning { capabilities, state } = ask(&name, &device)?;
+            configs.push(DeviceConfig { name, capabilities });
+            found.push(Found { device, state, goal: Goal::Blank });
+        }
         let receiver = Receiver::new(ReceiverConfig {
             devices: configs,
             peer: peer(&options, streams.len()),
-            chunk_bytes: options.chunk_bytes as u32,
+            chunk_bytes: shape.chunk_bytes as u32,
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        start(Machines::Target(Box::new(receiver)), taken, streams, &options, shape)
+        start(Machines::Target(Box::new(receiver)), found, taken, streams, &options, shape)
     }
 }

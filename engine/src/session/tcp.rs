@@ -5,6 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use crate::drive::deadline;
 use crate::error::Error;
 use crate::limits::HEADER_BYTES;
 use crate::limits::STREAMS_MAX;
@@ -30,7 +35,7 @@ pub fn connect_within(
     let network =
         |source| Error::Network { what: "could not connect to the target".to_owned(), source };
     let addresses: Vec<_> = address.to_socket_addrs().map_err(network)?.collect();
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = timeout.and_then(deadline);
     let one = |_| {
         let stream = connect_one(&addresses, deadline).map_err(network)?;
         stream.set_nodelay(true).map_err(network)?;
@@ -64,7 +69,7 @@ fn connect_one(addresses: &[SocketAddr], deadline: Option<Instant>) -> io::Resul
 /// # Errors
 /// [`Error::Network`], [`Error::Peer`] if the first connection does not begin with a hello.
 pub fn accept(listener: &TcpListener, timeout: Duration) -> Result<Vec<OwnedFd>, Error> {
-    let deadline = Instant::now() + timeout;
+    let deadline = deadline(timeout);
     let first = accept_one(listener, deadline)?;
     let count = announced_streams(&first, deadline)?;
     let mut streams = vec![OwnedFd::from(first)];
@@ -74,34 +79,43 @@ pub fn accept(listener: &TcpListener, timeout: Duration) -> Result<Vec<OwnedFd>,
     Ok(streams)
 }
 
-fn accept_one(listener: &TcpListener, deadline: Instant) -> Result<TcpStream, Error> {
+fn accept_one(listener: &TcpListener, deadline: Option<Instant>) -> Result<TcpStream, Error> {
     let network = |source| Error::Network { what: "could not accept a stream".to_owned(), source };
-    let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = rustix::event::Timespec {
-        tv_sec: left.as_secs() as i64,
-        tv_nsec: left.subsec_nanos().into(),
-    };
-    let ready = rustix::event::poll(&mut fds, Some(&timeout)).map_err(|e| network(e.into()))?;
-    if ready == 0 {
-        return Err(network(io::ErrorKind::TimedOut.into()));
-    }
+    wait_for(PollFd::new(listener, PollFlags::IN), deadline).map_err(network)?;
     let (stream, _) = listener.accept().map_err(network)?;
     stream.set_nodelay(true).map_err(network)?;
     Ok(stream)
 }
 
+/// Waits until something is there. A signal of the embedder's that interrupts this does not end it.
+fn wait_for(fd: PollFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
+    let mut fds = [fd];
+    loop {
+        let left = left(deadline);
+        // What does not fit is as good as none.
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) if left == Some(Duration::ZERO) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// How long it is until then; none: for ever.
+fn left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
 /// Looks at the hello without taking it.
-fn announced_streams(stream: &TcpStream, deadline: Instant) -> Result<usize, Error> {
+fn announced_streams(stream: &TcpStream, deadline: Option<Instant>) -> Result<usize, Error> {
     let network =
         |source| Error::Network { what: "no hello came on the first stream".to_owned(), source };
     let mut bytes = [0u8; HEADER_BYTES + wire::HELLO_BODY_BYTES];
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    stream.set_read_timeout(Some(left)).map_err(network)?;
-    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::WAITALL;
-    let (got, _) =
-        rustix::net::recv(stream, &mut bytes[..], flags).map_err(|e| network(e.into()))?;
-    stream.set_read_timeout(None).map_err(network)?;
+    let got = peek(stream, &mut bytes, deadline).map_err(network)?;
     let peer = |fault: wire::WireFault| Error::Peer(fault.to_string());
     let (Some(header), true) = (bytes.first_chunk::<HEADER_BYTES>(), got == bytes.len()) else {
         return Err(Error::Peer(format!("it closed the first stream after {got} bytes")));
@@ -118,4 +132,31 @@ fn announced_streams(stream: &TcpStream, deadline: Instant) -> Result<usize, Err
         ))),
         _ => Err(Error::Peer("its first frame is not a hello".to_owned())),
     }
+}
+
+/// Fills the buffer with what came first, and leaves it where it is. Less at the stream's end.
+fn peek(stream: &TcpStream, bytes: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
+    let flags = RecvFlags::PEEK | RecvFlags::WAITALL;
+    loop {
+        let left = left(deadline);
+        let over = left == Some(Duration::ZERO);
+        stream.set_read_timeout(left.map(|left| left.max(Duration::from_millis(1))))?;
+        // Short where it was interrupted, where the time is over, and at the end.
+        let got = match recv(stream, &mut *bytes, flags) {
+            Ok((got, _)) if got == bytes.len() || got == 0 || has_ended(stream)? => got,
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) if over => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        stream.set_read_timeout(None)?;
+        return Ok(got);
+    }
+}
+
+fn has_ended(stream: &TcpStream) -> io::Result<bool> {
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(rustix::io::retry_on_intr(|| poll(&mut fds, Some(&now)))? > 0)
 }

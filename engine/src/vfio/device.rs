@@ -57,13 +57,26 @@ pub trait MigrationDevice: Any + Send + Sync {
     /// VFIO_DEVICE_RESET. May return before the data fds are dead (mlx5, virtio, xe, mtty).
     fn reset(&self) -> io::Result<()>;
 
+    /// The state that a session finds the device in, asked once at its start, before anything is
+    /// moved. A device whose states are its embedder's business says RUNNING.
+    fn state_at_start(&self) -> io::Result<DeviceState> {
+        self.settled_state()
+    }
+
+    /// The VFIO device fd, where there is one: so that a device that is given twice to one session is
+    /// found out. Nothing else is done with it.
+    fn device_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// The session gives up: a method that waits for anything but the driver returns ECANCELED
     /// from now on. Real devices keep the default.
     fn interrupt(&self) {}
 
-    /// Last say over the result of a read or write of this device's data fd. Real devices keep
-    /// the default. A test double on a pipe, which cannot answer ENODEV, puts it in here.
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    /// Last say over the result of a read or write of one of this device's data fds. Real devices
+    /// keep the default. A test double on a pipe, which cannot answer ENODEV, puts it in here.
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let _ = data_fd;
         result
     }
 }

@@ -129,6 +129,10 @@ impl MigrationDevice for VfioDevice {
     fn reset(&self) -> io::Result<()> {
         ioctl::reset(self.as_fd())
     }
+
+    fn device_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
 }
 
 #[cfg(test)]

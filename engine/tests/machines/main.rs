@@ -5,5 +5,6 @@ mod limits;
 mod receiver;
 mod resets;
 mod run;
+mod seldom;
 mod sender;
 mod several;

@@ -105,3 +105,46 @@ fn stop_copy_is_bounded_by_the_default() {
     expected.push(Then::Abort);
     assert_eq!(until_abort(OnReset::StopCopy), expected);
 }
+
+/// A reset in progress answers as a device that is gone, and GET_STATE says nothing of it until it
+/// is done: what it says then counts, and only a state that has settled is a failure.
+#[test]
+fn a_reset_that_shows_late_is_a_reset() {
+    for errno in [libc::ENODEV, libc::EIO] {
+        for unchanged in [1, 4] {
+            let mut run = connected(&[true], 1, OnReset::restart());
+            enter(&mut run);
+            run.reads(FIRST, ReadResult::Failed(errno));
+            for _ in 0..unchanged {
+                run.found(FIRST, DeviceState::PreCopy);
+                assert_eq!(run.asked.get(&FIRST), None, "it is given time");
+                run.next_deadline();
+            }
+            run.found(FIRST, DeviceState::Running);
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!(discards(&run), 1, "errno {errno}, unchanged {unchanged} times");
+            assert_eq!(run.ending(), None);
+        }
+    }
+}
+
+#[test]
+fn a_failure_that_has_settled_is_one() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    enter(&mut run);
+    run.reads(FIRST, ReadResult::Failed(libc::EIO));
+    let mut asked = 0;
+    while run.asked.get(&FIRST) == Some(&Request::GetState) {
+        run.found(FIRST, DeviceState::PreCopy);
+        asked += 1;
+        if run.asked.is_empty() {
+            run.next_deadline();
+        }
+    }
+    assert!(asked > 1, "it was asked once");
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
+    assert_eq!(discards(&run), 0);
+}

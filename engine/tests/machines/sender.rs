@@ -308,7 +308,7 @@ fn a_read_that_fails_after_bytes_is_not_one_of_a_dead_fd() {
 fn a_device_that_fails_is_not_restarted() {
     let mut run = connected(&[true], 1, OnReset::restart());
     run.set(FIRST, DeviceState::PreCopy, true);
-    run.reads(FIRST, ReadResult::Failed(5));
+    run.reads(FIRST, ReadResult::Failed(libc::ENOTCONN));
     while run.asked.get(&FIRST) == Some(&Request::GetState) {
         run.found(FIRST, DeviceState::PreCopy);
         if run.asked.is_empty() {

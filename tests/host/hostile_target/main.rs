@@ -5,13 +5,14 @@ mod talk;
 
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
+use vfio_ferry::limits::DISCARDS_MAX;
 use vfio_ferry::outcome::{Cause, Fault, Observation};
 use vfio_ferry::wire::{
-    Accept, DataPhase, DevicePlace, Discard, Encoding, Features, Frame, Hello, Total,
+    Accept, DataPhase, DevicePlace, Discard, Encoding, Features, Frame, Hello, Kind, Total,
 };
 use vfio_ferry_tests::mutate::Expected;
 use vfio_ferry_tests::peer::{alter, bytes, data};
-use vfio_ferry_tests::script::{Case, before, find, instead, mutations};
+use vfio_ferry_tests::script::{Case, Step, before, find, instead, mutations, step};
 
 use talk::{
     CHUNK, CHUNK_AT, DEVICE, begin, chunk, chunks, hello, migration, place, play, play_all,
@@ -201,6 +202,38 @@ fn frames_of_a_discarded_epoch_are_dropped() {
     let cases = ["raw", "zero", "end"]
         .map(|at| before(&script, at, "late", late.concat(), Expected::Nothing));
     play_all(&script, &cases);
+}
+
+/// Each discard is right by itself and costs the target a reset.
+#[test]
+fn a_source_that_discards_again_and_again_is_refused() {
+    let script = restart();
+    let discards = |count: u32| -> Vec<u8> {
+        let discard = Discard { discarded_bytes: 0, stop_copy_only: false };
+        (1..=count).flat_map(|n| bytes(&Frame::Discard(place(n, 0), discard))).collect()
+    };
+    let too_many = discards(DISCARDS_MAX + 1);
+    play(&script, Some(&instead(&script, "discard", "discards", too_many, wrong("Discards"))));
+
+    // As many as are taken, and the state in the last of their epochs.
+    let mut patient = script.clone();
+    let at = find(&patient, "discard");
+    patient[at].frame = discards(DISCARDS_MAX);
+    patient.truncate(at + 1);
+    let credit = Step {
+        after: Some((Kind::CREDIT, DISCARDS_MAX)),
+        ..step("stop", bytes(&Frame::Phase(place(DISCARDS_MAX, 1), DataPhase::StopCopy)))
+    };
+    patient.push(credit);
+    for (number, label) in ["raw", "zero", "zstd"].into_iter().enumerate() {
+        patient.push(step(label, chunk(number, place(DISCARDS_MAX, number as u64 + 2))));
+    }
+    patient.push(step("end", bytes(&Frame::End(place(DISCARDS_MAX, 5), total(3)))));
+    patient.push(Step {
+        after: Some((Kind::LOADED, DISCARDS_MAX)),
+        ..step("handover", bytes(&Frame::Handover))
+    });
+    play(&patient, None);
 }
 
 #[test]

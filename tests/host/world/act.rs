@@ -2,7 +2,7 @@
 
 use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
 use vfio_ferry::machine::{Action, ChunkKey, EncodeResult, Event, Notice};
-use vfio_ferry::outcome::{Breach, Cause, EpochEnding, Fault, Observation};
+use vfio_ferry::outcome::{Breach, Cause, EpochEnding, Fault, Observation, Phase};
 use vfio_ferry::wire::{DataHeader, chunk_hash};
 
 use super::check::{Check, ensure};
@@ -62,6 +62,7 @@ impl World {
                 side.ended = side.real.ended();
                 ensure!(side.ended.is_some(), "a session that finishes says how", "{h}");
                 side.finished_ns = self.schedule.now_ns;
+                self.note_late(h);
                 self.close_sending(h);
                 self.check_finished(h)
             }
@@ -103,6 +104,7 @@ impl World {
         let device = self.sides[h].device(id);
         device.fds.push(DataFd::new(epoch, session));
         device.active = Some(device.fds.len() - 1);
+        device.attached = true;
         Ok(())
     }
 
@@ -118,15 +120,24 @@ impl World {
             Notice::Connected { .. } => side.connected = true,
             Notice::Phase { device, phase } => {
                 side.device(device).phase = phase;
+                if phase == Phase::Handover {
+                    let now_ns = self.schedule.now_ns;
+                    side.clock.decided_ns.get_or_insert(now_ns);
+                }
                 self.coverage.phases.insert((h, phase.name()));
                 self.entered(h, phase);
             }
-            Notice::HandedOver => side.handed_over = true,
+            Notice::HandedOver => {
+                side.handed_over = true;
+                let now_ns = self.schedule.now_ns;
+                side.clock.handover_ns.get_or_insert(now_ns);
+            }
+            Notice::CameBack(report) => self.came_back(h, report)?,
             Notice::Message(_) => side.messages += 1,
             Notice::InitialDataLoaded { device } if h == SOURCE => {
                 let (epoch, sent, heard) = side.device(device).initial;
                 ensure!(
-                    sent == heard || self.plan.hostile.is_some(),
+                    sent == heard || self.plan.hostile.is_some() || self.allowed.lost[SOURCE],
                     "initial data is loaded once the target has said so as often as it was sent",
                     "{device} {epoch}: sent {sent} times, loaded {heard}"
                 );
@@ -139,7 +150,9 @@ impl World {
                     "what does not complete says why",
                     "{h}: {completion:?}"
                 );
+                let (id, epoch) = (completion.device, completion.epoch);
                 side.completions.push(completion);
+                self.check_discards(h, id, epoch)?;
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 
 use vfio_ferry::ids::DeviceId;
 use vfio_ferry::machine::{Event, Reply, Request};
+use vfio_ferry::outcome::{Cause, Fault, Observation};
 use vfio_ferry::vfio::state::{DeviceState, forbidden};
 
 use super::check::{Check, ensure};
@@ -11,6 +12,7 @@ use super::schedule::{HostId, Occurrence, SOURCE, TARGET};
 use super::trace::trace;
 use super::world::World;
 
+const EIO: i32 = 5;
 const EAGAIN: i32 = 11;
 const EBADF: i32 = 9;
 
@@ -29,7 +31,7 @@ impl World {
             "an fd is taken or dropped before the next request",
             "{h} {id}: {request:?}"
         );
-        let quiet = device.active.is_none();
+        let quiet = device.is_quiet();
         if let Request::SetState(to) = request {
             let state = device.sim.state;
             ensure!(
@@ -46,11 +48,13 @@ impl World {
             }
         }
         self.check_p2p(h, id, request)?;
+        self.check_asked(h, id, request)?;
         let device = self.sides[h].device(id);
         if request == Request::Reset {
             ensure!(quiet, "a data fd is closed before a reset", "{h} {id}");
         }
         device.asked = Some(request);
+        device.asked_ns = self.schedule.now_ns;
         device.told.asked(request);
         device.checked = match request {
             Request::SetState(DeviceState::Stop) => h == SOURCE,
@@ -69,12 +73,15 @@ impl World {
         let number = device.controls;
         device.controls += 1;
         device.fails = None;
+        device.panics = false;
+        let asked = device.count(request);
         if request != Request::Reset {
             device.sim.enter_mutex();
         }
-        let mut duration_ns = self.schedule.delay(self.plan.control_ns);
+        let mut duration_ns = Some(self.schedule.delay(self.plan.control_ns));
         let mut sudden = Vec::new();
         let mut faults = self.faults_of(h, id, Trigger::Control(number));
+        faults.extend(self.faults_of(h, id, Trigger::Asked(request, asked)));
         if request == Request::Reset {
             let device = self.sides[h].device(id);
             let number = device.resets_asked;
@@ -91,7 +98,15 @@ impl World {
                     device.fails = Some(errno);
                     device.failed += 1;
                 }
-                Wrong::Slow(times) => duration_ns = self.plan.control_ns * times,
+                Wrong::Slow(times) => duration_ns = Some(self.plan.control_ns * times),
+                Wrong::Late(ns) => duration_ns = Some(ns),
+                Wrong::Never => duration_ns = None,
+                Wrong::Panics => {
+                    let device = self.sides[h].device(id);
+                    device.panics = true;
+                    device.fails = Some(EIO);
+                    device.failed += 1;
+                }
                 // Of the calls only this one may simply be made again.
                 Wrong::Harmless(errno) if request == Request::PrecopyInfo => {
                     self.sides[h].device(id).fails = Some(errno);
@@ -101,10 +116,13 @@ impl World {
         }
         let now_ns = self.schedule.now_ns;
         for occurrence in sudden {
-            let at_ns = now_ns + self.schedule.rng.below(duration_ns + 1);
+            let within_ns = duration_ns.unwrap_or(self.plan.control_ns);
+            let at_ns = now_ns + self.schedule.rng.below(within_ns + 1);
             self.schedule.at(at_ns, occurrence);
         }
-        self.schedule.at(now_ns + duration_ns, Occurrence::ControlEnds(h, id));
+        if let Some(duration_ns) = duration_ns {
+            self.schedule.at(now_ns + duration_ns, Occurrence::ControlEnds(h, id));
+        }
     }
 
     /// The call takes effect and returns.
@@ -112,6 +130,11 @@ impl World {
         let handed_over = self.sides[h].handed_over;
         let device = &mut self.sides[h].devices[id.index()];
         let Some(request) = device.asked else { return };
+        // A reset is only noted meanwhile, and succeeds.
+        if request != Request::Reset && device.fds.iter().any(|fd| fd.holds_mutex()) {
+            device.waits_for_mutex = true;
+            return;
+        }
         let fails = device.fails.take();
         let rng = &mut self.schedule.rng;
         let before = device.sim.state;
@@ -147,7 +170,8 @@ impl World {
             },
             (Request::StopCopyLength, None) => device.sim.length().map(Reply::Length),
             (Request::Reset, None) => {
-                device.sim.apply_reset();
+                device.sim.reset();
+                device.resets_done += 1;
                 Ok(Reply::Reset)
             }
         };
@@ -164,10 +188,18 @@ impl World {
             device.sim.state,
             if deferred { ", a deferred reset is applied" } else { "" }
         );
-        let event = Event::Control { device: id, request, result };
+        let mut events = vec![Event::Control { device: id, request, result }];
+        if std::mem::take(&mut device.panics) {
+            let message = format!("{request} of device {} panicked: simulated", id.0);
+            let fault = Fault::session(Cause::Local, Observation::Engine, message);
+            events.insert(rng.below(2) as usize, Event::Local(fault));
+            self.coverage.panics += 1;
+        }
         let high_ns = self.plan.control_ns / 4;
-        let feed = Occurrence::Feed(h, Box::new(event));
-        self.schedule.through(&mut device.answers, high_ns, feed);
+        for event in events {
+            let feed = Occurrence::Feed(h, Box::new(event));
+            self.schedule.through(&mut device.answers, high_ns, feed);
+        }
         if let Some(session) = promised {
             self.schedule.after(self.plan.data_ns * 4, Occurrence::DataThere(id, session));
         }

@@ -70,11 +70,12 @@ pub(crate) enum Got {
 }
 
 impl SimDevice {
-    pub(crate) fn new(plan: DevicePlan, caps: Capabilities) -> SimDevice {
+    /// A device in this state, with none of another host's.
+    pub(crate) fn new(plan: DevicePlan, caps: Capabilities, state: DeviceState) -> SimDevice {
         SimDevice {
             plan,
             caps,
-            state: DeviceState::Running,
+            state,
             sessions: Vec::new(),
             resumes: Vec::new(),
             loaded: None,
@@ -164,7 +165,7 @@ impl SimDevice {
                     DeviceState::StopCopy => self.plan.initial + self.plan.last,
                     _ => self.plan.initial,
                 };
-                session.add(pieces, self.plan.piece, rng);
+                session.add(pieces, &self.plan, rng);
                 session.there = session.bytes.len();
                 session.initial_end = session.bytes.len();
                 session.whole = to == DeviceState::StopCopy;
@@ -172,9 +173,8 @@ impl SimDevice {
                 return Some(self.sessions.len() - 1);
             }
             (true, true) if to == DeviceState::StopCopy => {
-                let (last, piece) = (self.plan.last, self.plan.piece);
                 if let Some(session) = self.sessions.last_mut() {
-                    session.add(last, piece, rng);
+                    session.add(self.plan.last, &self.plan, rng);
                     session.there = session.bytes.len();
                     session.whole = true;
                 }
@@ -278,15 +278,15 @@ impl Session {
     fn dirty(&mut self, plan: &DevicePlan, rng: &mut Rng) {
         if self.rounds > 0 {
             self.rounds -= 1;
-            self.add(rng.below(plan.dirty + 1), plan.piece, rng);
+            self.add(rng.below(plan.dirty + 1), plan, rng);
         }
     }
 
     /// More state: pieces of zeros, and pieces that no other session has.
-    fn add(&mut self, pieces: u64, piece: u64, rng: &mut Rng) {
+    fn add(&mut self, pieces: u64, plan: &DevicePlan, rng: &mut Rng) {
         for _ in 0..pieces {
-            let length = 1 + rng.below(piece);
-            let zeros = rng.one_in(4);
+            let length = 1 + rng.below(plan.piece);
+            let zeros = rng.one_in(4) || plan.zeros;
             for _ in 0..length {
                 self.bytes.push(if zeros { 0 } else { rng.next() as u8 });
             }

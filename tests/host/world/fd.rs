@@ -31,6 +31,8 @@ struct Busy {
     parked: bool,
     /// It ignores the cancel, and ends so many bounds after it, or never.
     stuck: Option<Option<u64>>,
+    /// The driver holds it, whoever cancels it, for a time or for ever.
+    held: bool,
     /// It holds the driver's mutex.
     mutex: bool,
     /// Its end is on the schedule.
@@ -68,13 +70,19 @@ impl DataFd {
         }
     }
 
-    /// It has one that nobody has given up yet: only a cancel, or the bound of one, can end that.
-    pub(crate) fn holds_up(&self) -> bool {
-        self.is_stuck() && !self.given_up
+    /// It has one that the driver does not give back.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.stuck.is_some() || busy.held)
     }
 
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.busy.as_ref().is_some_and(|busy| busy.stuck.is_some())
+    /// Calls of the control thread wait for it.
+    pub(crate) fn holds_mutex(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.held && busy.mutex)
+    }
+
+    /// Its thread has ended, or nobody waits for that any more.
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.ended || self.given_up
     }
 }
 
@@ -131,11 +139,12 @@ impl World {
             harmless: None,
             parked: false,
             stuck: None,
+            held: false,
             mutex,
             ending: true,
         };
-        let mut duration_ns = self.schedule.delay(self.plan.data_ns);
-        let mut sudden = Vec::new();
+        let mut duration_ns = self.plan.pace_ns[h] + self.schedule.delay(self.plan.data_ns);
+        let (mut sudden, mut never) = (Vec::new(), false);
         for fault in self.faults_of(h, id, Trigger::Data(number)) {
             self.allow(h, fault);
             match fault.what {
@@ -144,6 +153,17 @@ impl World {
                 Wrong::Fails(errno) => busy.fails = Some(errno),
                 Wrong::Harmless(errno) => busy.harmless = Some(errno),
                 Wrong::Slow(times) => duration_ns = self.plan.data_ns * times,
+                Wrong::Late(ns) => {
+                    busy.held = true;
+                    busy.mutex |= !ns.is_multiple_of(4);
+                    duration_ns = ns;
+                }
+                Wrong::Never => {
+                    busy.held = true;
+                    busy.mutex |= !number.is_multiple_of(4);
+                    never = true;
+                }
+                Wrong::Panics => {}
                 Wrong::Stuck(late) => {
                     busy.stuck = Some(late);
                     busy.ending = false;
@@ -158,7 +178,7 @@ impl World {
         }
         self.sides[h].devices[id.index()].fds[index].busy = Some(busy);
         let now_ns = self.schedule.now_ns;
-        if ends {
+        if ends && !never {
             self.schedule.at(now_ns + duration_ns, Occurrence::DataEnds(h, id, index));
         }
         for occurrence in sudden {
@@ -209,9 +229,16 @@ impl World {
                 Event::Written { device: id, epoch, raw_bytes, slot, result }
             }
         };
-        if busy.mutex && self.sides[h].devices[id.index()].sim.leave_mutex() {
-            trace!("      {h} {id} deferred reset is applied after a write");
-            self.wake(h, id);
+        if busy.mutex {
+            let device = &mut self.sides[h].devices[id.index()];
+            let reset = device.sim.leave_mutex();
+            if std::mem::take(&mut device.waits_for_mutex) {
+                self.schedule.at(self.schedule.now_ns, Occurrence::ControlEnds(h, id));
+            }
+            if reset {
+                trace!("      {h} {id} deferred reset is applied after a read or write");
+                self.wake(h, id);
+            }
         }
         self.report(h, id, index, event);
         self.next_job(h, id, index)
@@ -304,6 +331,9 @@ impl World {
                     let at_ns = self.schedule.now_ns + self.plan.bound_ns * *bounds / 2 + 7;
                     self.schedule.at(at_ns, Occurrence::DataEnds(h, id, index));
                 }
+                self.schedule.at(bound_ns, Occurrence::DetachBound(h, id, index));
+            }
+            Some(Busy { held: true, .. }) => {
                 self.schedule.at(bound_ns, Occurrence::DetachBound(h, id, index));
             }
             Some(busy) if !busy.ending => {

@@ -2,11 +2,11 @@
 
 use vfio_ferry::ids::{DeviceId, Epoch};
 use vfio_ferry::limits::RESTARTS_DEFAULT;
-use vfio_ferry::machine::Request;
 use vfio_ferry::outcome::{Cause, Completion, EpochEnding, Fallback, Fault, OnReset};
 use vfio_ferry::vfio::state::DeviceState;
 
 use super::check::{Check, ensure};
+use super::late::is_home;
 use super::schedule::{HostId, SOURCE, TARGET};
 use super::side::{Ended, Place, SideDevice};
 use super::world::World;
@@ -88,39 +88,6 @@ impl World {
         Ok(())
     }
 
-    /// No device with the P2P states stops, or runs fully, before the others are in them. One that
-    /// was reset or has failed may be anywhere.
-    pub(crate) fn check_p2p(&self, h: HostId, id: DeviceId, request: Request) -> Check {
-        let side = &self.sides[h];
-        let p2p = |index: usize| {
-            let plan = &self.plan.devices[index];
-            if h == SOURCE { plan.source.p2p } else { plan.target.p2p }
-        };
-        let waits = match request {
-            Request::SetState(DeviceState::StopCopy) => h == SOURCE,
-            Request::SetState(DeviceState::Running) => h == TARGET && side.handed_over,
-            _ => false,
-        };
-        if !waits || !p2p(id.index()) || side.devices.len() < 2 || self.is_tampered() {
-            return Ok(());
-        }
-        for (index, other) in side.devices.iter().enumerate().filter(|(index, _)| p2p(*index)) {
-            let sim = &other.sim;
-            let astray = sim.resets > 0 || other.errored || other.failed > 0;
-            let there = match h {
-                SOURCE => !matches!(sim.state, DeviceState::Running | DeviceState::PreCopy),
-                _ => !matches!(sim.state, DeviceState::Stop),
-            };
-            ensure!(
-                there || astray,
-                "devices with P2P states wait for each other",
-                "host {h}: {id} is asked for {request:?}, and device {index} is in {}",
-                sim.state
-            );
-        }
-        Ok(())
-    }
-
     /// Whether these bytes are all that the source's session of this epoch had at STOP_COPY. A
     /// device without state has had nothing written.
     fn is_whole(&self, id: DeviceId, epoch: Option<Epoch>, bytes: &[u8]) -> bool {
@@ -134,10 +101,12 @@ impl World {
 
     /// A host has said that it is at its end.
     pub(crate) fn check_finished(&mut self, h: HostId) -> Check {
-        let side = &self.sides[h];
-        let Some(ended) = &side.ended else { return Ok(()) };
-        self.check_word(h, ended)?;
+        let Some(ended) = self.sides[h].ended.clone() else { return Ok(()) };
+        let ended = &ended;
         self.check_reports(h)?;
+        self.check_word(h, ended)?;
+        self.check_ended_in_time(h, ended)?;
+        let side = &self.sides[h];
         ensure!(
             side.ends_by_ns.is_none_or(|ends_by_ns| side.finished_ns <= ends_by_ns),
             "a cancel ends within its bound",
@@ -169,7 +138,7 @@ impl World {
             );
             // What a driver still holds at the bound cannot have been put right.
             let device = &side.devices[index];
-            if device.asked.is_none() && !device.has_stuck_fd() {
+            if device.asked.is_none() && !device.late && !device.has_stuck_fd() {
                 self.check_condition(h, index)?;
             }
         }
@@ -183,18 +152,17 @@ impl World {
             return Ok(());
         }
         let side = &self.sides[h];
-        let home = |device: &SideDevice| {
-            let blank = h == SOURCE || device.sim.loaded.is_none();
-            device.sim.state == DeviceState::Running && blank
-        };
+        let home = |device: &SideDevice| is_home(h, device);
         // After a reset on the way back a device that is home may not be known to be.
         let trouble = |device: &SideDevice| {
             let unanswered = device.asked.is_some() || device.told.moved;
             unanswered || device.failed > 0 || device.errored || device.sim.resets > 0
         };
-        // One that failed by itself since nobody looked may be anywhere.
+        // One that failed by itself since nobody looked may be anywhere, and a paused VM's is in
+        // RUNNING after a reset.
+        let paused = |d: &SideDevice| d.home == DeviceState::Stop && d.sim.resets > 0;
         ensure!(
-            !ended.says_home() || side.devices.iter().all(|d| home(d) || d.errored),
+            !ended.says_home() || side.devices.iter().all(|d| home(d) || d.errored || paused(d)),
             "a device that is said to be where it was found is there",
             "host {h}: {ended:?}"
         );
@@ -231,14 +199,15 @@ impl World {
     }
 
     /// Every device's report at the end, as [`check_told`](Self::check_told).
-    fn check_reports(&self, h: HostId) -> Check {
+    fn check_reports(&mut self, h: HostId) -> Check {
         for report in self.sides[h].real.look().reports() {
+            self.check_way_back(h, &report)?;
             self.check_state(h, report.device, report.state, "report")?;
         }
         Ok(())
     }
 
-    fn check_state(
+    pub(crate) fn check_state(
         &self,
         h: HostId,
         id: DeviceId,
@@ -260,13 +229,15 @@ impl World {
         let side = &self.sides[h];
         let device = &side.devices[index];
         let (state, ending) = (device.sim.state, side.ended.as_ref().map(Ended::epochs));
-        if device.errored || device.failed > 2 {
+        // Out of STOP a reset takes a paused VM's device to RUNNING, and nobody may have looked.
+        let paused = device.home == DeviceState::Stop && device.sim.resets > 0;
+        if device.errored || device.failed > 2 || paused {
             return Ok(());
         }
         match (h, ending) {
             (SOURCE, Some(EpochEnding::Aborted)) => ensure!(
-                state == DeviceState::Running,
-                "a source device ends RUNNING unless the target confirmed",
+                state == device.home,
+                "a source device ends where it was found unless the target confirmed",
                 "device {index} is in {state}"
             ),
             (SOURCE, _) => ensure!(
@@ -286,6 +257,8 @@ impl World {
                     device.sim.loaded.is_some()
                 );
             }
+            // Cancelled after the handover: nothing is undone here.
+            (_, _) if side.handed_over && self.allowed.cancel[h] => {}
             (_, _) => ensure!(
                 state == DeviceState::Running && device.sim.loaded.is_none(),
                 "a target that aborts leaves its device RUNNING and blank",
@@ -300,6 +273,9 @@ impl World {
     pub(crate) fn check_end(&mut self) -> Check {
         for h in [SOURCE, TARGET] {
             self.check_nothing_left(h)?;
+            if let Some(ended) = &self.sides[h].ended {
+                self.coverage.session(h, ended, &self.sides[h]);
+            }
             for completion in &self.sides[h].completions {
                 self.coverage.completed(h, completion);
             }
@@ -326,6 +302,11 @@ impl World {
             side.real.look().slots_out()
         );
         for (index, device) in side.devices.iter().enumerate() {
+            self.check_late(h, DeviceId(index as u32))?;
+            if device.asked.is_some() {
+                // A driver that never answers.
+                continue;
+            }
             let open = device.fds.iter().any(|fd| !fd.ended && !fd.is_stuck());
             ensure!(
                 device.fresh.is_none() && !open,
@@ -353,6 +334,11 @@ impl World {
             _ => false,
         };
         ensure!(agreed, "the two hosts' endings fit", "{both}");
+        ensure!(
+            !self.plan.honest || source.epochs() == EpochEnding::Complete,
+            "what is only slow comes to its good end",
+            "{both}"
+        );
         for h in [SOURCE, TARGET] {
             ensure!(
                 self.sides[h].messages <= self.sent_messages(1 - h),
@@ -387,7 +373,13 @@ impl World {
 
     /// Whether the target's last word may not have reached the source.
     fn may_be_unheard(&self) -> bool {
-        self.allowed.network || self.allowed.damage || self.allowed.local[SOURCE]
+        let allowed = &self.allowed;
+        let fault = self.sides[SOURCE].ended.as_ref().and_then(Ended::fault);
+        // Its embedder did not wait for as long as that takes.
+        let impatient =
+            fault.is_some_and(|fault| matches!(fault.cause, Cause::TimeLimit | Cause::Cancelled));
+        let lost = allowed.lost[TARGET] || allowed.lost[SOURCE];
+        impatient || allowed.network || allowed.damage || allowed.local[SOURCE] || lost
     }
 
     fn check_restarts(&self, index: usize, ending: EpochEnding) -> Check {
@@ -438,8 +430,15 @@ impl World {
             Cause::PeerAbort => peer.is_some_and(|peer| {
                 peer.cause != Cause::PeerAbort && fault.message.contains(&peer.message)
             }),
-            Cause::PeerMisbehaviour => allowed.damage,
-            Cause::Network => allowed.network || allowed.damage || !self.sides[1 - h].gave_word,
+            // Where a frame is missing, the next one may be one too early.
+            Cause::PeerMisbehaviour => allowed.damage || allowed.lost[1 - h],
+            Cause::Network => {
+                let lost = allowed.lost.contains(&true);
+                let word = self.sides[1 - h].gave_word && !lost;
+                allowed.network || allowed.damage || !word
+            }
+            // When it struck, it was over.
+            Cause::TimeLimit => true,
             Cause::Cancelled => allowed.cancel[h],
             Cause::Local => allowed.local[h],
             _ => false,

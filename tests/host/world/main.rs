@@ -12,19 +12,26 @@
 //! engine's drive does it; [`device`] is the kernel. [`invariants`] are looked at after each step.
 
 mod act;
+mod bounds;
 mod check;
+mod clock;
 mod control;
 mod coverage;
 mod device;
+mod draw;
 mod fd;
 mod hostile;
 mod invariants;
+mod late;
+mod loss;
 mod net;
+mod p2p;
 mod plan;
 mod regressions;
 mod rng;
 mod schedule;
 mod side;
+mod time;
 mod trace;
 mod world;
 

@@ -13,6 +13,7 @@ use vfio_ferry::wire::{
 };
 
 use super::check::{Check, ensure};
+use super::loss::gap;
 use super::schedule::{HostId, Lane, Occurrence};
 use super::side::Place;
 use super::trace::trace;
@@ -25,6 +26,8 @@ pub(crate) enum Packet {
     Data(DataHeader, Vec<u8>),
     /// A header and a body, as bytes.
     Bytes([u8; HEADER_BYTES], Vec<u8>),
+    /// A frame before this one is missing.
+    Gap,
     /// The sending end was closed.
     Eof,
 }
@@ -52,6 +55,8 @@ pub(crate) struct Pipe {
     closed: bool,
     /// The abort was sent.
     worded: bool,
+    /// The frame before the next one was lost, and the numbers show it.
+    pub(crate) gap: bool,
 }
 
 /// A stream: the pipe of what each host sends.
@@ -61,6 +66,25 @@ pub(crate) struct Stream {
     cut: bool,
     lost: [bool; 2],
     fault: [Option<Fault>; 2],
+}
+
+impl Pipe {
+    /// A send is in flight.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Something has not arrived whole.
+    pub(crate) fn is_carrying(&self) -> bool {
+        self.receiving.is_some() || self.packets.len() > self.arrived
+    }
+}
+
+impl Stream {
+    /// Something may still arrive at this host.
+    pub(crate) fn is_open(&self, h: HostId) -> bool {
+        !self.cut && !self.lost[h]
+    }
 }
 
 impl World {
@@ -75,7 +99,11 @@ impl World {
         };
         pipe.sending = Some(slot);
         pipe.worded |= matches!(what, Outgoing::Frame(Frame::Abort(_)));
-        self.sides[h].handover_sent |= matches!(what, Outgoing::Frame(Frame::Handover));
+        if matches!(what, Outgoing::Frame(Frame::Handover)) {
+            let now_ns = self.schedule.now_ns;
+            self.sides[h].handover_sent = true;
+            self.sides[h].clock.handover_ns.get_or_insert(now_ns);
+        }
         let dead = stream.cut || pipe.closed;
         let body = match slot {
             Some(slot) => {
@@ -116,6 +144,7 @@ impl World {
         let packet = match what {
             Outgoing::Frame(frame) => Packet::Frame(frame),
             Outgoing::Data { header, .. } => {
+                self.note_departure(h, &header);
                 ensure!(
                     body.len() == header.body_bytes as usize,
                     "a frame carries the body that its header announces",
@@ -126,10 +155,13 @@ impl World {
             }
         };
         for packet in self.tampered(h, packet).into_iter().filter(|_| !said) {
-            let packet = self.damaged(h, packet);
-            self.put(h, id, packet);
+            if let Some(packet) = self.leaks(h, id, packet) {
+                let packet = self.damaged(h, packet);
+                self.put(h, id, packet);
+            }
         }
         let sends = &mut self.net[id.index()].pipes[h].sends;
+        sends.takes(self.schedule.now_ns, self.plan.frame_ns);
         self.schedule.through(sends, self.plan.network_ns(id), Occurrence::SendEnds(h, id));
         Ok(())
     }
@@ -140,6 +172,7 @@ impl World {
         let pipe = &mut self.net[id.index()].pipes[h];
         pipe.packets.push_back(packet);
         let arrives = Occurrence::Arrives(World::peer_of(h), id);
+        pipe.lane.takes(self.schedule.now_ns, self.plan.frame_ns);
         self.schedule.through(&mut pipe.lane, self.plan.network_ns(id), arrives);
     }
 
@@ -196,6 +229,10 @@ impl World {
                     );
                 }
                 Ok(Packet::Frame(frame)) => self.feed(h, Event::Frame { stream: id, frame })?,
+                Ok(Packet::Gap) => {
+                    self.net[id.index()].fault[h] = Some(gap());
+                    self.lost_seen(h, id)?;
+                }
                 Ok(_) => {
                     let message = "the peer closed a stream";
                     self.net[id.index()].fault[h] =

@@ -1,14 +1,13 @@
 //! What a seed stands for: the shape of the session, the devices, and everything that will go
 //! wrong. All of it is drawn before the run begins.
 
-use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::StreamId;
-use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset, Phase};
+use vfio_ferry::machine::{Request, TimeLimits};
+use vfio_ferry::outcome::{DeviceOptions, Phase};
 use vfio_ferry::vfio::state::Capabilities;
 
-use super::rng::Rng;
-use super::schedule::{HostId, SOURCE, TARGET};
+use super::schedule::HostId;
 
 /// A run may take this many steps: a few times what the longest honest one needs.
 pub(crate) const STEPS_MAX: u64 = 60_000;
@@ -30,12 +29,19 @@ pub(crate) struct Plan {
     pub(crate) bound_ns: u64,
     pub(crate) detach_bound_ns: u64,
     pub(crate) silence_ns: u64,
+    /// How long each host's session waits for what.
+    pub(crate) limits: [TimeLimits; 2],
+    /// What each read or write of a host's device takes at least, and each frame on its stream.
+    pub(crate) pace_ns: [u64; 2],
+    pub(crate) frame_ns: u64,
+    /// Nothing goes wrong, and no limit is over, however slow it is.
+    pub(crate) honest: bool,
     /// Longest delay of a call of a control thread, a read or write, a frame, a worker.
     pub(crate) control_ns: u64,
     pub(crate) data_ns: u64,
-    network_ns: u64,
+    pub(crate) network_ns: u64,
     /// A stream that is so many times slower than the others.
-    slow_stream: (u16, u64),
+    pub(crate) slow_stream: (u16, u64),
     pub(crate) worker_ns: u64,
     /// The abort that a host sends on every stream gets out on the first one only; an
     /// implementation may send no more than that.
@@ -65,6 +71,8 @@ pub(crate) struct DevicePlan {
     pub(crate) source: Capabilities,
     pub(crate) target: Capabilities,
     pub(crate) options: DeviceOptions,
+    /// The VM is paused: the source finds its device in STOP.
+    pub(crate) paused: bool,
     pub(crate) drained: Drained,
     /// New PRE_COPY data comes only after PRECOPY_INFO.
     pub(crate) wants_info: bool,
@@ -72,6 +80,8 @@ pub(crate) struct DevicePlan {
     /// A read of a dead fd gives 0 where the drivers that are known give ENODEV.
     pub(crate) false_end: bool,
     pub(crate) sized: bool,
+    /// All of its state is zeros.
+    pub(crate) zeros: bool,
     /// Longest piece of state in bytes, and how many pieces there are at most: at the start, each
     /// time that the guest dirties the device, how often it does, and at the end.
     pub(crate) piece: u64,
@@ -109,6 +119,8 @@ pub(crate) enum Trigger {
     At(When),
     /// The n-th call of the control thread.
     Control(u64),
+    /// The n-th time that just this is asked.
+    Asked(Request, u64),
     /// The n-th read or write.
     Data(u64),
     /// The n-th VFIO_DEVICE_RESET that the machine asks for.
@@ -130,6 +142,12 @@ pub(crate) enum Wrong {
     Stuck(Option<u64>),
     /// The read fails with this errno and nothing is wrong.
     Harmless(i32),
+    /// The driver holds the call, and its mutex, for so many nanoseconds, whoever cancels it.
+    Late(u64),
+    /// The driver never gives the call back.
+    Never,
+    /// The embedder's device panics in the call.
+    Panics,
 }
 
 /// Something else happens.
@@ -141,6 +159,16 @@ pub(crate) enum Happening {
     /// Nothing arrives on this stream for so long.
     Stall(u16, u64),
     StallAll(u64),
+    /// No frame arrives whole for so long, on this stream or on all: parts of so many bytes do.
+    Crawl(Option<u16>, u64, u32),
+    /// The next frame of this host is lost. Where its stream's numbers are looked at, the next one
+    /// shows that; else only the clock does.
+    Lose {
+        host: HostId,
+        seen: bool,
+    },
+    /// From now on nothing of this kind that the host sends arrives: it goes on to answer pings.
+    Mute(HostId, Muted),
     /// A bit of this host's next data body (or, with the codec, header) changes on the way.
     Damage(HostId, bool),
     Cancel(HostId),
@@ -153,6 +181,19 @@ pub(crate) enum Happening {
     EarlyTick(HostId),
 }
 
+/// What a peer that only chatters leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Muted {
+    /// Everything but pings, and what answers them.
+    AllButLife,
+    Data,
+    Credit,
+    Loaded,
+    Handover,
+    Running,
+    Abort,
+}
+
 /// Which host's frames are tampered with, and one in how many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hostile {
@@ -160,227 +201,10 @@ pub(crate) struct Hostile {
     pub(crate) one_in: u64,
 }
 
-const EAGAIN: i32 = 11;
-const ENOMEM: i32 = 12;
-const EFAULT: i32 = 14;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const EIO: i32 = 5;
-const EINTR: i32 = 4;
-const ERESTARTSYS: i32 = 512;
-const ENOTCONN: i32 = 107;
-
 impl Plan {
     /// Longest delay on this stream.
     pub(crate) fn network_ns(&self, stream: StreamId) -> u64 {
         let (slow, times) = self.slow_stream;
         if stream.0 == slow { self.network_ns * times } else { self.network_ns }
-    }
-
-    /// What this seed stands for.
-    pub(crate) fn draw(rng: &mut Rng, hostile: bool) -> Plan {
-        let devices = rng.pick(&[1, 1, 2, 2, 3, 5]);
-        let streams = rng.pick(&[1, 1, 2, 2, 3, 4]);
-        let workers = rng.pick(&[1, 1, 2, 3]);
-        let unit = 1 + rng.log(30_000);
-        let spread = |rng: &mut Rng| 1 + rng.log(unit * 4);
-        let bound_ns = 1_000_000 + rng.below(20_000_000);
-        let mut plan = Plan {
-            devices: (0..devices).map(|_| DevicePlan::draw(rng)).collect(),
-            streams,
-            workers,
-            slots_per_device: rng.pick(&[3, 3, 4, 5, 8, 12]),
-            policy: rng.pick(&[Policy::Adaptive, Policy::Raw, Policy::Zstd(1), Policy::Zstd(3)]),
-            codec: rng.one_in(2) || hostile,
-            poll_ns: rng.pick(&[0, 10_000, 100_000, 400_000]),
-            bound_ns,
-            detach_bound_ns: bound_ns / 2,
-            silence_ns: 20_000_000 + rng.below(40_000_000),
-            control_ns: spread(rng),
-            data_ns: spread(rng),
-            network_ns: spread(rng),
-            slow_stream: (rng.below(u64::from(streams)) as u16, rng.pick(&[1, 1, 10, 50])),
-            worker_ns: spread(rng),
-            one_word: false,
-            switchover: When::Ns(rng.log(4_000_000)),
-            faults: Vec::new(),
-            happenings: Vec::new(),
-            hostile: None,
-        };
-        // Not drawn, so that the seeds of before keep their runs.
-        plan.one_word = plan.bound_ns.is_multiple_of(4) && plan.slow_stream.1 == 1;
-        if rng.one_in(3) {
-            plan.switchover = When::Step(rng.log(1000));
-        }
-        if hostile {
-            let host = rng.pick(&[SOURCE, TARGET]);
-            plan.hostile = Some(Hostile { host, one_in: rng.pick(&[5, 20, 60, 200, 600]) });
-        }
-        // What goes wrong often goes wrong together.
-        let near = When::draw(rng);
-        for _ in 0..rng.pick(&[0, 0, 1, 1, 1, 2, 3, 5, 9]) {
-            plan.faults.push(DeviceFault::draw(rng, devices, near));
-        }
-        for _ in 0..rng.pick(&[0, 0, 0, 1, 1, 2, 3]) {
-            let when = When::draw_near(rng, near);
-            plan.happenings.push((when, Happening::draw(rng, devices, streams, plan.silence_ns)));
-        }
-        match rng.below(24) {
-            0..=2 => plan.storm(rng),
-            3 | 4 => plan.fail_late(rng),
-            _ => {}
-        }
-        plan
-    }
-}
-
-impl When {
-    /// Anywhere, or soon after something that happens at most once in a session.
-    fn draw(rng: &mut Rng) -> When {
-        let host = rng.pick(&[SOURCE, TARGET]);
-        match rng.below(3) {
-            0 => When::After(host, rng.pick(&Phase::ALL), rng.log(30)),
-            _ => When::Step(rng.log(3000)),
-        }
-    }
-
-    /// Anywhere, or within a few steps of this.
-    fn draw_near(rng: &mut Rng, near: When) -> When {
-        match near {
-            _ if rng.one_in(2) => When::draw(rng),
-            When::Step(step) => When::Step(step + rng.log(10)),
-            When::After(host, phase, steps) => When::After(host, phase, steps + rng.log(10)),
-            When::Ns(ns) => When::Ns(ns),
-        }
-    }
-}
-
-impl Plan {
-    /// One device of the source is reset again and again, and is always to start afresh.
-    fn storm(&mut self, rng: &mut Rng) {
-        let device = rng.below(self.devices.len() as u64) as u32;
-        // Often more than will be needed, at times fewer. Not drawn, as above.
-        let attempts = if self.bound_ns.is_multiple_of(3) { 2 } else { 20 };
-        let then = rng.pick(&[Fallback::Abort, Fallback::StopCopy]);
-        self.devices[device as usize].options.on_reset = OnReset::Restart { attempts, then };
-        for _ in 0..rng.range(3, 12) {
-            let when = match rng.below(3) {
-                0 => Trigger::At(When::draw(rng)),
-                1 => Trigger::Control(rng.log(60)),
-                _ => Trigger::Data(rng.log(120)),
-            };
-            let what = match when {
-                Trigger::Data(_) if rng.one_in(6) => {
-                    Wrong::Stuck(rng.pick(&[None, Some(0), Some(1), Some(4)]))
-                }
-                _ => Wrong::Reset,
-            };
-            self.faults.push(DeviceFault { host: SOURCE, device, when, what });
-        }
-    }
-
-    /// After the handover one of the target's devices fails, and others resist their reset.
-    fn fail_late(&mut self, rng: &mut Rng) {
-        let host = TARGET;
-        let when = Trigger::At(When::After(host, Phase::Resume, rng.log(12)));
-        let device = rng.below(self.devices.len() as u64) as u32;
-        self.faults.push(DeviceFault { host, device, when, what: Wrong::Error });
-        for device in 0..self.devices.len() as u32 {
-            for number in 0..rng.below(4) {
-                let (when, what) = (Trigger::Resetting(number), Wrong::Fails(EAGAIN));
-                self.faults.push(DeviceFault { host, device, when, what });
-            }
-        }
-    }
-}
-
-impl DevicePlan {
-    fn draw(rng: &mut Rng) -> DevicePlan {
-        let source = rng.pick(&Capabilities::ALL);
-        let fallback = rng.pick(&[Fallback::Abort, Fallback::StopCopy]);
-        let attempts = rng.below(4) as u32;
-        let (piece, segment) = (1 + rng.log(300), 1 + rng.log(200));
-        let [initial, dirty, rounds, last] = [60, 30, 12, 60].map(|high| rng.log(high));
-        let bytes = piece * (initial + dirty * rounds + last);
-        DevicePlan {
-            source,
-            target: rng.pick(&[source, source, source, Capabilities { p2p: true, precopy: true }]),
-            options: DeviceOptions {
-                precopy: !rng.one_in(8),
-                on_reset: rng.pick(&[
-                    OnReset::Abort,
-                    OnReset::StopCopy,
-                    OnReset::Restart { attempts, then: fallback },
-                    OnReset::Restart { attempts: 20, then: fallback },
-                ]),
-                weight: rng.pick(&[0, 1, 1, 1, 3]),
-                reset_to_return: false,
-                opaque: Bytes::from_static(rng.pick(&[&b""[..], &b"opaque"[..]])),
-            },
-            drained: rng.pick(&[Drained::NoMessage, Drained::Zero, Drained::Parks]),
-            wants_info: rng.one_in(2),
-            reinit: rng.one_in(3),
-            false_end: rng.one_in(6),
-            sized: !rng.one_in(4),
-            piece,
-            // A few hundred reads an epoch at most.
-            segment: segment.max(bytes / 300),
-            initial,
-            dirty,
-            rounds,
-            last,
-        }
-    }
-}
-
-impl DeviceFault {
-    fn draw(rng: &mut Rng, devices: u64, near: When) -> DeviceFault {
-        let host = rng.pick(&[SOURCE, SOURCE, TARGET]);
-        let device = rng.below(devices) as u32;
-        let when = match rng.below(12) {
-            0..=2 => Trigger::At(When::draw_near(rng, near)),
-            3..=7 => Trigger::Control(rng.log(14)),
-            8 => Trigger::Resetting(rng.below(3)),
-            _ => Trigger::Data(rng.log(120)),
-        };
-        let what = match (rng.below(16), when) {
-            (_, Trigger::Resetting(_)) => Wrong::Fails(EAGAIN),
-            (0..=8, _) => Wrong::Reset,
-            (9, _) => Wrong::Error,
-            (10, Trigger::Data(_)) => Wrong::Stuck(rng.pick(&[None, Some(1), Some(3)])),
-            (11, Trigger::Data(_)) if host == SOURCE => {
-                Wrong::Harmless(rng.pick(&[EAGAIN, EINTR, ERESTARTSYS]))
-            }
-            (11, Trigger::Control(_)) => Wrong::Harmless(rng.pick(&[EAGAIN, EINTR])),
-            (12, Trigger::Control(_)) => Wrong::Slow(rng.pick(&[10, 100, 1000])),
-            (_, Trigger::At(_)) => rng.pick(&[Wrong::Reset, Wrong::Error]),
-            (_, Trigger::Data(_)) if host == TARGET => {
-                Wrong::Fails(rng.pick(&[ENOMEM, EFAULT, EIO, ENODEV, EINVAL]))
-            }
-            (_, Trigger::Data(_)) => Wrong::Fails(rng.pick(&[ENODEV, EIO, ENOTCONN])),
-            (_, Trigger::Control(_)) => Wrong::Fails(rng.pick(&[EIO, EINVAL, ENOTCONN])),
-        };
-        DeviceFault { host, device, when, what }
-    }
-}
-
-impl Happening {
-    fn draw(rng: &mut Rng, devices: u64, streams: u16, silence_ns: u64) -> Happening {
-        let host = rng.pick(&[SOURCE, TARGET]);
-        let stream = rng.below(u64::from(streams)) as u16;
-        let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
-        match rng.below(19) {
-            0 | 1 => Happening::Cut(stream),
-            2 => Happening::CutAll,
-            3 => Happening::Stall(stream, stall_ns),
-            4 | 16 => Happening::StallAll(stall_ns),
-            5 => Happening::Damage(host, rng.one_in(2)),
-            6 | 7 => Happening::Cancel(host),
-            8..=10 => Happening::Discard(rng.below(devices) as u32),
-            11 | 12 | 18 => Happening::Message(host),
-            13 => Happening::Local(host),
-            17 => Happening::AttachFails(host),
-            _ => Happening::EarlyTick(host),
-        }
     }
 }

@@ -46,8 +46,12 @@ pub(crate) enum Occurrence {
     Arrives(HostId, StreamId),
     /// The body that this host is receiving, or skipping, is there.
     BodyEnds(HostId, StreamId),
+    /// Part of what is on its way on this stream travels, again and again until then.
+    Crawls { stream: StreamId, until_ns: u64, every_ns: u64, bytes: u32 },
     /// This host sees that a stream is over.
     LostSeen(HostId, StreamId),
+    /// The embedders of both hosts have waited for long enough.
+    Patience,
     /// The embedder asks for something.
     Asks(HostId, Command),
 }
@@ -127,6 +131,13 @@ impl Schedule {
 pub(crate) struct Lane(u64);
 
 impl Lane {
+    /// What comes next takes so long after what came before.
+    pub(crate) fn takes(&mut self, now_ns: u64, ns: u64) {
+        if ns > 0 {
+            self.0 = self.0.max(now_ns) + ns;
+        }
+    }
+
     /// Nothing of this lane happens before.
     pub(crate) fn hold_until(&mut self, at_ns: u64) {
         self.0 = self.0.max(at_ns);

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use vfio_ferry::ids::{DeviceId, Epoch, SlotId, StreamId};
-use vfio_ferry::machine::{Action, Event, Machine, PeerConfig, Reply, Request, TimeLimits};
+use vfio_ferry::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
+use vfio_ferry::machine::{Action, DeviceReport, Event, Machine, PeerConfig, Reply, Request};
 use vfio_ferry::outcome::{Completion, EpochEnding, Fault, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{self, Sender, SenderConfig};
 use vfio_ferry::vfio::state::DeviceState;
-use vfio_ferry::wire::{Offer, WireLimits};
+use vfio_ferry::wire::{Frame, Offer, WireLimits};
 
+use super::clock::Clock;
 use super::device::SimDevice;
 use super::fd::DataFd;
 use super::plan::Plan;
@@ -17,6 +18,8 @@ use super::schedule::{HostId, Lane, SOURCE};
 
 /// The smallest chunk that the handshake knows; the simulated devices give much less at a time.
 pub(crate) const CHUNK_BYTES: u32 = 4096;
+
+const RUNNING: DeviceState = DeviceState::Running;
 
 /// Where a slot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +46,35 @@ pub(crate) struct SimSlot {
 #[derive(Debug)]
 pub(crate) struct SideDevice {
     pub(crate) sim: SimDevice,
+    /// Where it was found.
+    pub(crate) home: DeviceState,
     pub(crate) asked: Option<Request>,
+    /// Since when; when the driver gave something back last; when the peer moved it on.
+    pub(crate) asked_ns: u64,
+    pub(crate) driver_ns: u64,
+    pub(crate) peer_ns: u64,
+    /// Since when what the driver, and the peer, owe it has not moved.
+    pub(crate) owed_ns: [u64; 2],
+    /// Chunks of its last epoch that have come and not gone out (source).
+    pub(crate) waiting: (Epoch, usize),
+    /// How far the target's credit goes (source).
+    pub(crate) credit: (Epoch, Sequence),
+    /// How often each request was asked before.
+    pub(crate) asked_before: Vec<(Request, u64)>,
     /// The call will fail so.
     pub(crate) fails: Option<i32>,
+    /// The call will panic.
+    pub(crate) panics: bool,
+    /// The call's time is over, and a read or write still holds the driver's mutex.
+    pub(crate) waits_for_mutex: bool,
     pub(crate) answers: Lane,
     /// The session behind the fd that nobody has taken yet.
     pub(crate) fresh: Option<usize>,
     pub(crate) fds: Vec<DataFd>,
     /// Which of them takes jobs.
     pub(crate) active: Option<usize>,
+    /// The machine has not heard that the last one is closed, or given up.
+    pub(crate) attached: bool,
     /// Calls of the control thread, and reads or writes, so far.
     pub(crate) controls: u64,
     pub(crate) operations: u64,
@@ -64,6 +87,8 @@ pub(crate) struct SideDevice {
     /// The last epoch after which GET_STATE has said STOP.
     pub(crate) confirmed: Option<Epoch>,
     pub(crate) resets_asked: u64,
+    /// Of these succeeded.
+    pub(crate) resets_done: u64,
     /// What the kernel has told this host of the device's state.
     pub(crate) told: Told,
     /// Of the last epoch in which the source said that its initial data is sent: how often it
@@ -72,6 +97,10 @@ pub(crate) struct SideDevice {
     /// Calls that failed by plan.
     pub(crate) failed: u32,
     pub(crate) errored: bool,
+    /// Something of it was under way when the session ended.
+    pub(crate) late: bool,
+    /// What its embedder was told of it afterwards.
+    pub(crate) came_back: Option<DeviceReport>,
 }
 
 /// What the kernel has told a host of its device's state, by GET_STATE or a SET_STATE that
@@ -151,6 +180,14 @@ impl Ended {
         }
     }
 
+    /// The name used in reports.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Ended::Source(ending) => ending.name(),
+            Ended::Target(ending) => ending.name(),
+        }
+    }
+
     /// Whether it says that every device is where it was found.
     pub(crate) fn says_home(&self) -> bool {
         matches!(
@@ -181,6 +218,7 @@ pub(crate) struct Side {
     pub(crate) handover_sent: bool,
     pub(crate) ended: Option<Ended>,
     pub(crate) finished_ns: u64,
+    pub(crate) clock: Clock,
     /// It was cancelled, and has until then.
     pub(crate) ends_by_ns: Option<u64>,
     pub(crate) completions: Vec<Completion>,
@@ -203,7 +241,7 @@ impl Side {
                 name: name(i),
                 capabilities: device.source,
                 options: device.options.clone(),
-                paused: false,
+                paused: device.paused,
                 embedded: false,
             };
             Real::Sender(Box::new(Sender::new(SenderConfig {
@@ -215,7 +253,7 @@ impl Side {
                 slots_per_device,
                 policy: plan.policy,
                 precopy_poll_ns: plan.poll_ns,
-                limits: TimeLimits::only_cancel(plan.bound_ns),
+                limits: plan.limits[host],
             })))
         } else {
             let config = |(i, device): (usize, &super::plan::DevicePlan)| receiver::DeviceConfig {
@@ -228,13 +266,14 @@ impl Side {
                 chunk_bytes: CHUNK_BYTES,
                 workers: plan.workers,
                 slots_per_device,
-                limits: TimeLimits::only_cancel(plan.bound_ns),
+                limits: plan.limits[host],
             })))
         };
         let slots = count * slots_per_device + plan.workers * 2;
         let devices = plan.devices.iter().map(|device| {
             let caps = if host == SOURCE { device.source } else { device.target };
-            SideDevice::new(SimDevice::new(device.clone(), caps))
+            let home = if host == SOURCE && device.paused { DeviceState::Stop } else { RUNNING };
+            SideDevice::new(SimDevice::new(device.clone(), caps, home), home)
         });
         Side {
             real,
@@ -251,6 +290,7 @@ impl Side {
             handover_sent: false,
             ended: None,
             finished_ns: 0,
+            clock: Clock::default(),
             ends_by_ns: None,
             completions: Vec::new(),
             messages: 0,
@@ -292,15 +332,26 @@ impl Side {
 }
 
 impl SideDevice {
-    fn new(sim: SimDevice) -> SideDevice {
+    fn new(sim: SimDevice, home: DeviceState) -> SideDevice {
         SideDevice {
             sim,
+            home,
             asked: None,
+            asked_ns: 0,
+            driver_ns: 0,
+            peer_ns: 0,
+            owed_ns: [0; 2],
+            waiting: (Epoch(0), 0),
+            credit: (Epoch(0), Sequence(0)),
+            asked_before: Vec::new(),
             fails: None,
+            panics: false,
+            waits_for_mutex: false,
             answers: Lane::default(),
             fresh: None,
             fds: Vec::new(),
             active: None,
+            attached: false,
             controls: 0,
             operations: 0,
             epochs: BTreeMap::new(),
@@ -308,11 +359,46 @@ impl SideDevice {
             checked: false,
             confirmed: None,
             resets_asked: 0,
+            resets_done: 0,
             told: Told::default(),
             initial: (Epoch(0), 0, 0),
             failed: 0,
             errored: false,
+            late: false,
+            came_back: None,
         }
+    }
+
+    /// Whether this is more than the peer has said before: a credit that another stream has held up
+    /// grants nothing new.
+    pub(crate) fn gains(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Frame { frame: Frame::Credit { epoch, up_to, .. }, .. } => {
+                let more = (*epoch, *up_to) > self.credit;
+                self.credit = self.credit.max((*epoch, *up_to));
+                more
+            }
+            _ => true,
+        }
+    }
+
+    /// How often this was asked before; counts it.
+    pub(crate) fn count(&mut self, request: Request) -> u64 {
+        match self.asked_before.iter_mut().find(|(of, _)| *of == request) {
+            Some((_, count)) => {
+                *count += 1;
+                *count - 1
+            }
+            None => {
+                self.asked_before.push((request, 1));
+                0
+            }
+        }
+    }
+
+    /// Every data fd is closed, or with a driver for which nobody waits.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.fds.iter().all(DataFd::is_let_go)
     }
 
     /// A thread whose operation the driver does not give back.

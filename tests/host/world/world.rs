@@ -13,7 +13,9 @@ use vfio_ferry::wire::Frame;
 use super::check::{Check, ensure};
 use super::coverage::Coverage;
 use super::net::Stream;
-use super::plan::{DeviceFault, Happening, PATIENCE_NS, Plan, STEPS_MAX, Trigger, When, Wrong};
+use super::plan::{
+    DeviceFault, Happening, Muted, PATIENCE_NS, Plan, STEPS_MAX, Trigger, When, Wrong,
+};
 use super::rng::Rng;
 use super::schedule::{HostId, Occurrence, SOURCE, Schedule, TARGET};
 use super::side::Side;
@@ -21,8 +23,12 @@ use super::trace::{is_on, trace};
 
 /// Ticks in a row, with nothing between them, that make a livelock.
 const TICKS_MAX: u32 = 200;
+/// A deadline after this is none.
+const NEVER_NS: u64 = 1000 * PATIENCE_NS;
+/// Sets the stream of numbers that time is drawn from apart from the others.
+const TIME: u64 = 0x7469_6d65_0000_0000;
 /// How late a deadline may be looked at, in nanoseconds.
-const TICK_LATE_NS: u64 = 20_000;
+pub(crate) const TICK_LATE_NS: u64 = 20_000;
 
 /// What was done to a run, and may therefore be seen in how it ends.
 #[derive(Debug, Default)]
@@ -36,12 +42,16 @@ pub(crate) struct Allowed {
     pub(crate) discard: bool,
     pub(crate) network: bool,
     pub(crate) damage: bool,
+    /// Frames of this host were lost.
+    pub(crate) lost: [bool; 2],
+    /// A driver of this host has held a call.
+    pub(crate) late: [bool; 2],
 }
 
 impl Allowed {
     /// Whether a host's devices may refuse to be put right in time.
     pub(crate) fn troubled(&self, h: HostId) -> bool {
-        self.failure[h] || self.error[h] || self.slow
+        self.failure[h] || self.error[h] || self.slow || self.late[h]
     }
 }
 
@@ -54,6 +64,9 @@ pub(crate) struct World {
     pub(crate) bodies: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) caused: VecDeque<(HostId, Event)>,
     pub(crate) damage: [Option<bool>; 2],
+    /// The next frame is lost, and whether that is seen.
+    pub(crate) losing: [Option<bool>; 2],
+    pub(crate) muted: [Option<Muted>; 2],
     /// No thread for the next data fd.
     pub(crate) attach_fails: [bool; 2],
     pub(crate) allowed: Allowed,
@@ -64,7 +77,6 @@ pub(crate) struct World {
     by_step: Vec<(u64, Planned)>,
     /// What comes so many steps after a host has entered a phase.
     by_phase: Vec<(HostId, Phase, u64, Planned)>,
-    impatient: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -77,7 +89,8 @@ enum Planned {
 impl World {
     pub(crate) fn new(seed: u64, hostile: bool) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng, hostile);
+        let mut plan = Plan::draw(&mut rng, hostile);
+        plan.draw_time(&mut Rng::new(seed ^ TIME));
         trace!("{plan:#?}");
         let mut schedule = Schedule::new(rng);
         let mut planned = vec![(plan.switchover, Planned::Switchover)];
@@ -89,9 +102,15 @@ impl World {
                 planned.push((when, Planned::Fault(*fault)));
             }
         }
+        let mut losing = [None; 2];
         for (when, happening) in &plan.happenings {
+            if let (When::Step(0), Happening::Lose { host, seen }) = (when, happening) {
+                losing[*host] = Some(*seen);
+                continue;
+            }
             planned.push((*when, Planned::Happening(happening.clone())));
         }
+        schedule.at(PATIENCE_NS, Occurrence::Patience);
         let (mut by_step, mut by_phase) = (Vec::new(), Vec::new());
         for (when, what) in planned {
             match when {
@@ -112,6 +131,8 @@ impl World {
             bodies: BTreeMap::new(),
             caused: VecDeque::new(),
             damage: [None; 2],
+            losing,
+            muted: [None; 2],
             attach_fails: [false; 2],
             allowed: Allowed::default(),
             coverage: Coverage::default(),
@@ -119,7 +140,6 @@ impl World {
             sent_messages: [0; 2],
             by_step,
             by_phase,
-            impatient: false,
         }
     }
 
@@ -132,9 +152,6 @@ impl World {
             self.planned()?;
             let Some(occurrence) = self.schedule.next() else { break };
             self.occurs(occurrence)?;
-            if self.schedule.now_ns > PATIENCE_NS && !self.is_over() {
-                self.lose_patience()?;
-            }
         }
         ensure!(self.is_over(), "every run ends", "nothing is left to happen");
         self.coverage.steps = self.steps;
@@ -147,30 +164,16 @@ impl World {
 
     /// Only what never ends in a driver may try an embedder's patience.
     fn lose_patience(&mut self) -> Check {
-        let held_up = self
-            .sides
-            .iter()
-            .flat_map(|side| &side.devices)
-            .any(|device| device.fds.iter().any(|fd| fd.holds_up()));
         ensure!(
-            held_up || self.impatient || self.is_tampered(),
+            self.plan.may_hang() || self.is_tampered(),
             "every run ends",
             "nothing moved for {} ms: the source is {:?}, the target {:?}",
             PATIENCE_NS / 1_000_000,
             self.sides[SOURCE].devices.iter().map(|d| d.phase.name()).collect::<Vec<_>>(),
             self.sides[TARGET].devices.iter().map(|d| d.phase.name()).collect::<Vec<_>>()
         );
-        ensure!(
-            self.schedule.now_ns < 2 * PATIENCE_NS,
-            "a cancel ends a run",
-            "{:?} {:?}",
-            self.sides[SOURCE].ended,
-            self.sides[TARGET].ended
-        );
-        if !std::mem::replace(&mut self.impatient, true) {
-            for h in [SOURCE, TARGET] {
-                self.command(h, Command::Cancel)?;
-            }
+        for h in [SOURCE, TARGET] {
+            self.command(h, Command::Cancel)?;
         }
         Ok(())
     }
@@ -223,6 +226,12 @@ impl World {
                 self.allowed.network |= length_ns > self.plan.silence_ns / 2;
                 self.streams().for_each(|stream| self.stall(stream, length_ns));
             }
+            Happening::Crawl(stream, length_ns, bytes) => {
+                self.allowed.network |= length_ns > self.plan.silence_ns / 2;
+                self.crawl(stream.map(StreamId), length_ns, bytes);
+            }
+            Happening::Lose { host, seen } => self.losing[host] = Some(seen),
+            Happening::Mute(host, what) => self.muted[host] = Some(what),
             Happening::Damage(host, in_body) => self.damage[host] = Some(in_body),
             Happening::Cancel(host) => self.command(host, Command::Cancel)?,
             Happening::Discard(device) => {
@@ -256,12 +265,14 @@ impl World {
     fn command(&mut self, h: HostId, command: Command) -> Check {
         if matches!(command, Command::Cancel) {
             self.allowed.cancel[h] = true;
-            let bound_ns = self.schedule.now_ns + self.plan.bound_ns + TICK_LATE_NS;
+            let bound_ns = self.schedule.now_ns + self.plan.bound_ns + 4 * TICK_LATE_NS;
             let side = &mut self.sides[h];
-            let early = !side.handed_over && !side.handover_sent;
-            if early && side.ended.is_none() {
+            if side.ended.is_none() {
                 side.ends_by_ns.get_or_insert(bound_ns);
             }
+        }
+        if matches!(command, Command::Switchover) {
+            self.sides[h].clock.switchover_ns.get_or_insert(self.schedule.now_ns);
         }
         self.feed(h, Event::Command(command))
     }
@@ -297,7 +308,12 @@ impl World {
             Occurrence::Arrives(h, stream) => self.arrives(h, stream),
             Occurrence::BodyEnds(h, stream) => self.body_ends(h, stream),
             Occurrence::LostSeen(h, stream) => self.lost_seen(h, stream),
+            Occurrence::Crawls { stream, until_ns, every_ns, bytes } => {
+                self.crawls(stream, until_ns, every_ns, bytes)
+            }
             Occurrence::Asks(h, command) => self.command(h, command),
+            Occurrence::Patience if self.is_over() => Ok(()),
+            Occurrence::Patience => self.lose_patience(),
         }
     }
 
@@ -341,6 +357,14 @@ impl World {
                 self.allowed.failure[h] = true;
             }
             Wrong::Slow(_) => self.allowed.slow = true,
+            Wrong::Late(_) | Wrong::Never => {
+                self.allowed.late[h] = true;
+                self.allowed.failure[h] |= matches!(fault.when, Trigger::Data(_));
+            }
+            Wrong::Panics => {
+                self.allowed.local[h] = true;
+                self.allowed.failure[h] = true;
+            }
             Wrong::Reset | Wrong::Error | Wrong::Harmless(_) => {}
         }
     }
@@ -362,6 +386,8 @@ impl World {
             trace!("{steps:5} {us:8} us  {} <- {event:?}", ["source", "target"][h]);
         }
         self.coverage.fed(h, &event, &self.sides[h]);
+        self.note_time(h, &event);
+        self.note_chunk(h, &event)?;
         let side = &mut self.sides[h];
         side.take_back(&event);
         match &event {
@@ -374,6 +400,7 @@ impl World {
                 let (of, _, heard) = &mut side.device(*device).initial;
                 *heard += u32::from(of == epoch);
             }
+            Event::Detached { device, .. } => side.device(*device).attached = false,
             Event::Tick => side.ticks += 1,
             _ => {}
         }
@@ -389,12 +416,15 @@ impl World {
         }
         self.sides[h].actions = actions;
         self.schedule_tick(h);
+        self.check_time(1 - h)?;
+        self.check_time(h)?;
         self.check_step(h)
     }
 
     fn schedule_tick(&mut self, h: HostId) {
         let side = &mut self.sides[h];
-        let Some(at_ns) = side.real.look().deadline_ns() else { return };
+        let deadline_ns = side.real.look().deadline_ns().filter(|at_ns| *at_ns < NEVER_NS);
+        let Some(at_ns) = deadline_ns else { return };
         if side.tick_at_ns.is_none_or(|tick_ns| at_ns < tick_ns) {
             let late_ns = self.schedule.delay(TICK_LATE_NS);
             let at_ns = at_ns.max(self.schedule.now_ns) + late_ns;

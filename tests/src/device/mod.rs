@@ -170,8 +170,8 @@ impl MigrationDevice for TestDevice {
         self.double.reset()
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
-        self.double.observe(result)
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        self.double.observe(data_fd, result)
     }
 }
 

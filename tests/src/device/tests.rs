@@ -1,6 +1,7 @@
 use super::*;
 use DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
 use rustix::io::Errno;
+use std::os::fd::AsFd;
 
 fn enter(device: &TestDevice, state: DeviceState) -> OwnedFd {
     let fd = device.set_state(state).expect("a legal arc").expect("an fd");
@@ -10,7 +11,7 @@ fn enter(device: &TestDevice, state: DeviceState) -> OwnedFd {
 
 fn read(device: &TestDevice, fd: &OwnedFd) -> Result<usize, Option<i32>> {
     let result = rustix::io::read(fd, &mut [0; 10]).map_err(io::Error::from);
-    device.observe(result).map_err(|error| error.raw_os_error())
+    device.observe(fd.as_fd(), result).map_err(|error| error.raw_os_error())
 }
 
 const NODEV: Result<usize, Option<i32>> = Err(Some(Errno::NODEV.raw_os_error()));
@@ -36,7 +37,7 @@ fn a_device_knows_whose_state_it_has() {
     let fd = enter(&device, Resuming);
     let write = |bytes: &[u8]| {
         let result = rustix::io::write(&fd, bytes).map_err(io::Error::from);
-        assert_eq!(device.observe(result).expect("it takes them"), bytes.len());
+        assert_eq!(device.observe(fd.as_fd(), result).expect("it takes them"), bytes.len());
     };
     write(&[1, 2]);
     assert!(device.set_state(Running).is_err(), "a byte is missing");
@@ -58,7 +59,7 @@ fn a_reset_in_resuming_is_silent_and_leaves_it_blank() {
     let device = TestDevice::new(Plan { conduit: Conduit::File, reset_at, ..Plan::default() });
     let fd = enter(&device, Resuming);
     let result = rustix::io::write(&fd, &[1]).map_err(io::Error::from);
-    assert!(device.observe(result).is_ok());
+    assert!(device.observe(fd.as_fd(), result).is_ok());
     assert!(device.set_state(Running).expect("it says nothing").is_none());
     assert_eq!(device.holding(), Holding::Blank);
 }

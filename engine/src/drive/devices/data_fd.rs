@@ -1,21 +1,23 @@
-//! A data fd on a ring of its own: a chunk is read into a slot or written from one, with one
-//! operation in flight.
+//! A device's data fds, one after another on one ring: a chunk is read into a slot or written from
+//! one, with one operation in flight.
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffers::{Buffer, Slot};
 use crate::compress::codec::is_zero;
-use crate::drive::waits::{WRITE_AGAIN_MAX, WRITE_PAUSE};
-use crate::errno::{EAGAIN, EIO, ENOMSG, is_interruption};
+use crate::drive::guarded::guarded;
+use crate::drive::waits::{AGAIN_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX};
+use crate::errno::{EAGAIN, EBADF, EIO, ENOMSG, is_interruption};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
 use crate::ring::{
-    BackendChoice, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token, Waker, class, open,
+    BackendChoice, Classes, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token, Waker,
+    open,
 };
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
@@ -24,59 +26,102 @@ use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 pub(super) struct DataFd {
     /// Has the last say over what an operation answered.
     device: Arc<dyn MigrationDevice>,
-    fd: Arc<OwnedFd>,
     ring: Box<dyn Ring>,
+    classes: Classes,
+    attached: Option<Attached>,
+    /// What is written of chunks of zeros.
+    zeros: Vec<u8>,
+    done: Vec<Done>,
+    operations: u64,
+    /// Set by another thread: up to which data fd, by number, what is in flight is cancelled and
+    /// nothing more is begun.
+    stop: Arc<AtomicU64>,
+    /// What the device's code said when it panicked.
+    panicked: Option<String>,
+}
+
+/// The data fd of an epoch.
+struct Attached {
+    number: u64,
+    fd: Arc<OwnedFd>,
     file: FileId,
     kind: FileKind,
     chunk_bytes: usize,
-    /// What is written of chunks of zeros.
-    zeros: Vec<u8>,
     /// An error that came after bytes in one chunk; the next read answers with it.
     pending: Option<i32>,
-    done: Vec<Done>,
-    operations: u64,
-    /// Set by another thread: what is in flight is cancelled, and nothing more is begun.
-    stop: Arc<AtomicBool>,
 }
 
 impl DataFd {
-    /// Opens a ring for the fd. Whoever sets `stop` uses the ring's waker after it.
+    /// Opens a ring. Whoever sets `stop` uses the ring's waker after it.
     pub(super) fn open(
-        fd: Arc<OwnedFd>,
         device: Arc<dyn MigrationDevice>,
         backend: BackendChoice,
-        chunk_bytes: usize,
-        stop: Arc<AtomicBool>,
+        stop: Arc<AtomicU64>,
     ) -> io::Result<DataFd> {
         let config = RingConfig { backend, depth: 2, files: 1, zero_copy: None };
-        let mut ring = open(&config).map_err(io::Error::other)?.ring;
-        let kind = class(fd.as_fd())?;
         Ok(DataFd {
             device,
-            file: ring.add_file(Arc::clone(&fd), kind)?,
-            fd,
-            ring,
-            kind,
-            chunk_bytes,
+            ring: open(&config).map_err(io::Error::other)?.ring,
+            classes: Classes::new()?,
+            attached: None,
             zeros: Vec::new(),
-            pending: None,
             done: Vec::new(),
             operations: 0,
             stop,
+            panicked: None,
         })
+    }
+
+    /// Takes a data fd, whose number is above those before it.
+    pub(super) fn attach(
+        &mut self,
+        number: u64,
+        fd: Arc<OwnedFd>,
+        chunk_bytes: usize,
+    ) -> io::Result<()> {
+        self.detach();
+        let kind = self.classes.class(fd.as_fd())?;
+        let file = self.ring.add_file(Arc::clone(&fd), kind)?;
+        self.attached = Some(Attached { number, fd, file, kind, chunk_bytes, pending: None });
+        Ok(())
+    }
+
+    /// Closes the data fd. Nothing is in flight on it: every operation is waited for.
+    pub(super) fn detach(&mut self) {
+        if let Some(attached) = self.attached.take()
+            && let Err(error) = self.ring.remove_file(attached.file)
+        {
+            tracing::warn!(%error, "a data fd stays open until its ring ends");
+        }
     }
 
     /// The fd, if a poll of it tells of its death.
     pub(super) fn to_be_watched(&self) -> Option<BorrowedFd<'_>> {
-        self.has_poll().then(|| self.fd.as_fd())
+        self.attached.as_ref().filter(|_| self.has_poll()).map(|attached| attached.fd.as_fd())
     }
 
     fn has_poll(&self) -> bool {
-        self.kind == FileKind::Pollable
+        self.attached.as_ref().is_some_and(|attached| attached.kind == FileKind::Pollable)
     }
 
     pub(super) fn waker(&self) -> Waker {
         self.ring.waker()
+    }
+
+    /// Lets go of the device, whose last reference may run the embedder's code, and then of the
+    /// ring, which waits for what is in flight.
+    pub(super) fn end(self, released: impl FnOnce()) {
+        let DataFd { device, ring, attached, .. } = self;
+        if let Err(said) = guarded(move || drop(device)) {
+            tracing::warn!(said, "a device panicked when it was dropped");
+        }
+        released();
+        drop((ring, attached));
+    }
+
+    /// What the device's code said when it panicked since this was last asked.
+    pub(super) fn take_panic(&mut self) -> Option<String> {
+        self.panicked.take()
     }
 
     /// Reads a chunk into a slot.
@@ -84,7 +129,7 @@ impl DataFd {
         if self.stopped() {
             return (slot, ReadResult::Cancelled);
         }
-        if let Some(errno) = self.pending.take() {
+        if let Some(errno) = self.attached.as_mut().and_then(|attached| attached.pending.take()) {
             return (slot, ReadResult::Failed(errno));
         }
         let (slot, filled) = self.fill(slot, phase);
@@ -107,7 +152,8 @@ impl DataFd {
     /// so that drivers with small segments do not make small frames. The bytes that came, 0 at the
     /// end, or the errno of the first read.
     fn fill(&mut self, slot: Slot, phase: DataPhase) -> (Slot, Result<usize, i32>) {
-        let mut rest = HEADER_BYTES..HEADER_BYTES + self.chunk_bytes;
+        let chunk_bytes = self.attached.as_ref().map_or(0, |attached| attached.chunk_bytes);
+        let mut rest = HEADER_BYTES..HEADER_BYTES + chunk_bytes;
         let mut buffer = Buffer::Slot(slot);
         // In PRE_COPY an fd that polls is tried before it is waited for, so that a device double
         // that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does not mean drained:
@@ -130,12 +176,18 @@ impl DataFd {
             }
         };
         let bytes = rest.start - HEADER_BYTES;
+        if last == Err(EAGAIN) && bytes == 0 && !self.has_poll() {
+            // Nothing tells when there is more: the next try comes a little later.
+            std::thread::sleep(READ_PAUSE);
+        }
         let filled = match last {
             Err(errno) if bytes == 0 => Err(errno),
             // These two only end the chunk; the next read meets them again.
             Ok(()) | Err(EAGAIN | ENOMSG) => Ok(bytes),
             Err(errno) => {
-                self.pending = Some(errno);
+                if let Some(attached) = &mut self.attached {
+                    attached.pending = Some(errno);
+                }
                 Ok(bytes)
             }
         };
@@ -207,7 +259,7 @@ impl DataFd {
                 }
                 Err(EAGAIN) if again < WRITE_AGAIN_MAX && !self.stopped() => {
                     again += 1;
-                    std::thread::sleep(WRITE_PAUSE);
+                    std::thread::sleep(AGAIN_PAUSE);
                 }
                 Err(errno) => return (buffer, Err(errno)),
             }
@@ -223,12 +275,23 @@ impl DataFd {
         mut buffer: Buffer,
         range: Range<usize>,
     ) -> (Buffer, Result<usize, i32>) {
+        let mut interruptions = 0;
         loop {
             let result;
-            let op = Op { kind, file: self.file, buffer, range: range.clone() };
+            let Some(file) = self.attached.as_ref().map(|attached| attached.file) else {
+                return (buffer, Err(EBADF));
+            };
+            let op = Op { kind, file, buffer, range: range.clone() };
             (buffer, result) = self.operate_once(op);
             match result {
-                Err(errno) if is_interruption(errno) && !self.stopped() => {}
+                Err(errno)
+                    if is_interruption(errno)
+                        && interruptions < INTERRUPTED_MAX
+                        && !self.stopped() =>
+                {
+                    interruptions += 1;
+                    std::thread::sleep(AGAIN_PAUSE);
+                }
                 result => return (buffer, result),
             }
         }
@@ -257,12 +320,22 @@ impl DataFd {
         }
     }
 
+    /// Whether the data fd is to be closed, or there is none.
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        let stop = self.stop.load(Ordering::Acquire);
+        self.attached.as_ref().is_none_or(|attached| attached.number <= stop)
     }
 
-    fn observe(&self, result: Result<usize, i32>) -> Result<usize, i32> {
+    fn observe(&mut self, result: Result<usize, i32>) -> Result<usize, i32> {
         let result = result.map_err(io::Error::from_raw_os_error);
-        self.device.observe(result).map_err(|error| error.raw_os_error().unwrap_or(EIO))
+        let Some(Attached { fd, .. }) = &self.attached else { return Err(EBADF) };
+        let device = &self.device;
+        match guarded(|| device.observe(fd.as_fd(), result)) {
+            Ok(result) => result.map_err(|error| error.raw_os_error().unwrap_or(EIO)),
+            Err(said) => {
+                self.panicked = Some(said);
+                Err(EIO)
+            }
+        }
     }
 }

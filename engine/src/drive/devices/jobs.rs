@@ -1,7 +1,7 @@
 //! The queue of a data fd's thread. While it is empty the thread can watch the fd for a hang-up:
 //! drivers whose save fd has a poll (mlx5) wake it with RDHUP when a reset kills the fd.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +16,10 @@ use crate::wire::{DataHeader, DataPhase};
 /// What the thread is to do next.
 #[derive(Debug)]
 pub(in crate::drive) enum Job {
+    /// Take this data fd. Its number among those that the thread is given is counted from 1.
+    Attach { number: u64, fd: Arc<OwnedFd>, chunk_bytes: usize },
+    /// Close the data fd, and say so.
+    Detach { epoch: Epoch },
     /// Read a chunk into the slot.
     Read { epoch: Epoch, slot: Slot, phase: DataPhase },
     /// Verify the chunk that stands in the slot, or zeros, and write it.
@@ -48,9 +52,16 @@ impl JobSender {
         Ok(())
     }
 
-    /// No more jobs: the thread ends after those that wait, and its operation is interrupted.
-    pub(super) fn end(self) {
-        drop(self.sender);
+    /// What ends the thread's operation, or its wait.
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+impl Drop for JobSender {
+    /// No more jobs: the thread ends after those that wait.
+    fn drop(&mut self) {
+        self.sender = unbounded().0;
         self.waker.wake();
     }
 }
@@ -127,7 +138,6 @@ mod tests {
     use crate::ring::{BackendChoice, RingConfig, open};
     use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
     use rustix::thread::gettid;
-    use std::os::fd::OwnedFd;
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -192,7 +202,7 @@ mod tests {
         assert!(matches!(next(), Next::HungUp));
         jobs.send(job()).expect("the thread lives");
         assert!(matches!(next(), Next::Job(_)));
-        jobs.end();
+        drop(jobs);
         assert!(matches!(next(), Next::End));
     }
 
@@ -201,7 +211,7 @@ mod tests {
         let (ours, _theirs) = sockets();
         let (jobs, queue) = queue();
         let told = watching(queue, ours);
-        jobs.end();
+        drop(jobs);
         assert!(matches!(told.recv_timeout(LONG), Ok(Next::End)));
     }
 
@@ -212,7 +222,7 @@ mod tests {
         let (jobs, queue) = queue();
         jobs.send(job()).expect("the queue lives");
         assert!(matches!(queue.next(Some(reader.as_fd())), Next::Job(_)));
-        jobs.end();
+        drop(jobs);
         assert!(matches!(queue.next(Some(reader.as_fd())), Next::End));
     }
 }

@@ -1,10 +1,9 @@
-//! One data fd on pipes and files, with a device that has the last say over what they answer.
+//! Data fds on pipes and files, with a device that has the last say over what they answer.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -12,7 +11,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::thread::{Pid, gettid};
 
 use super::data_fd::DataFd;
-use super::{DataHandle, DataThread, Job};
+use super::{DataHandle, DataThread, Job, Starting};
 use crate::buffers::{Arena, Slot};
 use crate::drive::inbox::{Inbox, Input};
 use crate::drive::waits::WRITE_AGAIN_MAX;
@@ -56,7 +55,7 @@ impl MigrationDevice for Double {
     fn reset(&self) -> io::Result<()> {
         unreachable!("not asked")
     }
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, _: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         (self.observe)(self.answers.fetch_add(1, Ordering::SeqCst) + 1, result)
     }
 }
@@ -97,11 +96,20 @@ fn slot() -> Slot {
 }
 
 /// For this thread alone: a ring belongs to who opens it.
-fn data_fd(fd: OwnedFd, device: &Arc<Double>, backend: BackendChoice) -> (DataFd, Arc<AtomicBool>) {
-    let stop = Arc::new(AtomicBool::new(false));
+fn data_fd(fd: OwnedFd, device: &Arc<Double>, backend: BackendChoice) -> (DataFd, Arc<AtomicU64>) {
+    let stop = Arc::new(AtomicU64::new(0));
     let device: Arc<dyn MigrationDevice> = Arc::<Double>::clone(device);
-    let opened = DataFd::open(Arc::new(fd), device, backend, CHUNK_BYTES, Arc::clone(&stop));
-    (opened.expect("a ring"), stop)
+    let mut opened = DataFd::open(device, backend, Arc::clone(&stop)).expect("a ring");
+    opened.attach(1, Arc::new(fd), CHUNK_BYTES).expect("a file");
+    (opened, stop)
+}
+
+/// What reaches a session's thread that is the test.
+pub(in crate::drive) fn inbox() -> (Inbox, Receiver<Input>) {
+    let (sender, inputs) = crossbeam_channel::unbounded();
+    let ring = RingConfig { backend: BackendChoice::Auto, depth: 2, files: 1, zero_copy: None };
+    let waker = open(&ring).expect("a ring").ring.waker();
+    (Inbox::new(sender, waker), inputs)
 }
 
 /// A chunk whose bytes differ from place to place, in a slot.
@@ -218,10 +226,14 @@ fn a_driver_that_says_eagain_for_ever_is_given_up() {
     assert_eq!((slot.is_some(), result), (true, WriteResult::Failed(EAGAIN)));
     assert_eq!(device.answers(), WRITE_AGAIN_MAX + 1);
     // A read of a file without a poll is the machine's to ask again.
-    let device = double(|_, _| errno(EAGAIN));
-    let (mut fd, _) = data_fd(file(), &device, BackendChoice::Auto);
-    let (_, result) = fd.read_chunk(slot.expect("a slot"), DataPhase::StopCopy);
-    assert_eq!((result, device.answers()), (ReadResult::Failed(EAGAIN), 1));
+    let mut slot = slot.expect("a slot");
+    for phase in [DataPhase::PreCopy, DataPhase::StopCopy] {
+        let device = double(|_, _| errno(EAGAIN));
+        let (mut fd, _) = data_fd(file(), &device, BackendChoice::Auto);
+        let result;
+        (slot, result) = fd.read_chunk(slot, phase);
+        assert_eq!((result, device.answers()), (ReadResult::Failed(EAGAIN), 1), "{phase:?}");
+    }
 }
 
 #[test]
@@ -252,7 +264,7 @@ fn a_driver_that_takes_nothing_and_says_nothing_is_broken() {
 fn nothing_is_begun_on_an_fd_that_is_to_be_closed() {
     let device = double(|_, result| result);
     let (mut fd, stop) = data_fd(file(), &device, BackendChoice::Auto);
-    stop.store(true, Ordering::Release);
+    stop.store(1, Ordering::Release);
     let (header, slot) = chunk();
     let (slot, result) = fd.write_chunk(&header, Some(slot));
     assert_eq!(result, WriteResult::Cancelled);
@@ -285,48 +297,40 @@ fn a_device_that_is_still_saving_is_waited_for_in_every_phase() {
     }
 }
 
-/// A thread on one end of a pipe, and what it tells.
+/// A thread with one end of a pipe as its first data fd, and what it tells.
 fn thread(fd: OwnedFd, device: Arc<Double>) -> (DataHandle, Receiver<Input>) {
-    let (sender, inputs) = crossbeam_channel::unbounded();
-    let ring = RingConfig { backend: BackendChoice::Auto, depth: 2, files: 1, zero_copy: None };
-    let waker = open(&ring).expect("a ring").ring.waker();
-    let thread = DataThread {
-        id: DeviceId(0),
-        epoch: Epoch(3),
-        fd: Arc::new(fd),
-        device,
-        backend: BackendChoice::Auto,
-        chunk_bytes: CHUNK_BYTES,
-        inbox: Inbox::new(sender, waker),
-    };
-    (thread.spawn().expect("a thread"), inputs)
+    let (inbox, inputs) = inbox();
+    let thread = DataThread { id: DeviceId(0), device, backend: BackendChoice::Auto, inbox };
+    let mut handle = thread.spawn().and_then(Starting::wait).expect("a thread");
+    handle.attach(Arc::new(fd), CHUNK_BYTES);
+    (handle, inputs)
+}
+
+fn read(epoch: u32, phase: DataPhase) -> Job {
+    Job::Read { epoch: Epoch(epoch), slot: slot(), phase }
 }
 
 #[test]
 fn a_drained_device_on_a_pipe_says_so_before_anything_else_happens() {
     let (reader, _writer) = pipe();
     let (handle, inputs) = thread(reader, double(drained_when_dry));
-    let job = Job::Read { epoch: Epoch(3), slot: slot(), phase: DataPhase::PreCopy };
-    handle.submit(job).expect("it lives");
+    handle.submit(read(3, DataPhase::PreCopy)).expect("it lives");
     match inputs.recv_timeout(LONG) {
         Ok(Input::Read { epoch: Epoch(3), result: ReadResult::Empty, .. }) => {}
         other => panic!("{other:?}"),
     }
-    handle.stop();
+    assert!(handle.end().recv().is_err(), "it holds the device no more");
 }
 
 #[test]
-fn an_fd_is_closed_before_its_thread_says_that_it_has_ended() {
+fn an_fd_is_closed_before_its_thread_says_so() {
     for _ in 0..50 {
         let (reader, writer) = pipe();
         let (handle, inputs) = thread(reader, double(|_, result| result));
-        let jobs: VecDeque<Job> = (0..3)
-            .map(|_| Job::Read { epoch: Epoch(3), slot: slot(), phase: DataPhase::StopCopy })
-            .collect();
-        for job in jobs {
-            handle.submit(job).expect("it lives");
+        for _ in 0..3 {
+            handle.submit(read(3, DataPhase::StopCopy)).expect("it lives");
         }
-        handle.stop();
+        handle.detach(Epoch(3));
         let told: Vec<Input> = inputs.iter().take(4).collect();
         let [read @ .., Input::Detached { epoch: Epoch(3), .. }] = told.as_slice() else {
             panic!("{told:?}")
@@ -338,5 +342,89 @@ fn an_fd_is_closed_before_its_thread_says_that_it_has_ended() {
         }
         let written = std::fs::File::from(writer).write(b"nobody reads");
         assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+    }
+}
+
+#[test]
+fn one_thread_reads_one_fd_after_another_and_a_stop_is_for_those_before_it() {
+    let (first, _writer) = pipe();
+    let (mut handle, inputs) = thread(first, double(|_, result| result));
+    let next = |expected: &str| {
+        let input = inputs.recv_timeout(LONG).expect("it answers");
+        let found = match &input {
+            Input::Read { epoch, result: ReadResult::Cancelled, .. } => {
+                format!("{epoch} cancelled")
+            }
+            Input::Read { epoch, result: ReadResult::Chunk { bytes, .. }, .. } => {
+                format!("{epoch} {bytes} bytes")
+            }
+            Input::Detached { epoch, .. } => format!("{epoch} closed"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected);
+    };
+    handle.submit(read(0, DataPhase::StopCopy)).expect("it lives");
+    handle.detach(Epoch(0));
+    // Before the first one is known to be closed.
+    let (second, writer) = pipe();
+    handle.attach(Arc::new(second), CHUNK_BYTES);
+    handle.submit(read(1, DataPhase::StopCopy)).expect("it lives");
+    next("epoch 0 cancelled");
+    next("epoch 0 closed");
+    rustix::io::write(&writer, b"state").expect("the pipe is open");
+    next("epoch 1 5 bytes");
+    handle.submit(read(1, DataPhase::StopCopy)).expect("it lives");
+    handle.detach(Epoch(1));
+    next("epoch 1 cancelled");
+    next("epoch 1 closed");
+}
+
+#[test]
+fn a_data_fd_that_cannot_be_used_is_told_and_its_thread_lives() {
+    let datagrams = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    let (mut handle, inputs) = thread(datagrams.into(), double(|_, result| result));
+    handle.submit(read(0, DataPhase::PreCopy)).expect("it lives");
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Local(fault)) => assert!(fault.message.contains("cannot be used"), "{fault}"),
+        other => panic!("{other:?}"),
+    }
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Read { result: ReadResult::Cancelled, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    handle.detach(Epoch(0));
+    assert!(matches!(inputs.recv_timeout(LONG), Ok(Input::Detached { .. })));
+    let (reader, writer) = pipe();
+    rustix::io::write(&writer, b"state").expect("the pipe is open");
+    handle.attach(Arc::new(reader), CHUNK_BYTES);
+    handle.submit(read(1, DataPhase::PreCopy)).expect("it lives");
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Read { result: ReadResult::Chunk { bytes: 5, .. }, .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_device_that_panics_over_an_answer_has_failed_and_its_thread_lives() {
+    let (reader, writer) = pipe();
+    let device = double(|n, result| if n == 1 { panic!("a defect") } else { result });
+    let (handle, inputs) = thread(reader, device);
+    rustix::io::write(&writer, b"state").expect("the pipe is open");
+    handle.submit(read(0, DataPhase::StopCopy)).expect("it lives");
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Local(fault)) => {
+            assert_eq!(fault.message, "observe of device 0 panicked: a defect");
+        }
+        other => panic!("{other:?}"),
+    }
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Read { result: ReadResult::Failed(EIO), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    rustix::io::write(&writer, b"more").expect("the pipe is open");
+    handle.submit(read(0, DataPhase::StopCopy)).expect("it lives");
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Read { result: ReadResult::Chunk { bytes: 4, .. }, .. }) => {}
+        other => panic!("{other:?}"),
     }
 }

@@ -18,7 +18,8 @@ use crate::machine::Notice;
 pub enum SessionEvent {
     /// Something happened on the way.
     Notice(Notice),
-    /// The session has ended, and its report says how; the last event.
+    /// The session has ended, and its report says how. The last event, unless the report says that
+    /// a device's driver is late: then a [`Notice::CameBack`] follows when it has answered.
     Finished,
 }
 
@@ -34,6 +35,9 @@ pub struct Outbox {
 struct State {
     events: VecDeque<SessionEvent>,
     messages: usize,
+    /// The session has ended.
+    finished: bool,
+    /// Nothing more comes.
     closed: bool,
 }
 
@@ -68,26 +72,40 @@ impl Outbox {
             {
                 return true;
             }
-            SessionEvent::Finished => state.closed = true,
+            SessionEvent::Finished => state.finished = true,
             SessionEvent::Notice(_) => {}
         }
         state.events.push_back(event);
+        self.wake(state);
+        true
+    }
+
+    /// Nothing more comes. Who polls the eventfd is woken to look once more, and finds nothing.
+    pub(in crate::drive) fn close(&self) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.closed = true;
+            self.wake(state);
+        }
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State>) {
         // EAGAIN: the counter is full, so it is readable.
         let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         // Whoever this wakes wants the lock.
         drop(state);
         self.arrived.notify_all();
-        true
     }
 
-    /// Takes the next event, if there is one; the eventfd is readable exactly while there are more.
+    /// Takes the next event, if there is one. The eventfd is readable while there are more, and once
+    /// more when the last one was fetched and nothing more comes.
     pub fn poll(&self) -> Option<SessionEvent> {
         let mut state = self.lock();
         self.take(&mut state)
     }
 
-    /// Waits for the next event until `deadline`, or for ever. None at the deadline, and once
-    /// [`SessionEvent::Finished`] was fetched.
+    /// Waits for the next event until `deadline`, or for ever. None at the deadline, and once the
+    /// last event was fetched.
     pub fn wait(&self, deadline: Option<Instant>) -> Option<SessionEvent> {
         let mut state = self.lock();
         loop {
@@ -97,15 +115,37 @@ impl Outbox {
             if state.closed {
                 return None;
             }
-            state = match deadline {
-                None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.checked_duration_since(Instant::now())?;
-                    let waited = self.arrived.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            state = self.sleep(state, deadline)?;
         }
+    }
+
+    /// Waits until the session has ended, throwing away the events before that.
+    pub(crate) fn wait_finished(&self) {
+        let mut state = self.lock();
+        while !state.finished {
+            while self.take(&mut state).is_some() {}
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether nothing more comes.
+    #[cfg(any(test, feature = "tokio-uring"))]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// None at the deadline.
+    fn sleep<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> Option<MutexGuard<'a, State>> {
+        let Some(deadline) = deadline else {
+            return Some(self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner));
+        };
+        let left = deadline.checked_duration_since(Instant::now())?;
+        let waited = self.arrived.wait_timeout(state, left);
+        Some(waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Readable while an event waits. For poll, epoll or an event loop; never read it.
@@ -114,12 +154,14 @@ impl Outbox {
     }
 
     fn take(&self, state: &mut State) -> Option<SessionEvent> {
-        let event = state.events.pop_front()?;
+        let event = state.events.pop_front();
+        if event.is_none() || state.events.is_empty() {
+            // EAGAIN: nobody has written since.
+            let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
+        }
+        let event = event?;
         if matches!(event, SessionEvent::Notice(Notice::Message(_))) {
             state.messages -= 1;
-        }
-        if state.events.is_empty() {
-            let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
         }
         Some(event)
     }
@@ -163,6 +205,43 @@ mod tests {
         assert_eq!(outbox.poll(), Some(message(2)));
         assert!(!readable(&outbox));
         assert_eq!(outbox.poll(), None);
+    }
+
+    #[test]
+    fn after_the_end_who_waits_waits_for_what_still_comes() {
+        let outbox = Outbox::new().expect("eventfd");
+        outbox.push(message(1));
+        outbox.push(SessionEvent::Finished);
+        outbox.wait_finished();
+        assert_eq!(outbox.wait(None), Some(message(1)));
+        assert_eq!(outbox.wait(None), Some(SessionEvent::Finished));
+        let past = Some(Instant::now());
+        assert!(outbox.wait(past).is_none() && !outbox.is_closed(), "a device is late");
+        outbox.push(message(2));
+        assert_eq!(outbox.wait(None), Some(message(2)));
+        assert!(!readable(&outbox));
+        outbox.close();
+        assert!(readable(&outbox), "who polls is not told that nothing more comes");
+        assert_eq!((outbox.poll(), readable(&outbox)), (None, false));
+        assert!(outbox.wait(None).is_none() && outbox.is_closed());
+    }
+
+    #[test]
+    fn the_end_is_waited_for_by_who_wants_no_events() {
+        let outbox = Outbox::new().expect("eventfd");
+        let (told, thread) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                told.send(rustix::thread::gettid()).expect("the test waits");
+                outbox.wait_finished();
+            });
+            let thread = thread.recv().expect("it begins");
+            until_asleep(thread);
+            outbox.push(message(1));
+            until_asleep(thread);
+            assert!(!waiting.is_finished(), "an event is not the end");
+            outbox.push(SessionEvent::Finished);
+        });
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! What the machine wants: each action, carried out against the mechanism.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::{Drive, Machines};
+use super::Drive;
 use crate::compress::workers::{Job as WorkerJob, Work};
-use crate::drive::devices::{Attached, DataThread, Detaching, Job};
+use crate::drive::clock::until_ns;
+use crate::drive::devices::{Detaching, Job};
 use crate::drive::embedder::SessionEvent;
-use crate::drive::figures::{Ended, Report};
 use crate::drive::inbox::{Chunk, WorkTag};
-use crate::drive::waits::LINGER;
+use crate::drive::waits::DETACH_PART;
 use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
 use crate::limits;
 use crate::machine::{
-    Action, DeviceReport, EncodeResult, Event, Notice, Outgoing, ReadResult, WriteResult,
+    Action, EncodeResult, Event, Notice, Outgoing, ReadResult, Request, WriteResult,
 };
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::Kind;
@@ -22,13 +22,7 @@ impl Drive {
     /// streams.
     pub(super) fn act(&mut self, now_ns: u64, action: Action) {
         match action {
-            Action::Control { device, request } => {
-                self.measured.asking(request, self.switchover, now_ns);
-                let entry = &mut self.devices[device.index()];
-                let data_fd = entry.data.as_ref().map(|attached| Arc::clone(&attached.fd));
-                entry.control.ask(request, data_fd);
-                entry.asked = true;
-            }
+            Action::Control { device, request } => self.ask(device, request, now_ns),
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
             Action::Detach { device } => self.detach(device, now_ns),
@@ -84,7 +78,20 @@ impl Drive {
         }
     }
 
+    fn ask(&mut self, device: DeviceId, request: Request, now_ns: u64) {
+        self.measured.asking(request, self.switchover, now_ns);
+        let entry = &mut self.devices[device.index()];
+        let data_fd = entry.fd.clone();
+        let Some(threads) = entry.threads() else {
+            debug_assert!(false, "{device} was released");
+            return;
+        };
+        threads.control.ask(request, data_fd);
+        entry.asked = true;
+    }
+
     fn attach(&mut self, device: DeviceId, epoch: Epoch) {
+        let chunk_bytes = self.chunk_bytes;
         let entry = &mut self.devices[device.index()];
         let Some(fd) = entry.fresh.take() else {
             debug_assert!(false, "{device}: no fd to attach");
@@ -92,46 +99,36 @@ impl Drive {
         };
         let fd = Arc::new(fd);
         entry.epoch = epoch;
-        let thread = DataThread {
-            id: device,
-            epoch,
-            fd: Arc::clone(&fd),
-            device: Arc::clone(&entry.device),
-            backend: self.backend_choice,
-            chunk_bytes: self.chunk_bytes,
-            inbox: self.inbox.clone(),
-        };
-        match thread.spawn() {
-            Ok(thread) => entry.data = Some(Attached { thread, fd }),
-            Err(error) => {
-                let message = format!("no thread or ring for the data fd of {device}: {error}");
-                let fault = Fault::session(Cause::Local, Observation::Engine, message);
-                self.caused.push_back(Event::Local(fault));
-            }
+        entry.fd = Some(Arc::clone(&fd));
+        if let Some(threads) = entry.threads() {
+            threads.data.attach(fd, chunk_bytes);
         }
     }
 
     fn detach(&mut self, device: DeviceId, now_ns: u64) {
+        let until_ns = until_ns(now_ns, self.cancel_bound / DETACH_PART);
         let entry = &mut self.devices[device.index()];
-        match entry.data.take() {
-            Some(attached) => {
-                let until_ns = now_ns + self.detach_bound.as_nanos() as u64;
-                entry.detaching = Some(Detaching { epoch: entry.epoch, until_ns });
-                drop(attached.fd);
-                attached.thread.stop();
+        let (attached, epoch, dead) = (entry.fd.take().is_some(), entry.epoch, entry.dead);
+        match entry.threads() {
+            Some(threads) if attached && !dead => {
+                threads.data.detach(epoch);
+                entry.detaching = Some(Detaching { epoch, until_ns });
             }
-            None => self.caused.push_back(Event::Detached { device, stuck: false }),
+            // Slots may have died with the thread.
+            _ => self.caused.push_back(Event::Detached { device, stuck: dead }),
         }
     }
 
     /// Gives a job to the thread of a device's data fd; without one it comes back undone.
     fn give(&mut self, device: DeviceId, job: Job) {
-        let undone = match &self.devices[device.index()].data {
-            Some(attached) => match attached.thread.submit(job) {
+        let entry = &mut self.devices[device.index()];
+        let attached = entry.fd.is_some();
+        let undone = match entry.threads() {
+            Some(threads) if attached => match threads.data.submit(job) {
                 Ok(()) => return,
                 Err(job) => *job,
             },
-            None => job,
+            _ => job,
         };
         self.caused.push_back(match undone {
             Job::Read { epoch, slot, .. } => {
@@ -143,6 +140,7 @@ impl Drive {
                 let (epoch, raw_bytes) = (header.place.epoch, header.raw_bytes);
                 Event::Written { device, epoch, raw_bytes, slot, result: WriteResult::Cancelled }
             }
+            Job::Attach { .. } | Job::Detach { .. } => return,
         });
     }
 
@@ -174,6 +172,7 @@ impl Drive {
             // No data fd is attached yet: all reads will be of the agreed size.
             self.chunk_bytes = self.chunk_bytes.min(*chunk_bytes as usize);
         }
+        self.handed_over |= matches!(notice, Notice::HandedOver);
         if let Notice::Phase { device, phase } = &notice {
             tracing::debug!(device = device.0, phase = phase.name(), "phase");
         }
@@ -195,45 +194,6 @@ impl Drive {
                 fault = completion.fault.as_ref().map(tracing::field::display),
                 "completion"
             );
-        }
-    }
-
-    fn finish(&mut self, now_ns: u64) {
-        let message = "the session ended without a reason; this is a defect of the engine";
-        let fault = Fault::session(Cause::Local, Observation::Engine, message);
-        self.end(self.machines.machine().reports(), fault, now_ns);
-    }
-
-    /// Makes the report. The fault is for a machine that has not come to its end.
-    pub(super) fn end(&mut self, devices: Vec<DeviceReport>, fault: Fault, now_ns: u64) {
-        self.measured.finished(now_ns);
-        for (metrics, measured) in
-            self.measured.metrics.streams.iter_mut().zip(self.streams.metrics())
-        {
-            *metrics = measured;
-        }
-        let ended = match &self.machines {
-            Machines::Source(sender) => {
-                Ended::Source(self.report(sender.ending_if_lost(fault), devices))
-            }
-            Machines::Target(receiver) => {
-                Ended::Target(self.report(receiver.ending_if_lost(fault), devices))
-            }
-        };
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
-        self.outbox.push(SessionEvent::Finished);
-        self.streams.close_sending();
-        self.linger_until_ns = Some(now_ns + LINGER.as_nanos() as u64);
-    }
-
-    fn report<E>(&self, ending: E, devices: Vec<DeviceReport>) -> Report<E> {
-        Report {
-            ending,
-            devices,
-            metrics: self.measured.metrics.clone(),
-            timeline: self.measured.timeline,
-            backend: self.backend,
-            fallback: self.fallback.clone(),
         }
     }
 }

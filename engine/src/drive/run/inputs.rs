@@ -1,10 +1,12 @@
 //! What reaches the drive from other threads and from its streams, and the events that it is to
 //! the machine. Slots that travel with it are home again here.
 
-use super::{Drive, now_ns};
+use super::Drive;
 use crate::compress::workers::{WorkResult, Worked};
+use crate::drive::clock::now_ns;
 use crate::drive::inbox::{Chunk, Input, WorkTag};
 use crate::drive::streams::StreamEvent;
+use crate::ids::{DeviceId, Epoch};
 use crate::limits;
 use crate::machine::{Command, EncodeResult, Event, ReadResult, Request, WriteResult};
 use crate::metrics::Step;
@@ -52,14 +54,38 @@ impl Drive {
                 self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
             }
             Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
-            Input::Detached { device, epoch } => {
-                let entry = &mut self.devices[device.index()];
-                if entry.detaching.is_some_and(|detaching| detaching.epoch == epoch) {
-                    entry.detaching = None;
-                    self.feed(Event::Detached { device, stuck: false });
-                }
-            }
+            Input::Detached { device, epoch } => self.take_detached(device, epoch),
             Input::Worked(worked) => self.take_worked(worked),
+            Input::Local(fault) => self.feed(Event::Local(fault)),
+            Input::Died { device, fault } => self.take_death(device, fault),
+        }
+    }
+
+    /// A data fd is closed: the one that is waited for, or one that was given up before.
+    fn take_detached(&mut self, device: DeviceId, epoch: Epoch) {
+        let ended = self.linger_until_ns.is_some();
+        let entry = &mut self.devices[device.index()];
+        if entry.detaching.is_some_and(|detaching| detaching.epoch == epoch) {
+            entry.detaching = None;
+        } else {
+            debug_assert!(entry.stuck > 0, "{device}: nobody waits for epoch {epoch}");
+            entry.stuck = entry.stuck.saturating_sub(1);
+            // The machine has gone on without it. Only after the end is this news to it.
+            if !ended {
+                return;
+            }
+        }
+        self.feed(Event::Detached { device, stuck: false });
+    }
+
+    /// The session is over: the thread's slots, and its data fd's jobs, do not come back.
+    fn take_death(&mut self, device: DeviceId, fault: Fault) {
+        let entry = &mut self.devices[device.index()];
+        (entry.dead, entry.stuck) = (true, 0);
+        let awaited = entry.detaching.take().is_some();
+        self.feed(Event::Local(fault));
+        if awaited {
+            self.feed(Event::Detached { device, stuck: true });
         }
     }
 

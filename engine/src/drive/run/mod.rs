@@ -5,17 +5,19 @@
 //! mod.rs       the loop: wait, hand events to the machine, look at the clock, end
 //! inputs.rs    what comes in, from the other threads and the streams -> events
 //! actions.rs   what the machine wants -> the mechanism
+//! end.rs       the report, and what goes on after it: streams that linger, late drivers
 //! guard.rs     what follows when this thread panics
 //! ```
 
 mod actions;
+mod end;
 mod guard;
 mod inputs;
 mod start;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use start::{DriveConfig, Running};
+pub(crate) use start::{DriveConfig, Found, Running};
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -23,9 +25,11 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver as Channel;
 
+use super::clock::{left, now_ns};
 use super::devices::Device;
-use super::embedder::{MessageBudget, Outbox};
+use super::embedder::{Closing, MessageBudget, Outbox};
 use super::figures::{Ended, Live, Measured};
+use super::guarded::{guarded, panicked};
 use super::inbox::{Inbox, Input, WorkTag};
 use super::slots::Slots;
 use super::streams::Streams;
@@ -33,7 +37,7 @@ use crate::compress::workers::Workers;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Event, Machine};
 use crate::receiver::Receiver;
-use crate::ring::{Backend, BackendChoice};
+use crate::ring::Backend;
 use crate::sender::Sender;
 
 /// The machine of either role.
@@ -70,26 +74,23 @@ pub(crate) struct Drive {
     outbox: Arc<Outbox>,
     message_budget: Arc<MessageBudget>,
     report: Arc<Mutex<Option<Ended>>>,
+    closing: Arc<Closing>,
     measured: Measured,
     live: Live,
     backend: Backend,
     fallback: Option<String>,
-    backend_choice: BackendChoice,
     chunk_bytes: usize,
-    detach_bound: Duration,
+    cancel_bound: Duration,
     switchover: bool,
+    /// The source has let go of the devices (target).
+    handed_over: bool,
     /// The devices were told that the session is ending.
     interrupted: bool,
     /// Events that an action caused by itself.
     caused: VecDeque<Event>,
     actions: Vec<Action>,
+    /// Until when the streams stay open, once the session has ended.
     linger_until_ns: Option<u64>,
-}
-
-/// CLOCK_MONOTONIC in nanoseconds.
-pub(crate) fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Drive {
@@ -109,24 +110,19 @@ impl Drive {
             }
             self.look_at_the_clock();
             self.settle();
+            self.go_on_ending();
         }
-        self.streams.close();
-    }
-
-    fn is_over(&self) -> bool {
-        self.linger_until_ns.is_some_and(|until| now_ns() >= until || self.streams.all_lost())
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let now_ns = now_ns();
         let detaching = self.devices.iter().filter_map(|device| device.detaching);
         let next = detaching
             .map(|detaching| detaching.until_ns)
             .chain(self.machines.machine().deadline_ns())
-            .chain(self.linger_until_ns)
+            .chain(self.linger_until_ns.filter(|_| !self.streams.is_closing()))
             .chain(self.live.deadline_ns())
             .min()?;
-        Some(Duration::from_nanos(next.saturating_sub(now_ns)))
+        left(now_ns(), next)
     }
 
     fn look_at_the_clock(&mut self) {
@@ -134,6 +130,7 @@ impl Drive {
         for index in 0..self.devices.len() {
             if self.devices[index].detaching.is_some_and(|it| it.until_ns <= now_ns) {
                 self.devices[index].detaching = None;
+                self.devices[index].stuck += 1;
                 tracing::warn!(device = index, "the driver still holds an operation");
                 self.feed(Event::Detached { device: DeviceId(index as u32), stuck: true });
             }
@@ -164,11 +161,22 @@ impl Drive {
         self.machines.machine_mut().handle(now_ns, event, &mut actions);
         if !self.interrupted && self.machines.machine().is_ending() {
             self.interrupted = true;
-            self.devices.iter().for_each(|device| device.device.interrupt());
+            self.interrupt();
         }
         for action in actions.drain(..) {
             self.act(now_ns, action);
         }
         self.actions = actions;
+    }
+
+    /// Tells the devices that the session is ending.
+    fn interrupt(&mut self) {
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            let Some(threads) = device.threads() else { continue };
+            if let Err(said) = guarded(|| threads.device.interrupt()) {
+                let id = DeviceId(index as u32);
+                tracing::warn!(fault = %panicked("interrupt", id, &said), "the session ends anyway");
+            }
+        }
     }
 }

@@ -4,30 +4,32 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::guard::Guarded;
-use super::{Drive, Machines, now_ns};
+use super::{Drive, Machines};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
-use crate::drive::devices::{Control, Device};
-use crate::drive::embedder::{MessageBudget, Outbox};
+use crate::drive::clock::now_ns;
+use crate::drive::devices::{Control, DataThread, Device, Starting, Threads};
+use crate::drive::embedder::{Closing, MessageBudget, Outbox};
 use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
+use crate::drive::signals::Blocked;
 use crate::drive::slots::Slots;
 use crate::drive::streams::Streams;
-use crate::drive::waits::DETACH_PART;
 use crate::ids::DeviceId;
+use crate::machine::Goal;
 use crate::metrics::Metrics;
 use crate::ring::{BackendChoice, RingConfig, open};
 use crate::vfio::device::MigrationDevice;
+use crate::vfio::state::DeviceState;
 use crate::wire::WireLimits;
 
 /// What a drive is made from.
 pub(crate) struct DriveConfig {
     pub(crate) machines: Machines,
-    pub(crate) devices: Vec<Arc<dyn MigrationDevice>>,
+    pub(crate) devices: Vec<Found>,
     pub(crate) sockets: Vec<OwnedFd>,
     pub(crate) slots: usize,
     pub(crate) chunk_bytes: usize,
@@ -39,6 +41,14 @@ pub(crate) struct DriveConfig {
     pub(crate) wire_limits: WireLimits,
 }
 
+/// A device as it was found.
+pub(crate) struct Found {
+    pub(crate) device: Arc<dyn MigrationDevice>,
+    pub(crate) state: DeviceState,
+    /// How it is left where the migration does not take place.
+    pub(crate) goal: Goal,
+}
+
 /// A running session, as the embedder's side holds it.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -47,25 +57,56 @@ pub(crate) struct Running {
     pub(crate) message_budget: Arc<MessageBudget>,
     pub(crate) report: Arc<Mutex<Option<Ended>>>,
     pub(crate) metrics: Arc<Mutex<Metrics>>,
-    pub(crate) thread: Option<JoinHandle<()>>,
+    pub(crate) closing: Arc<Closing>,
+}
+
+/// What the drive shares with the embedder's side.
+#[derive(Debug)]
+pub(super) struct Shared {
+    outbox: Arc<Outbox>,
+    message_budget: Arc<MessageBudget>,
+    report: Arc<Mutex<Option<Ended>>>,
+    metrics: Arc<Mutex<Metrics>>,
+    closing: Arc<Closing>,
+}
+
+impl Shared {
+    pub(super) fn new(devices: usize, streams: usize) -> io::Result<Shared> {
+        Ok(Shared {
+            outbox: Arc::new(Outbox::new()?),
+            message_budget: Arc::default(),
+            report: Arc::default(),
+            metrics: Arc::new(Mutex::new(Metrics::new(devices, streams))),
+            closing: Arc::default(),
+        })
+    }
+
+    fn running(&self, inbox: Inbox) -> Running {
+        Running {
+            inbox,
+            outbox: Arc::clone(&self.outbox),
+            message_budget: Arc::clone(&self.message_budget),
+            report: Arc::clone(&self.report),
+            metrics: Arc::clone(&self.metrics),
+            closing: Arc::clone(&self.closing),
+        }
+    }
 }
 
 impl Drive {
-    /// Starts all threads of a session.
+    /// Starts all threads of a session, and has everything that could be refused later.
     pub(crate) fn start(config: DriveConfig) -> io::Result<Running> {
-        let outbox = Arc::new(Outbox::new()?);
-        let message_budget = Arc::new(MessageBudget::default());
-        let report = Arc::new(Mutex::new(None));
-        let metrics = Metrics::new(config.devices.len(), config.sockets.len());
-        let metrics = Arc::new(Mutex::new(metrics));
-        let live = Live::new(Arc::clone(&metrics));
+        let shared = Shared::new(config.devices.len(), config.sockets.len())?;
         let (opened, ready) = crossbeam_channel::bounded(1);
-        let shared = (Arc::clone(&outbox), Arc::clone(&message_budget), Arc::clone(&report));
-        let thread = std::thread::Builder::new().name("ferry-net".to_owned()).spawn(move || {
+        // Every other thread is started by this one.
+        let blocked = Blocked::all();
+        let thread = std::thread::Builder::new().name("ferry-net".to_owned());
+        thread.spawn(move || {
             // The ring belongs to the thread that opens it.
-            match Drive::open(config, shared.0, shared.1, shared.2, live) {
+            match Drive::open(config, &shared) {
                 Ok(drive) => {
-                    let _ = opened.send(Ok(drive.inbox.clone()));
+                    let _ = opened.send(Ok(shared.running(drive.inbox.clone())));
+                    drop((shared, opened));
                     Guarded(drive).run();
                 }
                 Err(error) => {
@@ -73,17 +114,11 @@ impl Drive {
                 }
             }
         })?;
-        let inbox = ready.recv().map_err(|_| io::Error::other("the session's thread died"))??;
-        Ok(Running { inbox, outbox, message_budget, report, metrics, thread: Some(thread) })
+        drop(blocked);
+        ready.recv().map_err(|_| io::Error::other("the session's thread died"))?
     }
 
-    pub(super) fn open(
-        config: DriveConfig,
-        outbox: Arc<Outbox>,
-        message_budget: Arc<MessageBudget>,
-        report: Arc<Mutex<Option<Ended>>>,
-        live: Live,
-    ) -> io::Result<Drive> {
+    pub(super) fn open(config: DriveConfig, shared: &Shared) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
         let streams = config.sockets.len();
         let ring = RingConfig {
@@ -99,39 +134,55 @@ impl Drive {
         let to_workers = inbox.clone();
         let workers =
             Workers::start(config.workers, move |worked| to_workers.send(Input::Worked(worked)))?;
-        let devices = config
-            .devices
-            .into_iter()
-            .enumerate()
-            .map(|(index, device)| {
-                let id = DeviceId(index as u32);
-                let control = Control::spawn(id, Arc::clone(&device), inbox.clone())?;
-                Ok(Device::new(device, control))
-            })
-            .collect::<io::Result<Vec<Device>>>()?;
+        let devices = devices(config.devices, config.backend, &inbox)?;
         Ok(Drive {
             machines: config.machines,
             measured: Measured::new(devices.len(), streams, now_ns()),
-            live,
+            live: Live::new(Arc::clone(&shared.metrics)),
             devices,
             streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
             workers,
             slots: Slots::new(slots),
             inbox,
             inputs,
-            outbox,
-            message_budget,
-            report,
+            outbox: Arc::clone(&shared.outbox),
+            message_budget: Arc::clone(&shared.message_budget),
+            report: Arc::clone(&shared.report),
+            closing: Arc::clone(&shared.closing),
             backend,
             fallback: opened.fallback,
-            backend_choice: config.backend,
             chunk_bytes: config.chunk_bytes,
-            detach_bound: config.cancel_bound / DETACH_PART,
+            cancel_bound: config.cancel_bound,
             switchover: false,
+            handed_over: false,
             interrupted: false,
             caused: VecDeque::new(),
             actions: Vec::new(),
             linger_until_ns: None,
         })
     }
+}
+
+/// The devices' threads and rings. Their rings open at the same time.
+fn devices(found: Vec<Found>, backend: BackendChoice, inbox: &Inbox) -> io::Result<Vec<Device>> {
+    let mut starting = Vec::with_capacity(found.len());
+    for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
+        let id = DeviceId(index as u32);
+        let refused = |error| lacking(id, &error);
+        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone());
+        let data = DataThread { id, device: Arc::clone(&device), backend, inbox: inbox.clone() };
+        let (control, data) = (control.map_err(refused)?, data.spawn().map_err(refused)?);
+        starting.push((device, goal, control, data));
+    }
+    let wait = |(index, (device, goal, control, data)): (usize, (_, _, _, Starting))| {
+        let data = data.wait().map_err(|error| lacking(DeviceId(index as u32), &error))?;
+        Ok(Device::new(Threads { device, control, data }, goal))
+    };
+    starting.into_iter().enumerate().map(wait).collect()
+}
+
+/// What the system would not give for a device.
+fn lacking(device: DeviceId, error: &io::Error) -> io::Error {
+    let message = format!("no thread, ring or descriptor for the data fd of {device}: {error}");
+    io::Error::new(error.kind(), message)
 }

@@ -6,14 +6,16 @@ use bytes::Bytes;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::start::Shared;
 use super::*;
 use crate::drive::devices::Detaching;
 use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{Outgoing, PeerConfig, ReadResult, TimeLimits};
-use crate::metrics::Metrics;
+use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::receiver::ReceiverConfig;
+use crate::ring::BackendChoice;
+use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
 
 const DEVICE: DeviceId = DeviceId(0);
@@ -33,7 +35,11 @@ fn drive() -> (Drive, OwnedFd) {
     });
     let config = DriveConfig {
         machines: Machines::Target(Box::new(machine)),
-        devices: vec![double(|_, result| result)],
+        devices: vec![Found {
+            device: double(|_, result| result),
+            state: DeviceState::Running,
+            goal: Goal::Blank,
+        }],
         sockets: vec![ours],
         slots: 4,
         chunk_bytes: CHUNK_BYTES_MIN,
@@ -43,11 +49,8 @@ fn drive() -> (Drive, OwnedFd) {
         cancel_bound: Duration::from_secs(2),
         wire_limits: WireLimits::from(&Offer::new(1, 1, CHUNK_BYTES_MIN)),
     };
-    let live = Live::new(Arc::new(Mutex::new(Metrics::new(1, 1))));
-    let outbox = Arc::new(Outbox::new().expect("an eventfd"));
-    let budget = Arc::new(MessageBudget::default());
-    let drive = Drive::open(config, outbox, budget, Arc::default(), live).expect("a drive");
-    (drive, theirs)
+    let shared = Shared::new(1, 1).expect("an eventfd");
+    (Drive::open(config, &shared).expect("a drive"), theirs)
 }
 
 #[test]
@@ -112,7 +115,9 @@ fn the_end_of_a_thread_that_was_given_up_is_not_the_next_ones() {
     let (mut drive, _peer) = drive();
     let detaching = Some(Detaching { epoch: Epoch(2), until_ns: u64::MAX });
     drive.devices[DEVICE.index()].detaching = detaching;
+    drive.devices[DEVICE.index()].stuck = 1;
     drive.take(Input::Detached { device: DEVICE, epoch: Epoch(1) });
+    assert_eq!(drive.devices[DEVICE.index()].stuck, 0);
     assert!(drive.devices[DEVICE.index()].detaching.is_some(), "the second one is still there");
 }
 

@@ -62,8 +62,9 @@ impl Way {
 
 #[derive(Debug)]
 struct Stream {
+    /// Of the ring, until the socket is closed.
     file: FileId,
-    fd: Arc<OwnedFd>,
+    fd: Option<Arc<OwnedFd>>,
     receiving: Receiving,
     /// Of the frames that were sent.
     sent: FrameNumbers,
@@ -88,6 +89,8 @@ pub(super) struct Streams {
     /// Small buffers to be used again, by size: headers.
     headers: Vec<Vec<u8>>,
     skip: BTreeMap<u16, Vec<u8>>,
+    /// Nothing that happens on the streams counts any more.
+    closing: bool,
 }
 
 impl Streams {
@@ -102,7 +105,7 @@ impl Streams {
             let fd = Arc::new(socket);
             streams.push(Stream {
                 file: ring.add_file(Arc::clone(&fd), FileKind::Socket)?,
-                fd,
+                fd: Some(fd),
                 receiving: Receiving::Header,
                 sent: FrameNumbers::default(),
                 received: FrameNumbers::default(),
@@ -122,6 +125,7 @@ impl Streams {
             done: Vec::new(),
             headers: Vec::new(),
             skip: BTreeMap::new(),
+            closing: false,
         })
     }
 
@@ -149,6 +153,11 @@ impl Streams {
         now: impl Fn() -> u64,
     ) -> io::Result<()> {
         let waited = self.ring.wait(timeout, &mut self.done);
+        if self.closing {
+            self.done.clear();
+            self.let_go();
+            return waited;
+        }
         let now_ns = now();
         let mut all = std::mem::take(&mut self.done);
         for done in all.drain(..) {
@@ -168,9 +177,9 @@ impl Streams {
         entry.fault.get_or_insert(fault);
         if entry.receive_in_flight {
             // Sending failed: the other end has closed or is closing.
-            let _ = shutdown(&entry.fd, Shutdown::Write);
+            entry.shutdown(Shutdown::Write);
         } else {
-            let _ = shutdown(&entry.fd, Shutdown::Both);
+            entry.shutdown(Shutdown::Both);
         }
         self.lost_if_idle(stream);
     }
@@ -193,21 +202,30 @@ impl Streams {
         }
     }
 
-    /// Ends both directions of all streams, and waits for what is in flight.
+    /// Ends both directions of all streams, and waits for what is in flight, within a bound.
     ///
     /// A zero-copy send is in flight until the peer's host has acknowledged its bytes: with one
     /// that is frozen or cut off that takes as long as TCP has patience. Such a connection is
-    /// aborted, which drops what it still had to send.
+    /// aborted, which drops what it still had to send. What the kernel holds even then is waited
+    /// for in [`wait`](Self::wait).
     pub(super) fn close(&mut self) {
-        for stream in &self.streams {
-            let _ = shutdown(&stream.fd, Shutdown::Both);
-        }
+        self.closing = true;
+        self.events.clear();
+        self.hang_up();
         self.wait_until_idle();
         if self.ring.in_flight() > 0 {
-            for stream in &self.streams {
-                let _ = rustix::net::connect_unspec(&*stream.fd);
+            for fd in self.streams.iter().filter_map(|stream| stream.fd.as_ref()) {
+                let _ = rustix::net::connect_unspec(&**fd);
             }
             self.wait_until_idle();
+        }
+        self.let_go();
+    }
+
+    /// Ends both directions of all streams, and waits for nothing.
+    pub(super) fn hang_up(&self) {
+        for stream in &self.streams {
+            stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -222,19 +240,48 @@ impl Streams {
         }
     }
 
+    /// Closes the sockets, once nothing is in flight.
+    fn let_go(&mut self) {
+        if self.ring.in_flight() > 0 {
+            return;
+        }
+        for stream in &mut self.streams {
+            if stream.fd.take().is_some()
+                && let Err(error) = self.ring.remove_file(stream.file)
+            {
+                tracing::warn!(%error, "a stream stays open until its ring ends");
+            }
+        }
+    }
+
+    /// Whether the streams are being closed, or are.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether all sockets are closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closing && self.streams.iter().all(|stream| stream.fd.is_none())
+    }
+
     /// Whether every stream is lost.
     pub(super) fn all_lost(&self) -> bool {
         self.streams.iter().all(|stream| stream.lost)
     }
 }
 
-fn shutdown(fd: &OwnedFd, how: Shutdown) -> rustix::io::Result<()> {
-    let how = match how {
-        Shutdown::Write => rustix::net::Shutdown::Write,
-        Shutdown::Read => rustix::net::Shutdown::Read,
-        Shutdown::Both => rustix::net::Shutdown::Both,
-    };
-    rustix::net::shutdown(fd, how)
+impl Stream {
+    fn shutdown(&self, how: Shutdown) {
+        let how = match how {
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        if let Some(fd) = &self.fd {
+            // ENOTCONN: the peer was faster.
+            let _ = rustix::net::shutdown(&**fd, how);
+        }
+    }
 }
 
 fn broken(what: &str, stream: StreamId, errno: i32) -> Fault {

@@ -2,7 +2,7 @@
 
 use std::net::Shutdown;
 
-use super::{StreamEvent, Streams, Way, broken, shutdown};
+use super::{StreamEvent, Streams, Way, broken};
 use crate::buffers::{Buffer, Slot};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
@@ -94,7 +94,7 @@ impl Streams {
     pub(in crate::drive) fn close_sending(&mut self) {
         for stream in &self.streams {
             if stream.send_since_ns.is_none() && !stream.lost {
-                let _ = shutdown(&stream.fd, Shutdown::Write);
+                stream.shutdown(Shutdown::Write);
             }
         }
     }

@@ -8,7 +8,7 @@ use rustix::fs::{OFlags, fcntl_getfl};
 
 use super::*;
 use crate::errno;
-use crate::ring::{FileKind, Rejected, class};
+use crate::ring::{Classes, FileKind, Rejected};
 
 fn on_both(test: impl Fn(&mut dyn Ring)) {
     for mut ring in rings() {
@@ -364,14 +364,15 @@ fn a_file_is_closed_when_it_is_taken_out_and_when_the_ring_ends() {
 #[test]
 fn classes_are_found_out() {
     use std::os::fd::AsFd;
+    let classes = Classes::new().expect("a descriptor");
     let (reader, writer) = pipe();
     let (socket, _there) = tcp();
-    assert_eq!(class(reader.as_fd()).expect("class"), FileKind::Pollable);
-    assert_eq!(class(writer.as_fd()).expect("class"), FileKind::Pollable);
-    assert_eq!(class(socket.as_fd()).expect("class"), FileKind::Socket);
-    assert_eq!(class(memfd(b"").as_fd()).expect("class"), FileKind::Blocking);
+    assert_eq!(classes.class(reader.as_fd()).expect("class"), FileKind::Pollable);
+    assert_eq!(classes.class(writer.as_fd()).expect("class"), FileKind::Pollable);
+    assert_eq!(classes.class(socket.as_fd()).expect("class"), FileKind::Socket);
+    assert_eq!(classes.class(memfd(b"").as_fd()).expect("class"), FileKind::Blocking);
     let memory = std::fs::File::open("/proc/self/mem").expect("open");
-    assert_eq!(class(memory.as_fd()).expect("class"), FileKind::Blocking);
+    assert_eq!(classes.class(memory.as_fd()).expect("class"), FileKind::Blocking);
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
-    assert!(class(datagrams.as_fd()).is_err());
+    assert!(classes.class(datagrams.as_fd()).is_err());
 }

@@ -81,6 +81,8 @@ pub(super) struct UringRing {
     waker: Waker,
     zero_copy: ZeroCopy,
     fixed_files: bool,
+    /// How many files there may be.
+    files: u32,
     /// Entries on their way into the submission ring, which takes them in order.
     queued: VecDeque<squeue::Entry>,
     /// Operations that the next `wait` does by itself.
@@ -106,6 +108,7 @@ impl UringRing {
             waker: Waker::new()?,
             zero_copy,
             fixed_files,
+            files: config.files,
             queued: VecDeque::new(),
             tries: Vec::new(),
             reaped: Vec::new(),
@@ -144,12 +147,18 @@ impl Ring for UringRing {
         Ok(id)
     }
 
+    /// A registered file that is taken out of its place stays open in the kernel for up to a
+    /// second on kernels before 6.3 or so; only a table that goes as a whole takes its files along.
     fn remove_file(&mut self, id: FileId) -> io::Result<()> {
         let file = self.table.remove_file(id)?;
-        match file.state.fixed {
-            Some(index) => self.ring.submitter().register_files_update(index, &[-1]).map(drop),
-            None => Ok(()),
+        let Some(index) = file.state.fixed else { return Ok(()) };
+        let submitter = self.ring.submitter();
+        if self.table.files().next().is_some() {
+            return submitter.register_files_update(index, &[-1]).map(drop);
         }
+        submitter.unregister_files()?;
+        self.fixed_files = setup::register_file_table(&self.ring, self.files);
+        Ok(())
     }
 
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected> {

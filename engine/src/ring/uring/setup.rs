@@ -117,7 +117,7 @@ fn bound_workers(ring: &IoUring, config: &RingConfig) {
 }
 
 /// Registered files spare a reference count on every operation. Without them all works as well.
-fn register_file_table(ring: &IoUring, files: u32) -> bool {
+pub(super) fn register_file_table(ring: &IoUring, files: u32) -> bool {
     let empty = || ring.submitter().register_files(&vec![-1; files as usize]);
     match ring.submitter().register_files_sparse(files).or_else(|_| empty()) {
         Ok(()) => true,

@@ -305,11 +305,20 @@ impl MigrationDevice for EmbeddedDevice {
         }
     }
 
+    /// The VMM may have acted before the session was started.
+    fn state_at_start(&self) -> io::Result<DeviceState> {
+        Ok(DeviceState::Running)
+    }
+
+    fn device_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.config.device.as_ref().map(AsFd::as_fd)
+    }
+
     fn interrupt(&self) {
         self.exchange.end();
     }
 
-    fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+    fn observe(&self, _: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         if let Err(error) = &result {
             match error.raw_os_error().unwrap_or(errno::EIO) {
                 errno::EAGAIN | errno::ENOMSG => {}
