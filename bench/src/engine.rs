@@ -102,8 +102,6 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
 }
 
 /// How long a sender may take from its first connection to its last.
-/// Longer than a session keeps its streams after its end.
-const CLOSING_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Accepts all streams of one sender, as many as it has.
@@ -179,15 +177,20 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
     session_options
 }
 
+/// How long the streams may take to be let go of.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+
 /// Listens to a session until it is over.
 fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>, SideOutcome) {
     while let Some(event) = session.wait_event(None) {
-        if let SessionEvent::Notice(notice) = event {
-            told.extend(early_end(&notice));
+        match event {
+            SessionEvent::Notice(notice) => told.extend(early_end(&notice)),
+            SessionEvent::Finished => break,
+            _ => {}
         }
     }
     let ended_ns = monotonic_ns();
-    // The process may exit: the peer is to have all that was sent.
+    // This process may exit next, and what the peer has not read would be lost with it.
     session.wait_closed(CLOSING_MAX);
     let report = session.finish();
     let outcome = SideOutcome { told, ended_ns, ..outcome::<S>(&report) };

@@ -67,6 +67,18 @@ fn a_file_is_a_state_too() {
     verified(&report, 300_001);
 }
 
+/// At this rate the state takes half a minute; the guest runs on at the source instead.
+#[test]
+fn a_switchover_has_a_budget() {
+    let line = "--state 64MiB --data random --runs 1 --link 2MB/s --switchover-budget 300ms";
+    let (ended, report) = report(line);
+    assert_eq!(ended.status, Some(1), "{}", ended.output);
+    assert!(ended.errors.contains("switchover_budget (300ms) is over"), "{}", ended.errors);
+    assert_eq!(report["outcome"], "aborted", "{report}");
+    let (ended, _) = self::report("--state 1MiB --runs 1 --switchover-budget none");
+    assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
+}
+
 /// Downtime, total time and bytes of a way, and that it has them all.
 #[track_caller]
 fn way(reset: &Value, name: &str) -> [i64; 3] {

@@ -29,6 +29,17 @@ fn options_need_no_command_name() {
 }
 
 #[test]
+fn limits_have_units_or_are_none() {
+    let line = "--switchover-budget 300ms --handshake-limit 1.5s --confirm-limit none";
+    let cli = parse(line).unwrap_or_else(|error| panic!("{error}"));
+    let limits = cli.downtime.limits;
+    let ms = |limit: Option<crate::spec::Time>| limit.map(|limit| limit.0.as_millis());
+    assert_eq!((ms(limits.switchover_budget), ms(limits.handshake_limit)), (Some(300), Some(1500)));
+    assert_eq!(limits.confirm_limit.map(|limit| limit.0), Some(std::time::Duration::MAX));
+    assert_eq!((limits.stall_limit, limits.cancel_bound), (None, None));
+}
+
+#[test]
 fn bad_input_is_one_line_that_names_the_option() {
     for (line, word) in [
         ("--state 0", "--state"),
@@ -44,6 +55,11 @@ fn bad_input_is_one_line_that_names_the_option() {
         ("--reset-at handover", "handover"),
         ("--on-reset shrug", "shrug"),
         ("receive --device /x --listen nowhere", "--listen"),
+        ("--switchover-budget 300", "--switchover-budget"),
+        ("send --device /x --connect 127.0.0.1:1 --stall-limit never", "--stall-limit"),
+        ("receive --device /x --listen 127.0.0.1:0 --cancel-bound 0s", "--cancel-bound"),
+        ("faults --repeat 0", "--repeat"),
+        ("faults --backend vapour", "--backend"),
         ("fly", "fly"),
     ] {
         let error = parse(line).err().unwrap_or_else(|| panic!("accepted: {line}"));

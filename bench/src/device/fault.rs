@@ -53,6 +53,8 @@ pub enum Deed {
     ResetFirst,
     /// The device is reset by somebody else right after the call, which has succeeded.
     ResetAfter,
+    /// VFIO_MIG_GET_PRECOPY_INFO announces 2^63 bytes of each kind.
+    Boast,
     /// A read or write moves so many bytes at most. For devices on files.
     Short(u64),
     /// The data fd that SET_STATE gives is /dev/zero: a state that never ends.
@@ -96,8 +98,6 @@ pub struct Faulty {
     moved: AtomicU64,
     in_error: AtomicBool,
     endless: AtomicBool,
-    /// The data fd, where it is a file's: what a failed call has moved is put back.
-    file: Mutex<Option<OwnedFd>>,
     released: Mutex<bool>,
     release: Condvar,
 }
@@ -116,7 +116,6 @@ impl Faulty {
             moved: AtomicU64::new(0),
             in_error: AtomicBool::new(false),
             endless: AtomicBool::new(false),
-            file: Mutex::new(None),
             released: Mutex::new(false),
             release: Condvar::new(),
         }
@@ -161,7 +160,7 @@ impl Faulty {
             }
             Some(Deed::Panic) => panic!("a fault of the test device"),
             Some(Deed::ResetFirst) => self.device.reset()?,
-            Some(Deed::ResetAfter | Deed::Short(_) | Deed::Endless) | None => {}
+            Some(Deed::ResetAfter | Deed::Boast | Deed::Short(_) | Deed::Endless) | None => {}
         }
         Ok(())
     }
@@ -180,27 +179,18 @@ impl Faulty {
         Ok(result)
     }
 
-    /// Keeps the data fd where a later fault puts its offset back. A pipe's is not kept, which has
-    /// none: whoever waits at its other end must see that it was closed.
-    fn keep(&self, data_fd: &Option<OwnedFd>) -> io::Result<()> {
-        let transfers = |(fault, _): &(DriverFault, _)| matches!(fault.call, Call::Transfer(_));
-        let Some(data_fd) = data_fd.as_ref().filter(|_| self.faults.iter().any(transfers)) else {
-            return Ok(());
-        };
-        if rustix::fs::seek(data_fd, SeekFrom::Current(0)).is_ok() {
-            let kept = data_fd.try_clone()?;
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+    /// Makes a read or write one of `most` bytes: what a file's fd was moved beyond is taken back. A
+    /// pipe's stays taken.
+    fn shorten(&self, data_fd: BorrowedFd<'_>, bytes: usize, most: u64) -> io::Result<usize> {
+        if bytes as u64 <= most {
+            return Ok(bytes);
         }
-        Ok(())
-    }
-
-    /// Makes a read or write one of `most` bytes: what was moved beyond is taken back.
-    fn shorten(&self, bytes: usize, most: u64) -> io::Result<usize> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(file), true) = (&*file, bytes as u64 > most) else { return Ok(bytes) };
-        let at = rustix::fs::seek(file, SeekFrom::Current(most as i64 - bytes as i64))?;
-        if self.device.state()? == DeviceState::Resuming {
-            rustix::fs::ftruncate(file, at)?;
+        match rustix::fs::seek(data_fd, SeekFrom::Current(most as i64 - bytes as i64)) {
+            Ok(at) if self.device.state()? == DeviceState::Resuming => {
+                rustix::fs::ftruncate(data_fd, at)?;
+            }
+            Ok(_) => {}
+            Err(_pipe) => return Ok(bytes),
         }
         Ok(most as usize)
     }
@@ -227,13 +217,16 @@ impl MigrationDevice for Faulty {
             self.endless.store(true, Ordering::Relaxed);
             return Ok(Some(File::open("/dev/zero")?.into()));
         }
-        self.keep(&data_fd)?;
         Ok(data_fd)
     }
 
     fn precopy_info(&self, data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
         let deed = self.due(|call| call == Call::PrecopyInfo);
-        self.call(deed, |device| device.precopy_info(data_fd.as_fd()))
+        let info = self.call(deed, |device| device.precopy_info(data_fd.as_fd()))?;
+        if deed == Some(Deed::Boast) {
+            return Ok(PrecopyInfo { initial_bytes: 1 << 63, dirty_bytes: 1 << 63, ..info });
+        }
+        Ok(info)
     }
 
     fn stop_copy_length(&self) -> io::Result<u64> {
@@ -252,8 +245,8 @@ impl MigrationDevice for Faulty {
         self.device.interrupt();
     }
 
-    fn observe(&self, fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
-        let Ok(bytes) = result else { return self.device.observe(fd, result) };
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let Ok(bytes) = result else { return self.device.observe(data_fd, result) };
         if self.endless.load(Ordering::Relaxed) && self.device.state()?.is_saving() {
             self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
             return Ok(bytes);
@@ -261,128 +254,19 @@ impl MigrationDevice for Faulty {
         let at = self.moved.load(Ordering::Relaxed) + bytes as u64;
         let deed = self.due(|call| matches!(call, Call::Transfer(beyond) if at > beyond));
         let bytes = match deed {
-            Some(Deed::Short(most)) => self.shorten(bytes, most)?,
+            Some(Deed::Short(most)) => self.shorten(data_fd, bytes, most)?,
+            // What failed has moved nothing.
             Some(Deed::Errno(_)) => {
-                self.shorten(bytes, 0)?;
+                self.shorten(data_fd, bytes, 0)?;
                 bytes
             }
             _ => bytes,
         };
-        let moved = self.call(deed, |device| device.observe(fd, Ok(bytes)))?;
+        let moved = self.call(deed, |device| device.observe(data_fd, Ok(bytes)))?;
         self.moved.fetch_add(moved as u64, Ordering::Relaxed);
         Ok(moved)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device::{Conduit, Double, Plan};
-
-    fn faulty(faults: Vec<DriverFault>) -> (Arc<Double>, Faulty) {
-        let plan = Plan { conduit: Conduit::File, rest_bytes: 100_000, ..Plan::default() };
-        let double = Arc::new(Double::new(plan));
-        (double.clone(), Faulty::new(double, faults, Box::new(|_| {})))
-    }
-
-    fn errno<T>(result: io::Result<T>) -> Option<i32> {
-        result.err().and_then(|error| error.raw_os_error())
-    }
-
-    #[test]
-    fn a_fault_comes_where_and_as_often_as_it_is_planned() {
-        let refused = Deed::Errno(Errno::IO.raw_os_error());
-        let call = Call::SetState(DeviceState::PreCopy);
-        let fault = DriverFault { call, deed: refused, skip: 1, times: 1 };
-        let (double, device) = faulty(vec![fault]);
-        assert!(device.set_state(DeviceState::PreCopy).is_ok());
-        assert_eq!(errno(device.set_state(DeviceState::PreCopy)), Some(5));
-        assert!(device.set_state(DeviceState::PreCopy).is_ok());
-        assert_eq!(double.state_now(), DeviceState::PreCopy);
-    }
-
-    #[test]
-    fn error_is_left_by_a_reset_alone() {
-        let call = Call::SetState(DeviceState::StopCopy);
-        let (_, device) = faulty(vec![DriverFault::once(call, Deed::Error)]);
-        assert_eq!(errno(device.set_state(DeviceState::StopCopy)), Some(5));
-        assert_eq!(device.state().ok(), Some(DeviceState::Error));
-        assert_eq!(errno(device.set_state(DeviceState::Running)), Some(5));
-        assert!(device.reset().is_ok());
-        assert_eq!(device.state().ok(), Some(DeviceState::Running));
-    }
-
-    #[test]
-    fn what_is_held_is_done_when_it_is_released() {
-        let call = Call::SetState(DeviceState::StopCopy);
-        let (double, device) = faulty(vec![DriverFault::always(call, Deed::Held)]);
-        thread::scope(|scope| {
-            let caller = scope.spawn(|| device.set_state(DeviceState::StopCopy).is_ok());
-            thread::sleep(Duration::from_millis(5));
-            assert_eq!(double.state_now(), DeviceState::Running);
-            device.release();
-            assert!(caller.join().is_ok_and(|done| done));
-        });
-        assert_eq!(double.state_now(), DeviceState::StopCopy);
-    }
-
-    #[test]
-    fn short_transfers_lose_nothing() {
-        let short = DriverFault::always(Call::Transfer(0), Deed::Short(7_000));
-        let (source, from) = faulty(vec![short.clone()]);
-        let plan = Plan { expects_bytes: 100_000, ..source.plan().clone() };
-        let target = Arc::new(Double::new(plan));
-        let to = Faulty::new(target.clone(), vec![short], Box::new(|_| {}));
-        let open = |device: &Faulty, state| {
-            device.set_state(state).ok().flatten().unwrap_or_else(|| panic!("no fd"))
-        };
-        let (read_fd, write_fd) =
-            (open(&from, DeviceState::StopCopy), open(&to, DeviceState::Resuming));
-        let mut buffer = vec![0; 30_000];
-        let count = |result: io::Result<usize>| result.unwrap_or_else(|error| panic!("{error}"));
-        loop {
-            let read = rustix::io::read(&read_fd, &mut buffer).map_err(io::Error::from);
-            let read = count(from.observe(read_fd.as_fd(), read));
-            if read == 0 {
-                break;
-            }
-            let mut rest = &buffer[..read];
-            while !rest.is_empty() {
-                let written = rustix::io::write(&write_fd, rest).map_err(io::Error::from);
-                rest = &rest[count(to.observe(write_fd.as_fd(), written)).min(7_000)..];
-            }
-        }
-        assert!(to.set_state(DeviceState::Stop).is_ok());
-        assert!(source.passed().digest.is_some());
-        assert_eq!(source.passed(), target.passed());
-    }
-
-    #[test]
-    fn a_read_that_fails_moves_nothing() {
-        let again = Deed::Errno(Errno::AGAIN.raw_os_error());
-        let (_, device) = faulty(vec![DriverFault::once(Call::Transfer(0), again)]);
-        let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
-        let fd = fd.unwrap_or_else(|| panic!("no fd"));
-        let read = || {
-            let result = rustix::io::read(&fd, &mut [0; 60_000][..]).map_err(io::Error::from);
-            device.observe(fd.as_fd(), result)
-        };
-        assert_eq!(errno(read()), Some(11));
-        assert_eq!([read().ok(), read().ok(), read().ok()], [Some(60_000), Some(40_000), Some(0)]);
-    }
-
-    #[test]
-    fn an_endless_state_is_zeros() {
-        let call = Call::SetState(DeviceState::StopCopy);
-        let (_, device) = faulty(vec![DriverFault::once(call, Deed::Endless)]);
-        let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
-        let fd = fd.unwrap_or_else(|| panic!("no fd"));
-        let mut buffer = [7; 100];
-        for _ in 0..3000 {
-            let read = rustix::io::read(&fd, &mut buffer).map_err(io::Error::from);
-            assert_eq!(device.observe(fd.as_fd(), read).ok(), Some(100));
-        }
-        assert_eq!(buffer, [0; 100]);
-        assert!(device.set_state(DeviceState::Running).is_ok());
-    }
-}
+mod tests;

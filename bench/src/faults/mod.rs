@@ -9,6 +9,7 @@
 //! promise   what was promised of it, and whether it was kept
 //! fault     one fault: a plan and its promise
 //! catalogue all faults
+//! process   the runner's side of a host's process
 //! runner    from a fault to a record
 //! report    a table, and JSON
 //! ```
@@ -18,6 +19,7 @@ mod fault;
 pub(crate) mod host;
 mod message;
 mod plan;
+mod process;
 mod promise;
 mod proxy;
 mod record;

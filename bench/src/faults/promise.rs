@@ -260,7 +260,7 @@ fn is_clean(letter: char) -> bool {
 }
 
 /// Whether a host's devices are where they belong after what it has come to, by their own word.
-fn is_home(plan: &Plan, record: &Record, side: Side) -> bool {
+pub(super) fn is_home(plan: &Plan, record: &Record, side: Side) -> bool {
     let places = record.host(side).places();
     places.len() == plan.host(side).devices.len()
         && places.iter().zip(&plan.host(side).devices).all(|(place, device)| match side {

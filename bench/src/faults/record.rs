@@ -118,7 +118,8 @@ impl Record {
                 why.push(name.trim().to_owned());
             }
             let limits = &plan.host(side).choices.limits;
-            if let (true, Some(silence)) = (end.message.contains("silent"), limits.peer_silence) {
+            let silent = end.message.starts_with("the peer was silent");
+            if let (true, Some(silence)) = (silent, limits.peer_silence) {
                 why.push(format!("peer_silence ({silence})"));
             }
             let bounded = ["not_returned", "not_blank"].contains(&end.ending.as_str())
@@ -154,12 +155,14 @@ impl HostRecord {
         (0..count).filter_map(|device| self.last_moved(device, u64::MAX)).collect()
     }
 
-    /// Devices of which nobody knew at the end where they are, and which have not come back.
+    /// Devices that were not where they belong at the end, or of which nobody knew, and that have not
+    /// come back.
     pub(crate) fn late(&self) -> usize {
         let Some((_, end)) = &self.end else { return 0 };
+        let is_away = ["not_returned", "not_blank"].contains(&end.ending.as_str());
         let is_late = |said: &&DeviceSaid| {
             let back = |(_, back): &(u64, DeviceSaid)| back.device == said.device;
-            !said.home && said.state.is_none() && !self.came_back.iter().any(back)
+            !said.home && (is_away || said.state.is_none()) && !self.came_back.iter().any(back)
         };
         end.devices.iter().filter(is_late).count()
     }

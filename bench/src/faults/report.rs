@@ -105,12 +105,11 @@ pub(crate) fn repeated(rows: &[&Row]) -> String {
     let kept = rows.iter().filter(|row| row.as_promised).count();
     let still = Spread::of(rows.iter().filter_map(|row| row.stood_still_ns));
     let name = rows.first().map_or("", |row| &row.name);
-    let mut text = format!(
-        "  {name:<36} {kept} of {} as promised; the guest stood still {} (most: {})\n",
-        rows.len(),
-        duration(still.p50),
-        duration(still.max)
-    );
+    let still = match still.max {
+        0 => "the guest was never stopped".to_owned(),
+        most => format!("the guest stood still {} (most: {})", duration(still.p50), duration(most)),
+    };
+    let mut text = format!("  {name:<36} {kept} of {} as promised; {still}\n", rows.len());
     for row in rows.iter().filter(|row| !row.as_promised) {
         text += &row.text();
     }

@@ -2,18 +2,18 @@
 //! at its moments, and writes down what happens.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::fault::Fault;
-use super::message::{Command, HostEvent, HostSpec, What};
-use super::plan::{Does, Plan, Trigger};
+use super::message::{Command, HostEvent, What};
+use super::plan::{Does, Plan, Reaction, Trigger};
+use super::process::{Heard, Host};
+use super::promise::is_home;
 use super::proxy::Proxy;
 use super::record::Record;
 use crate::clock::monotonic_ns;
@@ -23,15 +23,6 @@ use crate::spec::{BackendChoice, Side};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a driver that was let go of may take to be home again.
 const COMING_BACK: Duration = Duration::from_secs(20);
-
-/// What the runner hears.
-enum Heard {
-    Host(Side, HostEvent),
-    /// A process's output has ended.
-    Gone(Side),
-    /// A rule of the network has struck.
-    Net(usize, u64),
-}
 
 /// Runs a fault once.
 pub(crate) fn run(fault: &Fault, backend: BackendChoice) -> Record {
@@ -152,6 +143,7 @@ impl<'a> Run<'a> {
             let reaction = self.plan.reactions[place];
             if reaction.on == moment && std::mem::take(&mut self.due[place]) {
                 self.does(record, reaction.does);
+                self.thaw_if_late(record, reaction.does);
             }
         }
         if let (Trigger::Ended(side), true) = (moment, self.plan.releases)
@@ -159,6 +151,17 @@ impl<'a> Run<'a> {
         {
             self.released[side as usize] = Some(Instant::now());
             self.does(record, Does::Tell(side, Command::Release));
+        }
+    }
+
+    /// What is to go on when the other host has ended goes on at once where that was before.
+    fn thaw_if_late(&mut self, record: &mut Record, done: Does) {
+        let Does::Freeze(side) = done else { return };
+        let thaws = |(place, reaction): (usize, &Reaction)| {
+            reaction.does == Does::Thaw(side) && !self.due[place]
+        };
+        if self.plan.reactions.iter().enumerate().any(thaws) {
+            self.does(record, Does::Thaw(side));
         }
     }
 
@@ -200,14 +203,15 @@ impl<'a> Run<'a> {
     fn is_through(&self, record: &Record, side: Side) -> bool {
         let host = record.host(side);
         let waited = self.released[side as usize].is_none_or(|at| at.elapsed() > COMING_BACK);
-        let dropped_and_back = || {
-            let places = host.places();
-            places.iter().all(|place| place.state.name() == "RUNNING")
+        // A device that a driver holds has moved since, and is home.
+        let back = |dropped_ns| {
+            let moved = || host.moved.iter().any(|(at_ns, _)| *at_ns > dropped_ns);
+            (moved() || !self.plan.host(side).holds()) && is_home(self.plan, record, side)
         };
         host.exit.is_some()
             || host.refused.is_some()
             || (host.end.is_some() && (host.late() == 0 || waited))
-            || (host.dropped_ns.is_some() && (dropped_and_back() || waited))
+            || host.dropped_ns.is_some_and(|dropped_ns| waited || back(dropped_ns))
     }
 
     fn end_if_through(&mut self, record: &Record) {
@@ -231,96 +235,7 @@ impl<'a> Run<'a> {
 
     fn signal(&mut self, side: Side, signal: Signal) {
         if let Some(host) = self.host(side) {
-            // ESRCH: it has ended by itself.
-            let _ = kill_process(Pid::from_child(&host.child), signal);
+            host.signal(signal);
         }
-    }
-}
-
-/// One host's process. Dropping it ends it.
-struct Host {
-    child: Child,
-}
-
-impl Host {
-    fn start(
-        plan: &Plan,
-        side: Side,
-        connect: Option<SocketAddr>,
-        heard: &Sender<Heard>,
-    ) -> io::Result<Host> {
-        let mut child = std::process::Command::new(std::env::current_exe()?)
-            .arg("fault-host")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take();
-        // Owned from here on, so that an error below ends it.
-        let mut host = Host { child };
-        let (streams, own) = (plan.streams, plan.host(side));
-        let (devices, choices) = (own.devices.clone(), own.choices.clone());
-        host.say(&HostSpec { side, connect, streams, devices, choices })?;
-        let heard = heard.clone();
-        thread::spawn(move || {
-            let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
-            for line in lines.map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or_else(|error| HostEvent {
-                    at_ns: monotonic_ns(),
-                    what: What::Refused(format!("said {line:?}: {error}")),
-                });
-                if heard.send(Heard::Host(side, event)).is_err() {
-                    return;
-                }
-            }
-            // The receiver is gone if the run is over for another reason.
-            let _ = heard.send(Heard::Gone(side));
-        });
-        Ok(host)
-    }
-
-    fn say(&mut self, what: &impl serde::Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(what)?;
-        line.push(b'\n');
-        match &mut self.child.stdin {
-            Some(input) => input.write_all(&line),
-            None => Ok(()),
-        }
-    }
-
-    /// A host that has gone hears nothing more.
-    fn tell(&mut self, command: Command) {
-        let _ = self.say(&command);
-    }
-
-    /// SIGSTOP has been sent; the threads stop one after the other.
-    fn wait_until_frozen(&self) {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let is_frozen = || {
-            let mut tasks = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
-            // The state stands behind the name, which may have anything in it.
-            tasks.all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['T', 'Z', 'X']))
-            })
-        };
-        let deadline = Instant::now() + COMING_BACK;
-        while !is_frozen() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn exit(&mut self) -> String {
-        match self.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
-        }
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // Both fail if the child has ended and was waited for, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

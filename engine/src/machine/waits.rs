@@ -38,12 +38,12 @@ pub(crate) enum Wait {
     /// target (credit, initial data loaded, the state loaded, room on a stream); on the target by the
     /// driver (a request, a write) or the source (state after STOP_COPY has begun, what is missing in
     /// the order, the handover)
-    /// | `stall_limit` after the last progress; a quarter more for what the peer owes, so that the
-    /// host that knows why says it first
+    /// | `stall_limit` after the last progress; for what the peer owes five times that, because it may
+    /// take several calls of its driver, each of which its own host bounds
     /// | the session is given up, cause time_limit; on the target after the handover too
     Stall,
     /// the target, before the handover
-    /// | any of the state, or a frame that speaks of it
+    /// | any of the state, or a frame that speaks of it, while nothing is owed
     /// | `idle_limit` after the last one
     /// | the session is given up, cause time_limit
     Idle,
@@ -74,7 +74,7 @@ pub(crate) enum Wait {
     Barrier,
     /// both hosts, once the session is given up
     /// | every device in RUNNING again (target: blank), and the abort frame sent
-    /// | `cancel_bound`
+    /// | `cancel_bound` (after a cancel that came after the handover, what is left of it)
     /// | the session ends as not returned (target: not blank); a thread that is in a driver is left
     /// there
     WayBack,
@@ -85,7 +85,7 @@ pub(crate) enum Wait {
     LettingGo,
     /// the target, once all devices run
     /// | the frame that says so, sent
-    /// | `cancel_bound`
+    /// | `cancel_bound` (after a cancel, what is left of it)
     /// | the session ends as running
     Farewell,
 }

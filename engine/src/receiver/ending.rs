@@ -36,8 +36,11 @@ impl Receiver {
         }
         self.stage = Stage::Aborting;
         self.peer.unwatch();
+        // A cancel that came after the handover has begun the bound already.
+        let cancelled = self.waits.get(Wait::Resume);
         self.waits = Waits::default();
-        self.waits.set(Wait::WayBack, turn.after(self.config.limits.cancel_ns));
+        cancelled.into_iter().for_each(|by_ns| self.waits.set(Wait::WayBack, by_ns));
+        self.waits.set_earlier(Wait::WayBack, turn.after(self.config.limits.cancel_ns));
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {
             self.drop_undecoded(id);

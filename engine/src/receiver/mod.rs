@@ -200,6 +200,10 @@ impl Receiver {
                 let owed = "the source has not said hello on every stream";
                 return Err(over("handshake_limit", self.config.limits.handshake_ns, None, owed));
             }
+            // What is owed has its own limit.
+            Some(Wait::Idle) if self.devices.iter().any(|d| d.core.progress.owed().is_some()) => {
+                self.waits.set(Wait::Idle, turn.after(self.config.limits.idle_ns));
+            }
             Some(Wait::Idle) => {
                 let owed = "the source has sent none of the state";
                 return Err(over("idle_limit", self.config.limits.idle_ns, None, owed));

@@ -61,8 +61,11 @@ impl Receiver {
             return;
         }
         self.stage = Stage::Telling;
+        // A cancel that came after the handover has begun the bound already.
+        let cancelled = self.waits.get(Wait::Resume);
         self.waits = Waits::default();
-        self.waits.set(Wait::Farewell, turn.after(self.config.limits.cancel_ns));
+        cancelled.into_iter().for_each(|by_ns| self.waits.set(Wait::Farewell, by_ns));
+        self.waits.set_earlier(Wait::Farewell, turn.after(self.config.limits.cancel_ns));
         self.peer.queue(Frame::Running);
         for device in &mut self.devices {
             device.core.ends(turn, &device.epoch.state, EpochEnding::Complete, None);

@@ -36,8 +36,11 @@ impl Sender {
         self.stage = Stage::Aborting;
         self.peer.unwatch();
         let cancel_ns = self.config.limits.cancel_ns;
+        // A cancel that came after the handover has begun the bound already.
+        let cancelled = self.waits.get(Wait::LettingGo);
         self.waits = Waits::default();
         self.waits.set(Wait::WayBack, turn.after(cancel_ns));
+        cancelled.into_iter().for_each(|by_ns| self.waits.set_earlier(Wait::WayBack, by_ns));
         let barrier = self.switchover && self.devices.len() > 1;
         if barrier {
             self.waits.set(Wait::Barrier, turn.after(cancel_ns / 4));

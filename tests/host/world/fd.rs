@@ -143,7 +143,7 @@ impl World {
             mutex,
             ending: true,
         };
-        let mut duration_ns = self.schedule.delay(self.plan.data_ns);
+        let mut duration_ns = self.plan.pace_ns[h] + self.schedule.delay(self.plan.data_ns);
         let (mut sudden, mut never) = (Vec::new(), false);
         for fault in self.faults_of(h, id, Trigger::Data(number)) {
             self.allow(h, fault);

@@ -334,6 +334,11 @@ impl World {
             _ => false,
         };
         ensure!(agreed, "the two hosts' endings fit", "{both}");
+        ensure!(
+            !self.plan.honest || source.epochs() == EpochEnding::Complete,
+            "what is only slow comes to its good end",
+            "{both}"
+        );
         for h in [SOURCE, TARGET] {
             ensure!(
                 self.sides[h].messages <= self.sent_messages(1 - h),

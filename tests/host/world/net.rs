@@ -161,6 +161,7 @@ impl World {
             }
         }
         let sends = &mut self.net[id.index()].pipes[h].sends;
+        sends.takes(self.schedule.now_ns, self.plan.frame_ns);
         self.schedule.through(sends, self.plan.network_ns(id), Occurrence::SendEnds(h, id));
         Ok(())
     }
@@ -171,6 +172,7 @@ impl World {
         let pipe = &mut self.net[id.index()].pipes[h];
         pipe.packets.push_back(packet);
         let arrives = Occurrence::Arrives(World::peer_of(h), id);
+        pipe.lane.takes(self.schedule.now_ns, self.plan.frame_ns);
         self.schedule.through(&mut pipe.lane, self.plan.network_ns(id), arrives);
     }
 

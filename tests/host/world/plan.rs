@@ -31,6 +31,11 @@ pub(crate) struct Plan {
     pub(crate) silence_ns: u64,
     /// How long each host's session waits for what.
     pub(crate) limits: [TimeLimits; 2],
+    /// What each read or write of a host's device takes at least, and each frame on its stream.
+    pub(crate) pace_ns: [u64; 2],
+    pub(crate) frame_ns: u64,
+    /// Nothing goes wrong, and no limit is over, however slow it is.
+    pub(crate) honest: bool,
     /// Longest delay of a call of a control thread, a read or write, a frame, a worker.
     pub(crate) control_ns: u64,
     pub(crate) data_ns: u64,

@@ -131,6 +131,13 @@ impl Schedule {
 pub(crate) struct Lane(u64);
 
 impl Lane {
+    /// What comes next takes so long after what came before.
+    pub(crate) fn takes(&mut self, now_ns: u64, ns: u64) {
+        if ns > 0 {
+            self.0 = self.0.max(now_ns) + ns;
+        }
+    }
+
     /// Nothing of this lane happens before.
     pub(crate) fn hold_until(&mut self, at_ns: u64) {
         self.0 = self.0.max(at_ns);

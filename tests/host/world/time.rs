@@ -47,6 +47,8 @@ impl Plan {
             0 | 1 => self.refuse(rng),
             2 | 3 => self.greet_badly(rng),
             4..=7 => self.part_badly(rng),
+            8..=11 => self.chatter(rng),
+            12..=14 => self.crawl(rng),
             _ => {}
         }
     }
@@ -89,6 +91,10 @@ impl Plan {
         ]);
         let when = Trigger::Asked(Request::SetState(state), 0);
         self.faults.push(DeviceFault { host, device, when, what });
+        if rng.one_in(4) {
+            let stall = Happening::StallAll(2 * self.bound_ns);
+            self.happenings.push((When::After(TARGET, Phase::Resume, rng.log(8)), stall));
+        }
         if rng.one_in(3) {
             let mute = Happening::Mute(TARGET, Muted::Running);
             self.happenings.push((When::After(TARGET, Phase::Load, 0), mute));
@@ -98,6 +104,61 @@ impl Plan {
                 let when = When::After(host, phase, rng.log(8));
                 self.happenings.push((when, Happening::Cancel(host)));
             }
+        }
+    }
+
+    /// A peer that goes on to live and leaves out what it owes. The other has its limits.
+    fn chatter(&mut self, rng: &mut Rng) {
+        if !rng.one_in(4) {
+            self.faults.clear();
+            self.happenings.clear();
+        }
+        let host = rng.pick(&[SOURCE, TARGET]);
+        let what = match host {
+            SOURCE => rng.pick(&[Muted::Data, Muted::Handover, Muted::AllButLife]),
+            _ => rng.pick(&[Muted::Credit, Muted::Loaded, Muted::Running, Muted::AllButLife]),
+        };
+        let when = match rng.below(3) {
+            0 => When::Step(rng.log(200)),
+            1 => When::After(SOURCE, Phase::PreCopy, rng.log(60)),
+            _ => When::After(SOURCE, Phase::StopCopy, rng.log(60)),
+        };
+        self.happenings.push((when, Happening::Mute(host, what)));
+        self.silence_ns = 20 * MS;
+        self.limits = [SOURCE, TARGET].map(|each| TimeLimits {
+            handshake_ns: 100 * MS,
+            stall_ns: if each == host { 900 * MS } else { rng.range(10 * MS, 60 * MS) },
+            idle_ns: rng.range(20 * MS, 120 * MS),
+            budget_ns: NO_LIMIT_NS,
+            confirm_ns: rng.range(20 * MS, 100 * MS),
+            cancel_ns: self.bound_ns,
+        });
+    }
+
+    /// Nothing goes wrong, but a device or the path is slow: the whole takes many times the limits,
+    /// and each step far less.
+    fn crawl(&mut self, rng: &mut Rng) {
+        self.faults.clear();
+        self.happenings.clear();
+        self.honest = true;
+        self.silence_ns = 40 * MS;
+        self.worker_ns = self.worker_ns.min(1000);
+        self.slow_stream = (0, 1);
+        let stall_ns = rng.range(8 * MS, 20 * MS);
+        self.limits = [TimeLimits {
+            handshake_ns: 100 * MS,
+            stall_ns,
+            idle_ns: 900 * MS,
+            budget_ns: NO_LIMIT_NS,
+            confirm_ns: 100 * MS,
+            cancel_ns: 20 * MS,
+        }; 2];
+        self.bound_ns = 20 * MS;
+        self.detach_bound_ns = 10 * MS;
+        let pace_ns = (stall_ns / 12).min(1000 * MS / (350 * self.devices.len() as u64));
+        match rng.below(3) {
+            0 => self.frame_ns = pace_ns,
+            host => self.pace_ns[host as usize - 1] = pace_ns,
         }
     }
 

@@ -416,6 +416,7 @@ impl World {
         }
         self.sides[h].actions = actions;
         self.schedule_tick(h);
+        self.check_time(1 - h)?;
         self.check_time(h)?;
         self.check_step(h)
     }

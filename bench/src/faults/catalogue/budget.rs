@@ -35,7 +35,7 @@ fn returned(fault: Fault) -> Fault {
 
 /// The target's driver does not come back.
 fn held() -> Vec<Fault> {
-    let state = DriverFault { call: Call::State, deed: Deed::Held, skip: 1, times: 1 };
+    let state = DriverFault { call: Call::State, deed: Deed::Held, skip: 2, times: 1 };
     let once = |call| DriverFault::once(call, Deed::Held);
     [
         ("resuming", "RESUMING", once(Call::SetState(DeviceState::Resuming))),

@@ -1,23 +1,25 @@
 //! What a host's kernel or its VMM does: refusals, cancels, drops, paused VMs, mixed devices.
 
+use std::time::Duration;
+
 use super::super::fault::{BOUND, Fault, HEARD, Kind, NEAR};
 use super::super::message::Command;
-use super::super::plan::{Does, Plan, Trigger};
+use super::super::plan::{Does, IN_PRECOPY, IN_STOP_COPY, Plan, Trigger};
 use super::super::promise::{Also, Cause, Ending};
-use super::super::proxy::{Deed as NetDeed, Kind as FrameKind, Point};
+use super::super::proxy::{Kind as FrameKind, Point};
 use super::{HANDOVER, RUNNING, STAGES};
-use crate::device::{Call, Deed, DriverFault};
-use crate::engine::DeviceState;
+use crate::device::{Call, Deed};
+use crate::engine::{DeviceState, limits};
 use crate::spec::Side::{self, Source, Target};
-use crate::spec::Time;
+use crate::spec::{Limits, Time};
 
 pub(super) fn faults() -> Vec<Fault> {
     let mut all = refusals();
     all.extend(cancels());
+    all.extend(cancels_held());
     all.extend(cancels_after_handover());
     all.extend(drops());
-    all.extend(paused());
-    all.extend(mixed());
+    all.extend(extremes());
     all
 }
 
@@ -73,6 +75,44 @@ fn cancels() -> Vec<Fault> {
         }
     }
     all
+}
+
+/// A cancel while a driver holds something for longer than the cancel bound; it answers later.
+fn cancels_held() -> Vec<Fault> {
+    let cancelled = |side: Side, what: &str, call: Call| {
+        let about = format!("the {} is cancelled while its driver holds {what}", side.name());
+        let name = what.to_lowercase().replace([' ', '_'], "-");
+        let fault = fault(format!("cancel-{}-held-{name}", side.name()), about)
+            .once(side, call, Deed::Held)
+            .on(Trigger::Struck(side), Does::Tell(side, Command::Cancel))
+            .hurries(side)
+            .also(Also::BackHome(side));
+        let (ending, other, its) = match side {
+            Source => (Ending::NotReturned, Target, Ending::Blank),
+            Target => (Ending::NotBlank, Source, Ending::Returned),
+        };
+        fault.ends(side, ending, &[Cause::Cancelled]).ends(other, its, HEARD)
+    };
+    // A read or write that is held need not keep the device away.
+    let or_home = |fault: Fault, side, ending| fault.ends(side, ending, &[Cause::Cancelled]);
+    vec![
+        cancelled(Source, "PRE_COPY", Call::SetState(DeviceState::PreCopy)),
+        cancelled(Source, "PRECOPY_INFO", Call::PrecopyInfo),
+        cancelled(Source, "STOP_COPY", Call::SetState(DeviceState::StopCopy)),
+        or_home(
+            cancelled(Source, "a read in PRE_COPY", Call::Transfer(IN_PRECOPY)),
+            Source,
+            Ending::Returned,
+        ),
+        or_home(
+            cancelled(Source, "a read in STOP_COPY", Call::Transfer(IN_STOP_COPY)),
+            Source,
+            Ending::Returned,
+        ),
+        cancelled(Target, "RESUMING", Call::SetState(DeviceState::Resuming)),
+        cancelled(Target, "STOP", Call::SetState(DeviceState::Stop)),
+        or_home(cancelled(Target, "a write", Call::Transfer(IN_STOP_COPY)), Target, Ending::Blank),
+    ]
 }
 
 /// A cancel that comes after the source has let go.
@@ -182,79 +222,42 @@ fn drops() -> Vec<Fault> {
     all
 }
 
-/// The device is not in RUNNING when the migration finds it.
-fn paused() -> Vec<Fault> {
-    let found = |name: &str, about: &str, state: DeviceState| {
-        fault(name, about).with(|plan| plan.source.devices[0].found = state)
-    };
-    vec![
-        found("paused", "a paused VM, its device in STOP, migrates", DeviceState::Stop)
-            .completes()
-            .also(Also::Never(Source, DeviceState::Running))
-            .also(Also::Never(Source, DeviceState::PreCopy)),
-        found("paused-cut", "a paused VM's migration is cut in STOP_COPY", DeviceState::Stop)
-            .at(Target, Point::StopCopy, NetDeed::Cut)
-            .returns(Source, &[Cause::Network, Cause::PeerAbort])
-            .also(Also::Never(Source, DeviceState::Running))
-            .also(Also::Never(Source, DeviceState::PreCopy)),
-        found(
-            "found-in-pre-copy",
-            "the source's device is in PRE_COPY already",
-            DeviceState::PreCopy,
-        )
-        .ends(Source, Ending::Refused, &[])
-        .ends(Target, Ending::Blank, HEARD)
-        .also(Also::Untouched(Source)),
-    ]
-}
-
-/// Two devices, of which the second has no P2P states: none stops before the other is quiet, and
-/// none runs before the other is as far.
-fn mixed() -> Vec<Fault> {
-    let two = |plan: &mut Plan| {
+/// No limit at all, and as many devices as there may be.
+fn extremes() -> Vec<Fault> {
+    let endless = |plan: &mut Plan| {
+        let none = Some(Time(Duration::MAX));
         for side in [Source, Target] {
-            let devices = &mut plan.host_mut(side).devices;
-            devices.push(devices[0].clone());
-            devices[1].p2p = false;
+            plan.host_mut(side).choices.limits = Limits {
+                switchover_budget: none,
+                handshake_limit: none,
+                stall_limit: none,
+                confirm_limit: none,
+                cancel_bound: none,
+                idle_limit: none,
+                peer_silence: none,
+            };
         }
     };
-    let slow = |state| DriverFault::once(Call::SetState(state), Deed::Late(300));
-    let barrier =
-        |side, arrived, before| Also::Barrier { side, arrived: (0, arrived), before: (1, before) };
+    let data = (Target, Point::Frame(FrameKind::Data));
     vec![
-        fault("mixed-p2p-stop", "one of two devices has no P2P; the other is slow to be quiet")
-            .with(two)
-            .driver(Source, slow(DeviceState::PreCopyP2p))
-            .completes()
-            .also(barrier(Source, DeviceState::PreCopyP2p, DeviceState::StopCopy)),
-        fault(
-            "mixed-p2p-run",
-            "one of two devices has no P2P; the other is slow to run at the target",
-        )
-        .with(two)
-        .driver(Target, slow(DeviceState::RunningP2p))
-        .completes()
-        .also(barrier(Target, DeviceState::RunningP2p, DeviceState::Running)),
-        fault("mixed-p2p-back", "one of two devices has no P2P; the other is slow on the way back")
-            .with(two)
-            .driver(Source, slow(DeviceState::RunningP2p))
-            .at(Source, Point::Frame(FrameKind::Loaded), NetDeed::Cut)
-            .returns(Source, &[Cause::Network, Cause::PeerAbort])
-            .also(barrier(Source, DeviceState::RunningP2p, DeviceState::Running)),
-        fault(
-            "mixed-p2p-back-held",
-            "one of two devices does not come back in time; the other does",
-        )
-        .with(two)
-        .with(|plan| {
-            plan.source.devices[0]
-                .faults
-                .push(DriverFault::once(Call::SetState(DeviceState::RunningP2p), Deed::Held));
-        })
-        .limit(Source, |limits| limits.cancel_bound = Some(Time(2 * NEAR)))
-        .at(Source, Point::Frame(FrameKind::Loaded), NetDeed::Cut)
-        .ends(Source, Ending::NotReturned, &[Cause::Network, Cause::PeerAbort])
-        .ends(Target, Ending::Blank, &[Cause::Network, Cause::PeerAbort])
-        .also(Also::CameBack(Source)),
+        fault("no-limits", "every limit is none").with(endless).completes(),
+        fault("no-limits-cancel", "every limit is none, and the source is cancelled")
+            .with(endless)
+            .told_at(Source, data, Command::Cancel)
+            .returns(Source, &[Cause::Cancelled]),
+        fault("cancel-source-frozen-target", "the source is cancelled while the target is frozen")
+            .while_waits(data, Does::Freeze(Target), None)
+            .on(Trigger::Net(0), Does::Tell(Source, Command::Cancel))
+            .on(Trigger::Ended(Source), Does::Thaw(Target))
+            .returns(Source, &[Cause::Cancelled]),
+        fault("devices-64", "64 devices migrate in one session, with the default memory")
+            .with(|plan| {
+                for side in [Source, Target] {
+                    let devices = &mut plan.host_mut(side).devices;
+                    (devices[0].initial_bytes, devices[0].rest_bytes) = (64 << 10, 64 << 10);
+                    *devices = vec![devices[0].clone(); limits::DEVICES_MAX];
+                }
+            })
+            .completes(),
     ]
 }

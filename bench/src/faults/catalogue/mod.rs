@@ -1,6 +1,7 @@
 //! All faults, in the order in which they are printed.
 
 mod budget;
+mod devices;
 mod host;
 mod network;
 mod peer;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> Vec<Fault> {
     all.extend(peer::faults());
     all.extend(network::faults());
     all.extend(host::faults());
+    all.extend(devices::faults());
     all.extend(budget::faults());
     all
 }

@@ -48,11 +48,11 @@ fn kills() -> Vec<Fault> {
     all.extend([
         kill(Target, "handover", HANDOVER).ends(Source, Ending::Unconfirmed, &[Cause::Network]),
         kill(Source, "handover", HANDOVER).ends(Target, Ending::Running, &[]),
-        kill(Target, "running", RUNNING).ends(Source, Ending::HandedOver, &[]).ends(
-            Source,
-            Ending::Unconfirmed,
-            &[Cause::Network],
-        ),
+        // The target may have told its VMM already.
+        kill(Target, "running", RUNNING)
+            .ends(Target, Ending::Running, &[])
+            .ends(Source, Ending::HandedOver, &[])
+            .ends(Source, Ending::Unconfirmed, &[Cause::Network]),
         kill(Source, "running", RUNNING).ends(Target, Ending::Running, &[]),
     ]);
     all

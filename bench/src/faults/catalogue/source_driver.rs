@@ -141,11 +141,14 @@ fn reads() -> Vec<Fault> {
         };
         all.extend([
             fault("late", "takes 300 ms").once(Source, call, Deed::Late(300)).completes(),
-            held(fault("held", "does not come back, not even when it is cancelled").once(
-                Source,
-                call,
-                Deed::Held,
-            )),
+            // SET_STATE may bring the device back all the same.
+            fault("held", "does not come back, not even when it is cancelled")
+                .once(Source, call, Deed::Held)
+                .stalls(Source)
+                .hurries(Source)
+                .returns(Source, &[Cause::TimeLimit])
+                .ends(Source, Ending::NotReturned, &[Cause::TimeLimit])
+                .also(Also::BackHome(Source)),
             fault("stalls", "does not come back before it is cancelled")
                 .with(|plan| plan.source.devices[0].stalls_at = Some(at))
                 .stalls(Source)
@@ -160,7 +163,10 @@ fn reads() -> Vec<Fault> {
                 .with(|plan| plan.source.devices[0].is_file = true)
                 .always(Source, call, Deed::Errno(libc::EAGAIN))
                 .stalls(Source)
-                .returns(Source, &[Cause::TimeLimit]),
+                .returns(Source, &[Cause::TimeLimit, Cause::DeviceFailure]),
+            fault("error", "fails, and the device is in ERROR")
+                .once(Source, call, Deed::Error)
+                .returns(Source, &[Cause::DeviceError]),
             fault("panics", "panics in the embedder's device")
                 .once(Source, call, Deed::Panic)
                 .returns(Source, &[Cause::Local]),
@@ -203,8 +209,8 @@ fn questions() -> Vec<Fault> {
     let asked = |how: &str, about: &str| {
         fault(&format!("precopy-info-{how}"), format!("VFIO_MIG_GET_PRECOPY_INFO {about}"))
     };
-    // The first GET_STATE is the session's start.
-    let state = |deed| DriverFault { call: Call::State, deed, skip: 1, times: u32::MAX };
+    // The first two GET_STATE are the session's start.
+    let state = |deed| DriverFault { call: Call::State, deed, skip: 2, times: u32::MAX };
     vec![
         asked("late", "takes 300 ms").once(Source, info, Deed::Late(300)).completes(),
         held(asked("held", "answers after the session has ended").once(Source, info, Deed::Held)),
@@ -217,6 +223,9 @@ fn questions() -> Vec<Fault> {
         asked("panics", "panics in the embedder's device")
             .once(Source, info, Deed::Panic)
             .returns(Source, &[Cause::Local]),
+        asked("boasts", "announces 2^64 bytes, which never come")
+            .always(Source, info, Deed::Boast)
+            .completes(),
         fault("data-size-fails", "VFIO_DEVICE_FEATURE_MIG_DATA_SIZE fails with EIO, always")
             .always(Source, Call::StopCopyLength, EIO)
             .completes(),

@@ -100,11 +100,14 @@ fn writes() -> Vec<Fault> {
         };
         all.extend([
             fault("late", "takes 300 ms").once(Target, call, Deed::Late(300)).completes(),
-            held(fault("held", "does not come back, not even when it is cancelled").once(
-                Target,
-                call,
-                Deed::Held,
-            )),
+            // A reset may make the device blank all the same.
+            fault("held", "does not come back, not even when it is cancelled")
+                .once(Target, call, Deed::Held)
+                .stalls(Target)
+                .hurries(Target)
+                .returns(Target, &[Cause::TimeLimit])
+                .ends(Target, Ending::NotBlank, &[Cause::TimeLimit])
+                .also(Also::BackHome(Target)),
             fault("stalls", "does not come back before it is cancelled")
                 .with(|plan| plan.target.devices[0].stalls_at = Some(at))
                 .stalls(Target)
@@ -120,6 +123,9 @@ fn writes() -> Vec<Fault> {
                 .always(Target, call, Deed::Errno(libc::EAGAIN))
                 .stalls(Target)
                 .returns(Target, &[Cause::DeviceFailure, Cause::TimeLimit]),
+            fault("error", "fails, and the device is in ERROR")
+                .once(Target, call, Deed::Error)
+                .returns(Target, &[Cause::DeviceError]),
             fault("panics", "panics in the embedder's device")
                 .once(Target, call, Deed::Panic)
                 .returns(Target, &[Cause::Local]),
@@ -143,7 +149,7 @@ fn way_back() -> Vec<Fault> {
             EIO,
         )
     };
-    let state = |deed| DriverFault { call: Call::State, deed, skip: 1, times: u32::MAX };
+    let state = |deed| DriverFault { call: Call::State, deed, skip: 2, times: u32::MAX };
     let not_blank = |fault: Fault| {
         fault.ends(Target, Ending::NotBlank, &[Cause::DeviceFailure]).ends(
             Source,

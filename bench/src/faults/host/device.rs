@@ -138,8 +138,8 @@ impl MigrationDevice for Told {
         self.faulty.interrupt();
     }
 
-    fn observe(&self, fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
-        let result = self.faulty.observe(fd, result);
+    fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
+        let result = self.faulty.observe(data_fd, result);
         self.note(None);
         result
     }

@@ -20,6 +20,8 @@ use crate::process::usage;
 
 /// A guest that gives no sign that it could be stopped is stopped all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the streams may take to be let go of before the process ends.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// The VMM of one host.
 pub(super) struct Vmm<'a> {
@@ -162,6 +164,8 @@ impl Vmm<'_> {
     }
 
     fn finish<S: Side>(&self, session: Session<S>) {
+        // Frames that were sent must not be lost with the process.
+        session.wait_closed(CLOSING_MAX);
         let _ = session.finish();
     }
 

@@ -51,6 +51,10 @@ fn place(plan: &Plan, record: &Record, side: Side) -> Vec<String> {
         true => Vec::new(),
         false => vec![format!("{}, and yet every device is said to be home", end.ending)],
     };
+    let everybody_is_home = || match end.devices.iter().all(|said| said.home) {
+        true => None,
+        false => Some(format!("{}, and yet a device is not said to be home", end.ending)),
+    };
     let each = |is_right: &dyn Fn(usize, Moved) -> bool| -> Vec<String> {
         (0..count)
             .filter_map(|device| {
@@ -64,12 +68,16 @@ fn place(plan: &Plan, record: &Record, side: Side) -> Vec<String> {
             .collect()
     };
     match end.ending.as_str() {
-        "returned" => each(&|device, moved| {
-            let was_reset = plan.source.resets()
-                || end.devices.iter().any(|said| said.device == device && said.was_reset);
-            moved.state == plan.source.devices[device].found
-                && (moved.holds == Holds::Own || (was_reset && moved.holds == Holds::Blank))
-        }),
+        "returned" => {
+            let mut wrong = each(&|device, moved| {
+                let was_reset = plan.source.resets()
+                    || end.devices.iter().any(|said| said.device == device && said.was_reset);
+                moved.state == plan.source.devices[device].found
+                    && (moved.holds == Holds::Own || (was_reset && moved.holds == Holds::Blank))
+            });
+            wrong.extend(everybody_is_home());
+            wrong
+        }
         "not_returned" | "not_blank" => somebody_is_away(),
         // It is on its way to STOP: what nobody knows yet is what a driver holds.
         "handed_over" | "unconfirmed" => each(&|_, moved| !moved.state.is_running()),
@@ -80,9 +88,14 @@ fn place(plan: &Plan, record: &Record, side: Side) -> Vec<String> {
             wrong.extend(other_state(record));
             wrong
         }
-        "blank" => each(&|_, moved| {
-            moved.state == DeviceState::Running && matches!(moved.holds, Holds::Own | Holds::Blank)
-        }),
+        "blank" => {
+            let mut wrong = each(&|_, moved| {
+                moved.state == DeviceState::Running
+                    && matches!(moved.holds, Holds::Own | Holds::Blank)
+            });
+            wrong.extend(everybody_is_home());
+            wrong
+        }
         other => vec![format!("there is no such ending: {other}")],
     }
 }

@@ -112,7 +112,7 @@ impl Rules {
     pub(super) fn judge(&mut self, toward: Side, connection: usize, frame: &Frame) -> Verdict {
         let struck = self.strike(toward, connection, frame);
         let in_force = self.0.iter().filter(|(_, progress)| *progress == Progress::Struck);
-        let modes = in_force.filter_map(|(rule, _)| {
+        let mut modes = in_force.filter_map(|(rule, _)| {
             let concerns = rule.toward == toward;
             match &rule.deed {
                 Deed::Silence => Some(Mode::Silent),
@@ -128,7 +128,7 @@ impl Rules {
         });
         let mode = match &struck {
             Some((_, Deed::Lose)) => Some(Mode::Lost),
-            _ => modes.last(),
+            _ => modes.next_back(),
         };
         Verdict { struck, mode: mode.unwrap_or(Mode::Said) }
     }
