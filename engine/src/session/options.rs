@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_with_the_smallest_chunks_is_refused() {
-        let least = 8 * limits::CHUNK_BYTES_MIN;
+        let least = 5 * (limits::CHUNK_BYTES_MIN + limits::SLOT_HEAD_BYTES);
         let options = Options { workers: 1, memory_bytes: least, ..Options::default() };
         assert_eq!(options.shape(1, 1).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
         let refused = options.shape(2, 1).expect_err("it does not fit");
