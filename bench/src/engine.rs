@@ -102,6 +102,8 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
 }
 
 /// How long a sender may take from its first connection to its last.
+/// Longer than a session keeps its streams after its end.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Accepts all streams of one sender, as many as it has.

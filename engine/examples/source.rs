@@ -38,6 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Here a VMM pauses its vCPUs.
     session.switchover();
+    // This process exits right after: until the streams are closed the system may drop its last word.
+    session.wait_closed(Duration::MAX);
     let report = session.finish();
     println!("{:?}", report.devices);
     match report.ending {

@@ -35,6 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     while let Some(event) = session.wait_event(None) {
         println!("{event:?}");
     }
+    // This process exits right after: until the streams are closed the system may drop its last word.
+    session.wait_closed(Duration::MAX);
     match session.finish().ending {
         // Here a VMM starts its vCPUs.
         TargetEnding::Running => Ok(()),

@@ -3,14 +3,18 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use vfio_ferry::compress::policy::Policy;
+use vfio_ferry::limits::DEVICES_MAX;
 use vfio_ferry::outcome::DeviceOptions;
-use vfio_ferry::session::{Options, SourceDevice, SourceSession, TargetDevice, TargetSession};
+use vfio_ferry::session::{
+    Options, Readiness, SourceDevice, SourceSession, TargetDevice, TargetSession,
+};
 use vfio_ferry::vfio::device::{MigrationDevice, PrecopyInfo};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry_tests::device::{Plan, TestDevice};
-use vfio_ferry_tests::pair::{end, sources, streams};
+use vfio_ferry_tests::device::{Conduit, Plan, TestDevice};
+use vfio_ferry_tests::pair::{PATIENCE, end, sources, streams, targets};
 use vfio_ferry_tests::runs::{assert_handed_over, assert_moved};
 
 const DEVICES: usize = 8;
@@ -99,4 +103,31 @@ fn eight_devices_over_four_streams_arrive_whole_and_share_fairly() {
         }
     }
     assert!(written.iter().all(|bytes| *bytes > STATE_BYTES / 16), "starved: {written:?}");
+}
+
+#[test]
+fn as_many_devices_as_may_be_migrate_with_default_options() {
+    let plan = |number: usize| Plan {
+        index: number as u8,
+        capabilities: Capabilities::ALL[number % 4],
+        conduit: if number.is_multiple_of(2) { Conduit::Pipe } else { Conduit::File },
+        initial_bytes: 100_000,
+        rest_bytes: 300_000,
+        ..Plan::default()
+    };
+    let device = |plan| Arc::new(TestDevice::new(plan));
+    let from: Vec<_> = (0..DEVICES_MAX).map(|number| device(plan(number))).collect();
+    let to: Vec<_> = (0..DEVICES_MAX).map(|number| device(plan(number).target())).collect();
+    let (ours, theirs) = streams(2);
+    let devices = sources(&from, &DeviceOptions::default());
+    let source = SourceSession::start(devices, ours, Options::default()).expect("source");
+    let target = TargetSession::start(targets(&to), theirs, Options::default()).expect("target");
+    let second = Duration::from_secs(1);
+    let ready = source.wait_until_ready(second, PATIENCE, |_| {});
+    assert!(matches!(ready, Readiness::Ready(_)), "{ready:?}");
+    source.switchover();
+    assert_handed_over(&end(source), &end(target));
+    for (from, to) in from.iter().zip(&to) {
+        assert_moved(from, to);
+    }
 }

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
 use vfio_ferry::limits::PEER_SILENCE_DEFAULT;
 use vfio_ferry::outcome::{Cause, DeviceOptions};
+use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{
     Options, Session, Side as Host, SourceSession, TargetSession, accept, connect,
 };
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Accept, Features, Frame, Kind};
-use vfio_ferry_tests::device::{Holding, Plan, TestDevice};
-use vfio_ferry_tests::pair::{PATIENCE, end, sources, streams, targets};
+use vfio_ferry_tests::device::{Content, Holding, Plan, TestDevice};
+use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, end, sources, streams, targets};
 use vfio_ferry_tests::peer::{Peer, bytes};
 use vfio_ferry_tests::process::{Side, Spec};
+use vfio_ferry_tests::runs::assert_handed_over;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ferry-side");
 /// How long the peer may be silent. That nobody waits much longer is seen where time is simulated;
@@ -123,4 +126,27 @@ fn a_session_gives_up_a_peer_that_never_says_a_word() {
     assert_lost(target.expect("a session"));
     assert_eq!(device.trail(), [], "nobody touched the device");
     drop(theirs);
+}
+
+/// One frame takes longer than a peer may be silent, and its bytes move all the time.
+#[test]
+fn a_slow_path_is_not_taken_for_a_silent_peer() {
+    for backend in [BackendChoice::Auto, BackendChoice::Syscalls] {
+        let plan = Plan { rest_bytes: 5 << 20, content: Content::random(), ..Plan::default() };
+        let (from, to) =
+            (Arc::new(TestDevice::new(plan.clone())), Arc::new(TestDevice::new(plan.target())));
+        let mut setup = Setup { streams: 1, ..Setup::default() };
+        for options in [&mut setup.source, &mut setup.target] {
+            let (chunk_bytes, memory_bytes) = (4 << 20, 128 << 20);
+            let peer_silence = SILENCE;
+            *options =
+                Options { backend, chunk_bytes, memory_bytes, peer_silence, ..options.clone() };
+        }
+        setup.source.policy = Policy::Raw;
+        setup.source.rate_bytes_per_s = Some(1 << 20);
+        let pair = Pair::start(from_ref(&from), from_ref(&to), &setup);
+        pair.source.switchover();
+        let (source, target) = pair.end();
+        assert_handed_over(&source, &target);
+    }
 }

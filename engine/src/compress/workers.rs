@@ -4,6 +4,7 @@
 //! of jobs is bounded by the slots that there are.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -84,6 +85,8 @@ pub enum WorkResult {
     BodyDamaged,
     /// The body does not decompress to what its header says.
     ChunkWrong(&'static str),
+    /// The worker panicked over it: a defect of the engine. It lives on.
+    Panicked,
 }
 
 /// The threads. Dropping the pool ends them once they have finished what they have; it does not
@@ -130,11 +133,16 @@ impl<T: Send + 'static> Workers<T> {
 fn work_all<T, F: Fn(Worked<T>)>(mut codec: Codec, queue: Receiver<Job<T>>, done: F) {
     for mut job in queue {
         let start = Instant::now();
-        let result = work(&mut codec, &job.slot, &mut job.into, job.work);
+        let result = guarded(|| work(&mut codec, &job.slot, &mut job.into, job.work));
         let worker_ns = start.elapsed().as_nanos() as u64;
         let Job { tag, slot, into, .. } = job;
         done(Worked { tag, slot, into, result, worker_ns });
     }
+}
+
+fn guarded(work: impl FnOnce() -> WorkResult) -> WorkResult {
+    // What a panic leaves behind is a slot's content and a codec's, which the session's end discards.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(WorkResult::Panicked)
 }
 
 fn work(codec: &mut Codec, slot: &Slot, into: &mut Slot, work: Work) -> WorkResult {
@@ -167,6 +175,31 @@ fn work(codec: &mut Codec, slot: &Slot, into: &mut Slot, work: Work) -> WorkResu
                 }
                 Err(_) => WorkResult::ChunkWrong("it is no zstd frame"),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::Arena;
+
+    #[test]
+    fn a_worker_that_panics_gives_its_slots_back_and_lives_on() {
+        let (_, mut slots) = Arena::new(2, 4096).expect("memory");
+        let (done, results) = unbounded();
+        let workers = Workers::start(1, move |worked| {
+            let _ = done.send(worked);
+        });
+        let workers = workers.expect("a thread");
+        // More bytes than a slot has: nobody asks for that but a defect.
+        for (raw_bytes, expected) in [(1 << 20, true), (4096, false)] {
+            let (slot, into) = (slots.remove(0), slots.remove(0));
+            let work = Work::Encode { raw_bytes, level: 1, probe: false };
+            workers.submit(Job { tag: (), slot, into, work }).expect("there is a thread");
+            let worked = results.recv().expect("it answers");
+            assert_eq!(worked.result == WorkResult::Panicked, expected, "{:?}", worked.result);
+            slots.extend([worked.slot, worked.into]);
         }
     }
 }

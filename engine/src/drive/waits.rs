@@ -44,6 +44,13 @@ pub(super) const AGAIN_PAUSE: Duration = Duration::from_millis(1);
 /// | the next copy is published
 pub(super) const FIGURES_EVERY: Duration = Duration::from_millis(100);
 
+/// ferry-net, while a frame is under way on a stream
+/// | nothing: what has moved of it so far is looked at, so that a slow path is not taken for a silent
+/// one
+/// | 50 ms after the last look
+/// | the machine is told of the part that has moved
+pub(super) const PARTS_EVERY: Duration = Duration::from_millis(50);
+
 /// ferry-net, for a data fd that was taken from its thread
 /// | the operation that the driver holds, which was cancelled
 /// | `cancel_bound` / 2; the other half is left for the devices' way back

@@ -5,6 +5,11 @@ use std::fmt;
 
 use super::{Request, Turn, Wait, Waits};
 
+/// How often the limit of one step the peer is waited for: what it owes may take it so many calls of
+/// its driver in a row, of which it says nothing. One that stalls is given up by its own host, which
+/// says why.
+const PEER_STEPS: u64 = 5;
+
 /// What a device is owed, and by whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owed {
@@ -38,11 +43,10 @@ impl Owed {
         !matches!(self, Owed::Answer(_) | Owed::Read | Owed::Write)
     }
 
-    /// How long no progress is put up with. For the peer a quarter more: it knows better why, and
-    /// says so first.
+    /// How long no progress is put up with.
     fn limit_ns(self, stall_ns: u64) -> u64 {
-        let more = if self.is_by_peer() { stall_ns / 4 } else { 0 };
-        stall_ns.saturating_add(more)
+        let steps = if self.is_by_peer() { PEER_STEPS } else { 1 };
+        stall_ns.saturating_mul(steps)
     }
 }
 
@@ -132,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_has_a_quarter_more_and_another_debt_begins_anew() {
+    fn the_peer_has_several_steps_and_another_debt_begins_anew() {
         let mut progress = Progress::default();
         at(0, |turn| progress.look(turn, Some(Owed::Credit), 100));
-        assert_eq!(progress.deadline_ns(), Some(125));
+        assert_eq!(progress.deadline_ns(), Some(500));
         at(80, |turn| progress.look(turn, Some(Owed::Path), 100));
-        assert_eq!(progress.deadline_ns(), Some(205));
+        assert_eq!(progress.deadline_ns(), Some(580));
         progress.moved();
         at(90, |turn| progress.look(turn, Some(Owed::Path), NO_LIMIT_NS));
         assert_eq!(progress.deadline_ns(), None, "no limit");

@@ -38,8 +38,8 @@ pub(crate) enum Wait {
     /// target (credit, initial data loaded, the state loaded, room on a stream); on the target by the
     /// driver (a request, a write) or the source (state after STOP_COPY has begun, what is missing in
     /// the order, the handover)
-    /// | `stall_limit` after the last progress; a quarter more for what the peer owes, so that the
-    /// host that knows why says it first
+    /// | `stall_limit` after the last progress; for what the peer owes five times that, because it may
+    /// take several calls of its driver, each of which its own host bounds
     /// | the session is given up, cause time_limit; on the target after the handover too
     Stall,
     /// the target, before the handover

@@ -148,8 +148,11 @@ pub trait Ring {
     /// and appends the completions, in no particular order.
     ///
     /// The system-call backend runs reads and writes of [`FileKind::Blocking`] files inside this
-    /// call: it lasts as long as the driver does, and only a signal ends it early, with EINTR.
+    /// call: it lasts as long as the driver does.
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> std::io::Result<()>;
+    /// How many bytes of a send or receive in flight have moved so far; 0 for anything else. On a
+    /// slow path they are seen in small pieces, on a fast one in large ones.
+    fn moved(&self, token: Token) -> usize;
     /// Operations that have not completed.
     fn in_flight(&self) -> usize;
     /// A handle that ends a `wait` from any thread.

@@ -3,8 +3,8 @@
 //!
 //! `wait` tries each operation once when it is new and whenever poll(2) says that its file may be
 //! ready. Operations of a [`FileKind::Blocking`] file run inside `wait`, on the ring's own thread,
-//! for as long as the driver takes: a cancel cannot reach them there, a signal can (EINTR). That is
-//! what the mechanism costs, and why io_uring is the first choice.
+//! for as long as the driver takes: a cancel cannot reach them there, and signals are blocked on our
+//! threads. That is what the mechanism costs, and why io_uring is the first choice.
 
 use std::io;
 use std::marker::PhantomData;
@@ -154,6 +154,10 @@ impl Ring for SyscallRing {
             let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             parked = self.park(rest)?;
         }
+    }
+
+    fn moved(&self, token: Token) -> usize {
+        self.table.moved(token)
     }
 
     fn in_flight(&self) -> usize {

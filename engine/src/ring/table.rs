@@ -209,6 +209,13 @@ impl<F, S: Default> Table<F, S> {
         self.free.clear();
     }
 
+    /// Bytes that have moved of the operation with this token.
+    pub(super) fn moved(&self, token: Token) -> usize {
+        let key = self.key(token);
+        let place = key.and_then(|key| self.places.get(key.index as usize));
+        place.and_then(|place| place.flight.as_ref()).map_or(0, |flight| flight.moved)
+    }
+
     /// Operations in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.places.len() - self.free.len()

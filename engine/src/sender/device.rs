@@ -93,7 +93,7 @@ impl Device {
             Stage::Idle | Stage::Leaving | Stage::Gone | Stage::Recovering => None,
             _ if queue.is_sendable() => Some(Owed::Path),
             _ if queue.is_waiting() => Some(Owed::Credit),
-            Stage::StopCopy if reading.reads > 0 && !reading.ended => Some(Owed::Read),
+            Stage::StopCopy if reading.reads > 0 => Some(Owed::Read),
             Stage::Sent => Some(Owed::Loaded),
             Stage::PreCopy | Stage::Quiet if precopy.is_initial_awaited() => {
                 Some(Owed::InitialData)

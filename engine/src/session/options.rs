@@ -41,7 +41,9 @@ pub struct Options {
     pub handshake_limit: Duration,
     /// How long something that is owed may make no progress: a request, a read in STOP_COPY or a
     /// write that a driver (or the VMM of an embedded device) holds, frames that the peer does not
-    /// take, state that does not come. Pings are no progress, nor are bytes that trickle.
+    /// take, state that does not come. For what the peer owes it is five times as long, because that
+    /// may take it several calls of its driver. Pings are no progress, nor are bytes that trickle. A
+    /// link that takes longer than this for one chunk counts as stalled.
     pub stall_limit: Duration,
     /// How long a source may send none of the state while it owes none: before its switchover
     /// (target).
@@ -215,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_with_the_smallest_chunks_is_refused() {
-        let least = 8 * limits::CHUNK_BYTES_MIN;
+        let least = 5 * (limits::CHUNK_BYTES_MIN + limits::SLOT_HEAD_BYTES);
         let options = Options { workers: 1, memory_bytes: least, ..Options::default() };
         assert_eq!(options.shape(1, 1).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
         let refused = options.shape(2, 1).expect_err("it does not fit");

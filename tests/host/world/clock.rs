@@ -19,6 +19,8 @@ const LATE_NS: u64 = 8 * TICK_LATE_NS;
 
 /// How often a device is asked whether a failure was a reset, at least.
 const SETTLE_AGAIN_NS: u64 = 20_000_000;
+/// How long a last word is waited for at most.
+const LAST_WORD_NS: u64 = 1_000_000_000;
 
 /// When what happened on a host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -202,10 +204,11 @@ impl World {
         if h == TARGET && side.handed_over {
             return Ok(());
         }
-        // The closing of a data fd has a bound of its own, and so has a failure that may yet turn
-        // out to be a reset.
-        let own_ns = self.plan.detach_bound_ns + SETTLE_AGAIN_NS;
-        let by_peer_ns = stall_ns.saturating_add(limits.stall_ns / 4 + own_ns);
+        // The closing of a data fd has a bound of its own, and so have a failure that may yet turn
+        // out to be a reset and a stream that broke without a word.
+        let word_ns = (self.plan.silence_ns / 32).min(LAST_WORD_NS);
+        let own_ns = self.plan.detach_bound_ns + SETTLE_AGAIN_NS.max(word_ns);
+        let by_peer_ns = limits.stall_ns.saturating_mul(5).saturating_add(LATE_NS + own_ns);
         let quiet_ns = match h {
             SOURCE if side.clock.switchover_ns.is_some() => by_peer_ns,
             TARGET if side.clock.stopped => by_peer_ns,

@@ -155,7 +155,7 @@ impl Plan {
         }; 2];
         self.bound_ns = 20 * MS;
         self.detach_bound_ns = 10 * MS;
-        let pace_ns = (stall_ns / 6).min(1000 * MS / (350 * self.devices.len() as u64));
+        let pace_ns = (stall_ns / 12).min(1000 * MS / (350 * self.devices.len() as u64));
         match rng.below(3) {
             0 => self.frame_ns = pace_ns,
             host => self.pace_ns[host as usize - 1] = pace_ns,

@@ -45,7 +45,11 @@ fn to_the_end<S: Side>(session: Session<S>, name: fn(&S::Ending) -> &'static str
     loop {
         match session.wait_event(Some(PATIENCE)) {
             Some(SessionEvent::Notice(Notice::Phase { phase, .. })) => println!("phase {phase}"),
-            Some(SessionEvent::Finished) => return name(&session.finish().ending),
+            Some(SessionEvent::Finished) => {
+                // The process exits: the peer is to have all that was sent.
+                assert!(session.wait_closed(PATIENCE), "the streams stay open");
+                return name(&session.finish().ending);
+            }
             Some(_) => {}
             None => panic!("the session does not end"),
         }

@@ -104,7 +104,9 @@ impl DataThread {
                 }
             };
             let (jobs, queue) = jobs::channel(data_fd.waker());
+            // Where nobody takes them the thread ends at once: this end keeps nothing.
             let _ = told.send(Ok(jobs));
+            drop(told);
             let ran = guarded(|| run(&mut data_fd, &queue, id, &inbox));
             // Nobody gets jobs in any more; the slots of those that wait are lost.
             drop(queue);

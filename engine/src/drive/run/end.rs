@@ -40,14 +40,16 @@ impl Drive {
         {
             *metrics = measured;
         }
-        self.release(&devices);
+        self.release(|index| devices.get(index).is_some_and(|report| report.home));
         let ended = match ending {
             Endings::Source(ending) => Ended::Source(self.report(ending, devices)),
             Endings::Target(ending) => Ended::Target(self.report(ending, devices)),
         };
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
         self.outbox.push(SessionEvent::Finished);
-        self.close_outbox();
+        if !self.is_late() {
+            self.outbox.close();
+        }
         self.streams.close_sending();
         self.linger_until_ns = Some(until_ns(now_ns, LINGER));
     }
@@ -66,11 +68,11 @@ impl Drive {
     /// The embedder may take the devices away once the session is over: only a driver that has not
     /// answered keeps its device. One that is not home stays with us while others are late: it may
     /// be waiting for them.
-    fn release(&mut self, reports: &[DeviceReport]) {
+    fn release(&mut self, is_home: impl Fn(usize) -> bool) {
         let late = self.is_late();
         let mut released = Vec::new();
-        for (device, report) in self.devices.iter_mut().zip(reports) {
-            if !device.is_late() && (report.home || !late) {
+        for (index, device) in self.devices.iter_mut().enumerate() {
+            if !device.is_late() && (is_home(index) || !late) {
                 released.append(&mut device.release());
             }
         }
@@ -88,14 +90,8 @@ impl Drive {
         self.devices.iter().any(|device| device.is_late())
     }
 
-    /// Nothing more is told once nobody is late.
-    fn close_outbox(&mut self) {
-        if !self.is_late() {
-            self.outbox.close();
-        }
-    }
-
     /// After the end: closes the streams when it is time, and lets go of devices that have come back.
+    /// Nothing more is told once none is late.
     pub(super) fn go_on_ending(&mut self) {
         let Some(until_ns) = self.linger_until_ns else { return };
         if !self.streams.is_closing() && (now_ns() >= until_ns || self.streams.all_lost()) {
@@ -104,11 +100,10 @@ impl Drive {
         if self.streams.is_closed() {
             self.closing.done();
         }
-        self.close_outbox();
         debug_assert_eq!(LATE_DRIVER, None, "a late driver is waited for until it answers");
         if !self.is_late() {
-            // Nobody waits for that.
-            self.devices.iter_mut().for_each(|device| drop(device.release()));
+            self.release(|_| true);
+            self.outbox.close();
         }
     }
 

@@ -120,6 +120,7 @@ impl<'a> Rescue<'a> {
             self.step(None);
         }
         self.drive.streams.close();
+        self.drive.go_on_ending();
     }
 
     /// Whether a way back is not at its end.

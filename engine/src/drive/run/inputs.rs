@@ -91,6 +91,11 @@ impl Drive {
 
     fn take_worked(&mut self, worked: Worked<WorkTag>) {
         let Worked { tag, slot, into, result, worker_ns } = worked;
+        if result == WorkResult::Panicked {
+            let message = "a worker panicked over a chunk; this is a defect of the engine";
+            let fault = Fault::session(Cause::Local, Observation::Engine, message);
+            self.feed(Event::Local(fault));
+        }
         let ns = now_ns().saturating_sub(tag.since_ns);
         let slot = self.slots.put(slot);
         let into = self.slots.put(into);
@@ -116,7 +121,9 @@ impl Drive {
                     WorkResult::ChunkWrong(what) => {
                         Err(Fault::breach(Breach::Chunk { place, what }))
                     }
-                    WorkResult::Encoded { .. } | WorkResult::Incompressible => {
+                    WorkResult::Panicked
+                    | WorkResult::Encoded { .. }
+                    | WorkResult::Incompressible => {
                         Err(Fault::session(Cause::Local, Observation::Engine, "a worker mixed up"))
                     }
                 };
@@ -147,6 +154,9 @@ impl Drive {
                 metrics.wire_bytes += u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;
                 let slot = self.slots.put(slot);
                 self.feed(Event::Body { stream, header, slot });
+            }
+            StreamEvent::Part { stream, sent, bytes } => {
+                self.feed(Event::Part { stream, sent, bytes });
             }
             StreamEvent::Lost { stream, slots, fault } => {
                 let slots = slots.into_iter().map(|slot| self.slots.put(slot)).collect();

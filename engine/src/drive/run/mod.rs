@@ -121,6 +121,7 @@ impl Drive {
             .chain(self.machines.machine().deadline_ns())
             .chain(self.linger_until_ns.filter(|_| !self.streams.is_closing()))
             .chain(self.live.deadline_ns())
+            .chain(self.streams.deadline_ns())
             .min()?;
         left(now_ns(), next)
     }

@@ -4,6 +4,7 @@
 //! A stream that fails in one direction is closed for sending, and is lost once nothing is in
 //! flight on it any more: what the peer still said before it went (its abort) is heard first.
 
+mod parts;
 mod receiving;
 mod sending;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind, Ring, Token};
 use crate::wire::{DataHeader, Frame, FrameNumbers, WireLimits};
+use parts::Part;
 use receiving::Receiving;
 
 /// What happened on a stream.
@@ -36,6 +38,8 @@ pub(super) enum StreamEvent {
     Data { stream: StreamId, header: DataHeader },
     /// A data frame's body.
     Body { stream: StreamId, header: DataHeader, slot: Slot, ns: u64 },
+    /// Part of a frame has moved, and not its end.
+    Part { stream: StreamId, sent: bool, bytes: u32 },
     /// The stream is over; slots that it held.
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
 }
@@ -72,6 +76,9 @@ struct Stream {
     received: FrameNumbers,
     receive_in_flight: bool,
     send_since_ns: Option<u64>,
+    /// What was told of the operations in flight.
+    coming: Part,
+    going: Part,
     fault: Option<Fault>,
     slots: Vec<Slot>,
     lost: bool,
@@ -89,6 +96,8 @@ pub(super) struct Streams {
     /// Small buffers to be used again, by size: headers.
     headers: Vec<Vec<u8>>,
     skip: BTreeMap<u16, Vec<u8>>,
+    /// When parts of frames were looked for last.
+    looked_ns: u64,
     /// Nothing that happens on the streams counts any more.
     closing: bool,
 }
@@ -111,6 +120,8 @@ impl Streams {
                 received: FrameNumbers::default(),
                 receive_in_flight: false,
                 send_since_ns: None,
+                coming: Part::default(),
+                going: Part::default(),
                 fault: None,
                 slots: Vec::new(),
                 lost: false,
@@ -125,6 +136,7 @@ impl Streams {
             done: Vec::new(),
             headers: Vec::new(),
             skip: BTreeMap::new(),
+            looked_ns: 0,
             closing: false,
         })
     }
@@ -167,6 +179,7 @@ impl Streams {
             }
         }
         self.done = all;
+        self.look_for_parts(now_ns);
         waited
     }
 

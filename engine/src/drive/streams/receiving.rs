@@ -110,6 +110,10 @@ impl Streams {
             }
             Err(errno) => Some(broken("receive from", stream, errno)),
         };
+        match receiving {
+            Receiving::Skip { .. } => entry.coming.go_on(wanted),
+            _ => entry.coming.end(),
+        }
         if let Some(fault) = fault {
             self.keep(stream, buffer);
             self.fail(stream, fault);

@@ -70,6 +70,7 @@ impl Streams {
         let entry = &mut self.streams[stream.index()];
         let ns = now_ns.saturating_sub(entry.send_since_ns.take().unwrap_or(now_ns));
         entry.metrics.send_ns += ns;
+        entry.going.end();
         let slot = match buffer {
             Buffer::Slot(slot) => Some(slot),
             Buffer::Small(_) => None,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::buffers::Arena;
+use crate::drive::clock::now_ns;
 use crate::errno::EPIPE;
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::limits::{CHUNK_BYTES_MIN, HEADER_BYTES};
@@ -282,5 +283,94 @@ fn nothing_is_in_flight_on_streams_that_were_closed() {
         streams.close();
         assert_eq!(streams.ring.in_flight(), 0);
         assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
+    }
+}
+
+/// The next part of a frame that is told, by the real clock.
+fn next_part(streams: &mut Streams) -> (bool, u32) {
+    let start = Instant::now();
+    loop {
+        match streams.next() {
+            Some(StreamEvent::Part { stream: STREAM, sent, bytes }) => return (sent, bytes),
+            Some(other) => panic!("{other:?}"),
+            None => {}
+        }
+        assert!(start.elapsed() < LONG, "nothing is told");
+        let due = streams.deadline_ns().map(|at| at.saturating_sub(now_ns()));
+        let timeout = Duration::from_nanos(due.expect("a frame is under way"));
+        streams.wait(Some(timeout), now_ns).expect("wait");
+    }
+}
+
+#[test]
+fn a_part_of_a_frame_that_has_come_is_told_before_its_end() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        assert_eq!(streams.deadline_ns(), None, "nothing is under way");
+        let (header, body) = data_of(6, 1 << 20);
+        let (goes_on, wait) = std::sync::mpsc::channel();
+        let sending = std::thread::spawn(move || {
+            peer.write_all(&encode_header(&Header::from(header))).expect("a header");
+            peer.write_all(&body[..300_000]).expect("a part of a body");
+            wait.recv().expect("the test goes on");
+            peer.write_all(&body[300_000..]).expect("the rest");
+            peer
+        });
+        assert!(matches!(next(&mut streams), StreamEvent::Data { .. }));
+        let mut slots = Arena::new(1, 1 << 20).expect("memory").1;
+        streams.receive_body(STREAM, header, slots.remove(0), 0);
+        let mut told = 0;
+        // What the kernel was asked for as a whole and has not come to its end is not seen.
+        while told < 64 << 10 {
+            let (sent, bytes) = next_part(&mut streams);
+            assert!(!sent && bytes > 0);
+            told += bytes;
+        }
+        assert!(told <= 300_000, "{told} bytes have not come");
+        goes_on.send(()).expect("the peer waits");
+        while !matches!(next(&mut streams), StreamEvent::Body { .. }) {}
+        assert_eq!(streams.deadline_ns(), None, "nothing is under way");
+        drop(sending.join());
+    }
+}
+
+#[test]
+fn a_part_of_a_frame_that_has_gone_is_told_before_its_end() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        let (header, _) = data_of(7, 4 << 20);
+        let mut slots = Arena::new(1, 4 << 20).expect("memory").1;
+        // More than the socket holds.
+        streams.send_data(STREAM, header, Some(slots.remove(0)), 0);
+        let (sent, bytes) = next_part(&mut streams);
+        assert!(sent && bytes > 0);
+        let reading = std::thread::spawn(move || {
+            let mut frame = vec![0; HEADER_BYTES + (4 << 20)];
+            peer.read_exact(&mut frame).expect("a frame");
+        });
+        while !matches!(next(&mut streams), StreamEvent::Sent { .. }) {}
+        reading.join().expect("no panic");
+    }
+}
+
+/// Optional frames of a newer peer may be long.
+#[test]
+fn what_is_skipped_is_told_too() {
+    for backend in BACKENDS {
+        let (mut streams, mut peer, _other) = streams(backend);
+        let (header, body) = data_of(8, 200_000);
+        peer.write_all(&encode_header(&Header::from(header))).expect("a header");
+        assert!(matches!(next(&mut streams), StreamEvent::Data { .. }));
+        streams.skip_body(STREAM, 0);
+        let sent = std::thread::spawn(move || {
+            peer.write_all(&body[..150_000]).expect("a part of a body");
+            peer
+        });
+        let mut told = 0;
+        while told < 128 << 10 {
+            told += next_part(&mut streams).1;
+        }
+        assert!(told <= 150_000, "{told} bytes have not come");
+        drop(sent.join());
     }
 }

@@ -1,13 +1,15 @@
 //! From completion entries to completions.
 //!
 //! ```text
-//!            +---- short send or receive; interrupted unasked; SEND_ZC refused ----+
+//!            +-- a piece of a send or receive; interrupted unasked; SEND_ZC refused +
 //!            v                                                                     |
 //! submit -> Transfer --- EAGAIN ---> Poll --- ready ---> Transfer                  |
 //!            |   +-----------------------------------------------------------------+
 //!            +-> outcome --- every notification in ---> Done
 //! ```
 //! A cancelled operation goes no arrow back: EAGAIN, ready and short become ECANCELED.
+
+use std::time::Instant;
 
 use io_uring::cqueue;
 
@@ -48,6 +50,11 @@ impl UringRing {
             {
                 tracing::debug!(errno = -result, "SEND_ZC is refused; using plain sends");
                 file.state.zero_copy = false;
+            }
+            match flight.op.kind {
+                OpKind::Send if result > 0 => file.state.sends.moved(Instant::now()),
+                OpKind::Recv if result > 0 => file.state.receives.moved(Instant::now()),
+                _ => {}
             }
             match next(flight, file.kind, result) {
                 Next::Transfer => return self.queue_transfer(key),

@@ -3,6 +3,7 @@
 //! - `setup` makes it and finds out what the kernel has;
 //! - `submit` turns operations into submission entries;
 //! - `complete` turns completion entries into the next step or a completion;
+//! - `pieces` knows how much of a long send or receive is asked for at once;
 //! - `turn` goes to the kernel and back, cancels, and ends the ring;
 //! - `zero_copy` knows when a send may be zero-copy.
 //!
@@ -10,6 +11,7 @@
 //! taken: nothing that the kernel may still touch is freed, however the ring ends.
 
 mod complete;
+mod pieces;
 mod setup;
 #[allow(unsafe_code)]
 mod submit;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, squeue};
 
+use self::pieces::Pieces;
 use self::setup::Setup;
 use self::zero_copy::ZeroCopy;
 use super::refusal::{OpenError, refusal};
@@ -72,6 +75,15 @@ struct FileState {
     fixed: Option<u32>,
     /// Sends are tried with SEND_ZC.
     zero_copy: bool,
+    /// Of a socket.
+    receives: Pieces,
+    sends: Pieces,
+}
+
+impl FileState {
+    fn new(zero_copy: bool) -> FileState {
+        FileState { fixed: None, zero_copy, receives: Pieces::new(), sends: Pieces::new() }
+    }
 }
 
 /// See the module's text.
@@ -133,7 +145,7 @@ impl Ring for UringRing {
         let raw = fd.as_raw_fd();
         let zero_copy = kind == FileKind::Socket && self.zero_copy.registered();
         // This sets O_NONBLOCK, which the kernel samples when the file is registered.
-        let id = self.table.add_file(fd, kind, FileState { fixed: None, zero_copy })?;
+        let id = self.table.add_file(fd, kind, FileState::new(zero_copy))?;
         if self.fixed_files {
             match (
                 self.ring.submitter().register_files_update(id.0, &[raw]),
@@ -193,6 +205,10 @@ impl Ring for UringRing {
                 return Ok(());
             }
         }
+    }
+
+    fn moved(&self, token: Token) -> usize {
+        self.table.moved(token)
     }
 
     fn in_flight(&self) -> usize {

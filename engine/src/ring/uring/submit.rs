@@ -5,12 +5,13 @@
 //! | pollable | read, write | inline; where it answers EAGAIN, POLL_ADD and again |
 //! | pollable | try-read | read(2) on the fd, which has O_NONBLOCK: the ring would park it |
 //! | blocking | read, write | IOSQE_ASYNC: on a kernel worker, which may sleep in the driver |
-//! | socket | send, receive | MSG_WAITALL; resumed where it came short |
+//! | socket | send, receive | MSG_WAITALL, in pieces; resumed where it came short |
 //!
 //! Never READV_FIXED, which overwrites its iovec on files that have only `.read`; nor READ_FIXED,
 //! which gains nothing there.
 
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use io_uring::{opcode, squeue, types};
 
@@ -52,6 +53,7 @@ impl UringRing {
             }
             OpKind::Send => {
                 let rest = flight.op.rest(moved);
+                let rest = &rest[..file.state.sends.next(rest.len(), Instant::now())];
                 if file.state.zero_copy && self.zero_copy.suits(&flight.op.buffer, rest.len()) {
                     flight.state.step = Step::Transfer { zero_copy: true };
                     self.zero_copy.send(fd, rest, SEND_FLAGS)
@@ -62,6 +64,8 @@ impl UringRing {
             }
             OpKind::Recv => {
                 let rest = flight.op.rest_mut(moved);
+                let piece = file.state.receives.next(rest.len(), Instant::now());
+                let rest = &mut rest[..piece];
                 let recv = opcode::Recv::new(fd, rest.as_mut_ptr(), rest.len() as u32);
                 recv.flags(RECV_FLAGS).build()
             }

@@ -1,0 +1,152 @@
+//! What a session takes of its process: threads, descriptors, and none of its signals.
+
+#[path = "../examples/demo/mod.rs"]
+mod demo;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use vfio_ferry::{
+    BackendChoice, DeviceOptions, Error, MigrationDevice, Options, SourceDevice, SourceEnding,
+    SourceSession, TargetDevice, TargetEnding, TargetSession,
+};
+
+/// The limit and the threads are the process's.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const DEVICES: usize = 3;
+
+fn demos() -> Vec<Arc<demo::Demo>> {
+    let demo = |_| {
+        let state = File::from(memfd_create("state", MemfdFlags::CLOEXEC).expect("memory"));
+        state.set_len(100_000).expect("memory");
+        demo::Demo::over(state)
+    };
+    (0..DEVICES).map(demo).collect()
+}
+
+fn source(
+    devices: &[Arc<demo::Demo>],
+    stream: UnixStream,
+    options: Options,
+) -> Result<SourceSession, Error> {
+    let device = |(index, device): (usize, &Arc<demo::Demo>)| SourceDevice {
+        name: format!("net{index}"),
+        device: Arc::clone(device) as Arc<dyn MigrationDevice>,
+        options: DeviceOptions::default(),
+    };
+    let devices = devices.iter().enumerate().map(device).collect();
+    SourceSession::start(devices, vec![stream.into()], options)
+}
+
+fn target(
+    devices: &[Arc<demo::Demo>],
+    stream: UnixStream,
+    options: Options,
+) -> Result<TargetSession, Error> {
+    let device = |(index, device): (usize, &Arc<demo::Demo>)| TargetDevice {
+        name: format!("net{index}"),
+        device: Arc::clone(device) as Arc<dyn MigrationDevice>,
+    };
+    let devices = devices.iter().enumerate().map(device).collect();
+    TargetSession::start(devices, vec![stream.into()], options)
+}
+
+/// The session's threads by name, and the signals that each blocks.
+fn threads() -> BTreeMap<String, Vec<u64>> {
+    let mut threads = BTreeMap::<String, Vec<u64>>::new();
+    for task in fs::read_dir("/proc/self/task").expect("a process has threads") {
+        let folder = task.expect("an entry").path();
+        // A thread may end meanwhile.
+        let Ok(status) = fs::read_to_string(folder.join("status")) else { continue };
+        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+        let (name, blocked) = (field("Name:\t"), field("SigBlk:\t"));
+        let name = name.expect("a name").to_owned();
+        let blocked = u64::from_str_radix(blocked.expect("a mask"), 16).expect("hexadecimal");
+        if name.starts_with("ferry-") {
+            threads.entry(name).or_default().push(blocked);
+        }
+    }
+    threads
+}
+
+#[test]
+fn a_sessions_threads_are_there_from_its_start_and_take_no_signal() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for backend in [BackendChoice::Auto, BackendChoice::Syscalls] {
+        let (from, to) = (demos(), demos());
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let options = || Options { backend, workers: 2, ..Options::default() };
+        let source = source(&from, ours, options()).expect("a session");
+        let names: Vec<String> = threads().into_keys().collect();
+        let of_devices = ["ferry-ctl-0", "ferry-ctl-1", "ferry-ctl-2"];
+        let of_data = ["ferry-fd-0", "ferry-fd-1", "ferry-fd-2"];
+        let others = ["ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
+        assert_eq!(names, [&of_devices[..], &of_data, &others].concat());
+        // All but SIGKILL and SIGSTOP, which cannot be, and what a thread does to itself.
+        let own = [4, 5, 7, 8, 9, 11, 19].into_iter().map(|signal| 1 << (signal - 1));
+        let expected = (1u64 << 31) - 1 - own.sum::<u64>();
+        for (name, masks) in threads() {
+            for mask in masks {
+                assert_eq!(mask & ((1 << 31) - 1), expected, "{name}: {mask:x}");
+            }
+        }
+        let mine = fs::read_to_string("/proc/thread-self/status").expect("a thread");
+        assert!(mine.contains("SigBlk:\t0000000000000000"), "the embedder's thread is its own");
+        let target = target(&to, theirs, options()).expect("a session");
+        source.switchover();
+        assert!(source.wait_closed(std::time::Duration::MAX));
+        assert!(target.wait_closed(std::time::Duration::MAX));
+        assert_eq!(source.finish().ending, SourceEnding::HandedOver);
+        assert_eq!(target.finish().ending, TargetEnding::Running);
+        while !threads().is_empty() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn open_descriptors() -> u64 {
+    fs::read_dir("/proc/self/fd").expect("a process has descriptors").count() as u64
+}
+
+/// With however few descriptors, a session either does not start or is carried to its end.
+#[test]
+fn a_migration_with_few_descriptors_fails_at_its_start_or_not_at_all() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = getrlimit(Resource::Nofile);
+    let mut migrated = 0;
+    let mut spare = 0;
+    while migrated < 3 {
+        while !threads().is_empty() {
+            std::thread::yield_now();
+        }
+        let (from, to) = (demos(), demos());
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let limit = open_descriptors() + spare;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).expect("lower");
+        let target = target(&to, theirs, Options::default());
+        let source = source(&from, ours, Options::default());
+        match (source, target) {
+            (Ok(source), Ok(target)) => {
+                source.switchover();
+                assert_eq!(source.finish().ending, SourceEnding::HandedOver, "{spare} spare");
+                assert_eq!(target.finish().ending, TargetEnding::Running, "{spare} spare");
+                migrated += 1;
+            }
+            (source, target) => {
+                for error in [source.err(), target.err()].into_iter().flatten() {
+                    assert!(matches!(error, Error::System(_)), "{spare} spare: {error}");
+                    assert!(error.to_string().contains("Too many open files"), "{error}");
+                }
+            }
+        }
+        setrlimit(Resource::Nofile, before).expect("as it was");
+        spare += 1;
+        assert!(spare < 200, "it never starts");
+    }
+    assert!(spare > 10, "nothing was refused");
+}
