@@ -102,8 +102,6 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
 }
 
 /// How long a sender may take from its first connection to its last.
-/// Longer than a session keeps its streams after its end.
-const CLOSING_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// Accepts all streams of one sender, as many as it has.
@@ -179,7 +177,7 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
     session_options
 }
 
-/// How long the streams may take to be let go of.
+/// Longer than a session keeps its streams after its end.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// Listens to a session until it is over.
