@@ -215,7 +215,8 @@ impl Sender {
                 queued => return queued,
             },
             Command::Discard(device, fault) => {
-                if device.index() < self.devices.len() {
+                if let Some(lost) = self.devices.get_mut(device.index()) {
+                    lost.core.line.was_moved();
                     return self.epoch_lost(turn, device, fault);
                 }
             }
