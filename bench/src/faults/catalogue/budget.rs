@@ -34,7 +34,6 @@ fn returned(fault: Fault) -> Fault {
     fault
         .ends(Source, Ending::Returned, &[Cause::TimeLimit])
         .also(Also::Says(Source, "switchover_budget"))
-        .also(Also::StillBelow(STILL_MAX))
 }
 
 /// The target's driver does not come back.
@@ -85,7 +84,9 @@ fn stalls() -> Vec<Fault> {
         blank(frozen("frozen-stop-copy", "the target freezes as STOP_COPY begins", stop_copy)),
         blank(
             frozen("frozen-full", "the target freezes, and no socket takes more", stop_copy)
-                .with(fills),
+                .with(fills)
+                // Nor is there room for the source's last word, which the guest must not wait for.
+                .also(Also::StillBelow(STILL_MAX)),
         ),
         blank(frozen("frozen-end", "the target freezes when all has been sent", end)),
         blank(at("no-credit", "the target gives no credit", credit, NetDeed::Withhold(credit.1))),

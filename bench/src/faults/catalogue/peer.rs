@@ -136,6 +136,13 @@ fn chatter() -> Vec<Fault> {
         )
         .stalls(Source)
         .returns(Source, &[Cause::TimeLimit]),
+        withheld(
+            "never-initial-data-loaded",
+            "a target never says that the initial data is loaded",
+            Source,
+            FrameKind::InitialDataLoaded,
+        )
+        .completes(),
         withheld("never-loaded", "a target never says loaded", Source, FrameKind::Loaded)
             .stalls(Source)
             .returns(Source, &[Cause::TimeLimit]),
