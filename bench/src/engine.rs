@@ -1,4 +1,4 @@
-//! The seam: this file and `switchover` are the only ones that name the engine.
+//! The seam: beside this file only `switchover` and the hosts of `faults` name the engine.
 //!
 //! Everything else speaks of [`Inputs`] and [`SideOutcome`]. The peers of `compare` have the same
 //! two functions, so that the engine and its peers are run, timed and verified alike: the clock and

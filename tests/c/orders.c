@@ -390,7 +390,7 @@ int main(void)
         {.asked = TARGET, .question = VFERRY_WANT_RUNNING},
         {.asked = TARGET, .question = VFERRY_WANT_RESET, .precopy = 1, .from_precopy = 1},
     };
-    int done = 0;
+    int done = 0, fds = open_fds();
     for (size_t i = 0; i < COUNT(plans); i++)
         for (int device_fd = 0; device_fd <= 1; device_fd++)
             for (uint32_t on_reset = 0; on_reset <= 1; on_reset++) {
@@ -404,6 +404,7 @@ int main(void)
                 else
                     done += pairs(&plan, target_words, COUNT(target_words));
             }
+    wait_for_fds(fds);
     printf("%d orders\n", done);
     return 0;
 }

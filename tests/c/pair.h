@@ -2,7 +2,6 @@
 #ifndef PAIR_H
 #define PAIR_H
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -26,17 +25,6 @@ struct pair {
 static inline int is_open(int fd)
 {
     return fcntl(fd, F_GETFD) >= 0;
-}
-
-static inline int open_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int count = 0;
-    CHECK(dir);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
 }
 
 /* A data fd that gives `bytes` bytes. */
@@ -111,10 +99,7 @@ static inline int run_tests(void (*const *tests)(void), size_t count)
     for (size_t i = 0; i < count; i++) {
         int before = open_fds();
         tests[i]();
-        /* Those of a thread that stays for a moment when that has ended. */
-        for (int tries = 0; open_fds() != before && tries < 60000; tries++)
-            poll(NULL, 0, 1);
-        CHECK(open_fds() == before);
+        wait_for_fds(before);
     }
     return 0;
 }

@@ -231,7 +231,10 @@ impl MigrationDevice for EmbeddedDevice {
 
     /// The kernel is asked twice, the books once: they note what the engine is told.
     fn settled_state(&self) -> io::Result<DeviceState> {
-        self.kernels_state()?;
+        if self.kernels_state()? == Some(DeviceState::StopCopy) {
+            // Its VMM may be about to say so, and whether that gave a data fd.
+            self.exchange.has_stopped(SAID_AFTER);
+        }
         self.state()
     }
 
