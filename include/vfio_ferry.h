@@ -236,7 +236,7 @@ enum vferry_status
      */
     VFERRY_ERR_BAD_FD = 108,
     /**
-     * The device already belongs to a session.
+     * The device already belongs to a session, or is given twice.
      */
     VFERRY_ERR_DEVICE_IN_USE = 109,
     /**
@@ -295,6 +295,11 @@ enum vferry_status
      * The kernel's vfio modules are not loaded.
      */
     VFERRY_ERR_NO_VFIO = 207,
+    /**
+     * The device is not in a state in which a migration begins: RUNNING, or STOP under a paused VM.
+     * Since version 4.
+     */
+    VFERRY_ERR_DEVICE_STATE = 208,
     /**
      * The peer does not speak this protocol, or broke it.
      */
@@ -1425,7 +1430,11 @@ typedef struct vferry_session vferry_session;
  *
  * `options` may be NULL for all defaults. `devices` are `device_count` devices (1 to
  * VFERRY_DEVICES_MAX), numbered in their order; the target has the same names in the same order.
- * `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target.
+ * `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target. What
+ * is something else, or given twice, is VFERRY_ERR_BAD_FD; a device that is given twice is
+ * VFERRY_ERR_DEVICE_IN_USE, whatever its names. A device that the engine drives is in RUNNING, or in
+ * STOP where the VM is paused: it then stays there until the switchover, and comes back to STOP.
+ * VFERRY_ERR_DEVICE_STATE otherwise.
  *
  * On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
  * session's, which closes them at its end; the caller does not use the numbers again. On failure
@@ -1440,7 +1449,7 @@ vferry_status vferry_session_source(const vferry_options *options,
 
 /**
  * Starts to load devices from the source at the other end of the streams. As
- * `vferry_session_source` otherwise. The devices must be in RUNNING, and the vCPUs stopped.
+ * `vferry_session_source` otherwise. The vCPUs must be stopped.
  */
 vferry_status vferry_session_target(const vferry_options *options,
                                     vferry_device *const *devices,
@@ -1752,6 +1761,15 @@ vferry_status vferry_session_wait(vferry_session *session,
 vferry_status vferry_session_wait_ready(vferry_session *session,
                                         uint64_t downtime_ns_max,
                                         int64_t timeout_ms);
+
+/**
+ * Waits until the session has ended and its streams are closed, `timeout_ms` at most. For a program
+ * that exits right after the end: until then the system may drop what the peer has not read, the last
+ * word of this host among it. After VFERRY_EVENT_FINISHED it takes half a second at most, where the
+ * peer does not close its end. VFERRY_ERR_TIMEOUT when the streams are not closed by then.
+ */
+vferry_status vferry_session_wait_closed(vferry_session *session,
+                                         int64_t timeout_ms);
 
 /* --- Reports ---------------------------------------------------------------------------------- */
 

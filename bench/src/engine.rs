@@ -1,4 +1,4 @@
-//! The seam: this file and `switchover` are the only ones that name the engine.
+//! The seam: beside this file only `switchover` and the hosts of `faults` name the engine.
 //!
 //! Everything else speaks of [`Inputs`] and [`SideOutcome`]. The peers of `compare` have the same
 //! two functions, so that the engine and its peers are run, timed and verified alike: the clock and
@@ -101,6 +101,8 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
     Ok(outcome)
 }
 
+/// Longer than a session keeps its streams after its end.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 /// How long a sender may take from its first connection to its last.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -176,9 +178,6 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
     limit(&mut session_options, &options.limits);
     session_options
 }
-
-/// How long the streams may take to be let go of.
-const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// Listens to a session until it is over.
 fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>, SideOutcome) {

@@ -18,8 +18,8 @@
 //!
 //! The double is a library: the tests of the whole workspace use it too ([`device`]).
 //!
-//! Exit status: 0 if everything migrated and was verified, 1 if a migration failed or the states
-//! differ, 2 if what was asked for cannot be done; 1 and 2 come with one line on standard error.
+//! Exit status: 0 if everything migrated and was verified, 1 if a migration failed, the states differ
+//! or a fault was not met as promised, 2 if what was asked for cannot be done; 1 and 2 come with one line on standard error.
 
 mod carriers;
 mod cli;

@@ -59,6 +59,16 @@
  */
 #define VFIO_FERRY_CANCEL_MS 500
 
+/*
+ * QEMU watches over the connection, and while the guest runs the device's
+ * turn may be long in coming: until RAM was sent for the first time nothing is
+ * pulled. So only what no pass of RAM takes counts as a stall.
+ */
+#define VFIO_FERRY_STALL_MS (3600 * 1000)
+
+/* How long the VM stands still for a device at most: after it the VM runs on. */
+#define VFIO_FERRY_SWITCHOVER_MS (300 * 1000)
+
 /* Resets of one device that a migration with on-reset=restart survives. */
 #define VFIO_FERRY_RESTARTS 8
 
@@ -132,8 +142,8 @@ bool vfio_ferry_check(VFIODevice *vbasedev, Error **errp)
 static void vfio_ferry_free(VFIOFerry *ferry)
 {
     /*
-     * Without its channel a session that has not ended has nobody left to say
-     * goodbye to, so freeing it waits for a driver's operation at most.
+     * Freeing it waits for a driver's operation, within the cancel bound, and
+     * for no peer.
      */
     vferry_session_cancel(ferry->session);
     vferry_channel_free(&ferry->channel);
@@ -168,8 +178,12 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
     qemu_sem_init(&ferry->confirmed, 0);
 
     ok = !vferry_options_new(&options) &&
-         /* QEMU itself watches over the connection. */
          !vferry_options_set_peer_silence_ms(options, VFERRY_NO_LIMIT) &&
+         !vferry_options_set_handshake_limit_ms(options, VFERRY_NO_LIMIT) &&
+         !vferry_options_set_idle_limit_ms(options, VFERRY_NO_LIMIT) &&
+         !vferry_options_set_stall_limit_ms(options, VFIO_FERRY_STALL_MS) &&
+         !vferry_options_set_switchover_budget_ms(options,
+                                                  VFIO_FERRY_SWITCHOVER_MS) &&
          !vferry_options_set_cancel_bound_ms(options, VFIO_FERRY_CANCEL_MS) &&
          !vferry_device_embedded("vfio", host, flags, vbasedev->fd,
                                  &ferry->device) &&

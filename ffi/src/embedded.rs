@@ -12,7 +12,8 @@ use crate::raw;
 use crate::status::vferry_status::{self, *};
 use crate::values::{self, unknown};
 
-/// For `vferry_device_embedded`: the device can save in PRE_COPY.
+/// For `vferry_device_embedded`: the device can save in PRE_COPY. Not for the device of a paused VM,
+/// which must not run.
 pub const VFERRY_EMBEDDED_PRECOPY: u32 = 1;
 /// For `vferry_device_embedded`: the VMM makes VFIO_MIG_GET_PRECOPY_INFO itself, when the engine
 /// wants it.

@@ -61,6 +61,7 @@ impl From<Error> for Failure {
             Error::Usage(usage) => (usage_status(usage), None),
             Error::Device { source, .. } => (VFERRY_ERR_DEVICE_IO, Some(source)),
             Error::NotMigratable { .. } => (VFERRY_ERR_NOT_MIGRATABLE, None),
+            Error::DeviceState { .. } => (VFERRY_ERR_DEVICE_STATE, None),
             Error::Peer(_) => (VFERRY_ERR_PEER_PROTOCOL, None),
             Error::Network { source, .. } => (network_status(source), Some(source)),
             Error::System(source) => (VFERRY_ERR_SYSTEM, Some(source)),
@@ -108,7 +109,10 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
         UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
         UsageError::Full { .. } => VFERRY_ERR_FULL,
-        UsageError::SecondSession { .. } => VFERRY_ERR_DEVICE_IN_USE,
+        UsageError::SecondSession { .. } | UsageError::SameDevice { .. } => {
+            VFERRY_ERR_DEVICE_IN_USE
+        }
+        UsageError::Stream { .. } | UsageError::SameStream { .. } => VFERRY_ERR_BAD_FD,
         _ => VFERRY_ERR_RANGE,
     }
 }

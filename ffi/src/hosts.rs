@@ -53,6 +53,10 @@ impl AnySession {
         either!(self, session => session.wait_event(timeout))
     }
 
+    pub(crate) fn wait_closed(&self, timeout: Duration) -> bool {
+        either!(self, session => session.wait_closed(timeout))
+    }
+
     pub(crate) fn event_fd(&self) -> BorrowedFd<'_> {
         either!(self, session => session.event_fd())
     }

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use rustix::net::SocketType;
-use rustix::net::sockopt::socket_type;
 use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use vfio_ferry::{
     DeviceId, Host, SourceDevice, SourceSession, TargetDevice, TargetSession, UsageError,
@@ -106,7 +104,9 @@ impl<'a> Parts<'a> {
         let devices =
             devices.iter().map(|device| raw::inner(*device)).collect::<Result<Vec<_>, _>>()?;
         let uses = devices.iter().map(|device| device.take_for(host)).collect::<Result<_, _>>()?;
-        Ok(Parts { options, devices, uses, streams: duplicates(fds)? })
+        let streams =
+            fds.iter().map(|&fd| raw::duplicate(fd, "a stream")).collect::<Result<_, _>>()?;
+        Ok(Parts { options, devices, uses, streams })
     }
 
     fn finish(
@@ -132,28 +132,15 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Duplicates of connected stream sockets, each of which is given once.
-fn duplicates(fds: &[c_int]) -> Result<Vec<OwnedFd>, Failure> {
-    let stream = |(index, &fd): (usize, &c_int)| {
-        let bad =
-            |why| Failure::new(VFERRY_ERR_BAD_FD, format!("fd {fd} for stream {index} {why}"));
-        if fds[..index].contains(&fd) {
-            return Err(bad("is given twice"));
-        }
-        let socket = raw::duplicate(fd, "a stream")?;
-        match socket_type(&socket) {
-            Ok(SocketType::STREAM) => Ok(socket),
-            _ => Err(bad("is no stream socket")),
-        }
-    };
-    fds.iter().enumerate().map(stream).collect()
-}
-
 /// Starts to migrate devices to the target at the other end of the streams.
 ///
 /// `options` may be NULL for all defaults. `devices` are `device_count` devices (1 to
 /// VFERRY_DEVICES_MAX), numbered in their order; the target has the same names in the same order.
-/// `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target.
+/// `fds` are `stream_count` connected stream sockets (1 to VFERRY_STREAMS_MAX), all to one target. What
+/// is something else, or given twice, is VFERRY_ERR_BAD_FD; a device that is given twice is
+/// VFERRY_ERR_DEVICE_IN_USE, whatever its names. A device that the engine drives is in RUNNING, or in
+/// STOP where the VM is paused: it then stays there until the switchover, and comes back to STOP.
+/// VFERRY_ERR_DEVICE_STATE otherwise.
 ///
 /// On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
 /// session's, which closes them at its end; the caller does not use the numbers again. On failure
@@ -185,7 +172,7 @@ pub unsafe extern "C" fn vferry_session_source(
 }
 
 /// Starts to load devices from the source at the other end of the streams. As
-/// `vferry_session_source` otherwise. The devices must be in RUNNING, and the vCPUs stopped.
+/// `vferry_session_source` otherwise. The vCPUs must be stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vferry_session_target(
     options: Option<&vferry_options>,

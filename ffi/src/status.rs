@@ -42,7 +42,7 @@ pub enum vferry_status {
     VFERRY_ERR_UNKNOWN_NUMBER = 107,
     /// An fd is not open, given twice, or of the wrong kind.
     VFERRY_ERR_BAD_FD = 108,
-    /// The device already belongs to a session.
+    /// The device already belongs to a session, or is given twice.
     VFERRY_ERR_DEVICE_IN_USE = 109,
     /// The call is for embedded devices only.
     VFERRY_ERR_NOT_EMBEDDED = 110,
@@ -73,6 +73,9 @@ pub enum vferry_status {
     VFERRY_ERR_GROUP_NOT_VIABLE = 206,
     /// The kernel's vfio modules are not loaded.
     VFERRY_ERR_NO_VFIO = 207,
+    /// The device is not in a state in which a migration begins: RUNNING, or STOP under a paused VM.
+    /// Since version 4.
+    VFERRY_ERR_DEVICE_STATE = 208,
 
     /// The peer does not speak this protocol, or broke it.
     VFERRY_ERR_PEER_PROTOCOL = 300,
@@ -93,7 +96,7 @@ use vferry_status::*;
 
 impl vferry_status {
     /// All of them, with their texts.
-    const TEXTS: [(vferry_status, &'static CStr); 34] = [
+    const TEXTS: [(vferry_status, &'static CStr); 35] = [
         (VFERRY_OK, c"done"),
         (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
         (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
@@ -126,6 +129,7 @@ impl vferry_status {
         (VFERRY_ERR_GROUP_BUSY, c"the device's IOMMU group is in use"),
         (VFERRY_ERR_GROUP_NOT_VIABLE, c"the device's IOMMU group is not viable"),
         (VFERRY_ERR_NO_VFIO, c"vfio is not loaded"),
+        (VFERRY_ERR_DEVICE_STATE, c"the device is not where a migration begins"),
         (VFERRY_ERR_PEER_PROTOCOL, c"the peer does not speak this protocol"),
         (VFERRY_ERR_CONNECTION, c"a connection failed"),
         (VFERRY_ERR_ADDRESS, c"an address cannot be parsed or resolved"),

@@ -136,6 +136,25 @@ pub extern "C" fn vferry_session_wait_ready(
     })
 }
 
+/// Waits until the session has ended and its streams are closed, `timeout_ms` at most. For a program
+/// that exits right after the end: until then the system may drop what the peer has not read, the last
+/// word of this host among it. After VFERRY_EVENT_FINISHED it takes half a second at most, where the
+/// peer does not close its end. VFERRY_ERR_TIMEOUT when the streams are not closed by then.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_wait_closed(
+    session: Option<&mut vferry_session>,
+    timeout_ms: i64,
+) -> vferry_status {
+    guarded(|| {
+        let session = raw::inner(session)?;
+        let patience = timeout(timeout_ms)?.unwrap_or(Duration::MAX);
+        match session.session.wait_closed(patience) {
+            true => Ok(()),
+            false => Err(Failure::not_now(VFERRY_ERR_TIMEOUT)),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

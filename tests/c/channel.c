@@ -183,10 +183,12 @@ static void breaks(void)
 
 int main(void)
 {
+    int fds = open_fds();
     moves(0, 0);
     moves(1, 1); /* restarted in PRE_COPY */
     moves(2, 2); /* the second time its whole state goes from STOP_COPY */
     is_cancelled();
     breaks();
+    wait_for_fds(fds);
     return 0;
 }

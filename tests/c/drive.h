@@ -2,6 +2,7 @@
 #ifndef DRIVE_H
 #define DRIVE_H
 
+#include <dirent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -122,6 +123,25 @@ static inline void drive_contents(const struct drive *drive)
         CHECK(report.epoch_ending == VFERRY_EPOCH_COMPLETE && report.bytes == bytes && !report.stuck);
         printf("content %zu %zu %016llx\n", i, bytes, (unsigned long long)hash);
     }
+}
+
+static inline int open_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int count = 0;
+    CHECK(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* Every fd is given back: those of a thread that stays with its streams for a moment when that ends. */
+static inline void wait_for_fds(int before)
+{
+    for (int tries = 0; open_fds() > before && tries < 60000; tries++)
+        poll(NULL, 0, 1);
+    CHECK(open_fds() <= before);
 }
 
 #endif

@@ -1,100 +1,5 @@
-/* Embedded devices answered in every order, and what events say, to the byte and to the number. */
-#include "drive.h"
-
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-static const char opaque[] = "config space";
-#define OPAQUE_BYTES (sizeof opaque - 1)
-
-struct host {
-    vferry_device *device;
-    vferry_session *session;
-};
-
-struct pair {
-    struct host source, target;
-};
-
-static int is_open(int fd)
-{
-    return fcntl(fd, F_GETFD) >= 0;
-}
-
-static int open_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int count = 0;
-    CHECK(dir);
-    while (readdir(dir))
-        count++;
-    closedir(dir);
-    return count;
-}
-
-/* A data fd that gives `bytes` bytes. */
-static int data_fd(size_t bytes)
-{
-    int fd = memfd_create("state", MFD_CLOEXEC);
-    CHECK(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
-    return fd;
-}
-
-static void start(struct pair *pair, uint32_t flags)
-{
-    vferry_options *options = test_options();
-    int fds[2];
-    memset(pair, 0, sizeof *pair);
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
-    MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, flags, -1, &pair->source.device));
-    MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &pair->target.device));
-    MUST(vferry_device_set_opaque(pair->source.device, (const uint8_t *)opaque, OPAQUE_BYTES));
-    MUST(vferry_session_source(options, &pair->source.device, 1, &fds[0], 1, &pair->source.session));
-    MUST(vferry_session_target(options, &pair->target.device, 1, &fds[1], 1, &pair->target.session));
-    vferry_options_free(&options);
-}
-
-static void stop(struct pair *pair)
-{
-    vferry_session_free(&pair->source.session);
-    vferry_session_free(&pair->target.session);
-    vferry_device_free(&pair->source.device);
-    vferry_device_free(&pair->target.device);
-}
-
-/* Waits until the engine wants this; it wants nothing else before. */
-static void wants(struct host *host, uint32_t expected)
-{
-    struct pollfd fd = {.events = POLLIN};
-    uint32_t want;
-    MUST(vferry_device_event_fd(host->device, &fd.fd));
-    CHECK(poll(&fd, 1, 60000) == 1);
-    MUST(vferry_device_wanted(host->device, &want));
-    CHECK(want == expected);
-}
-
-/* The next event of a type. Others are dropped. */
-static vferry_event event_of(struct host *host, uint32_t type)
-{
-    vferry_event event;
-    do {
-        memset(&event, 0xff, sizeof event);
-        event.size = sizeof event;
-        MUST(vferry_session_wait(host->session, 60000, &event));
-    } while (event.type != type);
-    return event;
-}
-
-static vferry_report finish(struct host *host)
-{
-    vferry_report report = {.size = sizeof report};
-    MUST(vferry_session_finish(host->session, 60000, &report));
-    return report;
-}
+/* Embedded devices answered by hand, and what events say, to the byte and to the number. */
+#include "pair.h"
 
 /* Nothing is written beyond a payload, and nothing at all where it does not fit. */
 static void a_payload_stays_in_its_buffer(void)
@@ -143,8 +48,8 @@ static void a_cancel_withdraws_what_is_wanted(void)
     MUST(vferry_session_cancel(pair.target.session));
     report = finish(&pair.target);
     CHECK(report.cause == VFERRY_CAUSE_CANCELLED && report.observed == VFERRY_OBSERVED_EMBEDDER);
-    /* Whether the engine's own thread had come back by then is a race. */
-    CHECK(report.ending == VFERRY_ENDING_BLANK || report.ending == VFERRY_ENDING_NOT_BLANK);
+    /* The VMM may be in the middle of it. */
+    CHECK(report.ending == VFERRY_ENDING_NOT_BLANK);
     MUST(vferry_device_wanted(pair.target.device, &want));
     MUST(vferry_device_event_fd(pair.target.device, &fd.fd));
     CHECK(want == VFERRY_WANT_NOTHING && poll(&fd, 1, 0) == 0);
@@ -256,13 +161,5 @@ int main(void)
         an_answer_is_not_lost_to_a_reset,      the_size_is_unknown,
         the_size_is_known,
     };
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
-        int before = open_fds();
-        tests[i]();
-        /* Every fd is given back; those of a call that was withdrawn when its thread has seen that. */
-        for (int tries = 0; open_fds() != before && tries < 60000; tries++)
-            poll(NULL, 0, 1);
-        CHECK(open_fds() == before);
-    }
-    return 0;
+    return run_tests(tests, sizeof tests / sizeof *tests);
 }

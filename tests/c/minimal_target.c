@@ -48,6 +48,7 @@ int main(int argc, char **argv)
             if (event.type == VFERRY_EVENT_COMPLETION)
                 printf("%s %s\n", vferry_epoch_ending_text(event.epoch_ending), event.text);
     }
+    vferry_session_wait_closed(session, VFERRY_NO_LIMIT); /* Before the process ends. */
     vferry_session_free(&session);
     vferry_device_free(&device);
     vferry_listener_free(&listener);

@@ -75,6 +75,7 @@ int main(int argc, char **argv)
     MUST(vferry_log_next(&line)); /* At least one completion. */
     CHECK(line.level <= VFERRY_LOG_INFO && line.time_ns > 0 && line.text[0]);
 
+    MUST(vferry_session_wait_closed(drive.session, 60000));
     vferry_session_free(&drive.session);
     CHECK(drive.session == NULL);
     for (size_t i = 0; i < drive.count; i++)

@@ -44,6 +44,7 @@ int main(int argc, char **argv)
     CHECK(strcmp(drive.opaque, "config space") == 0 && strcmp(drive.message, "hello") == 0);
     drive_contents(&drive);
 
+    MUST(vferry_session_wait_closed(drive.session, 60000));
     vferry_session_free(&drive.session);
     for (size_t i = 0; i < drive.count; i++) {
         CHECK(devices[i].state == VFERRY_STATE_RUNNING);

@@ -108,7 +108,7 @@ impl Fault {
 
     /// The network does something.
     pub(crate) fn net(mut self, rule: Rule) -> Fault {
-        self.plan.rules.push(rule);
+        self.plan.net.rules.push(rule);
         self
     }
 
@@ -130,7 +130,7 @@ impl Fault {
         does: Does,
         until: Option<Trigger>,
     ) -> Fault {
-        let rule = self.plan.rules.len();
+        let rule = self.plan.net.rules.len();
         let fault = self.at(toward, at, NetDeed::Gate).on(Trigger::Net(rule), does);
         fault.on(until.unwrap_or(Trigger::Net(rule)), Does::OpenGate)
     }

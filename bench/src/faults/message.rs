@@ -17,6 +17,8 @@ pub(crate) struct HostSpec {
     pub(crate) connect: Option<SocketAddr>,
     /// TCP connections.
     pub(crate) streams: u16,
+    /// How much of what the other host does not take its sockets hold; none: what the system wants.
+    pub(crate) socket_bytes: Option<usize>,
     /// Its devices.
     pub(crate) devices: Vec<DeviceSpec>,
     /// How the engine and the VMM behave.

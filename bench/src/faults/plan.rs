@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::message::{Choices, Command, DeviceSpec, OnResetSpec};
-use super::proxy::Rule;
+use super::proxy::Net;
 use crate::device::{Deed, DriverFault};
 use crate::engine::DeviceState;
 use crate::spec::{BackendChoice, DataKind, Limits, Side, Time};
@@ -11,14 +11,12 @@ use crate::spec::{BackendChoice, DataKind, Limits, Side, Time};
 /// A run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// TCP connections.
-    pub(crate) streams: u16,
     /// The host that the devices leave.
     pub(crate) source: HostPlan,
     /// The host that they go to.
     pub(crate) target: HostPlan,
-    /// What the network does.
-    pub(crate) rules: Vec<Rule>,
+    /// What is between the two.
+    pub(crate) net: Net,
     /// What is done when.
     pub(crate) reactions: Vec<Reaction>,
     /// What drivers hold goes on once their host's session has ended.
@@ -115,10 +113,9 @@ impl Plan {
             }],
         };
         Plan {
-            streams: 2,
             source: host.clone(),
             target: host,
-            rules: Vec::new(),
+            net: Net { streams: 2, ..Net::default() },
             reactions: Vec::new(),
             releases: true,
         }

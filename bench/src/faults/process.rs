@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::message::{Command, HostEvent, HostSpec, What};
 use super::plan::Plan;
+use super::proxy::NARROW_BYTES;
 use crate::clock::monotonic_ns;
 use crate::spec::Side;
 
@@ -46,9 +47,10 @@ impl Host {
         let output = child.stdout.take();
         // Owned from here on, so that an error below ends it.
         let mut host = Host { child };
-        let (streams, own) = (plan.streams, plan.host(side));
+        let (streams, own) = (plan.net.streams, plan.host(side));
         let (devices, choices) = (own.devices.clone(), own.choices.clone());
-        host.say(&HostSpec { side, connect, streams, devices, choices })?;
+        let socket_bytes = plan.net.is_narrow.then_some(NARROW_BYTES);
+        host.say(&HostSpec { side, connect, streams, socket_bytes, devices, choices })?;
         let heard = heard.clone();
         thread::spawn(move || {
             let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());

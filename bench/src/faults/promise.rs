@@ -5,6 +5,8 @@
 
 mod truth;
 
+use std::time::Duration;
+
 use super::message::Holds;
 use super::plan::Plan;
 use super::record::{HostRecord, Record};
@@ -85,6 +87,9 @@ pub(crate) enum Also {
     Says(Side, &'static str),
     /// Plain system calls were used.
     PlainCalls(Side),
+    /// The guest did not stand still for so long: far more than the limit that bounds it, because
+    /// the machine may be busy, and far less than what would follow if that limit did not.
+    StillBelow(Duration),
     /// One device was asked for the second state only when the other was in the first.
     Barrier { side: Side, arrived: (usize, DeviceState), before: (usize, DeviceState) },
 }
@@ -224,6 +229,10 @@ impl Also {
                 let end = record.host(side).end.as_ref();
                 let kept = end.is_some_and(|(_, end)| end.backend == "syscalls");
                 (kept, format!("the {} did not use plain system calls", side.name()))
+            }
+            Also::StillBelow(most) => {
+                let still = record.still_ns(plan).map_or(Duration::MAX, Duration::from_nanos);
+                (still < most, format!("the guest stood still for {still:.1?}"))
             }
             Also::Barrier { side, arrived, before } => barrier(record.host(side), arrived, before),
         };

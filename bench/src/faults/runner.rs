@@ -113,8 +113,7 @@ impl<'a> Run<'a> {
     fn connect(&mut self, address: SocketAddr) -> io::Result<()> {
         let sender = self.sender.clone();
         let on_deed = move |rule| drop(sender.send(Heard::Net(rule, monotonic_ns())));
-        let rules = self.plan.rules.clone();
-        let proxy = Proxy::start(address, self.plan.streams, rules, Box::new(on_deed))?;
+        let proxy = Proxy::start(address, self.plan.net.clone(), Box::new(on_deed))?;
         let source = Host::start(self.plan, Side::Source, Some(proxy.address()), &self.sender)?;
         (self.proxy, self.source) = (Some(proxy), Some(source));
         Ok(())

@@ -18,10 +18,11 @@ pub(super) const SET_STATE_PAUSE: Duration = Duration::from_millis(1);
 /// | the read has failed with EAGAIN; the machine asks again, 1000 times in a row at most
 pub(super) const READ_PAUSE: Duration = Duration::from_millis(1);
 
-/// ferry-ctl-N of an embedded device, of which the engine has no device fd
-/// | the VMM to say that it has stopped the device, where GET_PRECOPY_INFO was refused
+/// ferry-ctl-N of an embedded device that is in PRE_COPY for the engine
+/// | the VMM to say that it has stopped the device, where GET_STATE says so, or nobody can ask and
+/// GET_PRECOPY_INFO was refused
 /// | 300 ms
-/// | the device was reset
+/// | the device was reset, or is where nobody has put it
 pub(crate) const SAID_AFTER: Duration = Duration::from_millis(300);
 
 /// ferry-fd-N on the target

@@ -62,6 +62,11 @@ impl Line {
         self.known
     }
 
+    /// The embedder says that somebody else has moved the device.
+    pub(crate) fn was_moved(&mut self) {
+        self.known = None;
+    }
+
     /// Whether the device is as its goal says: it was never asked to move, or a way back has
     /// brought it there and nothing has moved it since.
     pub(crate) fn is_home(&self) -> bool {

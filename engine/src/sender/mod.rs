@@ -215,7 +215,11 @@ impl Sender {
                 queued => return queued,
             },
             Command::Discard(device, fault) => {
-                if device.index() < self.devices.len() {
+                if let Some(lost) = self.devices.get_mut(device.index()) {
+                    // What its VMM says is what is known of it, and it has said so elsewhere.
+                    if lost.config.embedded {
+                        lost.core.line.was_moved();
+                    }
                     return self.epoch_lost(turn, device, fault);
                 }
             }

@@ -52,8 +52,11 @@ impl Session<Source> {
         let mut found = Vec::with_capacity(devices.len());
         for (index, SourceDevice { name, device, options }) in devices.into_iter().enumerate() {
             let Beginning { capabilities, state } = ask(&name, &device)?;
-            let goal = Goal::KeepState { home: state, reset: options.reset_to_return };
             let (paused, embedded) = (state == DeviceState::Stop, taken.is_embedded(index));
+            let goal = match embedded {
+                true => Goal::LetGo,
+                false => Goal::KeepState { home: state, reset: options.reset_to_return },
+            };
             configs.push(DeviceConfig { name, capabilities, options, paused, embedded });
             found.push(Found { device, state, goal });
         }

@@ -7,6 +7,7 @@ use super::super::fault::{Fault, HEARD, Kind};
 use super::super::plan::{Does, IN_PRECOPY, IN_STOP_COPY, Trigger};
 use super::super::promise::{Also, Cause, Ending};
 use super::super::proxy::{Deed as NetDeed, Kind as FrameKind, Point};
+use super::fills;
 use crate::device::{Call, Deed, DriverFault};
 use crate::engine::DeviceState;
 use crate::spec::Side::{self, Source, Target};
@@ -14,6 +15,8 @@ use crate::spec::Time;
 
 /// What the VMM gives the switchover.
 const BUDGET: Duration = Duration::from_millis(300);
+/// Far more than that and what a device's own driver takes, and half of the cancel bound.
+const STILL_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn faults() -> Vec<Fault> {
     let mut all = held();
@@ -79,6 +82,12 @@ fn stalls() -> Vec<Fault> {
         };
     vec![
         blank(frozen("frozen-stop-copy", "the target freezes as STOP_COPY begins", stop_copy)),
+        blank(
+            frozen("frozen-full", "the target freezes, and no socket takes more", stop_copy)
+                .with(fills)
+                // Nor is there room for the source's last word, which the guest must not wait for.
+                .also(Also::StillBelow(STILL_MAX)),
+        ),
         blank(frozen("frozen-end", "the target freezes when all has been sent", end)),
         blank(at("no-credit", "the target gives no credit", credit, NetDeed::Withhold(credit.1))),
         blank(at("not-loaded", "the target never says loaded", loaded, NetDeed::OnlyPings)),

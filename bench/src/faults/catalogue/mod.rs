@@ -10,6 +10,7 @@ mod source_driver;
 mod target_driver;
 
 use super::fault::{Fault, Kind};
+use super::plan::Plan;
 use super::promise::Ending;
 use super::proxy::{Kind as FrameKind, Point};
 use crate::spec::Side::{self, Source, Target};
@@ -50,6 +51,15 @@ const STAGES: [(&str, Place); 6] = [
     ("end", (Target, Point::Frame(FrameKind::End))),
     ("loaded", (Source, Point::Frame(FrameKind::Loaded))),
 ];
+
+/// More than a target's credit and every socket on the way hold.
+fn fills(plan: &mut Plan) {
+    const LARGE_BYTES: u64 = 64 << 20;
+    for side in [Source, Target] {
+        plan.host_mut(side).devices[0].rest_bytes = LARGE_BYTES;
+    }
+    (plan.net.streams, plan.net.is_narrow) = (1, true);
+}
 
 /// The two frames of the handover.
 const HANDOVER: Place = (Target, Point::Frame(FrameKind::Handover));

@@ -107,7 +107,10 @@ fn damage() -> Vec<Fault> {
             let rule = Rule { skip, ..Rule::new(toward, at, deed.clone()) };
             let fault = fault(format!("{how}-{frame}"), format!("one {frame} frame {what}"));
             all.push(
-                fault.with(|plan| plan.streams = 1).net(rule).returns(toward, &[Cause::Network]),
+                fault
+                    .with(|plan| plan.net.streams = 1)
+                    .net(rule)
+                    .returns(toward, &[Cause::Network]),
             );
         }
         // After the handover: what the target has said is not known.
@@ -115,7 +118,7 @@ fn damage() -> Vec<Fault> {
         if deed == Deed::Flip {
             all.push(
                 fault(format!("{how}-running"), format!("the running frame {what}"))
-                    .with(|plan| plan.streams = 1)
+                    .with(|plan| plan.net.streams = 1)
                     .net(rule)
                     .ends(Source, Ending::Unconfirmed, &[Cause::Network])
                     .ends(Target, Ending::Running, &[]),
@@ -124,7 +127,7 @@ fn damage() -> Vec<Fault> {
     }
     all.push(
         fault("damaged-handover", "the handover frame comes with a flipped bit")
-            .with(|plan| plan.streams = 1)
+            .with(|plan| plan.net.streams = 1)
             .at(HANDOVER.0, HANDOVER.1, Deed::Flip)
             // The target is blank again and says so: the source may run on.
             .ends(Source, Ending::Returned, HEARD)

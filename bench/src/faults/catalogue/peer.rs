@@ -6,7 +6,7 @@ use super::super::fault::{Fault, HEARD, Kind, NEAR};
 use super::super::plan::{Does, Trigger};
 use super::super::promise::{Also, Cause, Ending};
 use super::super::proxy::{Deed, Kind as FrameKind, Point, Rule};
-use super::{HANDOVER, RUNNING, STAGES};
+use super::{HANDOVER, RUNNING, STAGES, fills};
 use crate::spec::Side::{self, Source, Target};
 use crate::spec::Time;
 
@@ -76,6 +76,11 @@ fn freezes() -> Vec<Fault> {
         freeze(Target, "handover", HANDOVER)
             .ends(Source, Ending::Unconfirmed, &[Cause::Network])
             .ends(Target, Ending::Running, &[]),
+        // Nor is there room for its last word, which nobody waits for: its devices are back.
+        freeze(Target, "full", stop_copy)
+            .with(fills)
+            .returns(Source, &[Cause::Network])
+            .also(Also::StillBelow(Duration::from_millis(6500))),
         freeze(Source, "data", data).returns(Target, &[Cause::Network]),
         freeze(Source, "stop-copy", stop_copy).returns(Target, &[Cause::Network]),
         freeze(Source, "running", RUNNING).completes(),
@@ -131,6 +136,13 @@ fn chatter() -> Vec<Fault> {
         )
         .stalls(Source)
         .returns(Source, &[Cause::TimeLimit]),
+        withheld(
+            "never-initial-data-loaded",
+            "a target never says that the initial data is loaded",
+            Source,
+            FrameKind::InitialDataLoaded,
+        )
+        .completes(),
         withheld("never-loaded", "a target never says loaded", Source, FrameKind::Loaded)
             .stalls(Source)
             .returns(Source, &[Cause::TimeLimit]),

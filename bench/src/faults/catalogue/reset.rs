@@ -94,7 +94,7 @@ fn discards() -> Vec<Fault> {
             .ends(Target, Ending::Blank, HEARD)
             .also(Also::Untouched(Source)),
         Fault::new(Kind::Peer, "discards-without-end", "a source discards 100 times in a row")
-            .with(|plan| plan.streams = 1)
+            .with(|plan| plan.net.streams = 1)
             .at(Target, Point::Frame(FrameKind::Data), NetDeed::Discards(100))
             .returns(Target, &[Cause::PeerMisbehaviour]),
     ]

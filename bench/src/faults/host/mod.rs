@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
+use rustix::net::sockopt;
 
 use super::message::{Command, HostEvent, HostSpec, What};
 use crate::clock::monotonic_ns;
@@ -24,6 +25,8 @@ use device::Told;
 
 /// Reads what it is to be, and is it. An error is the runner's having gone.
 pub(crate) fn run() -> io::Result<()> {
+    // A frozen process would not see that the pipe from its runner has closed.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
     input.read_line(&mut line)?;
@@ -80,6 +83,10 @@ fn host(spec: &HostSpec, commands: Receiver<Command>, tell: &Tell) -> Result<(),
         .collect::<io::Result<Vec<Arc<Told>>>>()
         .map_err(|error| format!("the test device: {error}"))?;
     let streams = streams(spec, tell).map_err(|error| format!("the connections: {error}"))?;
+    if let Some(bytes) = spec.socket_bytes {
+        let narrow = |stream| sockopt::set_socket_send_buffer_size(stream, bytes);
+        streams.iter().try_for_each(narrow).map_err(|error| format!("SO_SNDBUF: {error}"))?;
+    }
     restrict::restrict(&spec.choices)?;
     let vmm = session::Vmm { devices: &devices, choices: &spec.choices, commands, tell };
     match spec.side {

@@ -216,6 +216,15 @@ fn a_guest_stands_still_until_it_can_run_on_somewhere() {
 }
 
 #[test]
+fn a_guest_that_stands_still_for_too_long_is_told() {
+    let mut promise = returns();
+    promise.also.push(Also::StillBelow(Duration::from_nanos(31)));
+    kept(&promise, &returned());
+    promise.also.push(Also::StillBelow(Duration::from_nanos(30)));
+    broken(&promise, &returned(), "stood still for 30.0ns");
+}
+
+#[test]
 fn a_guest_that_is_stopped_and_comes_back_was_stopped_in_vain() {
     let mut promise = returns();
     promise.also.push(Also::NotStoppedInVain);

@@ -27,6 +27,7 @@ pub(crate) enum Kind {
     Begin = 3,
     Data = 4,
     Phase = 5,
+    InitialDataLoaded = 7,
     Discard = 8,
     End = 9,
     Loaded = 10,

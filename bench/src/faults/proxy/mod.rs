@@ -16,12 +16,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 use crate::spec::Side;
 use frame::Frame;
 use rule::{Mode, Rules, Verdict};
 
 /// Between two bytes that trickle.
 const TRICKLE: Duration = Duration::from_millis(120);
+
+/// What a narrow network holds of a connection, in each socket.
+pub(crate) const NARROW_BYTES: usize = 64 << 10;
+
+/// What is between two hosts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Net {
+    /// TCP connections.
+    pub(crate) streams: u16,
+    /// It holds little of what a host does not take, so that the other one's sockets fill.
+    pub(crate) is_narrow: bool,
+    /// What it does.
+    pub(crate) rules: Vec<Rule>,
+}
 
 /// Hears that a rule has struck, by its place in the list.
 pub(crate) type OnDeed = Box<dyn Fn(usize) + Send + Sync>;
@@ -49,13 +65,13 @@ struct State {
 
 impl Proxy {
     /// Listens for a source, and connects each of its streams to `target`.
-    pub(crate) fn start(
-        target: SocketAddr,
-        streams: u16,
-        rules: Vec<Rule>,
-        on_deed: OnDeed,
-    ) -> io::Result<Proxy> {
+    pub(crate) fn start(target: SocketAddr, net: Net, on_deed: OnDeed) -> io::Result<Proxy> {
+        let Net { streams, is_narrow, rules } = net;
         let listener = TcpListener::bind("127.0.0.1:0")?;
+        if is_narrow {
+            // Its connections take that over.
+            sockopt::set_socket_recv_buffer_size(&listener, NARROW_BYTES)?;
+        }
         let address = listener.local_addr()?;
         let state =
             State { rules: Rules::new(rules), sockets: Vec::new(), open: false, closed: false };
@@ -65,7 +81,7 @@ impl Proxy {
         thread::spawn(move || {
             for _ in 0..streams {
                 // A host that has gone is what its runner hears of in another way.
-                if relay.connect(&listener, target).is_err() {
+                if relay.connect(&listener, target, is_narrow).is_err() {
                     return;
                 }
             }
@@ -98,7 +114,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connect(self: &Arc<Self>, listener: &TcpListener, target: SocketAddr) -> io::Result<()> {
+    fn connect(
+        self: &Arc<Self>,
+        listener: &TcpListener,
+        target: SocketAddr,
+        is_narrow: bool,
+    ) -> io::Result<()> {
         let (source, _) = listener.accept()?;
         if self.lock().closed {
             return Ok(());
@@ -106,6 +127,9 @@ impl Shared {
         let target = TcpStream::connect(target)?;
         for socket in [&source, &target] {
             socket.set_nodelay(true)?;
+            if is_narrow {
+                sockopt::set_socket_send_buffer_size(socket, NARROW_BYTES)?;
+            }
         }
         let sockets = [source.try_clone()?, target.try_clone()?];
         let number = {

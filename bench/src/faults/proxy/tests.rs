@@ -8,7 +8,8 @@ use super::*;
 fn relayed(rules: Vec<Rule>) -> Vec<Frame> {
     let target = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("{e}"));
     let address = target.local_addr().unwrap_or_else(|e| panic!("{e}"));
-    let proxy = Proxy::start(address, 1, rules, Box::new(|_| {}));
+    let net = Net { streams: 1, rules, ..Net::default() };
+    let proxy = Proxy::start(address, net, Box::new(|_| {}));
     let proxy = proxy.unwrap_or_else(|e| panic!("{e}"));
     let source = TcpStream::connect(proxy.address()).unwrap_or_else(|e| panic!("{e}"));
     let (mut taken, _) = target.accept().unwrap_or_else(|e| panic!("{e}"));

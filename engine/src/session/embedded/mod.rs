@@ -229,6 +229,15 @@ impl MigrationDevice for EmbeddedDevice {
         self.exchange.state(kernel).ok_or_else(|| io::Error::from_raw_os_error(errno::ENODATA))
     }
 
+    /// The kernel is asked twice, the books once: they note what the engine is told.
+    fn settled_state(&self) -> io::Result<DeviceState> {
+        if self.kernels_state()? == Some(DeviceState::StopCopy) {
+            // Its VMM may be about to say so, and whether that gave a data fd.
+            self.exchange.has_stopped(SAID_AFTER);
+        }
+        self.state()
+    }
+
     /// On the source RUNNING and STOP are not waited for: a device that was reset is in RUNNING, one
     /// whose session is over is the VMM's, who alone knows where it is. Nor is RUNNING on a target
     /// that starts it later.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::errno;
+use crate::outcome::Cause;
 
 fn embedded(host: Host) -> Arc<EmbeddedDevice> {
     let config = EmbeddedConfig { precopy: true, asks_precopy_info: true, ..Default::default() };
@@ -288,4 +289,48 @@ fn the_end_withdraws_the_open_request() {
     );
     assert_eq!(given.expect_err("over").raw_os_error(), Some(errno::ECANCELED));
     assert_eq!(device.wanted(), None);
+}
+
+/// EINVAL from the precopy info, and no device fd to ask: the device was reset, unless the VMM says
+/// that it was stopped.
+#[test]
+fn an_errno_is_looked_into_without_a_device_fd() {
+    for word in [None, Some(DeviceState::StopCopy)] {
+        let device = embedded(Host::Source);
+        let (fd, _closed) = data_fd();
+        moved(&device, DeviceState::PreCopy, Some(fd));
+        assert!(device.set_state(DeviceState::PreCopy).expect("answered").is_some());
+        let info = asked(
+            &device,
+            Wanted::PrecopyInfo,
+            |device| device.precopy_info(device.event_fd()),
+            |device| {
+                device.answer(Answer::PrecopyInfo(Err(errno::EINVAL)));
+                word.into_iter().for_each(|state| moved(device, state, None));
+            },
+        );
+        assert_eq!(info.is_ok(), word.is_some());
+        if word.is_none() {
+            let found = device.settled_state().expect("found");
+            assert_eq!(found, DeviceState::Running);
+        }
+    }
+}
+
+#[test]
+fn a_device_has_one_session_unless_that_was_not_made() {
+    let device = embedded(Host::Source);
+    let joined = Arc::clone(&device).join().expect("the first");
+    assert!(Arc::clone(&device).join().is_none());
+    drop(joined);
+    let joined = Arc::clone(&device).join().expect("there was none");
+    let (told, news) = std::sync::mpsc::channel();
+    moved(&device, DeviceState::PreCopy, Some(data_fd().0));
+    assert!(device.set_state(DeviceState::PreCopy).is_ok());
+    moved(&device, DeviceState::Running, None);
+    joined.keep(DeviceId(7), move |fault| told.send(fault).expect("the test waits"));
+    let fault = news.try_recv().expect("what there was nobody to be told of");
+    assert_eq!((fault.device, fault.cause), (Some(DeviceId(7)), Cause::DeviceReset));
+    device.interrupt();
+    assert!(news.try_recv().is_err() && device.join().is_none());
 }
