@@ -216,7 +216,10 @@ impl Sender {
             },
             Command::Discard(device, fault) => {
                 if let Some(lost) = self.devices.get_mut(device.index()) {
-                    lost.core.line.was_moved();
+                    // What its VMM says is what is known of it, and it has said so elsewhere.
+                    if lost.config.embedded {
+                        lost.core.line.was_moved();
+                    }
                     return self.epoch_lost(turn, device, fault);
                 }
             }

@@ -136,9 +136,9 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
-        // The first two are asked on the way to PRE_COPY.
+        // Two are asked at the session's start, and two on the way to PRE_COPY.
         name: "reset while the state is asked for, with a stale answer",
-        fault: "reset@get_state=3",
+        fault: "reset@get_state=5",
         expect: reset(&[StateCheck], &[None]),
         ..PLAIN
     },
@@ -177,9 +177,10 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        // Two are asked at the session's start.
         name: "reset of the target while its state is asked for, with a stale answer",
         host: Target,
-        fault: "reset@get_state",
+        fault: "reset@get_state=3",
         expect: reset(&[StateCheck], &[None]),
         ..PLAIN
     },

@@ -17,6 +17,8 @@ use super::world::{TICK_LATE_NS, World};
 /// Several deadlines may be over at once, and each is looked at a little late.
 const LATE_NS: u64 = 8 * TICK_LATE_NS;
 
+/// So many times the stall limit is what the peer owes waited for.
+const PEER_STEPS: u64 = 5;
 /// How often a device is asked whether a failure was a reset, at least.
 const SETTLE_AGAIN_NS: u64 = 20_000_000;
 /// How long a last word is waited for at most.
@@ -208,7 +210,8 @@ impl World {
         // out to be a reset and a stream that broke without a word.
         let word_ns = (self.plan.silence_ns / 32).min(LAST_WORD_NS);
         let own_ns = self.plan.detach_bound_ns + SETTLE_AGAIN_NS.max(word_ns);
-        let by_peer_ns = limits.stall_ns.saturating_mul(5).saturating_add(LATE_NS + own_ns);
+        let by_peer_ns =
+            limits.stall_ns.saturating_mul(PEER_STEPS).saturating_add(LATE_NS + own_ns);
         let quiet_ns = match h {
             SOURCE if side.clock.switchover_ns.is_some() => by_peer_ns,
             TARGET if side.clock.stopped => by_peer_ns,
@@ -280,11 +283,15 @@ impl World {
                 h == SOURCE && !side.handover_sent && after(clock.switchover_ns, limits.budget_ns)
             }
             "confirm_limit" => h == SOURCE && after(clock.decided_ns, limits.confirm_ns),
+            // What a peer that lies says is worth nothing.
+            "stall_limit" if self.is_tampered() => true,
             "stall_limit" => {
                 let device = fault.device.and_then(|id| side.devices.get(id.index()));
-                let by = usize::from(!fault.message.contains("the driver"));
+                let by_peer = !fault.message.contains("the driver");
+                let by = usize::from(by_peer);
+                let steps = if by_peer { PEER_STEPS } else { 1 };
                 let since_ns = device.map(|device| device.owed_ns[by].max(clock.started_ns));
-                after(since_ns, limits.stall_ns)
+                after(since_ns, limits.stall_ns.saturating_mul(steps))
             }
             _ => false,
         };

@@ -47,8 +47,8 @@ impl Plan {
             0 | 1 => self.refuse(rng),
             2 | 3 => self.greet_badly(rng),
             4..=7 => self.part_badly(rng),
-            8..=11 => self.chatter(rng),
-            12..=14 => self.crawl(rng),
+            8..=14 => self.chatter(rng),
+            15..=17 => self.crawl(rng),
             _ => {}
         }
     }
@@ -119,6 +119,8 @@ impl Plan {
             _ => rng.pick(&[Muted::Credit, Muted::Loaded, Muted::Running, Muted::AllButLife]),
         };
         let when = match rng.below(3) {
+            // These come once, and late.
+            _ if matches!(what, Muted::Handover | Muted::Loaded | Muted::Running) => When::Step(1),
             0 => When::Step(rng.log(200)),
             1 => When::After(SOURCE, Phase::PreCopy, rng.log(60)),
             _ => When::After(SOURCE, Phase::StopCopy, rng.log(60)),
@@ -127,7 +129,7 @@ impl Plan {
         self.silence_ns = 20 * MS;
         self.limits = [SOURCE, TARGET].map(|each| TimeLimits {
             handshake_ns: 100 * MS,
-            stall_ns: if each == host { 900 * MS } else { rng.range(10 * MS, 60 * MS) },
+            stall_ns: if each == host { 300 * MS } else { rng.range(10 * MS, 60 * MS) },
             idle_ns: rng.range(20 * MS, 120 * MS),
             budget_ns: NO_LIMIT_NS,
             confirm_ns: rng.range(20 * MS, 100 * MS),
