@@ -56,7 +56,8 @@ impl Clock {
                 (self.started_ns, self.heard_ns, self.state_ns) = (now_ns, now_ns, now_ns);
                 self.moved_ns = now_ns;
             }
-            Event::Tick | Event::Command(_) => {}
+            // That a ping is out moves nothing.
+            Event::Tick | Event::Command(_) | Event::Sent { slot: None, .. } => {}
             Event::Frame { frame, .. } => {
                 self.heard_ns = now_ns;
                 if frame.place().is_some() {
