@@ -1115,7 +1115,8 @@ vferry_status vferry_device_set_opaque(vferry_device *device,
 /* --- Embedded devices: the VMM makes the ioctls ----------------------------------------------- */
 
 /**
- * For `vferry_device_embedded`: the device can save in PRE_COPY.
+ * For `vferry_device_embedded`: the device can save in PRE_COPY. Not for the device of a paused VM,
+ * which must not run.
  */
 #define VFERRY_EMBEDDED_PRECOPY 1
 

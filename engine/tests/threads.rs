@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,6 +20,8 @@ use vfio_ferry::{
 static ALONE: Mutex<()> = Mutex::new(());
 
 const DEVICES: usize = 3;
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
 
 fn demos() -> Vec<Arc<demo::Demo>> {
     let demo = |_| {
@@ -82,11 +85,16 @@ fn a_sessions_threads_are_there_from_its_start_and_take_no_signal() {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         let options = || Options { backend, workers: 2, ..Options::default() };
         let source = source(&from, ours, options()).expect("a session");
-        let names: Vec<String> = threads().into_keys().collect();
         let of_devices = ["ferry-ctl-0", "ferry-ctl-1", "ferry-ctl-2"];
         let of_data = ["ferry-fd-0", "ferry-fd-1", "ferry-fd-2"];
         let others = ["ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
-        assert_eq!(names, [&of_devices[..], &of_data, &others].concat());
+        let expected = [&of_devices[..], &of_data, &others].concat();
+        let start = Instant::now();
+        // A thread gives itself its name once it runs.
+        while threads().into_keys().ne(expected.iter().copied()) {
+            assert!(start.elapsed() < LONG, "{:?}", threads().into_keys().collect::<Vec<_>>());
+            std::thread::yield_now();
+        }
         // All but SIGKILL and SIGSTOP, which cannot be, and what a thread does to itself.
         let own = [4, 5, 7, 8, 9, 11, 19].into_iter().map(|signal| 1 << (signal - 1));
         let expected = (1u64 << 31) - 1 - own.sum::<u64>();
@@ -99,8 +107,7 @@ fn a_sessions_threads_are_there_from_its_start_and_take_no_signal() {
         assert!(mine.contains("SigBlk:\t0000000000000000"), "the embedder's thread is its own");
         let target = target(&to, theirs, options()).expect("a session");
         source.switchover();
-        assert!(source.wait_closed(std::time::Duration::MAX));
-        assert!(target.wait_closed(std::time::Duration::MAX));
+        assert!(source.wait_closed(Duration::MAX) && target.wait_closed(Duration::MAX));
         assert_eq!(source.finish().ending, SourceEnding::HandedOver);
         assert_eq!(target.finish().ending, TargetEnding::Running);
         while !threads().is_empty() {

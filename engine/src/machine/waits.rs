@@ -73,7 +73,7 @@ pub(crate) enum Wait {
     /// | each goes to RUNNING without the others
     Barrier,
     /// both hosts, once the session is given up
-    /// | every device in RUNNING again (target: blank), and the abort frame sent
+    /// | every device where it was found (target: blank)
     /// | `cancel_bound` (after a cancel that came after the handover, what is left of it)
     /// | the session ends as not returned (target: not blank); a thread that is in a driver is left
     /// there
@@ -112,35 +112,42 @@ impl Wait {
 }
 
 /// The deadlines of one owner: a machine, its peer, or one epoch of a device. They end with it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Waits {
-    until_ns: [Option<u64>; Wait::ALL.len()],
+    /// [`NO_LIMIT_NS`] for none.
+    until_ns: [u64; Wait::ALL.len()],
+}
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits { until_ns: [NO_LIMIT_NS; Wait::ALL.len()] }
+    }
 }
 
 impl Waits {
     /// Begins a wait, or moves its deadline. Until [`NO_LIMIT_NS`] is for ever.
     pub(crate) fn set(&mut self, wait: Wait, until_ns: u64) {
-        self.until_ns[wait as usize] = (until_ns != NO_LIMIT_NS).then_some(until_ns);
+        self.until_ns[wait as usize] = until_ns;
     }
 
     /// Begins a wait, or moves its deadline, unless it is over earlier as it is.
     pub(crate) fn set_earlier(&mut self, wait: Wait, until_ns: u64) {
-        self.set(wait, self.get(wait).map_or(until_ns, |earlier| earlier.min(until_ns)));
+        self.set(wait, self.until_ns[wait as usize].min(until_ns));
     }
 
     /// When this wait is over, if it goes on.
     pub(crate) fn get(&self, wait: Wait) -> Option<u64> {
-        self.until_ns[wait as usize]
+        Some(self.until_ns[wait as usize]).filter(|until_ns| *until_ns != NO_LIMIT_NS)
     }
 
     /// Ends a wait.
     pub(crate) fn stop(&mut self, wait: Wait) {
-        self.until_ns[wait as usize] = None;
+        self.until_ns[wait as usize] = NO_LIMIT_NS;
     }
 
     /// The next deadline.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        self.until_ns.iter().flatten().copied().min()
+        self.until_ns.iter().copied().min().filter(|until_ns| *until_ns != NO_LIMIT_NS)
     }
 
     /// A wait that is over now; it has ended.

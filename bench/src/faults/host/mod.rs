@@ -84,8 +84,11 @@ fn host(spec: &HostSpec, commands: Receiver<Command>, tell: &Tell) -> Result<(),
         .map_err(|error| format!("the test device: {error}"))?;
     let streams = streams(spec, tell).map_err(|error| format!("the connections: {error}"))?;
     if let Some(bytes) = spec.socket_bytes {
-        let narrow = |stream| sockopt::set_socket_send_buffer_size(stream, bytes);
-        streams.iter().try_for_each(narrow).map_err(|error| format!("SO_SNDBUF: {error}"))?;
+        let narrow = |stream| {
+            sockopt::set_socket_send_buffer_size(stream, bytes)?;
+            sockopt::set_socket_recv_buffer_size(stream, bytes)
+        };
+        streams.iter().try_for_each(narrow).map_err(|error| format!("its sockets: {error}"))?;
     }
     restrict::restrict(&spec.choices)?;
     let vmm = session::Vmm { devices: &devices, choices: &spec.choices, commands, tell };

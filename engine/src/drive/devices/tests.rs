@@ -428,3 +428,23 @@ fn a_device_that_panics_over_an_answer_has_failed_and_its_thread_lives() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn the_death_of_a_data_fds_thread_is_told_and_its_fd_is_closed() {
+    let (reader, writer) = pipe();
+    let (handle, inputs) = thread(reader, double(|_, result| result));
+    let (header, slot) = chunk();
+    // More bytes than a slot has: nobody asks for that but a defect.
+    let header = DataHeader { raw_bytes: 1 << 30, ..header };
+    handle.submit(Job::Write { header, slot: Some(slot) }).expect("it lives");
+    match inputs.recv_timeout(LONG) {
+        Ok(Input::Died { device: DeviceId(0), fault }) => {
+            assert!(fault.message.contains("the data fds of device 0 died"), "{fault}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(handle.submit(read(0, DataPhase::PreCopy)).is_err(), "the job comes back");
+    drop(handle);
+    let written = std::fs::File::from(writer).write(b"nobody reads");
+    assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+}

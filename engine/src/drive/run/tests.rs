@@ -13,6 +13,7 @@ use crate::drive::devices::tests::double;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
 use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
+use crate::outcome::{Cause, Fault, Observation};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
 use crate::vfio::state::DeviceState;
@@ -136,4 +137,26 @@ fn the_loop_sleeps_until_the_first_of_its_deadlines() {
     between(drive.timeout(), 10_000.0, 20_001.0);
     drive.live.touch();
     assert_eq!(drive.timeout(), Some(Duration::ZERO), "figures were never published");
+}
+
+#[test]
+fn a_data_fd_whose_thread_has_died_is_not_waited_for() {
+    let (mut drive, _peer) = drive();
+    let attach = |drive: &mut Drive, epoch| {
+        let (reader, _) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+        drive.devices[DEVICE.index()].fresh = Some(reader);
+        drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(epoch) });
+    };
+    attach(&mut drive, 0);
+    let fault = Fault::session(Cause::Local, Observation::Engine, "it died");
+    drive.take(Input::Died { device: DEVICE, fault });
+    assert!(drive.machines.machine().is_ending(), "the session is given up");
+    attach(&mut drive, 1);
+    drive.caused.clear();
+    drive.act(0, Action::Detach { device: DEVICE });
+    assert!(!drive.devices[DEVICE.index()].is_late());
+    match drive.caused.pop_front() {
+        Some(Event::Detached { device: DEVICE, stuck: true }) => {}
+        other => panic!("{other:?}"),
+    }
 }

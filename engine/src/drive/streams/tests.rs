@@ -286,6 +286,20 @@ fn nothing_is_in_flight_on_streams_that_were_closed() {
     }
 }
 
+#[test]
+fn slots_that_come_to_a_stream_after_it_was_lost_come_back() {
+    for backend in BACKENDS {
+        let (mut streams, peer, _other) = streams(backend);
+        drop(peer);
+        assert_eq!(is_lost(&mut streams).0, 0);
+        let (header, _) = data(9);
+        streams.send_data(STREAM, header, Some(slot()), 0);
+        assert_eq!(is_lost(&mut streams).0, 1);
+        streams.receive_body(STREAM, header, slot(), 0);
+        assert_eq!(is_lost(&mut streams).0, 1);
+    }
+}
+
 /// The next part of a frame that is told, by the real clock.
 fn next_part(streams: &mut Streams) -> (bool, u32) {
     let start = Instant::now();
