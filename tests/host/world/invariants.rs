@@ -257,8 +257,6 @@ impl World {
                     device.sim.loaded.is_some()
                 );
             }
-            // Cancelled after the handover: nothing is undone here.
-            (_, _) if side.handed_over && self.allowed.cancel[h] => {}
             (_, _) => ensure!(
                 state == DeviceState::Running && device.sim.loaded.is_none(),
                 "a target that aborts leaves its device RUNNING and blank",
