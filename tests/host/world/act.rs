@@ -150,6 +150,9 @@ impl World {
                     "{h}: {completion:?}"
                 );
                 let (id, epoch) = (completion.device, completion.epoch);
+                if completion.ending == EpochEnding::Restarted {
+                    side.device(id).epoch = epoch.next();
+                }
                 side.completions.push(completion);
                 self.check_discards(h, id, epoch)?;
             }

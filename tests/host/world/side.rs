@@ -55,6 +55,8 @@ pub(crate) struct SideDevice {
     pub(crate) peer_ns: u64,
     /// Since when what the driver, and the peer, owe it has not moved.
     pub(crate) owed_ns: [u64; 2],
+    /// Its epoch, as its embedder was told.
+    pub(crate) epoch: Epoch,
     /// Chunks of its last epoch that have come and not gone out (source).
     pub(crate) waiting: (Epoch, usize),
     /// How far the target's credit goes (source).
@@ -341,6 +343,7 @@ impl SideDevice {
             driver_ns: 0,
             peer_ns: 0,
             owed_ns: [0; 2],
+            epoch: Epoch(0),
             waiting: (Epoch(0), 0),
             credit: (Epoch(0), Sequence(0)),
             asked_before: Vec::new(),
@@ -370,14 +373,18 @@ impl SideDevice {
     }
 
     /// Whether this is more than the peer has said before: a credit that another stream has held up
-    /// grants nothing new.
+    /// grants nothing new, nor does what is said of a discarded epoch.
     pub(crate) fn gains(&mut self, event: &Event) -> bool {
         match event {
             Event::Frame { frame: Frame::Credit { epoch, up_to, .. }, .. } => {
-                let more = (*epoch, *up_to) > self.credit;
+                let more = *epoch == self.epoch && (*epoch, *up_to) > self.credit;
                 self.credit = self.credit.max((*epoch, *up_to));
                 more
             }
+            Event::Frame {
+                frame: Frame::InitialDataLoaded { epoch, .. } | Frame::Loaded { epoch, .. },
+                ..
+            } => *epoch == self.epoch,
             _ => true,
         }
     }
