@@ -1082,7 +1082,8 @@ vferry_status vferry_device_set_precopy(vferry_device *device, bool precopy);
  *
  * `attempts` and `fallback` are used for VFERRY_ON_RESET_RESTART only: how often this device may be
  * restarted in one session, and what to do after that, VFERRY_ON_RESET_ABORT or
- * VFERRY_ON_RESET_STOP_COPY.
+ * VFERRY_ON_RESET_STOP_COPY. More attempts than a target takes are refused when a session is made
+ * (VFERRY_ERR_RANGE; the sentence has the number).
  */
 vferry_status vferry_device_set_on_reset(vferry_device *device,
                                          uint32_t on_reset,
@@ -1115,7 +1116,8 @@ vferry_status vferry_device_set_opaque(vferry_device *device,
 /* --- Embedded devices: the VMM makes the ioctls ----------------------------------------------- */
 
 /**
- * For `vferry_device_embedded`: the device can save in PRE_COPY.
+ * For `vferry_device_embedded`: the device can save in PRE_COPY. Not for the device of a paused VM,
+ * which must not run.
  */
 #define VFERRY_EMBEDDED_PRECOPY 1
 
