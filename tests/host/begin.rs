@@ -182,16 +182,14 @@ fn an_interrupted_accept_is_made_again_until_its_time_is_over() {
             assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
         });
     }
-    for call in [libc::SYS_recvfrom] {
-        where_refused(call, libc::EINTR, || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let peer = TcpStream::connect(listener.local_addr().expect("its address"));
-            let error = accept(&listener, Duration::from_millis(50)).expect_err("no hello comes");
-            let Error::Network { source, .. } = error else { panic!("{error}") };
-            assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
-            drop(peer);
-        });
-    }
+    where_refused(libc::SYS_recvfrom, libc::EINTR, || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("its address"));
+        let error = accept(&listener, Duration::from_millis(50)).expect_err("no hello comes");
+        let Error::Network { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
+        drop(peer);
+    });
 }
 
 #[test]

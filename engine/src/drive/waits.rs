@@ -72,7 +72,7 @@ pub(super) const RELEASE: Duration = Duration::from_millis(1000);
 pub(super) const LATE_DRIVER: Option<Duration> = None;
 
 /// ferry-net, once the session's end was told
-/// | the peer to close every stream, so that a reset of the connection loses nothing that was sent
+/// | the last frame to go out, and the peer to close every stream, so that a reset of the connection loses nothing that was sent
 /// | 500 ms
 /// | the streams are closed from this end
 pub(super) const LINGER: Duration = Duration::from_millis(500);

@@ -169,7 +169,7 @@ impl<S: Stages> Core<S> {
     /// A fault if what it is owed has made no progress for too long.
     pub(crate) fn check_progress(&mut self, turn: &Turn, stall_ns: u64) -> Result<(), Fault> {
         match self.progress.over(turn) {
-            Some(owed) => Err(over("stall_limit", stall_ns, Some(self.id()), owed)),
+            Some(owed) => Err(over("stall_limit", stall_ns, Some(self.id()), owed.overdue())),
             None => Ok(()),
         }
     }

@@ -69,6 +69,9 @@ pub trait Machine {
     /// What became of each device so far.
     fn reports(&self) -> Vec<DeviceReport>;
 
+    /// Whether everything that the peer is to be told has gone out, or no stream is left for it.
+    fn has_told(&self) -> bool;
+
     /// Slots that are out; 0 once everything has come back.
     fn slots_out(&self) -> usize;
 }

@@ -43,6 +43,15 @@ impl Owed {
         !matches!(self, Owed::Answer(_) | Owed::Read | Owed::Write)
     }
 
+    /// What has been owed for longer than its limit.
+    pub(crate) fn overdue(self) -> String {
+        if self.is_by_peer() {
+            format!("for {PEER_STEPS} times that, {self}")
+        } else {
+            self.to_string()
+        }
+    }
+
     /// How long no progress is put up with.
     fn limit_ns(self, stall_ns: u64) -> u64 {
         let steps = if self.is_by_peer() { PEER_STEPS } else { 1 };

@@ -73,7 +73,7 @@ pub(crate) enum Wait {
     /// | each goes to RUNNING without the others
     Barrier,
     /// both hosts, once the session is given up
-    /// | every device in RUNNING again (target: blank), and the abort frame sent
+    /// | every device where it was found (target: blank)
     /// | `cancel_bound` (after a cancel that came after the handover, what is left of it)
     /// | the session ends as not returned (target: not blank); a thread that is in a driver is left
     /// there

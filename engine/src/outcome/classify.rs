@@ -241,7 +241,8 @@ const fn no_fault(
     when: (On, Errno, &'static [Seen]),
     message: &'static str,
 ) -> Rule {
-    Rule { verdict: Verdict::Harmless, ..rule(name, when, Cause::Local, message) }
+    // The cause is that of a driver which never has another answer.
+    Rule { verdict: Verdict::Harmless, ..rule(name, when, Cause::DeviceFailure, message) }
 }
 
 /// The table. The order matters: our own cancel first, then what the state says by itself, and

@@ -14,6 +14,8 @@ impl Receiver {
         match self.stage {
             Stage::Connect | Stage::Active => self.give_up(turn, fault),
             Stage::Resuming if fault.cause == Cause::Cancelled => self.cancel_late(turn, fault),
+            // If a device fails next, this is why.
+            Stage::Resuming if fault.cause == Cause::Local => self.fault = Some(fault),
             Stage::Resuming | Stage::Telling => {
                 tracing::warn!(%fault, "after the handover; the devices go on to RUNNING");
             }
@@ -27,6 +29,8 @@ impl Receiver {
         if matches!(self.stage, Stage::Aborting | Stage::Telling | Stage::Finished) {
             return;
         }
+        let local = self.fault.take().filter(|fault| fault.cause == Cause::Local);
+        let fault = local.unwrap_or(fault);
         if self.stage == Stage::Resuming {
             // The source runs again as soon as it hears of the abort: not while a device here may
             // be running with its state.
@@ -67,7 +71,7 @@ impl Receiver {
         }
         match self.stage {
             Stage::Telling if self.peer.is_told() => self.end(turn, TargetEnding::Running),
-            Stage::Aborting if gone && self.peer.is_told() => self.end_aborted(turn),
+            Stage::Aborting if gone => self.end_aborted(turn),
             Stage::Finished => {
                 for device in &mut self.devices {
                     device.core.tell_if_back(turn, &device.epoch.state);

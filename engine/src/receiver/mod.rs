@@ -293,6 +293,10 @@ impl Machine for Receiver {
         self.devices.iter().map(|device| device.core.report(&device.epoch.state)).collect()
     }
 
+    fn has_told(&self) -> bool {
+        self.peer.is_told()
+    }
+
     fn slots_out(&self) -> usize {
         self.slots.out()
     }

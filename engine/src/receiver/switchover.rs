@@ -7,7 +7,7 @@ use super::ending::unexplained;
 use super::stage::Stage as DeviceStage;
 use super::{Receiver, Stage};
 use crate::machine::{Notice, On, Turn, Wait, Waits};
-use crate::outcome::{Breach, EpochEnding, Fault, Phase, TargetEnding};
+use crate::outcome::{Breach, EpochEnding, Fault, Phase};
 use crate::wire::{Frame, Kind};
 
 impl Receiver {
@@ -45,14 +45,12 @@ impl Receiver {
         }
     }
 
-    /// Some device does not run, and nobody waits for it any longer: what it holds is not known.
+    /// Some device does not run, and nobody waits for it any longer. Each is reset when its driver
+    /// answers: the VMM has given the guest up here.
     pub(super) fn end_unfinished(&mut self, turn: &mut Turn) {
-        let fault = self.fault.clone().unwrap_or_else(unexplained);
-        for device in &mut self.devices {
-            let (ending, fault) = (EpochEnding::Aborted, Some(fault.clone()));
-            device.core.ends(turn, &device.epoch.state, ending, fault);
-        }
-        self.end(turn, TargetEnding::NotBlank(fault));
+        let fault = self.fault.take().unwrap_or_else(unexplained);
+        self.give_up(turn, fault);
+        self.end_aborted(turn);
     }
 
     pub(super) fn tell_if_all_run(&mut self, turn: &mut Turn) {

@@ -74,7 +74,8 @@ impl Sender {
             Stage::Aborting => {
                 self.release(turn);
                 self.tell_gone(turn);
-                if gone && self.peer.is_told() {
+                // The guest waits for its devices alone: the abort frame follows when a stream takes it.
+                if gone {
                     self.end_aborted(turn);
                 }
             }

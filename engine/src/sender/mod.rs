@@ -320,6 +320,10 @@ impl Machine for Sender {
         self.devices.iter().map(|device| device.core.report(&device.epoch.state)).collect()
     }
 
+    fn has_told(&self) -> bool {
+        self.peer.is_told()
+    }
+
     fn slots_out(&self) -> usize {
         self.slots.out()
     }

@@ -42,7 +42,9 @@ impl Sender {
     pub(super) fn read(&mut self, turn: &mut Turn, id: DeviceId, slot: SlotId, result: ReadResult) {
         let device = &mut self.devices[id.index()];
         device.epoch.reading.reads -= 1;
-        device.core.progress.moved();
+        if matches!(result, ReadResult::Chunk { .. } | ReadResult::End) {
+            device.core.progress.moved();
+        }
         let mut spent = Some(slot);
         // Where something is wrong with the device, the epoch will be discarded or given up.
         if device.core.line.is_well() {

@@ -6,7 +6,7 @@ use vfio_ferry::ids::{Epoch, Sequence, StreamId};
 use vfio_ferry::machine::{
     Command, Event, Machine, Notice, PeerConfig, ReadResult, Reply, Request, TimeLimits,
 };
-use vfio_ferry::outcome::{Cause, DeviceOptions, Observation};
+use vfio_ferry::outcome::{Cause, DeviceOptions, Fault, Observation};
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
 use vfio_ferry::vfio::device::PrecopyInfo;
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
@@ -385,16 +385,43 @@ fn a_cancel_after_the_handover_bounds_the_wait_on_the_target() {
     assert_eq!(run.now_ns, 6_000_000);
     assert_eq!(run.ending(), Some(("not_blank", Some(Cause::Cancelled))));
     assert_eq!(run.aborted_on(), [0; 0], "the source is not told what is not known");
-    // The driver answers: the device runs, and the embedder hears of it.
+    // The driver answers: nobody waits for the guest here any longer, and the device is reset.
     run.set(DEVICE, DeviceState::Running, false);
+    run.answers(DEVICE, Request::Reset, Reply::Reset);
+    run.found(DEVICE, DeviceState::Running);
     let Some(Notice::CameBack(report)) = run.notices.last() else { panic!("it came back") };
-    assert_eq!((report.state, report.home), (Some(DeviceState::Running), false));
+    assert_eq!((report.state, report.home), (Some(DeviceState::Running), true));
+    assert_eq!(run.aborted_on(), [0, 1], "that it does not run is known now");
 
     let mut run = handed_over(LIMITS);
     run.found(DEVICE, DeviceState::Stop);
     run.feed(Event::Command(Command::Cancel));
     run.set(DEVICE, DeviceState::Running, false);
     assert_eq!(run.ending(), Some(("running", None)), "it came in time");
+}
+
+#[test]
+fn a_driver_that_says_again_for_ever_is_stalled() {
+    let mut run = stop_copy(LIMITS);
+    while run.now_ns < 19_000_000 {
+        run.now_ns += 1_000_000;
+        run.reads(FIRST, ReadResult::Failed(libc::EAGAIN));
+    }
+    assert_says(&strikes(&mut run, 1_000_000), &["stall_limit (20ms)", "read in STOP_COPY"]);
+}
+
+#[test]
+fn a_device_that_fails_after_this_host_did_has_failed_because_of_that() {
+    let mut run = handed_over(LIMITS);
+    run.found(DEVICE, DeviceState::Stop);
+    let message = "set_state of device 0 panicked";
+    run.feed(Event::Local(Fault::session(Cause::Local, Observation::Engine, message)));
+    assert_eq!(run.aborted_on(), [0; 0], "devices that run go on");
+    run.replies(DEVICE, Request::SetState(DeviceState::Running), Err(libc::EIO));
+    run.found(DEVICE, DeviceState::Stop);
+    run.answers(DEVICE, Request::Reset, Reply::Reset);
+    run.found(DEVICE, DeviceState::Running);
+    assert_eq!(run.ending(), Some(("blank", Some(Cause::Local))));
 }
 
 #[test]

@@ -443,16 +443,17 @@ fn a_reset_is_said_to_be_seen_as_it_was_seen_first() {
 }
 
 #[test]
-fn a_source_ends_when_its_abort_is_sent_and_only_once() {
+fn a_source_ends_when_its_devices_are_back_and_its_abort_goes_out_all_the_same() {
     let mut run = precopy(1);
     run.hold(0);
     run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
     run.feed(Event::Command(Command::Cancel));
     run.set(FIRST, DeviceState::Running, false);
     run.found(FIRST, DeviceState::Running);
-    assert_eq!(run.ending(), None, "the target has not been told");
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::Cancelled))), "the guest need not wait");
+    assert_eq!((run.aborted_on(), run.machine.has_told()), (vec![], false));
     run.release(0);
-    assert_eq!(run.ending(), Some(("returned", Some(Cause::Cancelled))));
+    assert_eq!((run.aborted_on(), run.machine.has_told()), (vec![0], true));
     run.now_ns = u64::MAX;
     run.feed(Event::Tick);
     assert_eq!(run.machine.deadline_ns(), None);

@@ -63,7 +63,6 @@ impl World {
                 ensure!(side.ended.is_some(), "a session that finishes says how", "{h}");
                 side.finished_ns = self.schedule.now_ns;
                 self.note_late(h);
-                self.close_sending(h);
                 self.check_finished(h)
             }
         }

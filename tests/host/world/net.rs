@@ -328,7 +328,7 @@ impl World {
         }
     }
 
-    /// A finished host closes its ends for sending once what was sent is out.
+    /// A finished host closes its ends for sending once it has said all and what was sent is out.
     pub(crate) fn close_sending(&mut self, h: HostId) {
         for id in self.streams() {
             let stream = &mut self.net[id.index()];

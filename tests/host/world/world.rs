@@ -415,6 +415,9 @@ impl World {
             self.act(h, action)?;
         }
         self.sides[h].actions = actions;
+        if self.sides[h].ended.is_some() && self.sides[h].real.look().has_told() {
+            self.close_sending(h);
+        }
         self.schedule_tick(h);
         self.check_time(1 - h)?;
         self.check_time(h)?;

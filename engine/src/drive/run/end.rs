@@ -50,7 +50,6 @@ impl Drive {
         if !self.is_late() {
             self.outbox.close();
         }
-        self.streams.close_sending();
         self.linger_until_ns = Some(until_ns(now_ns, LINGER));
     }
 
@@ -94,6 +93,10 @@ impl Drive {
     /// Nothing more is told once none is late.
     pub(super) fn go_on_ending(&mut self) {
         let Some(until_ns) = self.linger_until_ns else { return };
+        if !self.said_all && self.machines.machine().has_told() {
+            self.said_all = true;
+            self.streams.close_sending();
+        }
         if !self.streams.is_closing() && (now_ns() >= until_ns || self.streams.all_lost()) {
             self.streams.close();
         }

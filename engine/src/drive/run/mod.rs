@@ -91,6 +91,8 @@ pub(crate) struct Drive {
     actions: Vec<Action>,
     /// Until when the streams stay open, once the session has ended.
     linger_until_ns: Option<u64>,
+    /// The peer has been told everything, and sees the streams' ends next.
+    said_all: bool,
 }
 
 impl Drive {

@@ -159,6 +159,7 @@ impl Drive {
             caused: VecDeque::new(),
             actions: Vec::new(),
             linger_until_ns: None,
+            said_all: false,
         })
     }
 }
