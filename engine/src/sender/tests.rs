@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
-use crate::machine::{Notice, ReadResult, Reply, Request};
-use crate::outcome::{Cause, Completion, DeviceOptions, EpochEnding};
+use crate::machine::{Notice, Outgoing, ReadResult, Reply, Request};
+use crate::outcome::{Cause, Completion, DeviceOptions, EpochEnding, OnReset};
 use crate::vfio::device::PrecopyInfo;
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{Features, Frame};
@@ -20,6 +20,9 @@ struct Run {
     /// What the device is asked, and the slots that wait for its data.
     asked: Option<Request>,
     slots: VecDeque<SlotId>,
+    epoch: Epoch,
+    /// What is being sent, and the slot that it is sent from.
+    sending: Option<Option<SlotId>>,
     /// The last estimate's pending bytes.
     pending_bytes: Option<u64>,
     completions: Vec<Completion>,
@@ -28,10 +31,14 @@ struct Run {
 impl Run {
     /// The device has just entered PRE_COPY.
     fn precopy() -> Run {
+        Run::of(DeviceOptions::default())
+    }
+
+    fn of(options: DeviceOptions) -> Run {
         let device = DeviceConfig {
             name: "device".to_owned(),
             capabilities: Capabilities { p2p: false, precopy: true },
-            options: DeviceOptions::default(),
+            options,
             paused: false,
             embedded: false,
         };
@@ -51,6 +58,8 @@ impl Run {
             now_ns: 0,
             asked: None,
             slots: VecDeque::new(),
+            epoch: Epoch(0),
+            sending: None,
             pending_bytes: None,
             completions: Vec::new(),
         };
@@ -69,6 +78,9 @@ impl Run {
             match action {
                 Action::Control { request, .. } => self.asked = Some(request),
                 Action::Read { slot, .. } => self.slots.push_back(slot),
+                Action::Attach { epoch, .. } => self.epoch = epoch,
+                Action::Send { what: Outgoing::Data { slot, .. }, .. } => self.sending = Some(slot),
+                Action::Send { .. } => self.sending = Some(None),
                 Action::Notify(Notice::Estimate(estimate)) => {
                     self.pending_bytes = Some(estimate.pending_bytes);
                 }
@@ -93,11 +105,25 @@ impl Run {
 
     fn read(&mut self, result: ReadResult) {
         let slot = self.slots.pop_front().expect("a read is under way");
-        self.feed(Event::Read { device: DEVICE, epoch: Epoch(0), slot, result });
+        self.feed(Event::Read { device: DEVICE, epoch: self.epoch, slot, result });
     }
 
     fn chunk(&mut self) {
         self.read(ReadResult::Chunk { bytes: 1, zero: true, hash: 1 });
+    }
+
+    /// What is being sent is out, and what follows it.
+    fn drain(&mut self) {
+        while let Some(slot) = self.sending.take() {
+            self.feed(Event::Sent { stream: StreamId(0), slot });
+        }
+    }
+
+    /// The target is done with so many frames of the epoch.
+    fn credit(&mut self, done: u64) {
+        let (epoch, up_to) = (self.epoch, Sequence(done + 8));
+        let frame = Frame::Credit { device: DEVICE, epoch, up_to };
+        self.feed(Event::Frame { stream: StreamId(0), frame });
     }
 
     /// Lets time go on until the device is asked; how long that took.
@@ -187,4 +213,50 @@ fn a_reset_device_is_told_of_before_it_is_let_go() {
     let cause = told.fault.as_ref().map(|fault| fault.cause);
     assert_eq!((told.ending, cause), (EpochEnding::Aborted, Some(Cause::DeviceReset)));
     assert_eq!(told.state, Some(DeviceState::Running));
+}
+
+/// Nobody answers for what was under way of a discarded epoch: the path is not slow because of that.
+#[test]
+fn what_was_under_way_of_a_discarded_epoch_says_nothing_of_the_path() {
+    const CHUNK: ReadResult = ReadResult::Chunk { bytes: 4096, zero: false, hash: 7 };
+    let options = DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() };
+    let mut run = Run::of(options);
+    run.drain();
+    run.credit(1);
+    run.drain();
+    // Begin and phase come before the chunks.
+    for done in 3..11 {
+        run.read(CHUNK);
+        run.drain();
+        run.now_ns += 1_000_000;
+        run.credit(done);
+    }
+    run.read(CHUNK);
+    run.drain();
+    let before = run.sender.controller.link_bytes_per_s().expect("it is measured");
+
+    let (cause, seen) = (Cause::DeviceReset, Observation::Embedder);
+    let fault = Fault::device(DEVICE, cause, seen, None, "a guest's FLR");
+    run.feed(Event::Command(Command::Discard(DEVICE, fault)));
+    while !run.slots.is_empty() {
+        run.read(ReadResult::Cancelled);
+    }
+    run.feed(Event::Detached { device: DEVICE, stuck: false });
+    run.answer(Request::SetState(DeviceState::Running), Reply::Set { fd: false });
+    run.answer(Request::GetState, Reply::State(DeviceState::Running));
+    run.answer(Request::SetState(DeviceState::PreCopy), Reply::Set { fd: true });
+    assert_eq!(run.epoch, Epoch(1));
+    run.drain();
+    run.now_ns += 10_000_000_000;
+    run.credit(1);
+    run.drain();
+    // The second chunk has to wait for the first one.
+    run.read(CHUNK);
+    run.read(CHUNK);
+    run.now_ns += 500_000;
+    run.drain();
+    run.now_ns += 500_000;
+    run.credit(4);
+    let after = run.sender.controller.link_bytes_per_s().expect("it was measured");
+    assert!(after >= before, "{after} after {before} bytes a second");
 }

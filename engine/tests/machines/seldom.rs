@@ -7,12 +7,13 @@ use vfio_ferry::machine::{
     Command, Event, Machine, PeerConfig, ReadResult, Reply, Request, TimeLimits,
 };
 use vfio_ferry::outcome::{Breach, Cause, DeviceOptions, OnReset};
+use vfio_ferry::receiver::{self, Receiver, ReceiverConfig};
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
 use vfio_ferry::vfio::device::PrecopyInfo;
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry::wire::{Accept, Features, Frame, Kind};
+use vfio_ferry::wire::{Accept, DataPhase, Features, Frame, Kind};
 
-use crate::receiver;
+use crate::receiver as exchange;
 use crate::run::{Ends, Run};
 use crate::sender::{FIRST, connected};
 
@@ -91,7 +92,7 @@ fn a_peer_that_asks_and_never_reads_the_answers_is_given_up() {
         run.set(FIRST, DeviceState::Running, false);
         run.found(FIRST, DeviceState::Running);
     });
-    asked(receiver::loading(1, TimeLimits::only_cancel(1_000_000)), |run| {
+    asked(exchange::loading(1, TimeLimits::only_cancel(1_000_000)), |run| {
         run.answers(FIRST, Request::Reset, Reply::Reset);
         run.found(FIRST, DeviceState::Running);
     });
@@ -116,9 +117,40 @@ fn a_session_that_is_given_up_waits_for_its_own_devices_alone() {
     assert_eq!(run.ending(), Some(("not_returned", Some(Cause::Cancelled))));
     assert_eq!(run.machine.deadline_ns(), None);
 
-    let mut run = receiver::loading(1, TimeLimits::only_cancel(u64::MAX / 4));
+    let mut run = Run::start(Receiver::new(ReceiverConfig {
+        devices: vec![receiver::DeviceConfig {
+            name: "device-0".to_owned(),
+            capabilities: Capabilities { p2p: false, precopy: true },
+        }],
+        peer: PeerConfig { streams: 1, silence_ns },
+        chunk_bytes: 4096,
+        workers: 1,
+        slots_per_device: 8,
+        limits: TimeLimits::only_cancel(cancel_ns),
+    }));
+    exchange::begin(&mut run, 1);
+    run.now_ns = 5;
     run.feed(Event::Command(Command::Cancel));
-    assert_eq!(run.machine.deadline_ns(), Some(u64::MAX / 4), "its silence is shorter");
+    assert_eq!(run.machine.deadline_ns(), Some(cancel_ns + 5));
+    run.now_ns = 7;
+    run.hears(0, Frame::Ping(2));
+    assert_eq!(run.machine.deadline_ns(), Some(cancel_ns + 5));
+}
+
+/// What a target waits for while nothing is owed begins anew with all of the state that comes.
+#[test]
+fn state_that_comes_puts_the_idle_limit_off() {
+    let (idle_ns, later_ns) = (300_000_000, 200_000_000);
+    let limits = TimeLimits { idle_ns, ..TimeLimits::only_cancel(1_000_000) };
+    let mut run = exchange::loading(1, limits);
+    assert_eq!(run.machine.deadline_ns(), Some(idle_ns));
+    run.now_ns = later_ns;
+    run.hears(0, Frame::Ping(1));
+    assert_eq!(run.machine.deadline_ns(), Some(idle_ns), "a ping is no state");
+    run.hears(0, Frame::Phase(exchange::place(1), DataPhase::PreCopy));
+    assert_eq!(run.machine.deadline_ns(), Some(later_ns + idle_ns));
+    run.next_deadline();
+    assert_eq!(run.aborted_on(), [0]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vfio_ferry::ids::DeviceId;
 use vfio_ferry::limits::PROGRESS_BYTES_MIN;
-use vfio_ferry::machine::{Event, NO_LIMIT_NS};
+use vfio_ferry::machine::{Event, NO_LIMIT_NS, ReadResult};
 use vfio_ferry::outcome::{Cause, EpochEnding, Fault, Observation};
 use vfio_ferry::wire::{DataPhase, Frame};
 
@@ -117,7 +117,7 @@ impl World {
         side.clock.takes(now_ns, event);
         match event {
             Event::Control { device, .. }
-            | Event::Read { device, .. }
+            | Event::Read { device, result: ReadResult::Chunk { .. } | ReadResult::End, .. }
             | Event::Written { device, .. } => side.device(*device).driver_ns = now_ns,
             event => {
                 if let Some(device) = paid_by_peer(event)

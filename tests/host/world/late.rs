@@ -118,10 +118,8 @@ impl World {
         };
         let given_up = side.ended.as_ref().map(Ended::epochs) == Some(EpochEnding::Aborted);
         let trouble = device.failed > 0 || device.errored || device.sim.resets > 0;
-        // After the handover the target has the only state that may run: it is left as it is.
-        let only_one = h == TARGET && side.handed_over && self.allowed.cancel[h];
         ensure!(
-            !given_up || report.home || trouble || only_one,
+            !given_up || report.home || trouble,
             "a late device is brought back",
             "host {h} {id} is in {}: {report:?}",
             device.sim.state

@@ -7,11 +7,14 @@
 //! FERRY_WORLD_HOSTILE=17 cargo test ... --test world hostile -- --nocapture  one, tampered with
 //! ```
 //!
-//! A seed draws a [`plan`] (shape, devices, everything that goes wrong), then the [`world`] runs
-//! it. What each machine wants is carried out by [`act`], [`control`], [`fd`] and [`net`] as the
-//! engine's drive does it; [`device`] is the kernel. [`invariants`] are looked at after each step.
+//! A seed draws a [`plan`] (shape, devices, everything that goes wrong; [`time`]: the limits and what
+//! tries them), then the [`world`] runs it. What each machine wants is carried out by [`act`],
+//! [`control`], [`fd`] and [`net`] as the engine's drive does it; [`device`] is the kernel, [`loss`]
+//! what becomes of frames on a bad path. Looked at after each step, at each end and at the last:
+//! [`invariants`], [`both`] ends against each other, [`clock`], [`late`] devices, [`p2p`], [`bounds`].
 
 mod act;
+mod both;
 mod bounds;
 mod check;
 mod clock;
