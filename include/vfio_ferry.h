@@ -1082,7 +1082,8 @@ vferry_status vferry_device_set_precopy(vferry_device *device, bool precopy);
  *
  * `attempts` and `fallback` are used for VFERRY_ON_RESET_RESTART only: how often this device may be
  * restarted in one session, and what to do after that, VFERRY_ON_RESET_ABORT or
- * VFERRY_ON_RESET_STOP_COPY.
+ * VFERRY_ON_RESET_STOP_COPY. More attempts than a target takes are refused when a session is made
+ * (VFERRY_ERR_RANGE; the sentence has the number).
  */
 vferry_status vferry_device_set_on_reset(vferry_device *device,
                                          uint32_t on_reset,

@@ -240,7 +240,8 @@ pub extern "C" fn vferry_device_set_precopy(
 ///
 /// `attempts` and `fallback` are used for VFERRY_ON_RESET_RESTART only: how often this device may be
 /// restarted in one session, and what to do after that, VFERRY_ON_RESET_ABORT or
-/// VFERRY_ON_RESET_STOP_COPY.
+/// VFERRY_ON_RESET_STOP_COPY. More attempts than a target takes are refused when a session is made
+/// (VFERRY_ERR_RANGE; the sentence has the number).
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_device_set_on_reset(
     device: Option<&mut vferry_device>,

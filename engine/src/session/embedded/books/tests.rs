@@ -203,6 +203,18 @@ fn the_states_before_the_switchover_keep_their_order() {
     assert_eq!(given(&mut books), Some(Ok(false)));
 }
 
+/// PRE_COPY's fd is dead where STOP_COPY gave another one, and is not read in its stead.
+#[test]
+fn only_the_latest_saving_session_is_ahead() {
+    let mut books = Books::new(Host::Source);
+    books.hear(entered(PreCopy));
+    books.hear(entered(StopCopy));
+    books.ask(TO_PRE_COPY);
+    assert_eq!(given(&mut books), Some(Ok(true)));
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), Some(Ok(false)), "it was given already");
+}
+
 /// A second saving session without a word of the reset between: the kernel gives no fd otherwise.
 #[test]
 fn a_data_fd_that_only_a_reset_explains_tells_of_one() {
