@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 const BYTES_MIN: usize = 4 << 10;
 /// As long as nothing is known of the path.
 const BYTES_FIRST: usize = 64 << 10;
-/// More would save nothing that can be measured.
-const BYTES_MAX: usize = 256 << 10;
+/// A whole frame of the default size, its header included: a rest of 64 bytes would be an operation of
+/// its own.
+const BYTES_MAX: usize = 1 << 20;
 
 const FAST: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_millis(500);
@@ -65,8 +66,9 @@ mod tests {
         };
         assert_eq!(
             [after(CHUNK, 1), after(CHUNK, 1), after(CHUNK, 1)],
-            [64 << 10, 256 << 10, 256 << 10]
+            [64 << 10, 256 << 10, 1 << 20]
         );
+        assert_eq!([after(CHUNK, 1), after(CHUNK, 900)], [1 << 20, 1 << 20]);
         assert_eq!([after(CHUNK, 900), after(CHUNK, 900)], [256 << 10, 64 << 10]);
         assert_eq!(
             [after(CHUNK, 900), after(CHUNK, 900), after(CHUNK, 90)],
