@@ -57,8 +57,9 @@ impl<S: Side> Session<S> {
     }
 
     /// Gives the migration up. Returns at once; [`SessionEvent::Finished`] follows within the
-    /// cancel bound, even while a driver holds an operation. After the handover a cancel comes too
-    /// late and changes nothing.
+    /// cancel bound, even while a driver holds an operation. After the handover nothing is undone: a
+    /// source waits half of the bound for the target's word and ends as unconfirmed without it, a
+    /// target whose devices do not run by then ends as not blank.
     pub fn cancel(&self) {
         self.command(Command::Cancel);
     }
