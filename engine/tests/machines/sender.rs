@@ -119,6 +119,21 @@ fn a_size_that_one_driver_does_not_say_is_unknown_for_all() {
 }
 
 #[test]
+fn an_estimate_that_waiting_cannot_make_better_says_so() {
+    let mut run = precopy(1);
+    run.reads(FIRST, ReadResult::Empty);
+    run.answers(FIRST, Request::PrecopyInfo, info(0, 0, false));
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
+    assert!(!run.estimate().converged, "the initial data is not loaded");
+    run.hears(0, Frame::InitialDataLoaded { device: FIRST, epoch: Epoch(0) });
+    assert!(run.estimate().converged);
+    run.next_deadline();
+    run.answers(FIRST, Request::PrecopyInfo, info(0, 4096, false));
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
+    assert!(!run.estimate().converged, "there is more to read before the stop");
+}
+
+#[test]
 fn of_two_answers_that_are_out_only_the_last_one_means_that_initial_data_is_loaded() {
     let loaded = |frame: &Notice| matches!(frame, Notice::InitialDataLoaded { .. });
     let marks = |frame: &Frame| matches!(frame, Frame::InitialDataSent(_));

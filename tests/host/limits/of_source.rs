@@ -174,6 +174,7 @@ fn no_limit_is_no_limit() {
         confirm_limit: Duration::MAX,
         precopy_poll: Duration::MAX,
         peer_silence: Duration::MAX,
+        cancel_bound: Duration::MAX,
         ..stall()
     };
     let never_loads = deed(|mut peers| {
