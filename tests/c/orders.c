@@ -94,8 +94,15 @@ static void set_state(struct kernel *kernel, int to)
     from = kernel->state;
     if (from == VFERRY_STATE_ERROR)
         error = EIO;
-    /* Kernels before 6.12.96 spin for ever. */
-    CHECK(!(from == VFERRY_STATE_STOP_COPY && to == VFERRY_STATE_PRE_COPY));
+    if (from == VFERRY_STATE_STOP_COPY && to == VFERRY_STATE_PRE_COPY) {
+        /* Kernels before 6.12.96 spin for ever. The other thread may have said STOP_COPY since this
+         * was wanted: then it is not wanted any more. */
+        uint32_t want;
+        MUST(vferry_device_wanted(kernel->ferry, &want));
+        CHECK(want != VFERRY_WANT_PRE_COPY);
+        pthread_mutex_unlock(&kernel->moves);
+        return;
+    }
     if (!error && from != to) {
         if (to == VFERRY_STATE_PRE_COPY || to == VFERRY_STATE_RESUMING ||
             (to == VFERRY_STATE_STOP_COPY && from != VFERRY_STATE_PRE_COPY))

@@ -194,6 +194,11 @@ impl MigrationDevice for Watched {
         Ok(found)
     }
 
+    /// Not a check: nothing was moved yet.
+    fn state_at_start(&self) -> io::Result<DeviceState> {
+        self.inner.settled_state()
+    }
+
     fn set_state(&self, to: DeviceState) -> io::Result<Option<OwnedFd>> {
         self.rig.now(Some(self.host), When::Setting(to));
         let answer = self.inner.set_state(to);
