@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use vfio_ferry::session::{
-    Capabilities, DeviceState, MigrationDevice, PrecopyInfo, limits,
+    Capabilities, Cause, DeviceState, MigrationDevice, PrecopyInfo, limits,
 };
 
 use vfio_ferry::session::{

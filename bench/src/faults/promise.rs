@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::message::Holds;
 use super::plan::Plan;
 use super::record::{HostRecord, Record};
+pub(crate) use crate::engine::Cause;
 use crate::engine::DeviceState;
 use crate::spec::Side;
 
@@ -29,20 +30,6 @@ pub(crate) enum Ending {
     Dropped,
     /// The process was killed.
     Killed,
-}
-
-/// Who or what ended it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    DeviceReset,
-    DeviceFailure,
-    DeviceError,
-    PeerAbort,
-    PeerMisbehaviour,
-    Network,
-    Cancelled,
-    Local,
-    TimeLimit,
 }
 
 /// An ending that is promised, with one of these causes; with any where there are none.
@@ -108,23 +95,6 @@ impl Ending {
             Ending::Refused => "refused",
             Ending::Dropped => "dropped",
             Ending::Killed => "killed",
-        }
-    }
-}
-
-impl Cause {
-    /// The engine's name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Cause::DeviceReset => "device_reset",
-            Cause::DeviceFailure => "device_failure",
-            Cause::DeviceError => "device_error",
-            Cause::PeerAbort => "peer_abort",
-            Cause::PeerMisbehaviour => "peer_misbehaviour",
-            Cause::Network => "network",
-            Cause::Cancelled => "cancelled",
-            Cause::Local => "local",
-            Cause::TimeLimit => "time_limit",
         }
     }
 }

@@ -21,6 +21,9 @@ impl Session<Source> {
     /// target. The session owns both from here on; it closes the streams at its end. Devices are
     /// numbered in their order; the target must have the same names in the same order.
     ///
+    /// Each device is asked here, on the caller's thread, what it can do and where it is: that takes as
+    /// long as its driver does. Nothing is moved before it returns.
+    ///
     /// A device that is found in STOP has a paused VM: it is not moved before the switchover, and
     /// goes back to STOP where the migration does not take place.
     ///
