@@ -1436,7 +1436,8 @@ typedef struct vferry_session vferry_session;
  * is something else, or given twice, is VFERRY_ERR_BAD_FD; a device that is given twice is
  * VFERRY_ERR_DEVICE_IN_USE, whatever its names. A device that the engine drives is in RUNNING, or in
  * STOP where the VM is paused: it then stays there until the switchover, and comes back to STOP.
- * VFERRY_ERR_DEVICE_STATE otherwise.
+ * VFERRY_ERR_DEVICE_STATE otherwise. Each is asked for that here, on the caller's thread, which takes
+ * as long as its driver does.
  *
  * On success `*session` is the caller's, to be freed by `vferry_session_free`, and the fds are the
  * session's, which closes them at its end; the caller does not use the numbers again. On failure
