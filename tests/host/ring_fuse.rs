@@ -103,7 +103,7 @@ struct Bench {
 
 impl Bench {
     fn new(name: &str, backend: BackendChoice) -> Option<Bench> {
-        let config = RingConfig { backend, depth: 4, files: 2, zero_copy: None };
+        let config = RingConfig { backend, depth: 4, files: 2, blocking: 1, zero_copy: None };
         let mut ring = match open(&config) {
             Ok(opened) => opened.ring,
             Err(error) => return skipped(&error),
@@ -251,7 +251,7 @@ fn a_ring_that_ends_waits_for_the_driver() {
         held.data(&[1; CHUNK_BYTES]);
     });
     let config =
-        RingConfig { backend: BackendChoice::Syscalls, depth: 1, files: 1, zero_copy: None };
+        RingConfig { backend: BackendChoice::Syscalls, depth: 1, files: 1, blocking: 1, zero_copy: None };
     let other = open(&config).expect("a ring to put in its place").ring;
     drop(std::mem::replace(&mut bench.ring, other));
     assert!(answered.load(Ordering::SeqCst), "the ring ended while the driver held its buffer");

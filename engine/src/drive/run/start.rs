@@ -1,8 +1,10 @@
 //! From what a drive is made, to a thread that runs it.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,17 +13,18 @@ use super::{Drive, Machines};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
 use crate::drive::clock::now_ns;
-use crate::drive::devices::{Control, DataThread, Device, Starting, Threads};
+use crate::drive::devices::{Control, DataFds, Device, Threads, Zeros};
 use crate::drive::embedder::{Closing, MessageBudget, Outbox};
 use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
+use crate::drive::owner::SharedRing;
 use crate::drive::signals::Blocked;
 use crate::drive::slots::Slots;
 use crate::drive::streams::Streams;
 use crate::ids::DeviceId;
 use crate::machine::Goal;
 use crate::metrics::Metrics;
-use crate::ring::{BackendChoice, RingConfig, open};
+use crate::ring::{BackendChoice, Classes, RingConfig, open};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
 use crate::wire::WireLimits;
@@ -120,11 +123,12 @@ impl Drive {
 
     pub(super) fn open(config: DriveConfig, shared: &Shared) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
-        let streams = config.sockets.len();
+        let (streams, devices) = (config.sockets.len() as u32, config.devices.len() as u32);
         let ring = RingConfig {
             backend: config.backend,
-            depth: 2 * streams as u32 + 2,
-            files: streams as u32,
+            depth: 2 * streams + OPERATIONS_PER_DEVICE * devices,
+            files: streams + FILES_PER_DEVICE * devices,
+            blocking: devices,
             zero_copy: config.zero_copy.then(|| Arc::clone(&arena)),
         };
         let opened = open(&ring).map_err(io::Error::other)?;
@@ -134,13 +138,19 @@ impl Drive {
         let to_workers = inbox.clone();
         let workers =
             Workers::start(config.workers, move |worked| to_workers.send(Input::Worked(worked)))?;
-        let devices = devices(config.devices, config.backend, &inbox)?;
+        let devices = start_devices(config.devices, &inbox)?;
+        let ring: SharedRing = Rc::new(RefCell::new(opened.ring));
         Ok(Drive {
             machines: config.machines,
-            measured: Measured::new(devices.len(), streams, now_ns()),
+            measured: Measured::new(devices.len(), streams as usize, now_ns()),
             live: Live::new(Arc::clone(&shared.metrics)),
             devices,
-            streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
+            streams: Streams::new(Rc::clone(&ring), config.sockets, config.wire_limits)?,
+            data_events: VecDeque::new(),
+            classes: Classes::new()?,
+            zeros: Zeros::new(config.chunk_bytes),
+            ring,
+            done: Vec::new(),
             workers,
             slots: Slots::new(slots),
             inbox,
@@ -164,26 +174,25 @@ impl Drive {
     }
 }
 
-/// The devices' threads and rings. Their rings open at the same time.
-fn devices(found: Vec<Found>, backend: BackendChoice, inbox: &Inbox) -> io::Result<Vec<Device>> {
-    let mut starting = Vec::with_capacity(found.len());
-    for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
+/// Files of a device: the data fd that is attached, and those that its driver has not let go of.
+/// More of those give the session up.
+const FILES_PER_DEVICE: u32 = 4;
+/// Each has a read or a write, and a watch for its death.
+const OPERATIONS_PER_DEVICE: u32 = 2 * FILES_PER_DEVICE;
+
+/// The devices' threads.
+fn start_devices(found: Vec<Found>, inbox: &Inbox) -> io::Result<Vec<Device>> {
+    let start = |(index, Found { device, state, goal })| {
         let id = DeviceId(index as u32);
-        let refused = |error| lacking(id, &error);
-        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone());
-        let data = DataThread { id, device: Arc::clone(&device), backend, inbox: inbox.clone() };
-        let (control, data) = (control.map_err(refused)?, data.spawn().map_err(refused)?);
-        starting.push((device, goal, control, data));
-    }
-    let wait = |(index, (device, goal, control, data)): (usize, (_, _, _, Starting))| {
-        let data = data.wait().map_err(|error| lacking(DeviceId(index as u32), &error))?;
-        Ok(Device::new(Threads { device, control, data }, goal))
+        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone())
+            .map_err(|error| lacking(id, &error))?;
+        Ok(Device::new(DataFds::of(id), Threads { device, control }, goal))
     };
-    starting.into_iter().enumerate().map(wait).collect()
+    found.into_iter().enumerate().map(start).collect()
 }
 
 /// What the system would not give for a device.
 fn lacking(device: DeviceId, error: &io::Error) -> io::Error {
-    let message = format!("no thread, ring or descriptor for the data fd of {device}: {error}");
+    let message = format!("no thread or descriptor for {device}: {error}");
     io::Error::new(error.kind(), message)
 }

@@ -30,7 +30,7 @@ fn rings() -> Vec<Box<dyn Ring>> {
 }
 
 fn ring(backend: BackendChoice) -> Option<Box<dyn Ring>> {
-    let config = RingConfig { backend, depth: 16, files: 8, zero_copy: None };
+    let config = RingConfig { backend, depth: 16, files: 8, blocking: 1, zero_copy: None };
     match open(&config) {
         Ok(opened) => Some(opened.ring),
         Err(error) => {
