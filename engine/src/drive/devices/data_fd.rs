@@ -40,8 +40,8 @@ use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 /// What is to be done with a data fd.
 #[derive(Debug)]
 pub(in crate::drive) enum Job {
-    /// Read a chunk into the slot.
-    Read { slot: Slot, phase: DataPhase },
+    /// Read a chunk of so many bytes at most into the slot.
+    Read { slot: Slot, bytes: usize, phase: DataPhase },
     /// Verify the chunk that stands in the slot, or zeros, and write it.
     Write { header: DataHeader, slot: Option<Slot> },
 }
@@ -313,7 +313,7 @@ impl DataFd {
         }
         self.drained = false;
         let (buffer, rest, what) = match job {
-            Job::Read { slot, phase } => {
+            Job::Read { slot, bytes, phase } => {
                 if let Some(errno) = self.pending.take() {
                     return Step::Over(self.read(slot, ReadResult::Failed(errno), 0));
                 }
@@ -321,7 +321,7 @@ impl DataFd {
                 // double that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does
                 // not mean drained: mlx5 says so while it saves, and a poll tells when there is more.
                 let patient = !self.has_poll() || phase == DataPhase::StopCopy;
-                let rest = HEADER_BYTES..HEADER_BYTES + self.chunk_bytes;
+                let rest = HEADER_BYTES..HEADER_BYTES + bytes.clamp(1, self.chunk_bytes);
                 (Buffer::Slot(slot), rest, What::Read { phase, patient })
             }
             Job::Write { header, slot } => {

@@ -174,7 +174,7 @@ impl Bed {
     }
 
     fn read_chunk(&mut self, slot: Slot, phase: DataPhase) -> (Slot, ReadResult) {
-        self.give(Job::Read { slot, phase });
+        self.give(Job::Read { slot, bytes: CHUNK_BYTES, phase });
         match self.next() {
             DataEvent::Read { slot, result, .. } => (slot, result),
             other => panic!("{other:?}"),
@@ -375,7 +375,7 @@ fn a_device_that_is_still_saving_is_waited_for_in_every_phase() {
 }
 
 fn read(phase: DataPhase) -> Job {
-    Job::Read { slot: slot(), phase }
+    Job::Read { slot: slot(), bytes: CHUNK_BYTES, phase }
 }
 
 /// What an event says, in short.

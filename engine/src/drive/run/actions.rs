@@ -22,9 +22,9 @@ impl Drive {
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
             Action::Detach { device } => self.detach(device, now_ns),
-            Action::Read { device, slot, phase } => {
+            Action::Read { device, slot, bytes, phase } => {
                 if let Some(slot) = self.slots.take(slot) {
-                    self.give(device, Job::Read { slot, phase }, now_ns);
+                    self.give(device, Job::Read { slot, bytes: bytes as usize, phase }, now_ns);
                 }
             }
             Action::Write { device, header, slot } => {

@@ -59,6 +59,11 @@ fn drive_of(device: Arc<dyn MigrationDevice>) -> (Drive, OwnedFd) {
     (Drive::open(config, &shared).expect("a drive"), theirs)
 }
 
+fn read(slot: u32, phase: DataPhase) -> Action {
+    let bytes = CHUNK_BYTES_MIN as u32;
+    Action::Read { device: DEVICE, slot: SlotId(slot), bytes, phase }
+}
+
 #[test]
 fn an_fd_that_is_dropped_is_closed() {
     let (mut drive, _peer) = drive();
@@ -90,7 +95,7 @@ fn a_read_that_nobody_does_comes_back_with_its_slot() {
     drive.devices[DEVICE.index()].fresh = Some(reader);
     drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(7) });
     drive.act(0, Action::Detach { device: DEVICE });
-    drive.act(0, Action::Read { device: DEVICE, slot: SlotId(1), phase: DataPhase::PreCopy });
+    drive.act(0, read(1, DataPhase::PreCopy));
     match drive.caused.pop_front() {
         Some(Event::Read {
             device: DEVICE,
@@ -123,8 +128,7 @@ fn held(drive: &mut Drive, epoch: u32) -> OwnedFd {
     drive.devices[DEVICE.index()].fresh = Some(reader);
     drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(epoch) });
     rustix::io::write(&writer, b"state").expect("the pipe is open");
-    let slot = SlotId(epoch);
-    drive.act(0, Action::Read { device: DEVICE, slot, phase: DataPhase::StopCopy });
+    drive.act(0, read(epoch, DataPhase::StopCopy));
     drive.wait(None);
     writer
 }
@@ -161,7 +165,7 @@ fn the_loop_sleeps_until_the_first_of_its_deadlines() {
     let (reader, _writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     drive.devices[DEVICE.index()].fresh = Some(reader);
     drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(2) });
-    drive.act(0, Action::Read { device: DEVICE, slot: SlotId(1), phase: DataPhase::StopCopy });
+    drive.act(0, read(1, DataPhase::StopCopy));
     let device = &mut drive.devices[DEVICE.index()];
     let mut ring = drive.ring.borrow_mut();
     let (zeros, events) = (&mut drive.zeros, &mut drive.data_events);
