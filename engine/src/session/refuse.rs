@@ -170,6 +170,26 @@ mod tests {
     }
 
     #[test]
+    fn two_handles_of_one_open_device_are_one_device() {
+        let open = || OwnedFd::from(File::open("/dev/null").expect("it is there"));
+        let device = |fd| -> Arc<dyn MigrationDevice> {
+            Arc::new(crate::vfio::VfioDevice::from_fd(fd).expect("no opt-in is no error"))
+        };
+        let fd = open();
+        let duplicate = fd.try_clone().expect("a duplicate");
+        let devices = [device(fd), device(open()), device(duplicate)];
+        let named = |places: &[usize]| {
+            let named = |place: usize| (["a", "b", "c"][place], &devices[place]);
+            check_devices(places.iter().map(|place| named(*place)))
+        };
+        assert_eq!(named(&[0, 1]), Ok(()));
+        let same = UsageError::SameDevice { first: "a".to_owned(), second: "c".to_owned() };
+        assert_eq!(named(&[0, 1, 2]), Err(same));
+        let same = UsageError::SameDevice { first: "b".to_owned(), second: "b".to_owned() };
+        assert_eq!(named(&[1, 0, 1]), Err(same));
+    }
+
+    #[test]
     fn an_open_file_is_known_by_its_duplicates_and_stays_as_it_was() {
         let open = || File::open("/dev/null").expect("it is there");
         let (one, other) = (open(), open());
