@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use super::{Failure, check_data, input, link, many};
 use crate::cli::CompareArgs;
+use crate::console::say;
 use crate::process::message::RunSpec;
 use crate::process::pair;
-use crate::report::json::{CompareReport, JsonFile};
+use crate::report::json::{CompareReport, ReportFile};
 use crate::report::progress::Progress;
 use crate::report::run::{Run, Runs, per_second};
 use crate::report::table::{Table, duration};
@@ -17,10 +18,10 @@ use crate::spec::{Contender, Limits, OnResetChoice, Rate, Size};
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
     check_data(&args.device.data)?;
     let spec = spec(args)?;
-    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let contenders = rounds(&spec, args.runs);
-    println!(
-        "ferry-bench compare: {} of {} state, {}, 1 stream, STOP_COPY, {}, {}{}\n",
+    say!(
+        "ferry-bench compare: {} of {} state, {}, 1 stream, STOP_COPY, {}, {}{}\n\n",
         spec.state,
         spec.data,
         many(spec.devices.into(), "device"),
@@ -28,10 +29,10 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         congestion(&contenders),
         spec.link.rate.map_or_else(String::new, |rate| format!(", link {rate}")),
     );
-    print!("{}", table(&contenders));
-    println!(
+    say!("{}", table(&contenders));
+    say!(
         "\n  transfer: from where the stopped device can be read to the last byte written on the \
-         target; medians\n  ratio: of the transfer to vfio-ferry's, more than 1 is slower"
+         target; medians\n  ratio: of the transfer to vfio-ferry's, more than 1 is slower\n"
     );
     let report = CompareReport {
         verified: contenders.iter().all(|(_, runs)| runs.verified),
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         transfer_ratio_to_engine: ratios(&contenders),
         spec: &spec,
     };
-    json.write(&report).map_err(|error| input("--json", error))?;
+    json.write("compare", &report).map_err(|error| input("--json", error))?;
     let faults: Vec<String> = contenders
         .iter()
         .filter(|(_, runs)| !runs.verified)
@@ -76,7 +77,7 @@ fn rounds(spec: &RunSpec, rounds: u32) -> Vec<(Contender, Runs)> {
 fn ratios(contenders: &[(Contender, Runs)]) -> BTreeMap<&'static str, f64> {
     let transfer = |wanted: Contender| {
         let found = contenders.iter().find(|(it, runs)| *it == wanted && runs.runs > 0);
-        found.map(|(_, runs)| runs.transfer_ns.p50 as f64)
+        found.map(|(_, runs)| runs.transfer_ns.median as f64)
     };
     let Some(engine) = transfer(Contender::Engine) else { return BTreeMap::new() };
     contenders.iter().filter_map(|&(it, _)| Some((it.name(), transfer(it)? / engine))).collect()
@@ -103,13 +104,13 @@ fn table(contenders: &[(Contender, Runs)]) -> String {
             table.row([name, "-", "-", "-", "-", "-", "-", "-", "-", "no"]);
             continue;
         }
-        let transfer = runs.transfer_ns.p50;
+        let transfer = runs.transfer_ns.median;
         table.row([
             name.to_owned(),
             duration(transfer),
             Rate(per_second(runs.state_bytes, transfer)).to_string(),
             ratios.get(name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}")),
-            duration(runs.downtime_ns.p50),
+            duration(runs.downtime_ns.median),
             Size(runs.wire_bytes).to_string(),
             duration(runs.cpu_ns),
             duration(runs.device_cpu_ns),

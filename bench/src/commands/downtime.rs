@@ -2,9 +2,10 @@
 
 use super::{Failure, check_data, input, link, many, rounds};
 use crate::cli::DowntimeArgs;
+use crate::console::say;
 use crate::process::message::RunSpec;
 use crate::process::pair;
-use crate::report::json::{DowntimeReport, JsonFile};
+use crate::report::json::{DowntimeReport, ReportFile};
 use crate::report::progress::Progress;
 use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
@@ -16,7 +17,7 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     check_data(&args.device.data)?;
     check_reset(args)?;
     let spec = spec(args)?;
-    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let (runs, reset) = match spec.reset_at {
         None => (migrate(&spec, args.runs), None),
         Some(at) => {
@@ -28,16 +29,16 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
         }
     };
     let runs = Runs::new(&runs);
-    println!("{}\n", title(&spec, args.runs));
+    say!("{}\n\n", title(&spec, args.runs));
     if runs.runs > 0 {
-        print!("{}", table::runs(&runs));
+        say!("{}", table::runs(&runs));
     }
     let section = reset.as_ref().map(|(reset, _)| reset);
     let report = DowntimeReport { runs: &runs, reset: section, spec: &spec };
-    json.write(&report).map_err(|error| input("--json", error))?;
+    json.write("downtime", &report).map_err(|error| input("--json", error))?;
     if runs.verified {
-        println!(
-            "  {:<12} {} of {}: source and target digests are equal",
+        say!(
+            "  {:<12} {} of {}: source and target digests are equal\n",
             "verified",
             runs.runs,
             many(args.runs as usize, "run")
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     }
     if let Some((reset, fault)) = &reset {
         let gap = if runs.runs > 0 { "\n" } else { "" };
-        print!("{gap}{}", reset::text(reset, spec.devices));
+        say!("{gap}{}", reset::text(reset, spec.devices));
         return fault.clone().map_or(Ok(()), |fault| Err(Failure::Migration(fault)));
     }
     if runs.verified {
