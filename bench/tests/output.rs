@@ -82,3 +82,57 @@ fn a_report_says_what_it_is_and_where_it_was_made() {
     assert_eq!(spread.to_vec(), downtimes.iter().copied().map(Some).collect::<Vec<_>>());
     assert!(each.iter().all(|run| run["phases_ns"]["stop"].as_u64() > Some(0)), "{report}");
 }
+
+/// The program would run for days: only its first line is read.
+#[test]
+fn what_takes_long_is_said_first() {
+    use std::io::{BufRead, BufReader};
+    let mut child = program()
+        .args(["--state", "100TiB", "--runs", "3", "--link", "1Gbit"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{error}"));
+    let mut line = String::new();
+    let output = child.stdout.take().into_iter().flat_map(|output| BufReader::new(output).lines());
+    for first in output.take(1) {
+        line = first.unwrap_or_else(|error| panic!("{error}"));
+    }
+    assert!(child.kill().is_ok() && child.wait().is_ok());
+    assert_eq!(
+        line,
+        "3 migrations of 100 TiB take 31 days at 125.0 MB/s; --state and --runs make it less"
+    );
+}
+
+#[test]
+fn a_device_in_memory_is_verified_and_has_its_limits() {
+    let (ended, report) =
+        report("--data-fd memory --state 5000001B --devices 3 --precopy --runs 2");
+    assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
+    assert_eq!((&report["verified"], &report["state_bytes"]), (&true.into(), &15_000_003.into()));
+    for (line, words) in [
+        ("--data-fd memory --state 100TiB", "of memory"),
+        ("--data-fd memory --device-rate 1GiB", "--device-rate: reads and writes of memory"),
+        ("--data-fd memory --save-latency 1ms", "--save-latency: reads and writes of memory"),
+        ("--save-latency none", "never ends"),
+        ("--set-state-latency halt=1ms", "no state"),
+    ] {
+        let ended = ferry_bench(line);
+        assert_eq!((ended.status, ended.errors.lines().count()), (Some(2), 1), "{}", ended.errors);
+        assert!(ended.errors.contains(words), "{line}: {}", ended.errors);
+    }
+}
+
+/// A latency that were not there would be a shorter downtime than that.
+#[test]
+fn latencies_are_in_the_downtime() {
+    let line = "--state 64KiB --runs 1 --devices 2 --save-latency 30ms \
+                --set-state-latency RUNNING-STOP=20ms --set-state-latency resuming-stop=10ms";
+    let (ended, report) = report(line);
+    assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
+    assert!(report["downtime_ns"]["min"].as_u64() >= Some(60_000_000), "{report}");
+    assert!(report["phases_ns"]["stop"]["min"].as_u64() >= Some(20_000_000), "{report}");
+    for words in ["save 30 ms", "SET_STATE RUNNING-STOP 20 ms", "SET_STATE RESUMING-STOP 10 ms"] {
+        assert!(ended.output.contains(words), "{}", ended.output);
+    }
+}

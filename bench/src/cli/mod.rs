@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
 use crate::spec::{
-    BackendChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError,
+    ArcTime, BackendChoice, DataFdChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt,
+    Size, Time, UnitError,
 };
 
 /// Measures the downtime of a VFIO device migration.
@@ -206,6 +208,17 @@ pub(crate) struct TestDeviceArgs {
     /// How fast each device gives and takes its state; as fast as it can if absent.
     #[arg(long, value_name = "RATE")]
     pub(crate) device_rate: Option<Rate>,
+    /// What each device's data fd is.
+    #[arg(long, value_name = "KIND", default_value = "pipe")]
+    pub(crate) data_fd: DataFdChoice,
+    /// How long each device takes for a save: nothing can be read for as long after it was stopped,
+    /// or asked for PRE_COPY data.
+    #[arg(long, value_name = "TIME", value_parser = latency)]
+    pub(crate) save_latency: Option<Time>,
+    /// How long SET_STATE takes on an arc, e.g. RUNNING-STOP=5ms, or to a state, e.g.
+    /// RESUMING=20ms; several times for several arcs.
+    #[arg(long, value_name = "ARC=TIME")]
+    pub(crate) set_state_latency: Vec<ArcTime>,
 }
 
 /// How the engine works on the source.
@@ -265,6 +278,14 @@ fn streams() -> clap::builder::RangedI64ValueParser<u16> {
 
 fn devices() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..=limits::DEVICES_MAX as i64)
+}
+
+fn latency(text: &str) -> Result<Time, String> {
+    let time: Time = text.parse().map_err(|error: UnitError| error.to_string())?;
+    match time.0 {
+        Duration::MAX => Err("a save that never ends is not a latency".to_owned()),
+        _ => Ok(time),
+    }
 }
 
 fn chunk(text: &str) -> Result<Size, String> {

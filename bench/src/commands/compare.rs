@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Failure, check_data, input, link, many};
+use super::{Failure, check_device, input, link, many, say_what_it_takes};
 use crate::cli::CompareArgs;
 use crate::console::say;
 use crate::process::message::RunSpec;
@@ -16,9 +16,10 @@ use crate::spec::{Contender, Limits, OnResetChoice, Rate, Size};
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
-    check_data(&args.device.data)?;
+    check_device(&args.device)?;
     let spec = spec(args)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    say_what_it_takes(&spec, u64::from(args.runs) * Contender::ALL.len() as u64);
     let contenders = rounds(&spec, args.runs);
     say!(
         "ferry-bench compare: {} of {} state, {}, 1 stream, STOP_COPY, {}, {}{}\n\n",
@@ -130,6 +131,9 @@ fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
         // The peers know one.
         streams: 1,
         device_rate: args.device.device_rate,
+        data_fd: args.device.data_fd,
+        save_latency: args.device.save_latency,
+        set_state_latency: args.device.set_state_latency.clone(),
         dirty_rate: None,
         reset_at: None,
         link: link(&args.link)?,

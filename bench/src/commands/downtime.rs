@@ -1,6 +1,6 @@
 //! `downtime`: migrate test devices between two processes, several times, and report.
 
-use super::{Failure, check_data, input, link, many, rounds};
+use super::{Failure, check_device, input, link, many, rounds, say_what_it_takes};
 use crate::cli::DowntimeArgs;
 use crate::console::say;
 use crate::process::message::RunSpec;
@@ -10,14 +10,16 @@ use crate::report::progress::Progress;
 use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
-use crate::spec::{Contender, ResetAt};
+use crate::spec::{Contender, DataFdChoice, ResetAt};
 
 /// Runs the command.
 pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
-    check_data(&args.device.data)?;
+    check_device(&args.device)?;
     check_reset(args)?;
     let spec = spec(args)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let each = spec.reset_at.map_or(1, |at| rounds::migrations(at, spec.on_reset));
+    say_what_it_takes(&spec, each * u64::from(args.runs));
     let (runs, reset) = match spec.reset_at {
         None => (migrate(&spec, args.runs), None),
         Some(at) => {
@@ -115,6 +117,9 @@ fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
         devices: args.device.devices,
         streams: args.streams,
         device_rate: args.device.device_rate,
+        data_fd: args.device.data_fd,
+        save_latency: args.device.save_latency,
+        set_state_latency: args.device.set_state_latency.clone(),
         dirty_rate: args.dirty_rate,
         reset_at: args.reset_at,
         link: link(&args.link)?,
@@ -144,6 +149,11 @@ fn title(spec: &RunSpec, runs: u32) -> String {
     if let Some(rate) = spec.device_rate {
         parts.push(format!("device {rate}"));
     }
+    if spec.data_fd == DataFdChoice::Memory {
+        parts.push("in memory".to_owned());
+    }
+    parts.extend(spec.save_latency.map(|time| format!("save {time}")));
+    parts.extend(spec.set_state_latency.iter().map(|arc| format!("SET_STATE {arc}")));
     parts.push(many(runs as usize, "run"));
     format!("ferry-bench downtime: {}", parts.join(", "))
 }

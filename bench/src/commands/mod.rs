@@ -6,10 +6,13 @@ pub(crate) mod faults;
 pub(crate) mod real;
 mod rounds;
 
-use crate::cli::LinkArgs;
+use crate::cli::{LinkArgs, TestDeviceArgs};
+use crate::console::say;
 use crate::data::Content;
 use crate::net;
-use crate::spec::{DataKind, Link};
+use crate::process::message::RunSpec;
+use crate::report::machine;
+use crate::spec::{DataFdChoice, DataKind, Link, Rate, Size};
 
 /// Why the program does not end with status 0. The text is one line.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +56,67 @@ fn link(args: &LinkArgs) -> Result<Link, Failure> {
     Ok(Link { rate: args.link, congestion: args.congestion.clone() })
 }
 
+/// Says what so many migrations will take, before the first of them, if a person would want to know.
+fn say_what_it_takes(spec: &RunSpec, migrations: u64) {
+    let bytes = u128::from(spec.state.0) * u128::from(spec.devices) * u128::from(migrations);
+    let of_devices = spec.device_rate.map(|rate| rate.0.saturating_mul(spec.devices.into()));
+    let known = [spec.link.rate.map(|rate| rate.0), of_devices].into_iter().flatten().min();
+    // Zeros and what compresses need less of a link; nothing is known of that here.
+    let rate = known.unwrap_or(u64::MAX).min(USUAL_BYTES_PER_S);
+    let seconds = bytes / u128::from(rate);
+    if seconds < WORTH_SAYING_S {
+        return;
+    }
+    let migrations = many(usize::try_from(migrations).unwrap_or(usize::MAX), "migration");
+    let each = Size(spec.state.0.saturating_mul(spec.devices.into()));
+    let rate = Rate(rate);
+    say!(
+        "{migrations} of {each} take {} at {rate}; --state and --runs make it less\n\n",
+        long(seconds)
+    );
+}
+
+/// What moves through a path of two processes on one host, roughly.
+const USUAL_BYTES_PER_S: u64 = 1_000_000_000;
+/// What takes less is not worth a line.
+const WORTH_SAYING_S: u128 = 120;
+
+/// A time that takes patience.
+fn long(seconds: u128) -> String {
+    match seconds {
+        0..7200 => format!("{} minutes", seconds.div_ceil(60)),
+        7200..172_800 => format!("{} hours", seconds.div_ceil(3600)),
+        _ => format!("{} days", seconds.div_ceil(86_400)),
+    }
+}
+
 /// Finds out here, once, what every process of every run would find out.
-fn check_data(data: &DataKind) -> Result<(), Failure> {
+fn check_device(args: &TestDeviceArgs) -> Result<(), Failure> {
+    let data = &args.data;
     if matches!(data, DataKind::File(_)) {
         Content::new(data).map_err(|error| input(&format!("--data {data}"), error))?;
+    }
+    if args.data_fd == DataFdChoice::Memory {
+        let cannot = "reads and writes of memory cannot wait; --data-fd pipe can";
+        if args.device_rate.is_some() {
+            return Err(input("--device-rate", cannot));
+        }
+        if args.save_latency.is_some() {
+            return Err(input("--save-latency", cannot));
+        }
+        check_memory(args.state.0, args.devices, 2)?;
+    }
+    Ok(())
+}
+
+/// Whether the host has memory for so many copies of the devices' states.
+fn check_memory(state_bytes: u64, devices: u16, copies: u64) -> Result<(), Failure> {
+    let takes = state_bytes.saturating_mul(devices.into()).saturating_mul(copies);
+    let available = machine::memory_bytes("MemAvailable");
+    if available > 0 && takes > available {
+        let text =
+            format!("takes {} of memory, and {} are available", Size(takes), Size(available));
+        return Err(input("--data-fd memory", text));
     }
     Ok(())
 }

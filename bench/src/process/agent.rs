@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
 use super::pulse::with_pulse;
@@ -12,10 +13,10 @@ use super::usage;
 use crate::carriers;
 use crate::clock;
 use crate::data::Content;
-use crate::device::{self, Double, Plan, ResetAt, Watch, Watched};
-use crate::engine::{Capabilities, EngineOptions, Inputs, MigrationDevice};
+use crate::device::{self, ArcLatency, Conduit, Double, Plan, ResetAt, Watch, Watched};
+use crate::engine::{Capabilities, DeviceState, EngineOptions, Inputs, MigrationDevice};
 use crate::net;
-use crate::spec::{self, Side};
+use crate::spec::{self, ArcTime, DataFdChoice, Side};
 
 /// Reads a task, does it, and reports. An error is the parent's having gone.
 pub(crate) fn run() -> io::Result<()> {
@@ -65,6 +66,9 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             watch: Arc::default(),
         })
         .collect();
+    for bench in &benches {
+        bench.device.prepare().map_err(|error| format!("the test device: {error}"))?;
+    }
     let cpu_before = clock::process_cpu_ns();
     let streams = match connect {
         Some(address) => net::connect(&[address], spec.streams, &spec.link)
@@ -87,6 +91,8 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         }
     };
     let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs))?;
+    // Before the devices are asked for digests, which some of them only take now.
+    let cpu_ns = clock::process_cpu_ns() - cpu_before;
     Ok(SideReport {
         devices: benches.iter().map(Bench::report).collect(),
         fault: outcome.fault,
@@ -101,7 +107,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         wire_bytes: outcome.wire_bytes,
         backend: outcome.backend.to_owned(),
         tcp_congestion,
-        cpu_ns: clock::process_cpu_ns() - cpu_before,
+        cpu_ns,
         device_cpu_ns: device::cpu_used_ns(),
         peak_rss_bytes: usage::peak_rss_bytes(),
     })
@@ -132,11 +138,27 @@ fn plan(spec: &RunSpec, side: Side, index: u16, content: &Content) -> Plan {
         initial_bytes,
         dirty_rate: spec.dirty_rate,
         rest_bytes: spec.state.0 - initial_bytes,
+        conduit: match spec.data_fd {
+            DataFdChoice::Pipe => Conduit::Pipe,
+            DataFdChoice::Memory => Conduit::Memory,
+        },
         device_rate: spec.device_rate,
+        save_latency: spec.save_latency.map_or(Duration::ZERO, |time| time.0),
+        arc_latencies: spec.set_state_latency.iter().filter_map(arc_latency).collect(),
         reset_at,
-        expects_bytes: spec.state.0,
+        expects_bytes: if side == Side::Target { spec.state.0 } else { 0 },
         ..Plan::default()
     }
+}
+
+/// The command line has checked the names.
+fn arc_latency(arc: &ArcTime) -> Option<ArcLatency> {
+    let state = |name: &String| DeviceState::ALL.into_iter().find(|state| state.name() == name);
+    let from = match &arc.from {
+        Some(name) => Some(state(name)?),
+        None => None,
+    };
+    Some(ArcLatency { from, to: state(&arc.to)?, time: arc.time.0 })
 }
 
 /// The engine's options of a run.

@@ -5,7 +5,9 @@ mod choices;
 mod limits;
 mod units;
 
-pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
+pub(crate) use choices::{
+    ArcTime, BackendChoice, DataFdChoice, DataKind, OnResetChoice, Policy, ResetAt,
+};
 pub(crate) use limits::Limits;
 pub use units::{Rate, Size, Time, UnitError};
 
