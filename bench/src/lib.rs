@@ -73,6 +73,8 @@ pub fn main() -> ExitCode {
         Some(Command::FaultHost) => faults::host::run().map_err(|error| {
             Failure::Input(format!("fault-host, which the program starts: {error}"))
         }),
+        Some(Command::Room { rate }) => process::room::hold(rate)
+            .map_err(|error| Failure::Input(format!("room, which the program starts: {error}"))),
         Some(Command::Agent) => process::agent::run()
             .map_err(|error| Failure::Input(format!("agent, which the program starts: {error}"))),
     };

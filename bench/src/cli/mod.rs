@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::limits;
 use crate::spec::{
     ArcTime, BackendChoice, DataFdChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt,
-    Size, Time, UnitError,
+    ShaperChoice, Size, Time, UnitError,
 };
 
 /// Measures the downtime of a VFIO device migration.
@@ -55,6 +55,12 @@ pub(crate) enum Command {
     /// One side of a run, started by `downtime` and `compare`.
     #[command(hide = true)]
     Agent,
+    /// A network namespace, held by `downtime` and `compare`.
+    #[command(hide = true)]
+    Room {
+        /// Bytes per second.
+        rate: Option<u64>,
+    },
     /// One host of a fault's run, started by `faults`.
     #[command(hide = true)]
     FaultHost,
@@ -94,6 +100,9 @@ pub(crate) struct DowntimeArgs {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// What holds the rate of --link.
+    #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
+    pub(crate) shaper: ShaperChoice,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
     pub(crate) streams: u16,
@@ -114,6 +123,9 @@ pub(crate) struct CompareArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// What holds the rate of --link.
+    #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
+    pub(crate) shaper: ShaperChoice,
 }
 
 /// Options of `faults`.
@@ -260,7 +272,7 @@ pub(crate) struct SavingArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "The connections")]
 pub(crate) struct LinkArgs {
-    /// Send no faster than this, all streams together (SO_MAX_PACING_RATE).
+    /// Send no faster than this, all streams together.
     #[arg(long, value_name = "RATE")]
     pub(crate) link: Option<Rate>,
     /// TCP congestion control of every connection; the host's own default if absent.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Failure, check_device, input, link, many, say_what_it_takes};
+use super::{Failure, Road, check_device, input, many, road, say_what_it_takes};
 use crate::cli::CompareArgs;
 use crate::console::say;
 use crate::process::message::RunSpec;
@@ -17,10 +17,11 @@ use crate::spec::{Contender, Limits, OnResetChoice, Rate, Size};
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
     check_device(&args.device)?;
-    let spec = spec(args)?;
+    let road = road(&args.link, args.shaper)?;
+    let spec = spec(args, &road);
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     say_what_it_takes(&spec, u64::from(args.runs) * Contender::ALL.len() as u64);
-    let contenders = rounds(&spec, args.runs);
+    let contenders = rounds(&spec, &road, args.runs);
     say!(
         "ferry-bench compare: {} of {} state, {}, 1 stream, STOP_COPY, {}, {}{}\n\n",
         spec.state,
@@ -35,7 +36,11 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
         "\n  transfer: from where the stopped device can be read to the last byte written on the \
          target; medians\n  ratio: of the transfer to vfio-ferry's, more than 1 is slower\n"
     );
+    if let Some(words) = &road.words {
+        say!("  link: {words}\n");
+    }
     let report = CompareReport {
+        link: road.words.as_deref(),
         verified: contenders.iter().all(|(_, runs)| runs.verified),
         contenders: contenders.iter().map(|(it, runs)| (it.name(), runs)).collect(),
         transfer_ratio_to_engine: ratios(&contenders),
@@ -59,7 +64,7 @@ fn congestion(contenders: &[(Contender, Runs)]) -> &str {
 }
 
 /// A B C D A B C D ...
-fn rounds(spec: &RunSpec, rounds: u32) -> Vec<(Contender, Runs)> {
+fn rounds(spec: &RunSpec, road: &Road, rounds: u32) -> Vec<(Contender, Runs)> {
     let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
     let steps = u64::from(rounds) * Contender::ALL.len() as u64;
     let mut progress = Progress::new(expected_bytes.saturating_mul(steps));
@@ -68,7 +73,9 @@ fn rounds(spec: &RunSpec, rounds: u32) -> Vec<(Contender, Runs)> {
         for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
             progress.begin(format!("round {round} of {rounds}, {}", contender.name()));
             let spec = RunSpec { contender, ..spec.clone() };
-            runs.push(Run::new(&pair::run(&spec, &mut |bytes| progress.at(bytes))));
+            runs.push(Run::new(&pair::run(&spec, road.room.as_ref(), &mut |bytes| {
+                progress.at(bytes)
+            })));
             progress.end(expected_bytes);
         }
     }
@@ -122,8 +129,8 @@ fn table(contenders: &[(Contender, Runs)]) -> String {
     table.text()
 }
 
-fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
-    Ok(RunSpec {
+fn spec(args: &CompareArgs, road: &Road) -> RunSpec {
+    RunSpec {
         contender: Contender::Engine,
         state: args.device.state,
         data: args.device.data.clone(),
@@ -136,12 +143,12 @@ fn spec(args: &CompareArgs) -> Result<RunSpec, Failure> {
         set_state_latency: args.device.set_state_latency.clone(),
         dirty_rate: None,
         reset_at: None,
-        link: link(&args.link)?,
+        link: road.link.clone(),
         policy: args.engine.policy,
         backend: args.engine.host.backend,
         chunk: args.engine.host.chunk,
         precopy: false,
         on_reset: OnResetChoice::Abort,
         limits: Limits::default(),
-    })
+    }
 }

@@ -11,8 +11,9 @@ use crate::console::say;
 use crate::data::Content;
 use crate::net;
 use crate::process::message::RunSpec;
+use crate::process::room::{self, Room};
 use crate::report::machine;
-use crate::spec::{DataFdChoice, DataKind, Link, Rate, Size};
+use crate::spec::{DataFdChoice, DataKind, Link, Rate, Shaper, ShaperChoice, Size};
 
 /// Why the program does not end with status 0. The text is one line.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +49,51 @@ fn many(count: usize, what: &str) -> String {
     }
 }
 
+/// What the migrations of a command go over.
+pub(crate) struct Road {
+    /// What every connection gets.
+    pub(crate) link: Link,
+    /// Where both processes are, if not here.
+    pub(crate) room: Option<Room>,
+    /// What holds the rate, and what of it is not held; none without a rate.
+    pub(crate) words: Option<String>,
+}
+
+/// A road as it was asked for, or the best that this user can have.
+fn road(args: &LinkArgs, choice: ShaperChoice) -> Result<Road, Failure> {
+    let mut link = link(args)?;
+    let Some(rate) = link.rate else { return Ok(Road { link, room: None, words: None }) };
+    let (room, why_not) = match choice {
+        ShaperChoice::Pacing => (None, String::new()),
+        ShaperChoice::Auto | ShaperChoice::Namespaces => match Room::open(rate) {
+            Ok(room) => (Some(room), String::new()),
+            Err(error) if choice == ShaperChoice::Namespaces => {
+                return Err(input("--shaper namespaces", error));
+            }
+            Err(error) => (None, format!(" (no network namespaces: {error})")),
+        },
+    };
+    let words = match &room {
+        Some(_) => {
+            link.shaper = Shaper::Namespaces;
+            let burst = room::burst(rate);
+            format!("{rate}, a token bucket between two network namespaces; {burst} go at once")
+        }
+        None => format!("{rate}, {PACING}{why_not}"),
+    };
+    Ok(Road { link, room, words: Some(words) })
+}
+
+/// What a person must know of a paced link.
+pub(crate) const PACING: &str =
+    "paced by each socket: NOT kept for what each stream sends first, some 200 KiB";
+
 fn link(args: &LinkArgs) -> Result<Link, Failure> {
     if let Some(name) = &args.congestion {
         net::check_congestion(name)
             .map_err(|error| input(&format!("--congestion {name}"), error))?;
     }
-    Ok(Link { rate: args.link, congestion: args.congestion.clone() })
+    Ok(Link { rate: args.link, congestion: args.congestion.clone(), shaper: Shaper::Pacing })
 }
 
 /// Says what so many migrations will take, before the first of them, if a person would want to know.

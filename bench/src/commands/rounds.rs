@@ -1,5 +1,6 @@
 //! The migrations that show what a reset costs: each round takes all ways, one after the other.
 
+use super::Road;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::progress::Progress;
@@ -14,7 +15,7 @@ pub(super) fn migrations(at: ResetAt, on_reset: OnResetChoice) -> u64 {
 
 /// Goes so many rounds; stops after the first that does not go as chosen. The spec says when the
 /// reset is.
-pub(super) fn go(spec: &RunSpec, count: u32) -> Vec<Round> {
+pub(super) fn go(spec: &RunSpec, road: &Road, count: u32) -> Vec<Round> {
     let Some(at) = spec.reset_at else { return Vec::new() };
     let aborts = must_abort(at, spec.on_reset);
     let plain = RunSpec { reset_at: None, ..spec.clone() };
@@ -26,7 +27,8 @@ pub(super) fn go(spec: &RunSpec, count: u32) -> Vec<Round> {
     for number in 1..=count {
         let mut run = |what: &str, spec: &RunSpec| {
             progress.begin(format!("round {number} of {count}, {what}"));
-            let run = Run::new(&pair::run(spec, &mut |bytes| progress.at(bytes)));
+            let run =
+                Run::new(&pair::run(spec, road.room.as_ref(), &mut |bytes| progress.at(bytes)));
             progress.end(expected_bytes);
             run
         };

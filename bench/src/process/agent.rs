@@ -1,7 +1,7 @@
 //! One side of a run: what the hidden command `agent` does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
 use super::pulse::with_pulse;
+use super::room::Place;
 use super::usage;
 use crate::carriers;
 use crate::clock;
@@ -24,8 +25,14 @@ pub(crate) fn run() -> io::Result<()> {
     let mut line = String::new();
     input.read_line(&mut line)?;
     let task: Task = serde_json::from_str(&line)?;
+    // As long as there is no other thread.
+    let entered = task.place.map_or(Ok(()), Place::enter);
     end_with_parent(input);
-    let event = match migrate(task) {
+    let result = match entered {
+        Ok(()) => migrate(task),
+        Err(error) => Err(format!("the network namespace: {error}")),
+    };
+    let event = match result {
         Ok(report) => Event::Done(Box::new(report)),
         Err(message) => Event::Refused(message),
     };
@@ -56,7 +63,7 @@ struct Bench {
 }
 
 fn migrate(task: Task) -> Result<SideReport, String> {
-    let Task { spec, connect } = task;
+    let Task { spec, place, connect } = task;
     let side = if connect.is_some() { Side::Source } else { Side::Target };
     let content =
         Content::new(&spec.data).map_err(|error| format!("--data {}: {error}", spec.data))?;
@@ -73,7 +80,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
     let streams = match connect {
         Some(address) => net::connect(&[address], spec.streams, &spec.link)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,
-        None => accept(&spec).map_err(|error| format!("cannot listen: {error}"))?,
+        None => accept(&spec, place).map_err(|error| format!("cannot listen: {error}"))?,
     };
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|error| error.to_string())?;
     let inputs = Inputs {
@@ -113,8 +120,9 @@ fn migrate(task: Task) -> Result<SideReport, String> {
     })
 }
 
-fn accept(spec: &RunSpec) -> io::Result<Vec<TcpStream>> {
-    let listener = net::listen(([127, 0, 0, 1], 0).into())?;
+fn accept(spec: &RunSpec, place: Option<Place>) -> io::Result<Vec<TcpStream>> {
+    let address = place.map_or(Ipv4Addr::LOCALHOST, |_| Place::listens_at());
+    let listener = net::listen((address, 0).into())?;
     tell(&Event::Listening(listener.local_addr()?))?;
     net::accept(&listener, spec.streams, &spec.link)
 }

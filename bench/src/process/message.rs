@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::room::Place;
 use crate::outcome::Told;
 use crate::spec::{
     ArcTime, BackendChoice, Contender, DataFdChoice, DataKind, Limits, Link, OnResetChoice, Policy,
@@ -56,6 +57,8 @@ pub(crate) struct RunSpec {
 pub(crate) struct Task {
     /// The run.
     pub(crate) spec: RunSpec,
+    /// Where this side runs, if not with the parent.
+    pub(crate) place: Option<Place>,
     /// Where the target listens; none for the target itself.
     pub(crate) connect: Option<SocketAddr>,
 }

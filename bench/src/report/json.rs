@@ -114,6 +114,8 @@ pub(crate) struct DowntimeReport<'a> {
     /// with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reset: Option<&'a Reset>,
+    /// What held the link's rate, in words; null without one.
+    pub(crate) link: Option<&'a str>,
     /// What was run.
     pub(crate) spec: &'a RunSpec,
 }
@@ -127,6 +129,8 @@ pub(crate) struct CompareReport<'a> {
     pub(crate) contenders: BTreeMap<&'static str, &'a Runs>,
     /// Each contender's median transfer over the engine's; empty without the engine's.
     pub(crate) transfer_ratio_to_engine: BTreeMap<&'static str, f64>,
+    /// What held the link's rate, in words; null without one.
+    pub(crate) link: Option<&'a str>,
     /// What was run; its contender is the engine.
     pub(crate) spec: &'a RunSpec,
 }

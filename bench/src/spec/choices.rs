@@ -47,6 +47,29 @@ pub(crate) struct ArcTime {
     pub(crate) time: Time,
 }
 
+/// What is to hold a link's rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShaperChoice {
+    /// Namespaces where this user may make them, else pacing.
+    #[default]
+    Auto,
+    /// A token bucket between two network namespaces, or nothing.
+    Namespaces,
+    /// SO_MAX_PACING_RATE, over loopback.
+    Pacing,
+}
+
+/// What holds a link's rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Shaper {
+    /// Every socket paces itself; its first packets go at once.
+    #[default]
+    Pacing,
+    /// A token bucket between two network namespaces.
+    Namespaces,
+}
+
 /// Raw or compressed, and who decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
