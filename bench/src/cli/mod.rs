@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
 use crate::spec::{
-    BackendChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError,
+    ArcTime, BackendChoice, DataFdChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt,
+    ShaperChoice, Size, Time, UnitError,
 };
 
 /// Measures the downtime of a VFIO device migration.
@@ -53,6 +55,12 @@ pub(crate) enum Command {
     /// One side of a run, started by `downtime` and `compare`.
     #[command(hide = true)]
     Agent,
+    /// A network namespace, held by `downtime` and `compare`.
+    #[command(hide = true)]
+    Room {
+        /// Bytes per second.
+        rate: Option<u64>,
+    },
     /// One host of a fault's run, started by `faults`.
     #[command(hide = true)]
     FaultHost,
@@ -92,6 +100,9 @@ pub(crate) struct DowntimeArgs {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// What holds the rate of --link.
+    #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
+    pub(crate) shaper: ShaperChoice,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
     pub(crate) streams: u16,
@@ -112,6 +123,9 @@ pub(crate) struct CompareArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// What holds the rate of --link.
+    #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
+    pub(crate) shaper: ShaperChoice,
 }
 
 /// Options of `faults`.
@@ -206,6 +220,17 @@ pub(crate) struct TestDeviceArgs {
     /// How fast each device gives and takes its state; as fast as it can if absent.
     #[arg(long, value_name = "RATE")]
     pub(crate) device_rate: Option<Rate>,
+    /// What each device's data fd is.
+    #[arg(long, value_name = "KIND", default_value = "pipe")]
+    pub(crate) data_fd: DataFdChoice,
+    /// How long each device takes for a save: nothing can be read for as long after it was stopped,
+    /// or asked for PRE_COPY data.
+    #[arg(long, value_name = "TIME", value_parser = latency)]
+    pub(crate) save_latency: Option<Time>,
+    /// How long SET_STATE takes on an arc, e.g. RUNNING-STOP=5ms, or to a state, e.g.
+    /// RESUMING=20ms; several times for several arcs.
+    #[arg(long, value_name = "ARC=TIME")]
+    pub(crate) set_state_latency: Vec<ArcTime>,
 }
 
 /// How the engine works on the source.
@@ -247,7 +272,7 @@ pub(crate) struct SavingArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "The connections")]
 pub(crate) struct LinkArgs {
-    /// Send no faster than this, all streams together (SO_MAX_PACING_RATE).
+    /// Send no faster than this, all streams together.
     #[arg(long, value_name = "RATE")]
     pub(crate) link: Option<Rate>,
     /// TCP congestion control of every connection; the host's own default if absent.
@@ -265,6 +290,14 @@ fn streams() -> clap::builder::RangedI64ValueParser<u16> {
 
 fn devices() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..=limits::DEVICES_MAX as i64)
+}
+
+fn latency(text: &str) -> Result<Time, String> {
+    let time: Time = text.parse().map_err(|error: UnitError| error.to_string())?;
+    match time.0 {
+        Duration::MAX => Err("a save that never ends is not a latency".to_owned()),
+        _ => Ok(time),
+    }
 }
 
 fn chunk(text: &str) -> Result<Size, String> {

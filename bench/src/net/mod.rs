@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt;
 
-use crate::spec::Link;
+use crate::spec::{Link, Shaper};
 
 /// How long `connect` waits for a listener that is not there yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
@@ -99,7 +99,7 @@ pub(crate) fn connect(
 
 /// Gives a connection its share of the link.
 fn pace(stream: &TcpStream, link: &Link, count: u64) -> io::Result<()> {
-    match link.rate {
+    match link.rate.filter(|_| link.shaper == Shaper::Pacing) {
         Some(rate) => pacing::limit(stream, (rate.0 / count).max(1)),
         None => Ok(()),
     }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn congestion_control_is_what_was_asked_for() {
         for name in host_congestion("allowed_").split(' ') {
-            let link = Link { rate: None, congestion: Some(name.to_owned()) };
+            let link = Link { congestion: Some(name.to_owned()), ..Link::default() };
             let (source, target) = pair(&link);
             let both = congestion_in_use(&[source, target]);
             assert_eq!(both.map_err(|e| e.to_string()), Ok(name.to_owned()));
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn without_a_name_the_hosts_own_is_kept_and_told() {
-        let (source, target) = pair(&Link { rate: None, congestion: None });
+        let (source, target) = pair(&Link::default());
         let both = congestion_in_use(&[source, target]).map_err(|e| e.to_string());
         assert_eq!(both, Ok(host_congestion("")));
     }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn pacing_holds_the_rate() {
         let rate = 50_000_000;
-        let link = Link { rate: Some(Rate(rate)), congestion: None };
+        let link = Link { rate: Some(Rate(rate)), ..Link::default() };
         let (mut source, mut target) = pair(&link);
         let bytes = 10_000_000usize;
         let reader = thread::spawn(move || {

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::room::Place;
 use crate::outcome::Told;
 use crate::spec::{
-    BackendChoice, Contender, DataKind, Limits, Link, OnResetChoice, Policy, Rate, ResetAt, Size,
+    ArcTime, BackendChoice, Contender, DataFdChoice, DataKind, Limits, Link, OnResetChoice, Policy,
+    Rate, ResetAt, Size, Time,
 };
 
 /// One run, as both sides must know it.
@@ -24,6 +26,12 @@ pub(crate) struct RunSpec {
     pub(crate) streams: u16,
     /// How fast the devices are.
     pub(crate) device_rate: Option<Rate>,
+    /// What their data fds are.
+    pub(crate) data_fd: DataFdChoice,
+    /// How long each takes for a save.
+    pub(crate) save_latency: Option<Time>,
+    /// How long SET_STATE takes.
+    pub(crate) set_state_latency: Vec<ArcTime>,
     /// How fast they change in PRE_COPY.
     pub(crate) dirty_rate: Option<Rate>,
     /// When the first one resets itself.
@@ -49,6 +57,8 @@ pub(crate) struct RunSpec {
 pub(crate) struct Task {
     /// The run.
     pub(crate) spec: RunSpec,
+    /// Where this side runs, if not with the parent.
+    pub(crate) place: Option<Place>,
     /// Where the target listens; none for the target itself.
     pub(crate) connect: Option<SocketAddr>,
 }

@@ -6,4 +6,5 @@ pub(crate) mod agent;
 pub(crate) mod message;
 pub(crate) mod pair;
 pub(crate) mod pulse;
+pub(crate) mod room;
 pub(crate) mod usage;

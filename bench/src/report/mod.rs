@@ -1,6 +1,7 @@
 //! From what the processes reported to what a person or a program reads.
 
 pub(crate) mod json;
+pub(crate) mod machine;
 pub(crate) mod progress;
 pub(crate) mod reset;
 pub(crate) mod run;

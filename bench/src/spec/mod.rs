@@ -5,7 +5,10 @@ mod choices;
 mod limits;
 mod units;
 
-pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
+pub(crate) use choices::{
+    ArcTime, BackendChoice, DataFdChoice, DataKind, OnResetChoice, Policy, ResetAt, Shaper,
+    ShaperChoice,
+};
 pub(crate) use limits::Limits;
 pub use units::{Rate, Size, Time, UnitError};
 
@@ -62,10 +65,12 @@ impl Side {
 }
 
 /// What every connection of a run gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Link {
     /// Most bytes per second, all connections together.
     pub(crate) rate: Option<Rate>,
     /// The name of the congestion control; without one the sockets keep the host's default.
     pub(crate) congestion: Option<String>,
+    /// What holds the rate.
+    pub(crate) shaper: Shaper,
 }

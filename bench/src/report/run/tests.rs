@@ -100,3 +100,27 @@ fn one_bad_run_spoils_the_verdict_and_not_the_numbers() {
     assert_eq!(sum.phases_ns.len(), 1);
     assert!(!Runs::new(&[]).verified);
 }
+
+#[test]
+fn what_was_discarded_is_not_taken_for_expansion() {
+    let mut pair = pair(&["aa"], &["aa"]);
+    for side in [&mut pair.source, &mut pair.target].into_iter().flatten() {
+        (side.wire_bytes, side.discarded_bytes) = (4096, 4096);
+    }
+    // As many bytes again were sent in vain: the wire had a half of all.
+    assert_eq!(Runs::new(&[Run::new(&pair)]).ratio, 2.0);
+}
+
+#[test]
+fn phases_that_overlap_are_said_to() {
+    let mut pair = pair(&["aa"], &["aa"]);
+    assert_eq!(Runs::new(&[Run::new(&pair)]).phases_overlap_ns, 0);
+    if let Some(source) = &mut pair.source {
+        source.phases_ns = [("pre_copy", 90_000), ("stop_copy", 5000), ("load", 190)]
+            .map(|(name, ns)| (name.to_owned(), ns))
+            .to_vec();
+    }
+    let runs = Runs::new(&[Run::new(&pair)]);
+    assert_eq!(runs.phases_overlap_ns, 5190 - runs.downtime_ns.median);
+    assert!(crate::report::table::runs(&runs).contains("phases overlap by 0.10 us"));
+}
