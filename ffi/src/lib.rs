@@ -39,6 +39,7 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod values;
 mod version;
 mod wait;
@@ -55,6 +56,7 @@ pub use session::*;
 pub use stats::*;
 pub use status::*;
 pub use streams::*;
+pub use threads::*;
 pub use values::*;
 pub use version::*;
 pub use wait::*;

@@ -10,6 +10,7 @@ use crate::limits;
 use crate::machine::{NO_LIMIT_NS, SlotBudget, TimeLimits, limit_ns};
 use crate::outcome::DeviceOptions;
 use crate::ring::BackendChoice;
+use crate::threads::ThreadHook;
 use crate::vfio::device::MigrationDevice;
 use crate::wire::unseen;
 
@@ -60,6 +61,9 @@ pub struct Options {
     pub cancel_bound: Duration,
     /// How long to wait before a drained PRE_COPY device is asked again.
     pub precopy_poll: Duration,
+    /// What is done on each of the session's threads before it begins its work: a seccomp filter, an
+    /// affinity. None: nothing.
+    pub thread_start: Option<ThreadHook>,
 }
 
 impl Default for Options {
@@ -81,6 +85,7 @@ impl Default for Options {
             confirm_limit: limits::CONFIRM_LIMIT_DEFAULT,
             cancel_bound: limits::CANCEL_BOUND_DEFAULT,
             precopy_poll: limits::PRECOPY_POLL_DEFAULT,
+            thread_start: None,
         }
     }
 }

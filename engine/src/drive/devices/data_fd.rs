@@ -16,8 +16,8 @@ use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
 use crate::ring::{
-    BackendChoice, Classes, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token, Waker,
-    open,
+    Backend, BackendChoice, Classes, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token,
+    Waker, open,
 };
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
@@ -102,6 +102,10 @@ impl DataFd {
 
     fn has_poll(&self) -> bool {
         self.attached.as_ref().is_some_and(|attached| attached.kind == FileKind::Pollable)
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        self.ring.backend()
     }
 
     pub(super) fn waker(&self) -> Waker {
