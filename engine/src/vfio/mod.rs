@@ -8,6 +8,7 @@ pub mod open;
 pub mod real;
 pub mod state;
 pub mod uapi;
+mod waits;
 
 pub use open::{Container, OpenError};
 pub use real::VfioDevice;
