@@ -178,6 +178,7 @@ fn engine_options(spec: &RunSpec) -> EngineOptions {
         precopy: spec.precopy,
         on_reset: spec.on_reset,
         limits: spec.limits,
+        plaintext: false,
     }
 }
 

@@ -2,6 +2,7 @@
 //! are given twice, fds that are no streams, devices that are not where a migration begins.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 
+use crate::door::{Streams, is_loopback};
 use crate::drive::guarded;
 use crate::error::{Error, UsageError};
 use crate::vfio::device::MigrationDevice;
@@ -99,6 +101,22 @@ pub(super) fn check_streams(streams: &[OwnedFd]) -> Result<(), UsageError> {
             return Err(UsageError::SameStream { first, second: index });
         }
         seen.push(socket);
+    }
+    Ok(())
+}
+
+/// Checks that no stream leaves this host in plaintext without anybody having asked for it. What is no
+/// IP does not leave it.
+pub(super) fn check_protection(streams: &Streams, plaintext: bool) -> Result<(), UsageError> {
+    if plaintext || streams.may_be_plain() {
+        return Ok(());
+    }
+    for stream in &streams.fds {
+        let peer = rustix::net::getpeername(stream).ok().flatten();
+        let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else { continue };
+        if !is_loopback(peer.ip()) {
+            return Err(UsageError::Plaintext { address: peer.to_string() });
+        }
     }
     Ok(())
 }
