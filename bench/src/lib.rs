@@ -12,6 +12,7 @@
 //! carriers                     engine or peer
 //! process                      two processes, and what they say to each other
 //! report                       from what they said to what is read
+//! grid                         the cells of a grid, and what was finished of it
 //! faults                       what becomes of the guest when things go wrong
 //! cli, commands                what is asked for
 //! ```
@@ -32,6 +33,7 @@ pub mod data;
 pub mod device;
 mod engine;
 mod faults;
+mod grid;
 mod net;
 mod outcome;
 mod peers;
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         None => commands::downtime::run(&cli.downtime),
         Some(Command::Downtime(args)) => commands::downtime::run(&args),
         Some(Command::Compare(args)) => commands::compare::run(&args),
+        Some(Command::Grid(args)) => commands::grid::run(&args),
         Some(Command::Send(args)) => commands::real::send(&args),
         Some(Command::Receive(args)) => commands::real::receive(&args),
         Some(Command::Faults(args)) => commands::faults::run(&args),

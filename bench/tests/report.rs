@@ -164,7 +164,15 @@ fn compare_has_a_verified_row_for_every_contender() {
     let (ended, report) = report("compare --state 1MiB --runs 1");
     assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
     assert_eq!(report["verified"], true);
-    for name in ["vfio-ferry", "qemu-main-channel", "qemu-multifd", "cloud-hypervisor"] {
+    let mut names = vec!["vfio-ferry", "qemu-main-channel", "qemu-multifd", "cloud-hypervisor"];
+    for name in ["zstd-pipeline", "tokio-uring"] {
+        match ended.output.contains(&format!("{name} is left out: ")) {
+            true => println!("SKIPPED: {}", ended.output),
+            false => names.push(name),
+        }
+    }
+    assert!(std::env::var_os("CI").is_none() || names.len() == 6, "CI has every peer");
+    for name in names {
         let row = ended.output.lines().find(|line| line.trim_start().starts_with(name));
         assert!(row.is_some_and(|row| row.trim_end().ends_with("1 run")), "{name}: {row:?}");
         let runs = &report["contenders"][name];

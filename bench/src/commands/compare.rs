@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{Failure, Road, check_device, input, many, road, say_what_it_takes};
 use crate::cli::CompareArgs;
 use crate::console::say;
+use crate::peers;
 use crate::process::message::RunSpec;
 use crate::process::pair;
 use crate::report::json::{CompareReport, ReportFile};
@@ -20,8 +21,9 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
     let road = road(&args.link, args.shaper)?;
     let spec = spec(args, &road);
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
-    say_what_it_takes(&spec, u64::from(args.runs) * Contender::ALL.len() as u64);
-    let contenders = rounds(&spec, &road, args.runs);
+    let here = contenders();
+    say_what_it_takes(&spec, u64::from(args.runs) * here.len() as u64);
+    let contenders = rounds(&spec, &road, &here, args.runs);
     say!(
         "ferry-bench compare: {} of {} state, {}, 1 stream, STOP_COPY, {}, {}{}\n\n",
         spec.state,
@@ -63,14 +65,26 @@ fn congestion(contenders: &[(Contender, Runs)]) -> &str {
     names.find(|name| !name.is_empty()).unwrap_or("no connection")
 }
 
+/// Those that can run here; a line for each that cannot.
+fn contenders() -> Vec<Contender> {
+    let mut here = Vec::new();
+    for contender in Contender::ALL {
+        match peers::missing(contender) {
+            None => here.push(contender),
+            Some(why) => say!("{} is left out: {why}\n", contender.name()),
+        }
+    }
+    here
+}
+
 /// A B C D A B C D ...
-fn rounds(spec: &RunSpec, road: &Road, rounds: u32) -> Vec<(Contender, Runs)> {
+fn rounds(spec: &RunSpec, road: &Road, here: &[Contender], rounds: u32) -> Vec<(Contender, Runs)> {
     let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
-    let steps = u64::from(rounds) * Contender::ALL.len() as u64;
+    let steps = u64::from(rounds) * here.len() as u64;
     let mut progress = Progress::new(expected_bytes.saturating_mul(steps));
-    let mut runs: [Vec<Run>; Contender::ALL.len()] = Default::default();
+    let mut runs: Vec<Vec<Run>> = here.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
-        for (contender, runs) in Contender::ALL.into_iter().zip(&mut runs) {
+        for (&contender, runs) in here.iter().zip(&mut runs) {
             progress.begin(format!("round {round} of {rounds}, {}", contender.name()));
             let spec = RunSpec { contender, ..spec.clone() };
             runs.push(Run::new(&pair::run(&spec, road.room.as_ref(), &mut |bytes| {
@@ -79,7 +93,7 @@ fn rounds(spec: &RunSpec, road: &Road, rounds: u32) -> Vec<(Contender, Runs)> {
             progress.end(expected_bytes);
         }
     }
-    Contender::ALL.into_iter().zip(runs.iter().map(|runs| Runs::new(runs))).collect()
+    here.iter().copied().zip(runs.iter().map(|runs| Runs::new(runs))).collect()
 }
 
 fn ratios(contenders: &[(Contender, Runs)]) -> BTreeMap<&'static str, f64> {
@@ -150,5 +164,6 @@ fn spec(args: &CompareArgs, road: &Road) -> RunSpec {
         precopy: false,
         on_reset: OnResetChoice::Abort,
         limits: Limits::default(),
+        timeline: false,
     }
 }

@@ -9,7 +9,8 @@ use crate::report::json::{DowntimeReport, ReportFile};
 use crate::report::progress::Progress;
 use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
-use crate::report::table;
+use crate::report::timeline::Timeline;
+use crate::report::{plot, table};
 use crate::spec::{Contender, DataFdChoice, ResetAt};
 
 /// Runs the command.
@@ -19,6 +20,7 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     let road = road(&args.link, args.shaper)?;
     let spec = spec(args, &road);
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let plot = ReportFile::create(args.plot.as_deref()).map_err(|error| input("--plot", error))?;
     let each = spec.reset_at.map_or(1, |at| rounds::migrations(at, spec.on_reset));
     say_what_it_takes(&spec, each * u64::from(args.runs));
     let (runs, reset) = match spec.reset_at {
@@ -31,6 +33,7 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
             (runs, Some((reset, fault)))
         }
     };
+    let shown = middle(&runs);
     let runs = Runs::new(&runs);
     say!("{}\n\n", title(&spec, args.runs));
     if runs.runs > 0 {
@@ -43,6 +46,11 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     let report =
         DowntimeReport { runs: &runs, reset: section, link: road.words.as_deref(), spec: &spec };
     json.write("downtime", &report).map_err(|error| input("--json", error))?;
+    if let Some(timeline) = shown {
+        let picture = plot::timeline(&title(&spec, args.runs), &timeline);
+        let picture = picture.map_err(|error| input("--plot", error))?;
+        plot.put(picture.as_bytes()).map_err(|error| input("--plot", error))?;
+    }
     if runs.verified {
         say!(
             "  {:<12} {} of {}: source and target digests are equal\n",
@@ -63,6 +71,13 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
         return Ok(());
     }
     Err(failure(&runs))
+}
+
+/// What happened in the run whose downtime is in the middle, if it was recorded.
+fn middle(runs: &[Run]) -> Option<Timeline> {
+    let mut recorded: Vec<&Run> = runs.iter().filter(|run| run.timeline.is_some()).collect();
+    recorded.sort_by_key(|run| run.downtime_ns);
+    recorded.get(recorded.len() / 2)?.timeline.clone()
 }
 
 fn failure(runs: &Runs) -> Failure {
@@ -134,6 +149,7 @@ fn spec(args: &DowntimeArgs, road: &Road) -> RunSpec {
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
+        timeline: args.plot.is_some(),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod downtime;
 pub(crate) mod faults;
+pub(crate) mod grid;
 pub(crate) mod real;
 mod rounds;
 

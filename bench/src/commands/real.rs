@@ -166,6 +166,7 @@ fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
         state_bytes: outcome.state_bytes,
         wire_bytes: outcome.wire_bytes,
         downtime_ns,
+        forecast_ns: outcome.forecast_ns,
         total_ns: since(first(|it| it.started_ns.load(Ordering::Relaxed))),
         transfer_ns: 0,
         phases_ns: outcome
@@ -184,5 +185,6 @@ fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
         discarded_bytes: outcome.discarded_bytes,
         reset: None,
         source_runs: false,
+        timeline: None,
     }
 }

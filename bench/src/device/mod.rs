@@ -26,6 +26,7 @@ mod plan;
 mod release;
 mod saving;
 mod session;
+mod slices;
 pub(crate) mod state_name;
 mod stream;
 mod throttle;
@@ -34,7 +35,8 @@ mod watch;
 pub(crate) use cpu::used_ns as cpu_used_ns;
 pub use fault::{Call, Deed, DriverFault, Faulty, OnFault};
 pub use plan::{ArcLatency, Conduit, Drained, Plan, ResetAt, Round};
-pub(crate) use watch::{Watch, Watched};
+pub(crate) use slices::Slices;
+pub(crate) use watch::{CallSpan, Record, Watch, Watched};
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

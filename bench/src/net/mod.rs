@@ -4,6 +4,7 @@
 //! Pacing needs no privilege: SO_MAX_PACING_RATE makes TCP itself pace (`sk_pacing_rate`), on
 //! loopback too and with any congestion control, without an fq qdisc.
 
+mod info;
 mod pacing;
 
 use std::io;
@@ -103,6 +104,17 @@ fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
         sockopt::set_tcp_congestion(stream, name)?;
     }
     Ok(())
+}
+
+/// Bytes that the kernel has put on the wire for a connection, without those that it sent again.
+pub(crate) fn sent_bytes(stream: &TcpStream) -> io::Result<u64> {
+    let info = info::of(stream)?;
+    Ok(info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans))
+}
+
+/// Bytes that the kernel has taken from it.
+pub(crate) fn received_bytes(stream: &TcpStream) -> io::Result<u64> {
+    Ok(info::of(stream)?.tcpi_bytes_received)
 }
 
 /// The congestion control that the kernel says the connections use.

@@ -2,14 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
 use super::pulse::with_pulse;
 use super::room::Place;
+use super::sampler::Sampler;
 use super::usage;
 use crate::carriers;
 use crate::clock;
@@ -70,7 +71,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
     let benches: Vec<Bench> = (0..spec.devices)
         .map(|index| Bench {
             device: Arc::new(Double::new(plan(&spec, side, index, &content))),
-            watch: Arc::default(),
+            watch: Arc::new(Watch::new(spec.timeline)),
         })
         .collect();
     for bench in &benches {
@@ -83,6 +84,9 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         None => accept(&spec, place).map_err(|error| format!("cannot listen: {error}"))?,
     };
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|error| error.to_string())?;
+    let samples = spec.timeline && side == Side::Source;
+    let sampler =
+        samples.then(|| Sampler::start(&streams)).transpose().map_err(|e| e.to_string())?;
     let inputs = Inputs {
         devices: benches.iter().map(Bench::watched).collect(),
         streams,
@@ -97,7 +101,9 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             let _ = tell(&Event::Progress(bytes));
         }
     };
-    let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs))?;
+    let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs));
+    let streams = sampler.map(Sampler::end).unwrap_or_default();
+    let outcome = outcome?;
     // Before the devices are asked for digests, which some of them only take now.
     let cpu_ns = clock::process_cpu_ns() - cpu_before;
     Ok(SideReport {
@@ -115,6 +121,8 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         backend: outcome.backend.to_owned(),
         tcp_congestion,
         cpu_ns,
+        forecast_ns: outcome.forecast_ns,
+        streams,
         device_cpu_ns: device::cpu_used_ns(),
         peak_rss_bytes: usage::peak_rss_bytes(),
     })
@@ -202,6 +210,11 @@ impl Bench {
             all_bytes: read(&self.watch.bytes),
             resets: self.device.resets(),
             reset_ns: self.device.planned_reset_ns(),
+            record: self
+                .watch
+                .record
+                .as_ref()
+                .map(|record| record.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             state: self.device.state().map_or_else(|e| e.to_string(), |state| state.to_string()),
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::room::Place;
+use crate::device::{Record, Slices};
 use crate::outcome::Told;
 use crate::spec::{
     ArcTime, BackendChoice, Contender, DataFdChoice, DataKind, Limits, Link, OnResetChoice, Policy,
@@ -50,6 +51,8 @@ pub(crate) struct RunSpec {
     pub(crate) on_reset: OnResetChoice,
     /// The engine's limits of time.
     pub(crate) limits: Limits,
+    /// What happens when is recorded, to be shown.
+    pub(crate) timeline: bool,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.
@@ -102,6 +105,10 @@ pub(crate) struct SideReport {
     pub(crate) device_cpu_ns: u64,
     /// The most memory that the process had.
     pub(crate) peak_rss_bytes: u64,
+    /// The last forecast of the downtime before the switchover (source).
+    pub(crate) forecast_ns: Option<u64>,
+    /// What each connection sent when, if that was recorded (source).
+    pub(crate) streams: Vec<Slices>,
     /// The devices, in order.
     pub(crate) devices: Vec<DeviceReport>,
 }
@@ -131,4 +138,6 @@ pub(crate) struct DeviceReport {
     pub(crate) reset_ns: u64,
     /// The state that it ended in.
     pub(crate) state: String,
+    /// What happened when, if it was recorded.
+    pub(crate) record: Option<Record>,
 }

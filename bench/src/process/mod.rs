@@ -7,4 +7,5 @@ pub(crate) mod message;
 pub(crate) mod pair;
 pub(crate) mod pulse;
 pub(crate) mod room;
+mod sampler;
 pub(crate) mod usage;

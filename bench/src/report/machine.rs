@@ -8,22 +8,22 @@ use serde::Serialize;
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
     /// Its name.
-    host: String,
+    pub(crate) host: String,
     /// The kernel's release and version.
-    kernel: String,
+    pub(crate) kernel: String,
     /// The processor's name, and its architecture.
     cpu: String,
     /// Processors that this process may use.
-    cpus: usize,
+    pub(crate) cpus: usize,
     /// Bytes of memory.
     memory_bytes: u64,
     /// Processes that wanted a processor in the last minute, on average, when the report was written:
     /// the benchmark's own are among them.
     load: f64,
-    /// What of this program's sources it was built from.
-    ferry_bench: &'static str,
+    /// This program's version.
+    pub(crate) ferry_bench: &'static str,
     /// Optimised, or a build for tests.
-    build: &'static str,
+    pub(crate) build: &'static str,
 }
 
 impl Machine {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::seen::SeenReset;
 use super::spread::{Spread, median};
+use super::timeline::Timeline;
 use crate::process::message::{DeviceReport, SideReport};
 use crate::process::pair::PairReport;
 
@@ -49,6 +50,9 @@ pub(crate) struct Run {
     /// From the call that stopped the first device to the last device's RUNNING: the target's, or
     /// the source's again after an abort.
     pub(crate) downtime_ns: u64,
+    /// What the engine forecast of it, last before the switchover; none without PRE_COPY.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) forecast_ns: Option<u64>,
     /// From the first call to any device to the last device's RUNNING.
     pub(crate) total_ns: u64,
     /// From where the first stopped device could be read to the last byte written.
@@ -79,6 +83,9 @@ pub(crate) struct Run {
     pub(crate) reset: Option<SeenReset>,
     /// Whether all of the source's devices ended in RUNNING.
     pub(crate) source_runs: bool,
+    /// What happened when, if it was recorded.
+    #[serde(skip)]
+    pub(crate) timeline: Option<Timeline>,
 }
 
 impl Run {
@@ -113,6 +120,7 @@ impl Run {
             state_bytes: target.devices.iter().map(|device| device.bytes).sum(),
             wire_bytes: source.wire_bytes,
             downtime_ns: since(stopped),
+            forecast_ns: source.forecast_ns,
             total_ns: since(begun),
             transfer_ns: last(|device| device.last_transfer_ns)
                 .saturating_sub(first(|device| device.stop_copy_ns)),
@@ -129,6 +137,7 @@ impl Run {
             discarded_bytes: source.discarded_bytes,
             reset: SeenReset::of(source, target),
             source_runs: source.devices.iter().all(|device| device.state == "RUNNING"),
+            timeline: Timeline::new(source, target),
         }
     }
 }
@@ -207,6 +216,9 @@ pub(crate) struct Runs {
     pub(crate) wire_bytes: u64,
     /// From stop to RUNNING.
     pub(crate) downtime_ns: Spread,
+    /// How the forecasts of it were, if there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) forecast: Option<Forecast>,
     /// From readable to written.
     pub(crate) transfer_ns: Spread,
     /// From the first call to RUNNING.
@@ -261,6 +273,7 @@ impl Runs {
             state_bytes: exact(|run| run.state_bytes),
             wire_bytes: exact(|run| run.wire_bytes),
             downtime_ns: over(|run| run.downtime_ns),
+            forecast: Forecast::of(&good),
             transfer_ns: over(|run| run.transfer_ns),
             total_ns: over(|run| run.total_ns),
             phases_ns: phases(&good),
@@ -278,6 +291,45 @@ impl Runs {
             discarded_bytes: exact(|run| run.discarded_bytes),
             each: runs.to_vec(),
         }
+    }
+}
+
+/// What the engine forecast of the downtime, beside what came.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Forecast {
+    /// The last forecast before each switchover.
+    pub(crate) downtime_ns: Spread,
+    /// The downtime that came over that, median; 1 is a good forecast, 2 came twice as long.
+    pub(crate) came_over_forecast: f64,
+    /// Runs in which it was within 10 % of what came, or 2 ms.
+    pub(crate) good: usize,
+    /// Runs in which there was one.
+    pub(crate) runs: usize,
+}
+
+/// Within a tenth of what came, or 2 ms.
+pub(crate) fn is_forecast_good(forecast_ns: u64, downtime_ns: u64) -> bool {
+    forecast_ns.abs_diff(downtime_ns) <= (downtime_ns / 10).max(2_000_000)
+}
+
+impl Forecast {
+    fn of(runs: &[&Run]) -> Option<Forecast> {
+        let pairs: Vec<(u64, u64)> =
+            runs.iter().filter_map(|run| Some((run.forecast_ns?, run.downtime_ns))).collect();
+        if pairs.is_empty() {
+            return None;
+        }
+        let thousandths =
+            |&(forecast, came): &(u64, u64)| came.saturating_mul(1000) / forecast.max(1);
+        Some(Forecast {
+            downtime_ns: Spread::of(pairs.iter().map(|&(forecast, _)| forecast)),
+            came_over_forecast: median(pairs.iter().map(thousandths).collect()) as f64 / 1000.0,
+            good: pairs
+                .iter()
+                .filter(|&&(forecast, came)| is_forecast_good(forecast, came))
+                .count(),
+            runs: pairs.len(),
+        })
     }
 }
 

@@ -88,6 +88,18 @@ fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
         ("on the wire", format!("{}, {}", Size(runs.wire_bytes), ratio(runs))),
         ("throughput", Rate(runs.throughput_bytes_per_s).to_string()),
     ];
+    if let Some(forecast) = &runs.forecast {
+        lines.push((
+            "forecast",
+            format!(
+                "{}; {:.2} times as much came; within 10 % or 2 ms in {} of {}",
+                duration(forecast.downtime_ns.median),
+                forecast.came_over_forecast,
+                forecast.good,
+                forecast.runs
+            ),
+        ));
+    }
     lines.push((
         "cpu",
         match runs.device_cpu_ns {

@@ -20,6 +20,8 @@ pub(crate) enum DataKind {
     Structured,
     /// Incompressible.
     Random,
+    /// A program: this one.
+    Elf,
     /// A file's content, repeated or cut to the size of the state.
     File(PathBuf),
 }
@@ -132,6 +134,7 @@ impl FromStr for DataKind {
             "zero" => DataKind::Zero,
             "structured" => DataKind::Structured,
             "random" => DataKind::Random,
+            "elf" => DataKind::Elf,
             path => DataKind::File(PathBuf::from(path)),
         })
     }
@@ -218,6 +221,7 @@ impl fmt::Display for DataKind {
             DataKind::Zero => f.write_str("zero"),
             DataKind::Structured => f.write_str("structured"),
             DataKind::Random => f.write_str("random"),
+            DataKind::Elf => f.write_str("elf"),
             DataKind::File(path) => write!(f, "{}", path.display()),
         }
     }

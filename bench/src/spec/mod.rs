@@ -2,6 +2,7 @@
 //! choices, who carries the state, and over what.
 
 mod choices;
+mod entrant;
 mod limits;
 mod units;
 
@@ -9,6 +10,7 @@ pub(crate) use choices::{
     ArcTime, BackendChoice, DataFdChoice, DataKind, OnResetChoice, Policy, ResetAt, Shaper,
     ShaperChoice,
 };
+pub(crate) use entrant::Entrant;
 pub(crate) use limits::Limits;
 pub use units::{Rate, Size, Time, UnitError};
 
@@ -26,12 +28,22 @@ pub(crate) enum Contender {
     QemuMultifd,
     /// Cloud Hypervisor: everything in memory, base64, JSON, one write.
     Snapshot,
+    /// `zstd -T0` and `zstd -d` with a socket between them.
+    Pipeline,
+    /// A loop on tokio-uring: 1 MiB reads, sent as they are.
+    TokioUring,
 }
 
 impl Contender {
     /// All, in the order of a round.
-    pub(crate) const ALL: [Contender; 4] =
-        [Contender::Engine, Contender::QemuMain, Contender::QemuMultifd, Contender::Snapshot];
+    pub(crate) const ALL: [Contender; 6] = [
+        Contender::Engine,
+        Contender::QemuMain,
+        Contender::QemuMultifd,
+        Contender::Snapshot,
+        Contender::Pipeline,
+        Contender::TokioUring,
+    ];
 
     /// The name in tables and JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -40,6 +52,8 @@ impl Contender {
             Contender::QemuMain => "qemu-main-channel",
             Contender::QemuMultifd => "qemu-multifd",
             Contender::Snapshot => "cloud-hypervisor",
+            Contender::Pipeline => "zstd-pipeline",
+            Contender::TokioUring => "tokio-uring",
         }
     }
 }
