@@ -34,6 +34,7 @@ mod regressions;
 mod rng;
 mod schedule;
 mod side;
+mod tape;
 mod time;
 mod trace;
 mod world;
@@ -193,6 +194,24 @@ fn a_hostile_peer_breaks_nothing() {
     for h in [schedule::SOURCE, schedule::TARGET] {
         let found_out = sum.causes.contains_key(&(h, "peer_misbehaviour"));
         assert!(found_out || count < SEEDS_DEFAULT / 2, "host {h} was never lied to");
+    }
+}
+
+#[test]
+fn what_the_fuzzers_found_holds() {
+    for (target, hostile) in [("sender", schedule::TARGET), ("receiver", schedule::SOURCE)] {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/");
+        let files = std::fs::read_dir(format!("{folder}{target}")).expect("the corpus");
+        let mut count = 0;
+        for file in files {
+            let path = file.expect("an entry").path();
+            let tape = std::fs::read(&path).expect("a file");
+            tape::run(&tape, hostile).unwrap_or_else(|found| {
+                panic!("{}: {}: {}", path.display(), found.invariant, found.found)
+            });
+            count += 1;
+        }
+        assert!(count > 0, "{target} has no corpus");
     }
 }
 

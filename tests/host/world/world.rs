@@ -91,6 +91,11 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng, hostile);
         plan.draw_time(&mut Rng::new(seed ^ TIME));
+        World::of(plan, rng)
+    }
+
+    /// What is planned, and chance for the rest.
+    pub(crate) fn of(plan: Plan, rng: Rng) -> World {
         trace!("{plan:#?}");
         let mut schedule = Schedule::new(rng);
         let mut planned = vec![(plan.switchover, Planned::Switchover)];
