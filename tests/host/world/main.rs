@@ -201,6 +201,13 @@ fn a_hostile_peer_breaks_nothing() {
 fn what_the_fuzzers_found_holds() {
     for (target, hostile) in [("sender", schedule::TARGET), ("receiver", schedule::SOURCE)] {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/");
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            for (seed, _) in regressions::REGRESSIONS {
+                if let Some(tape) = tape::of_seed(*seed) {
+                    std::fs::write(format!("{folder}{target}/seed_{seed}"), tape).expect("written");
+                }
+            }
+        }
         let files = std::fs::read_dir(format!("{folder}{target}")).expect("the corpus");
         let mut count = 0;
         for file in files {
@@ -213,6 +220,24 @@ fn what_the_fuzzers_found_holds() {
         }
         assert!(count > 0, "{target} has no corpus");
     }
+}
+
+#[test]
+fn a_tape_tells_its_seeds_story() {
+    let mut told = 0;
+    for seed in 0..100 {
+        let Some(tape) = tape::of_seed(seed).filter(|tape| tape.len() < 4096) else { continue };
+        let story = |run: &dyn Fn()| {
+            trace::start();
+            run();
+            trace::stop()
+        };
+        let of_seed = story(&|| drop(run(seed, false)));
+        let of_tape = story(&|| drop(tape::run(&tape, schedule::SOURCE)));
+        assert!(of_seed == of_tape, "seed {seed} has another story on a tape");
+        told += 1;
+    }
+    assert!(told > 10, "{told} tapes");
 }
 
 #[test]

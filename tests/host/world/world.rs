@@ -26,7 +26,7 @@ const TICKS_MAX: u32 = 200;
 /// A deadline after this is none.
 const NEVER_NS: u64 = 1000 * PATIENCE_NS;
 /// Sets the stream of numbers that time is drawn from apart from the others.
-const TIME: u64 = 0x7469_6d65_0000_0000;
+pub(crate) const TIME: u64 = 0x7469_6d65_0000_0000;
 /// How late a deadline may be looked at, in nanoseconds.
 pub(crate) const TICK_LATE_NS: u64 = 20_000;
 
