@@ -5,7 +5,7 @@
 //! ferry-net       the machine, all streams and all data fds, on one ring
 //! ferry-ctl-N     ioctls of device N
 //! ferry-zstd-N    compression
-//! ferry-io-N      with plain system calls, reads and writes of data fds that may block: under
+//! ferry-fd-N      with plain system calls, reads and writes of data fds that may block: under
 //!                 io_uring the kernel has workers for that
 //! ```
 //!

@@ -10,6 +10,7 @@
 //! what may be submitted is decided by one table, and [`Op`] says what each completion means.
 
 mod class;
+mod interrupted;
 mod nonblock;
 mod op;
 mod open;
@@ -27,6 +28,7 @@ pub use op::{Op, OpKind};
 pub use open::{DEPTH_MAX, FILES_MAX, Opened, open};
 pub use refusal::OpenError;
 pub use waker::Waker;
+pub use workers::BlockingThreads;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -124,10 +126,9 @@ pub struct RingConfig {
     pub depth: u32,
     /// Most files.
     pub files: u32,
-    /// Files of [`FileKind::Blocking`] that are expected at the same time: what runs their
-    /// operations is made with the ring. More of them find what they need when they need it, or
-    /// their operations fail with what the system says.
-    pub blocking: u32,
+    /// What runs operations of [`FileKind::Blocking`] files where there are no kernel workers. They
+    /// are made with the ring.
+    pub blocking: BlockingThreads,
     /// The arena whose slots this ring may send from with SEND_ZC, registered as fixed buffers
     /// where RLIMIT_MEMLOCK allows; none: plain sends.
     pub zero_copy: Option<Arc<crate::buffers::Arena>>,

@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::interrupted::uninterrupted;
 use super::op::Direction;
 use super::table::{File, Flight, Key, Table};
 use super::workers::{Work, Worked, Workers};
-use crate::buffers::Buffer;
-
 use super::{
     Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,
 };
+use crate::buffers::Buffer;
 
 /// What this backend keeps for an operation.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl SyscallRing {
         let waker = Waker::new()?;
         Ok(SyscallRing {
             table: Table::new(config.files, config.depth),
-            workers: Workers::start(config.blocking, waker.clone())?,
+            workers: Workers::start(&config.blocking, waker.clone())?,
             waker,
             _not_send: PhantomData,
         })
@@ -224,10 +224,10 @@ fn give(
     let range = flight.op.range.clone();
     let work = Work { key, kind: flight.op.kind, fd: Arc::clone(&file.fd), buffer, range };
     flight.state.away = true;
-    workers.give(work).map_err(|(work, errno)| {
+    workers.give(work).map_err(|work| {
         flight.op.buffer = work.buffer;
         flight.state.away = false;
-        Errno::from_raw_os_error(errno)
+        Errno::CANCELED
     })
 }
 
@@ -249,9 +249,9 @@ fn transfer(flight: &mut Flight<Attempt>, file: &File<()>) -> Result<usize, Errn
     match flight.op.kind {
         OpKind::Read | OpKind::TryRead => {
             let fd = &*file.fd;
-            retry_on_intr(|| rustix::io::read(fd, flight.op.rest_mut(0)))
+            uninterrupted(|| rustix::io::read(fd, flight.op.rest_mut(0)))
         }
-        OpKind::Write => retry_on_intr(|| rustix::io::write(&*file.fd, flight.op.rest(0))),
+        OpKind::Write => uninterrupted(|| rustix::io::write(&*file.fd, flight.op.rest(0))),
         OpKind::HangUp => Err(Errno::AGAIN),
         OpKind::Send => send_all(flight, &file.fd),
         OpKind::Recv => receive_all(flight, &file.fd),

@@ -25,9 +25,7 @@ use crate::compress::codec::is_zero;
 use crate::drive::clock::until_ns;
 use crate::drive::guarded::{guarded, panicked};
 use crate::drive::owner::{DataFdId, Owner};
-use crate::drive::waits::{
-    AGAIN_PAUSE, HELD_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX,
-};
+use crate::drive::waits::{AGAIN_PAUSE, HELD_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX};
 use crate::errno::{EAGAIN, ECANCELED, EINPROGRESS, EIO, ENOMSG, is_interruption};
 use crate::ids::{DeviceId, Epoch};
 use crate::limits::HEADER_BYTES;
@@ -49,11 +47,28 @@ pub(in crate::drive) enum Job {
 /// What happened on a data fd.
 #[derive(Debug)]
 pub(in crate::drive) enum DataEvent {
-    Read { id: DataFdId, epoch: Epoch, slot: Slot, result: ReadResult, ns: u64 },
-    Written { header: DataHeader, slot: Option<Slot>, result: WriteResult, ns: u64 },
-    HungUp { id: DataFdId, epoch: Epoch },
+    Read {
+        id: DataFdId,
+        epoch: Epoch,
+        slot: Slot,
+        result: ReadResult,
+        ns: u64,
+    },
+    Written {
+        header: DataHeader,
+        slot: Option<Slot>,
+        result: WriteResult,
+        ns: u64,
+    },
+    HungUp {
+        id: DataFdId,
+        epoch: Epoch,
+    },
     /// One that was taken away is closed: the one that is awaited, or one whose driver was given up.
-    Closed { device: DeviceId, awaited: bool },
+    Closed {
+        device: DeviceId,
+        awaited: bool,
+    },
     /// The session cannot go on.
     Local(Fault),
 }
@@ -81,6 +96,8 @@ pub(in crate::drive) struct DataFd {
     place: Place,
     /// An error that came after bytes in one chunk; the next read answers with it.
     pending: Option<i32>,
+    /// A read in STOP_COPY has met the end, which is all that those behind it would find.
+    ended: bool,
     /// The last read found nothing, in PRE_COPY: only a poll shows now that the fd died.
     drained: bool,
     watching: bool,
@@ -101,8 +118,15 @@ struct Chunk {
 #[derive(Debug)]
 enum What {
     /// Patient: what it reads next is waited for.
-    Read { phase: DataPhase, patient: bool },
-    Write { header: DataHeader, hash: u64, again: u32 },
+    Read {
+        phase: DataPhase,
+        patient: bool,
+    },
+    Write {
+        header: DataHeader,
+        hash: u64,
+        again: u32,
+    },
 }
 
 /// Where the chunk's buffer is.
@@ -112,7 +136,11 @@ enum Place {
     Here,
     OnRing,
     /// Until it is time for what comes then.
-    Paused { buffer: Buffer, until_ns: u64, then: Then },
+    Paused {
+        buffer: Buffer,
+        until_ns: u64,
+        then: Then,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +186,7 @@ impl DataFd {
             chunk: None,
             place: Place::Here,
             pending: None,
+            ended: false,
             drained: false,
             watching: false,
             stopped: false,
@@ -317,6 +346,9 @@ impl DataFd {
                 if let Some(errno) = self.pending.take() {
                     return Step::Over(self.read(slot, ReadResult::Failed(errno), 0));
                 }
+                if self.ended && phase == DataPhase::StopCopy {
+                    return Step::Over(self.read(slot, ReadResult::End, 0));
+                }
                 // In PRE_COPY an fd that polls is tried before it is waited for, so that a device
                 // double that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does
                 // not mean drained: mlx5 says so while it saves, and a poll tells when there is more.
@@ -361,7 +393,8 @@ impl DataFd {
             .map_err(|rejected| (rejected.op.buffer, rejected.errno))
     }
 
-    /// The ring has answered. What was interrupted by nobody here is begun again.
+    /// The ring has answered. A write that was interrupted by nobody here is begun again; a read is
+    /// asked for again by the machine, which counts.
     fn answered(
         &mut self,
         buffer: Buffer,
@@ -369,6 +402,7 @@ impl DataFd {
         events: &mut VecDeque<DataEvent>,
     ) -> Step {
         if let (Err(errno), Some(chunk)) = (result, &mut self.chunk)
+            && matches!(chunk.what, What::Write { .. })
             && is_interruption(errno)
             && !self.stopped
             && chunk.interruptions < INTERRUPTED_MAX
@@ -409,8 +443,12 @@ impl DataFd {
                         Step::Operate(buffer)
                     }
                     // Nothing tells when there is more: the next try comes a little later.
-                    Err(EAGAIN) if first && !has_poll => {
-                        Step::Pause(buffer, READ_PAUSE, Then::Fail(EAGAIN))
+                    Err(errno)
+                        if first
+                            && !stopped
+                            && ((errno == EAGAIN && !has_poll) || is_interruption(errno)) =>
+                    {
+                        Step::Pause(buffer, READ_PAUSE, Then::Fail(errno))
                     }
                     // On an fd that polls, more is read for as long as there is data, so that
                     // drivers with small segments do not make small frames.
@@ -461,6 +499,7 @@ impl DataFd {
                 let slot = slot_of(buffer)?;
                 let result = self.read_result(&slot, bytes, result, phase, tools.zeros);
                 self.drained = result == ReadResult::Empty;
+                self.ended = result == ReadResult::End;
                 Some(self.read(slot, result, ns))
             }
             What::Write { header, hash, .. } => {

@@ -166,4 +166,3 @@ impl DataFds {
         self.attached.is_none() && self.leaving.is_empty()
     }
 }
-

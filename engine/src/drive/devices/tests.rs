@@ -22,7 +22,9 @@ use crate::drive::waits::WRITE_AGAIN_MAX;
 use crate::errno::{EAGAIN, EINPROGRESS, EIO, ENODEV, ENOMSG};
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::machine::{NO_LIMIT_NS, ReadResult, WriteResult};
-use crate::ring::{BackendChoice, Classes, Done, FileKind, Ring, RingConfig, open};
+use crate::ring::{
+    BackendChoice, BlockingThreads, Classes, Done, FileKind, Ring, RingConfig, open,
+};
 use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DataPhase, DevicePlace, Encoding, chunk_hash};
@@ -111,7 +113,7 @@ struct Bed {
 }
 
 fn config(backend: BackendChoice) -> RingConfig {
-    RingConfig { backend, depth: 8, files: 4, blocking: 1, zero_copy: None }
+    RingConfig { backend, depth: 8, files: 4, blocking: BlockingThreads::plain(1), zero_copy: None }
 }
 
 impl Bed {
@@ -522,15 +524,11 @@ fn a_drained_fd_that_dies_is_told_and_is_read_meanwhile() {
         let id = DataFdId { device: DeviceId(0), number: 0 };
         let device = double(drained_when_dry);
         let file = (Arc::new(ours), FileKind::Pollable);
-        let mut fd = DataFd::attach(id, Epoch(7), device, file, CHUNK_BYTES, &mut *ring)
-            .expect("a file");
+        let mut fd =
+            DataFd::attach(id, Epoch(7), device, file, CHUNK_BYTES, &mut *ring).expect("a file");
         let mut next = |fd: &mut DataFd, job: Option<Job>| {
-            let tools = &mut Tools {
-                ring: &mut *ring,
-                zeros: &mut zeros,
-                events: &mut events,
-                now_ns: 0,
-            };
+            let tools =
+                &mut Tools { ring: &mut *ring, zeros: &mut zeros, events: &mut events, now_ns: 0 };
             job.into_iter().for_each(|job| fd.give(job, tools));
             loop {
                 if let Some(event) = tools.events.pop_front() {

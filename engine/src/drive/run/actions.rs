@@ -7,9 +7,7 @@ use crate::drive::embedder::SessionEvent;
 use crate::drive::inbox::{Chunk, WorkTag};
 use crate::ids::{DeviceId, SlotId, StreamId};
 use crate::limits;
-use crate::machine::{
-    Action, EncodeResult, Event, Notice, Outgoing, Request,
-};
+use crate::machine::{Action, EncodeResult, Event, Notice, Outgoing, Request};
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::Kind;
 

@@ -56,7 +56,8 @@ impl Drive {
         let Err(undone) = given else { return };
         let event = match undone {
             Job::Read { slot, .. } => {
-                let (slot, epoch) = (self.slots.put(slot), self.devices[device.index()].data.epoch());
+                let (slot, epoch) =
+                    (self.slots.put(slot), self.devices[device.index()].data.epoch());
                 Event::Read { device, epoch, slot, result: ReadResult::Cancelled }
             }
             Job::Write { header, slot } => {

@@ -13,7 +13,7 @@ use super::{Drive, Machines};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
 use crate::drive::clock::now_ns;
-use crate::drive::devices::{Control, DataFds, Device, Threads, Zeros};
+use crate::drive::devices::{self, Control, DataFds, Device, Zeros};
 use crate::drive::embedder::{Closing, MessageBudget, Outbox};
 use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
@@ -24,7 +24,8 @@ use crate::drive::streams::Streams;
 use crate::ids::DeviceId;
 use crate::machine::Goal;
 use crate::metrics::Metrics;
-use crate::ring::{BackendChoice, Classes, RingConfig, open};
+use crate::ring::{Backend, BackendChoice, BlockingThreads, Classes, RingConfig, open};
+use crate::threads::{Ready, ThreadKind, Threads};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
 use crate::wire::WireLimits;
@@ -42,6 +43,7 @@ pub(crate) struct DriveConfig {
     /// How long a session that is given up may take until it ends.
     pub(crate) cancel_bound: Duration,
     pub(crate) wire_limits: WireLimits,
+    pub(crate) threads: Threads,
 }
 
 /// A device as it was found.
@@ -103,10 +105,13 @@ impl Drive {
         let (opened, ready) = crossbeam_channel::bounded(1);
         // Every other thread is started by this one.
         let blocked = Blocked::all();
-        let thread = std::thread::Builder::new().name("ferry-net".to_owned());
-        thread.spawn(move || {
-            // The ring belongs to the thread that opens it.
-            match Drive::open(config, &shared) {
+        let threads = config.threads.clone();
+        threads.spawn(ThreadKind::Net, 0, move |hook| {
+            // The ring belongs to the thread that opens it. The hook comes last: what it allows need
+            // not start threads, nor open rings.
+            let opened_drive = Drive::open(config, &shared)
+                .and_then(|drive| hook.run(drive.backend).map(|()| drive));
+            match opened_drive {
                 Ok(drive) => {
                     let _ = opened.send(Ok(shared.running(drive.inbox.clone())));
                     drop((shared, opened));
@@ -128,7 +133,7 @@ impl Drive {
             backend: config.backend,
             depth: 2 * streams + OPERATIONS_PER_DEVICE * devices,
             files: streams + FILES_PER_DEVICE * devices,
-            blocking: devices,
+            blocking: blocking_threads(devices, &config.threads),
             zero_copy: config.zero_copy.then(|| Arc::clone(&arena)),
         };
         let opened = open(&ring).map_err(io::Error::other)?;
@@ -136,9 +141,10 @@ impl Drive {
         let (sender, inputs) = crossbeam_channel::unbounded();
         let inbox = Inbox::new(sender, opened.ring.waker());
         let to_workers = inbox.clone();
-        let workers =
-            Workers::start(config.workers, move |worked| to_workers.send(Input::Worked(worked)))?;
-        let devices = start_devices(config.devices, &inbox)?;
+        let workers = Workers::start(config.workers, &config.threads, backend, move |worked| {
+            to_workers.send(Input::Worked(worked));
+        })?;
+        let devices = start_devices(config.devices, &inbox, (&config.threads, backend))?;
         let ring: SharedRing = Rc::new(RefCell::new(opened.ring));
         Ok(Drive {
             machines: config.machines,
@@ -180,15 +186,32 @@ const FILES_PER_DEVICE: u32 = 4;
 /// Each has a read or a write, and a watch for its death.
 const OPERATIONS_PER_DEVICE: u32 = 2 * FILES_PER_DEVICE;
 
-/// The devices' threads.
-fn start_devices(found: Vec<Found>, inbox: &Inbox) -> io::Result<Vec<Device>> {
-    let start = |(index, Found { device, state, goal })| {
+/// With plain system calls, a thread for each device's data fd.
+fn blocking_threads(devices: u32, threads: &Threads) -> BlockingThreads {
+    let threads = threads.clone();
+    BlockingThreads::started_by(devices, move |index, body| {
+        threads.spawn_ready(ThreadKind::Data, index, Backend::Syscalls, body)?.wait()
+    })
+}
+
+/// The devices' threads, which begin at the same time.
+fn start_devices(
+    found: Vec<Found>,
+    inbox: &Inbox,
+    on: (&Threads, Backend),
+) -> io::Result<Vec<Device>> {
+    let mut starting = Vec::with_capacity(found.len());
+    for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
         let id = DeviceId(index as u32);
-        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone())
-            .map_err(|error| lacking(id, &error))?;
-        Ok(Device::new(DataFds::of(id), Threads { device, control }, goal))
+        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone(), on);
+        let (control, ready) = control.map_err(|error| lacking(id, &error))?;
+        let threads = devices::Threads { device, control };
+        starting.push((id, Device::new(DataFds::of(id), threads, goal), ready));
+    }
+    let wait = |(id, device, ready): (DeviceId, Device, Ready)| {
+        ready.wait().map_err(|error| lacking(id, &error)).map(|()| device)
     };
-    found.into_iter().enumerate().map(start).collect()
+    starting.into_iter().map(wait).collect()
 }
 
 /// What the system would not give for a device.

@@ -16,6 +16,7 @@ use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
 use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
+use crate::threads::Threads;
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
@@ -41,11 +42,7 @@ fn drive_of(device: Arc<dyn MigrationDevice>) -> (Drive, OwnedFd) {
     });
     let config = DriveConfig {
         machines: Machines::Target(Box::new(machine)),
-        devices: vec![Found {
-            device,
-            state: DeviceState::Running,
-            goal: Goal::Blank,
-        }],
+        devices: vec![Found { device, state: DeviceState::Running, goal: Goal::Blank }],
         sockets: vec![ours],
         slots: 4,
         chunk_bytes: CHUNK_BYTES_MIN,
@@ -54,6 +51,7 @@ fn drive_of(device: Arc<dyn MigrationDevice>) -> (Drive, OwnedFd) {
         zero_copy: false,
         cancel_bound: Duration::from_secs(2),
         wire_limits: WireLimits::from(&Offer::new(1, 1, CHUNK_BYTES_MIN)),
+        threads: Threads::default(),
     };
     let shared = Shared::new(1, 1).expect("an eventfd");
     (Drive::open(config, &shared).expect("a drive"), theirs)

@@ -15,7 +15,7 @@ use crate::errno::EPIPE;
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::limits::{CHUNK_BYTES_MIN, HEADER_BYTES};
 use crate::outcome::Breach;
-use crate::ring::{BackendChoice, RingConfig, open};
+use crate::ring::{BackendChoice, BlockingThreads, RingConfig, open};
 use crate::wire::{
     DevicePlace, Encoding, Header, Kind, chunk_hash, decode_header, encode, encode_header,
 };
@@ -27,7 +27,13 @@ const BACKENDS: [BackendChoice; 2] = [BackendChoice::Auto, BackendChoice::Syscal
 
 /// Two streams, of which the second is used, and the peers' ends.
 fn streams(backend: BackendChoice) -> (Streams, UnixStream, UnixStream) {
-    let config = RingConfig { backend, depth: 6, files: 2, blocking: 1, zero_copy: None };
+    let config = RingConfig {
+        backend,
+        depth: 6,
+        files: 2,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: None,
+    };
     let ring = open(&config).expect("a ring").ring;
     let (unused, other) = UnixStream::pair().expect("sockets");
     let (ours, theirs) = UnixStream::pair().expect("sockets");

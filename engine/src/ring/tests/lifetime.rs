@@ -87,7 +87,13 @@ fn a_thousand_rings_leave_no_descriptor_behind() {
 fn bounds_are_checked_before_anything_is_made() {
     for (depth, files) in [(0, 1), (1, 0), (u32::MAX, 1), (1, u32::MAX)] {
         for backend in [BackendChoice::Auto, BackendChoice::Syscalls] {
-            let config = RingConfig { backend, depth, files, blocking: 1, zero_copy: None };
+            let config = RingConfig {
+                backend,
+                depth,
+                files,
+                blocking: BlockingThreads::plain(1),
+                zero_copy: None,
+            };
             assert!(matches!(open(&config).map(|_| ()), Err(OpenError::Config(_))));
         }
     }
