@@ -90,5 +90,6 @@ pub const CANCEL_BOUND_DEFAULT: Duration = Duration::from_secs(2);
 /// How long the engine waits before it asks a drained PRE_COPY device again.
 pub const PRECOPY_POLL_DEFAULT: Duration = Duration::from_millis(20);
 
-/// Bytes of a slot before its body: the page in which the frame header ends.
-pub const SLOT_HEAD_BYTES: usize = 4096;
+/// Bytes of a slot around its body: the page in which the frame header ends, and the page in which the
+/// next header begins.
+pub const SLOT_HEAD_BYTES: usize = 8192;

@@ -137,7 +137,7 @@ fn enomsg_is_delivered_and_the_next_read_works() {
     held.data(&[7; CHUNK_BYTES]);
     let done = bench.completes();
     assert_eq!(done.result, Ok(CHUNK_BYTES));
-    assert!(done.buffer.bytes()[64..].iter().all(|byte| *byte == 7));
+    assert!(done.buffer.bytes()[64..64 + CHUNK_BYTES].iter().all(|byte| *byte == 7));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// What an operation reads into or sends from.
 #[derive(Debug)]
 pub enum Buffer {
-    /// A slot of the arena: frame header, then body.
+    /// A slot of the arena: frame header, then body, then room for the next header.
     Slot(Slot),
     /// A small buffer of its own: headers that arrive, control frames.
     Small(Vec<u8>),
@@ -23,7 +23,7 @@ impl Buffer {
     /// The whole buffer.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Buffer::Slot(slot) => slot.frame(),
+            Buffer::Slot(slot) => slot.whole(),
             Buffer::Small(bytes) => bytes,
             Buffer::Zeros(bytes) => bytes,
         }
@@ -32,7 +32,7 @@ impl Buffer {
     /// The whole buffer, to be written; empty where that cannot be.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Buffer::Slot(slot) => slot.frame_mut(),
+            Buffer::Slot(slot) => slot.whole_mut(),
             Buffer::Small(bytes) => bytes,
             Buffer::Zeros(_) => &mut [],
         }

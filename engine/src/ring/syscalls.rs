@@ -270,7 +270,7 @@ fn send_all(flight: &mut Flight<Attempt>, fd: &OwnedFd) -> Result<usize, Errno> 
 }
 
 fn receive_all(flight: &mut Flight<Attempt>, fd: &OwnedFd) -> Result<usize, Errno> {
-    while flight.moved < flight.op.len() {
+    while flight.moved < flight.op.enough {
         match recv(fd, flight.op.rest_mut(flight.moved), RecvFlags::DONTWAIT) {
             Ok((0, _)) => break,
             Ok((received, _)) => flight.moved += received,

@@ -387,7 +387,7 @@ impl DataFd {
             What::Read { patient: false, .. } => OpKind::TryRead,
             What::Write { .. } => OpKind::Write,
         };
-        let op = Op { kind, file: self.file, buffer, range: chunk.rest.clone() };
+        let op = Op::of(kind, self.file, buffer, chunk.rest.clone());
         ring.submit(Owner::Data(self.id).token(), op)
             .map(|()| self.place = Place::OnRing)
             .map_err(|rejected| (rejected.op.buffer, rejected.errno))

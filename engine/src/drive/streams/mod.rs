@@ -97,7 +97,7 @@ impl Streams {
             streams.push(Stream {
                 file: ring.borrow_mut().add_file(Arc::clone(&fd), FileKind::Socket)?,
                 fd: Some(fd),
-                receiving: Receiving::Header,
+                receiving: Receiving::Header { begun: 0 },
                 sent: FrameNumbers::default(),
                 received: FrameNumbers::default(),
                 receive_in_flight: false,

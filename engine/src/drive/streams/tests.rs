@@ -409,3 +409,34 @@ fn what_is_skipped_is_told_too() {
         drop(sent.join());
     }
 }
+
+/// However the peer's bytes are cut, the same frames come out of them.
+#[test]
+fn a_body_and_what_of_the_next_header_comes_with_it() {
+    for backend in BACKENDS {
+        for cut in [0, 1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1] {
+            let (mut streams, mut peer, _other) = streams(backend);
+            let (header, body) = data(5);
+            let mut sent = encode_header(&Header::from(header).numbered(0)).to_vec();
+            sent.extend(&body);
+            let first = sent.len() + cut;
+            sent.extend(bytes(&Frame::Ping(7), 1));
+            sent.extend(bytes(&Frame::Ping(8), 2));
+            peer.write_all(&sent[..first]).expect("a frame and a part of the next");
+            assert!(matches!(next(&mut streams), StreamEvent::Data { stream: STREAM, .. }));
+            streams.receive_body(STREAM, header, slot(), 0);
+            let StreamEvent::Body { slot, .. } = next(&mut streams) else { panic!("{cut}") };
+            assert!(slot.body() == body, "{cut}");
+            peer.write_all(&sent[first..]).expect("the rest");
+            for number in [7, 8] {
+                let event = next(&mut streams);
+                let StreamEvent::Frame { frame: Frame::Ping(found), .. } = event else {
+                    panic!("{cut}: {event:?}")
+                };
+                assert_eq!(found, number, "{cut}");
+            }
+            let received = streams.metrics().map(|it| it.received_bytes).sum::<u64>();
+            assert_eq!(received, sent.len() as u64, "{cut}");
+        }
+    }
+}

@@ -85,7 +85,7 @@ fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
         OpKind::Recv if moved == 0 => Next::Outcome(Ok(flight.moved)),
         OpKind::Send | OpKind::Recv => {
             flight.moved += moved;
-            match flight.moved == flight.op.len() {
+            match flight.moved >= flight.op.enough {
                 true => Next::Outcome(Ok(flight.moved)),
                 false => again,
             }

@@ -54,6 +54,8 @@ enum Step {
 #[derive(Debug)]
 struct Progress {
     step: Step,
+    /// A receive has looked what there is, and waits for what is missing.
+    looked: bool,
     /// Notifications of zero-copy sends still to come.
     notifications: u32,
     interruptions: u8,
@@ -64,7 +66,7 @@ struct Progress {
 impl Default for Progress {
     fn default() -> Progress {
         let step = Step::Transfer { zero_copy: false };
-        Progress { step, notifications: 0, interruptions: 0, outcome: None }
+        Progress { step, looked: false, notifications: 0, interruptions: 0, outcome: None }
     }
 }
 

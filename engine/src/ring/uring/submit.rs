@@ -63,11 +63,15 @@ impl UringRing {
                 }
             }
             OpKind::Recv => {
-                let rest = flight.op.rest_mut(moved);
-                let piece = file.state.receives.next(rest.len(), Instant::now());
-                let rest = &mut rest[..piece];
+                // Where more than enough is welcome, it takes what is there, and only if that is not
+                // enough waits for the rest: mostly one receive brings a body and the next header.
+                let (missing, whole) = (flight.op.enough - moved, flight.op.len() - moved);
+                let look = missing < whole && !std::mem::replace(&mut flight.state.looked, true);
+                let (most, flags) = if look { (whole, 0) } else { (missing, RECV_FLAGS) };
+                let piece = file.state.receives.next(most, Instant::now());
+                let rest = &mut flight.op.rest_mut(moved)[..piece];
                 let recv = opcode::Recv::new(fd, rest.as_mut_ptr(), rest.len() as u32);
-                recv.flags(RECV_FLAGS).build()
+                recv.flags(flags).build()
             }
             OpKind::HangUp => return self.queue_poll(key),
         };
