@@ -61,7 +61,7 @@
 // imports go down only, and ARCHITECTURE.md says what each floor may do.
 //
 // 5  session: the public API
-// 4  drive: runs the machines' actions against the mechanism
+// 4  drive: runs the machines' actions against the mechanism; door: connects, lets in
 // 3  sender, receiver, machine: events in, actions out
 // 2  vfio (ioctls), buffers, ring, compress (codec, workers), threads
 // 1  wire, vfio::state, outcome, compress::policy, metrics
@@ -75,6 +75,8 @@ pub mod buffers;
 pub mod cause;
 #[doc(hidden)]
 pub mod compress;
+#[doc(hidden)]
+pub mod door;
 #[doc(hidden)]
 pub mod drive;
 #[doc(hidden)]

@@ -58,6 +58,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
+        if matches!(error, Error::Cancelled) {
+            return Failure::not_now(VFERRY_ERR_CANCELLED);
+        }
         let message = error.to_string();
         let (status, source) = match &error {
             Error::Usage(usage) => (usage_status(usage), None),
@@ -109,6 +112,7 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::Name { .. } => VFERRY_ERR_DEVICE_NAME,
         UsageError::TooLong { .. } => VFERRY_ERR_TOO_LONG,
         UsageError::Memory { .. } => VFERRY_ERR_MEMORY_LIMIT,
+        UsageError::Plaintext { .. } => VFERRY_ERR_PLAINTEXT,
         UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
         UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
         UsageError::Full { .. } => VFERRY_ERR_FULL,

@@ -11,7 +11,7 @@ const SECTIONS: [(&str, &[&str]); 12] = [
     ("Threads", &["threads"]),
     ("Devices", &["device"]),
     ("Embedded devices: the VMM makes the ioctls", &["embedded"]),
-    ("Streams and channels", &["streams", "channel"]),
+    ("Streams and channels", &["door", "streams", "channel"]),
     ("Sessions", &["session"]),
     ("Events", &["event", "wait"]),
     ("Reports", &["report"]),

@@ -12,6 +12,7 @@ mod opened;
 pub mod real;
 pub mod state;
 pub mod uapi;
+mod waits;
 
 #[cfg(feature = "open")]
 pub use open::{Container, OpenError};

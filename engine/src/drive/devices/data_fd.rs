@@ -180,7 +180,9 @@ impl DataFd {
             }
         };
         let bytes = rest.start - HEADER_BYTES;
-        if last == Err(EAGAIN) && bytes == 0 && !self.has_poll() {
+        let unpolled = last == Err(EAGAIN) && !self.has_poll();
+        let interrupted = last.is_err_and(is_interruption) && !self.stopped();
+        if bytes == 0 && (unpolled || interrupted) {
             // Nothing tells when there is more: the next try comes a little later.
             std::thread::sleep(READ_PAUSE);
         }
@@ -272,7 +274,7 @@ impl DataFd {
     }
 
     /// Runs one operation to its completion. When the thread is to end, the operation is cancelled,
-    /// and its completion still waited for. One that was interrupted by anything else starts again.
+    /// and its completion still waited for. A write that was interrupted by anything else starts again.
     fn operate(
         &mut self,
         kind: OpKind,
@@ -288,8 +290,10 @@ impl DataFd {
             let op = Op { kind, file, buffer, range: range.clone() };
             (buffer, result) = self.operate_once(op);
             match result {
+                // A read is asked for again by the machine, which counts.
                 Err(errno)
-                    if is_interruption(errno)
+                    if kind == OpKind::Write
+                        && is_interruption(errno)
                         && interruptions < INTERRUPTED_MAX
                         && !self.stopped() =>
                 {
