@@ -381,7 +381,7 @@ pub(crate) struct HostArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: BackendChoice,
     /// Most bytes of one read, and of one frame.
-    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = chunk)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = chunk)]
     pub(crate) chunk: Size,
 }
 
