@@ -102,6 +102,8 @@ pub struct Sender {
     devices: Vec<Device>,
     slots: SlotBudget,
     controller: Controller,
+    /// Data frames that have left raw since one left compressed.
+    raw_in_a_row: u32,
     switchover: bool,
     /// Where the service of the device that sent last has started.
     service: u64,
@@ -126,6 +128,7 @@ impl Sender {
             waits: Waits::default(),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
+            raw_in_a_row: 0,
             switchover: false,
             service: 0,
             fault: None,

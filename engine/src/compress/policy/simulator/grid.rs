@@ -109,7 +109,7 @@ fn a_small_state_is_not_over_before_the_best_choice_is_found() {
         (256, true, 0.88, 1.0, 220),
         (64, true, 0.86, 1.0, 224),
         (16, true, 0.82, 0.99, 212),
-        (64, false, 0.80, 0.98, 180),
+        (64, false, 0.76, 0.98, 190),
         (16, false, 0.60, 0.93, 140),
     ] {
         let cells = cells((mib << 20) / CHUNK, known);
