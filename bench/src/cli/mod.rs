@@ -48,9 +48,9 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Migrate every state over every link by every contender, in turns.
     Grid(GridArgs),
-    /// Send a real device to a host that runs `ferry-bench receive`.
+    /// Send real devices, or test devices, to a host that runs `ferry-bench receive`.
     Send(SendArgs),
-    /// Receive a real device from a host that runs `ferry-bench send`.
+    /// Receive them from a host that runs `ferry-bench send`.
     Receive(ReceiveArgs),
     /// Show what becomes of the guest when things go wrong: every fault that a driver, a peer, the
     /// network or a host can show, through real processes and test devices.
@@ -283,9 +283,18 @@ Exit status:
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SendArgs {
     /// The device's path in sysfs, e.g. /sys/bus/pci/devices/0000:5e:00.1 or
-    /// /sys/bus/mdev/devices/UUID; several times for several devices.
-    #[arg(long = "device", value_name = "PATH", required = true)]
-    pub(crate) devices: Vec<PathBuf>,
+    /// /sys/bus/mdev/devices/UUID; several times for several devices. Without one, test devices go to a
+    /// `receive` without one: what would the downtime be on this network?
+    #[arg(long, value_name = "PATH")]
+    pub(crate) device: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) test: TestDeviceArgs,
+    /// How fast the running test device changes what PRE_COPY has already saved.
+    #[arg(long, value_name = "RATE", requires = "precopy", conflicts_with = "device")]
+    pub(crate) dirty_rate: Option<Rate>,
+    /// How often to migrate the test devices.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = runs())]
+    pub(crate) runs: u32,
     /// Where `ferry-bench receive` listens, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     pub(crate) connect: String,
@@ -308,9 +317,10 @@ pub(crate) struct SendArgs {
 /// Options of `receive`. Everything else is the sender's choice.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReceiveArgs {
-    /// The device's path in sysfs; as many, and in the same order, as on the sending side.
-    #[arg(long = "device", value_name = "PATH", required = true)]
-    pub(crate) devices: Vec<PathBuf>,
+    /// The device's path in sysfs; as many, and in the same order, as on the sending side. Without one,
+    /// test devices as the sender wants them.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) device: Vec<PathBuf>,
     /// The address and port to listen on, e.g. 0.0.0.0:7000.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: SocketAddr,

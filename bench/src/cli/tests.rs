@@ -50,7 +50,7 @@ fn bad_input_is_one_line_that_names_the_option() {
         ("downtime --dirty-rate 1GB/s", "--precopy"),
         ("downtime --policy zstd=99", "zstd"),
         ("compare --link 10", "--link"),
-        ("send --connect 127.0.0.1:1", "--device"),
+        ("send --connect 127.0.0.1:1 --dirty-rate 1MB", "--precopy"),
         ("send --device /x", "--connect"),
         ("--reset-at handover", "handover"),
         ("--on-reset shrug", "shrug"),
