@@ -35,6 +35,13 @@ pub const MESSAGES_WAITING_MAX: usize = 64;
 /// Most completions and events that wait for the embedder before stats updates are merged.
 pub const EVENTS_WAITING_MAX: usize = 1024;
 
+/// Most connections that an acceptor may be configured to hold while their sessions are not complete.
+pub const DOOR_CONNECTIONS_MAX: usize = 4096;
+/// Most complete sessions that may wait at an acceptor to be taken.
+pub const DOOR_SESSIONS_MAX: usize = 1024;
+/// Connections that an acceptor turned away and can name; the others are only counted.
+pub const STRANGERS_KEPT: usize = 32;
+
 /// Most frames, messages aside, that may wait for an idle stream: beyond it the peer asks for more
 /// than it takes in. Ahead of what the credits, pings and devices of a session can ever need.
 pub const ANSWERS_WAITING_MAX: usize = 16 * DEVICES_MAX;

@@ -256,6 +256,8 @@ fn what_is_printed_is_what_the_code_says() {
         ("the target's stages", diagram(&engine("receiver/stage.rs"))),
         ("waits of the machines", waits_table(&engine("machine/waits.rs"))),
         ("waits of the drive", waits_table(&engine("drive/waits.rs"))),
+        ("waits of the ioctls", waits_table(&engine("vfio/waits.rs"))),
+        ("waits of the door", waits_table(&engine("door/waits.rs"))),
     ];
     let file = "ARCHITECTURE.md";
     let committed = read(file);

@@ -298,6 +298,10 @@ pub(crate) struct SendArgs {
     /// Where `ferry-bench receive` listens, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     pub(crate) connect: String,
+    /// Let the streams leave this host without protection: whoever is on their path can read and change
+    /// the guest. Only where the path is guarded otherwise.
+    #[arg(long)]
+    pub(crate) plaintext: bool,
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -321,9 +325,13 @@ pub(crate) struct ReceiveArgs {
     /// test devices as the sender wants them.
     #[arg(long, value_name = "PATH")]
     pub(crate) device: Vec<PathBuf>,
-    /// The address and port to listen on, e.g. 0.0.0.0:7000.
+    /// The address and port to listen on, e.g. 127.0.0.1:7000.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
+    /// Let the streams leave this host without protection: whoever is on their path can read and change
+    /// the guest. Only where the path is guarded otherwise.
+    #[arg(long)]
+    pub(crate) plaintext: bool,
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

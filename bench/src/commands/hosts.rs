@@ -35,6 +35,8 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
+    engine::check_path(&addresses, args.plaintext).map_err(|error| input(&connecting, error))?;
+    let options = EngineOptions { plaintext: args.plaintext, ..engine_options(&spec) };
     let content =
         Content::new(&spec.data).map_err(|error| input(&format!("--data {}", spec.data), error))?;
     let mut runs = Vec::new();
@@ -46,8 +48,7 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
         control.greet(&spec, number, args.runs).map_err(|error| input(&connecting, error))?;
         let streams = net::connect(&addresses, spec.streams, &spec.link)
             .map_err(|error| input(&connecting, error))?;
-        let run =
-            migrate(Side::Source, &spec, engine_options(&spec), &doubles, streams, &mut control)?;
+        let run = migrate(Side::Source, &spec, options.clone(), &doubles, streams, &mut control)?;
         let complete = run.outcome == Outcome::Complete;
         runs.push(run);
         if !complete {
@@ -63,6 +64,9 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
+    // What a session would refuse later.
+    engine::listen(SocketAddr::new(args.listen.ip(), 0), args.plaintext)
+        .map_err(|error| input(&listening, error))?;
     let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
     let address = listener.local_addr().map_err(|error| input(&listening, error))?;
     console::complain(format_args!("listening on {address}, with a test device"));
@@ -78,10 +82,10 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
         if !is_ready {
             ready.map_err(Failure::Input)?;
         }
-        let streams = engine::accept(&listener).map_err(Failure::Migration)?;
+        let streams = engine::accept_at(&listener, args.plaintext).map_err(Failure::Migration)?;
         let streams =
             net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
-        let options = options(&args.host, args.limits);
+        let options = options(&args.host, args.limits, args.plaintext);
         let run = migrate(Side::Target, &spec, options, &doubles, streams, &mut control)?;
         let complete = run.outcome == Outcome::Complete;
         runs.push(run);
@@ -95,6 +99,8 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
 
 /// Waits for a sender with a test device; who is none is told of and let go.
 fn next_sender(listener: &TcpListener) -> Result<(Control, RunSpec, u32, u32), Failure> {
+    // The engine's door has it otherwise.
+    listener.set_nonblocking(false).map_err(|error| Failure::Migration(error.to_string()))?;
     loop {
         let (stream, from) =
             listener.accept().map_err(|error| Failure::Migration(error.to_string()))?;

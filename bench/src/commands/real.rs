@@ -35,6 +35,7 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
+    engine::check_path(&addresses, args.plaintext).map_err(|error| input(&connecting, error))?;
     let devices = RealDevices::open(&args.device)?;
     let streams =
         net::connect(&addresses, args.streams, &link).map_err(|error| input(&connecting, error))?;
@@ -42,7 +43,7 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
         policy: args.engine.policy,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
-        ..options(&args.engine.host, args.limits)
+        ..options(&args.engine.host, args.limits, args.plaintext)
     };
     let title = format!("ferry-bench send: {} to {}", devices.words(), args.connect);
     migrate(Side::Source, devices, streams, options, &title, json)
@@ -56,19 +57,31 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
-    let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
+    let door =
+        engine::listen(args.listen, args.plaintext).map_err(|error| input(&listening, error))?;
     let devices = RealDevices::open(&args.device)?;
-    console::complain(format_args!("listening on {}", args.listen));
-    net::wait_for_peer(&listener).map_err(|error| input(&listening, error))?;
-    let streams = engine::accept(&listener).map_err(Failure::Migration)?;
+    console::complain(format_args!("listening on {}", door.local_addr()));
+    let streams = engine::accept(&door).map_err(Failure::Migration)?;
+    if let Some(strangers) = engine::turned_away(&door) {
+        console::complain(format_args!("turned away: {strangers}"));
+    }
+    // Nobody else is let in: who still knocks is told so.
+    drop(door);
     let streams =
         net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
     let title = format!("ferry-bench receive: {} on {}", devices.words(), args.listen);
-    migrate(Side::Target, devices, streams, options(&args.host, args.limits), &title, json)
+    migrate(
+        Side::Target,
+        devices,
+        streams,
+        options(&args.host, args.limits, args.plaintext),
+        &title,
+        json,
+    )
 }
 
 /// What either side chooses; the rest means nothing on a target.
-pub(super) fn options(args: &HostArgs, limits: Limits) -> EngineOptions {
+pub(super) fn options(args: &HostArgs, limits: Limits, plaintext: bool) -> EngineOptions {
     EngineOptions {
         policy: Policy::Adaptive,
         backend: args.backend,
@@ -76,6 +89,7 @@ pub(super) fn options(args: &HostArgs, limits: Limits) -> EngineOptions {
         precopy: false,
         on_reset: Default::default(),
         limits,
+        plaintext,
     }
 }
 

@@ -13,7 +13,6 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt;
 
 use crate::spec::{Link, Shaper};
@@ -48,13 +47,6 @@ pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(addresses)
-}
-
-/// Waits for as long as it takes until somebody connects, and leaves it to be accepted.
-pub(crate) fn wait_for_peer(listener: &TcpListener) -> io::Result<()> {
-    let mut fds = [PollFd::new(listener, PollFlags::IN)];
-    while poll(&mut fds, None).map_err(io::Error::from)? == 0 {}
-    Ok(())
 }
 
 /// Makes connections of a session what those of [`connect`] are.

@@ -37,6 +37,7 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
             precopy: false,
             on_reset: OnResetChoice::Abort,
             limits: Default::default(),
+            plaintext: false,
         },
     }
 }

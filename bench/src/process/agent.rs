@@ -16,7 +16,7 @@ use crate::data::Content;
 use crate::device;
 use crate::engine::{EngineOptions, Inputs};
 use crate::net;
-use crate::spec::Side;
+use crate::spec::{Shaper, Side};
 
 /// Reads a task, does it, and reports. An error is the parent's having gone.
 pub(crate) fn run() -> io::Result<()> {
@@ -125,5 +125,7 @@ pub(crate) fn engine_options(spec: &RunSpec) -> EngineOptions {
         precopy: spec.precopy,
         on_reset: spec.on_reset,
         limits: spec.limits,
+        // What is between two namespaces of our own does not leave this host.
+        plaintext: spec.link.shaper == Shaper::Namespaces,
     }
 }
