@@ -63,10 +63,8 @@ const NET: &[SystemCall] = calls!(
 /// The ioctls, and the descriptor that is kept free for a data fd.
 const CONTROL: &[SystemCall] = calls!(SYS_eventfd2 SYS_ioctl SYS_ppoll; SYS_poll);
 
-/// The data fd is read and written, watched for its death, asked whether it can be polled.
-const DATA: &[SystemCall] = calls!(
-    SYS_epoll_ctl SYS_getsockopt SYS_ppoll; SYS_poll
-);
+/// A data fd is asked whether it can be polled.
+const DATA: &[SystemCall] = calls!(SYS_epoll_ctl SYS_getsockopt);
 
 /// Of a thread with a ring, where it is an io_uring.
 const RING: &[SystemCall] = calls!(SYS_io_uring_enter SYS_io_uring_register);
@@ -104,9 +102,9 @@ impl ThreadKind {
         let ring = if backend == Backend::IoUring { RING } else { &[] };
         let ring_start = if backend == Backend::IoUring { RING_START } else { &[] };
         let parts: &[&[SystemCall]] = match self {
-            ThreadKind::Net => &[NET, ring],
+            ThreadKind::Net => &[NET, DATA, ring],
             ThreadKind::Control => &[CONTROL],
-            ThreadKind::Data => &[DATA, ring],
+            ThreadKind::Data => &[],
             ThreadKind::Worker => &[],
             ThreadKind::Embedder => &[NET, CONTROL, DATA, START, DOOR, ring, ring_start],
         };
