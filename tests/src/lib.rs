@@ -4,6 +4,7 @@ pub mod device;
 pub mod mutate;
 pub mod pair;
 pub mod peer;
+pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod refuse;

@@ -153,32 +153,39 @@ impl Options {
     }
 
     /// Checks everything that can be wrong before anything is started.
-    pub(super) fn shape(&self, devices: usize, streams: usize) -> Result<Shape, UsageError> {
+    pub(super) fn shape(
+        &self,
+        devices: usize,
+        streams: usize,
+        secured: usize,
+    ) -> Result<Shape, UsageError> {
         let chunk = (limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
         range("the number of devices", devices, (1, limits::DEVICES_MAX))?;
         range("the number of streams", streams, (1, limits::STREAMS_MAX))?;
         range("the chunk size", self.chunk_bytes, chunk)?;
         range("the number of workers", self.workers, (1, limits::WORKERS_MAX))?;
         range("the memory for buffers", self.memory_bytes, (1, limits::ARENA_BYTES_MAX))?;
+        // What TLS's records take is no longer there for the slots.
+        let memory_bytes = self.memory_bytes.saturating_sub(secured * limits::TLS_STREAM_BYTES);
         let slots = |per_device| SlotBudget::total(devices, per_device, self.workers);
         let bytes =
             |per_device, chunk_bytes| slots(per_device) * (chunk_bytes + limits::SLOT_HEAD_BYTES);
         // Of many devices each has small chunks rather than none.
         let mut chunk_bytes = self.chunk_bytes;
         let least = |chunk_bytes| bytes(limits::SLOTS_PER_DEVICE_MIN, chunk_bytes);
-        while least(chunk_bytes) > self.memory_bytes && chunk_bytes > limits::CHUNK_BYTES_MIN {
+        while least(chunk_bytes) > memory_bytes && chunk_bytes > limits::CHUNK_BYTES_MIN {
             chunk_bytes = (chunk_bytes / 2).max(limits::CHUNK_BYTES_MIN);
         }
-        if least(chunk_bytes) > self.memory_bytes {
+        if least(chunk_bytes) > memory_bytes {
             return Err(UsageError::Memory {
                 devices,
                 chunk_bytes,
                 needed: least(chunk_bytes),
-                allowed: self.memory_bytes,
+                allowed: memory_bytes,
             });
         }
         let mut slots_per_device = SlotBudget::per_device(devices, self.workers, streams);
-        while bytes(slots_per_device, chunk_bytes) > self.memory_bytes {
+        while bytes(slots_per_device, chunk_bytes) > memory_bytes {
             slots_per_device -= 1;
         }
         Ok(Shape { chunk_bytes, slots_per_device, slots: slots(slots_per_device) })

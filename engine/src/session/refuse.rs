@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
@@ -87,10 +87,12 @@ fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> rustix::io::
 }
 
 /// Checks that each stream is a connected stream socket, and none of them there twice.
-pub(super) fn check_streams(streams: &[OwnedFd]) -> Result<(), UsageError> {
-    let mut seen = Vec::with_capacity(streams.len());
-    for (index, stream) in streams.iter().enumerate() {
-        if let Err(why) = check_stream(stream.as_fd()) {
+pub(super) fn check_streams<'a>(
+    streams: impl Iterator<Item = BorrowedFd<'a>>,
+) -> Result<(), UsageError> {
+    let mut seen = Vec::new();
+    for (index, stream) in streams.enumerate() {
+        if let Err(why) = check_stream(stream) {
             return Err(UsageError::Stream { index, why });
         }
         // A socket has its own number, whatever its descriptors.
@@ -108,10 +110,10 @@ pub(super) fn check_streams(streams: &[OwnedFd]) -> Result<(), UsageError> {
 /// Checks that no stream leaves this host in plaintext without anybody having asked for it. What is no
 /// IP does not leave it.
 pub(super) fn check_protection(streams: &Streams, plaintext: bool) -> Result<(), UsageError> {
-    if plaintext || streams.may_be_plain() {
+    if plaintext || streams.may_leave() {
         return Ok(());
     }
-    for stream in &streams.fds {
+    for stream in streams.sockets() {
         let peer = rustix::net::getpeername(stream).ok().flatten();
         let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else { continue };
         if !is_loopback(peer.ip()) {

@@ -1,12 +1,12 @@
 //! What starting a session has in common on both hosts.
 
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
+use crate::door::Streams;
 use crate::drive::{Drive, DriveConfig, Found, Input, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
@@ -49,13 +49,15 @@ pub(super) fn start<S: Side>(
     machines: Machines,
     devices: Vec<Found>,
     Devices { embedded, joined }: Devices,
-    sockets: Vec<OwnedFd>,
+    streams: Streams,
     options: &Options,
     shape: Shape,
 ) -> Result<Session<S>, Error> {
     if let Some(rate) = options.rate_bytes_per_s {
-        super::pacing::limit(&sockets, rate)?;
+        super::pacing::limit(streams.sockets(), rate)?;
     }
+    let (sockets, guards): (Vec<_>, Vec<_>) =
+        streams.open().map_err(Error::System)?.into_iter().unzip();
     let (count, streams) = (devices.len(), sockets.len());
     let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {
@@ -77,7 +79,7 @@ pub(super) fn start<S: Side>(
             joined.keep(id, move |fault| inbox.send(Input::Command(Command::Discard(id, fault))));
         }
     }
-    Ok(Session { running, devices: count, embedded, streams, side: PhantomData })
+    Ok(Session { running, devices: count, embedded, streams, guards, side: PhantomData })
 }
 
 pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {
