@@ -44,8 +44,8 @@
  *                  Reset it, or wait for                Reset it. Without a device fd each device
  *                  VFERRY_EVENT_DEVICE_CAME_BACK.       that was moved is such a one.
  *
- * Sections: versions and errors, limits and enumerations, options, devices, embedded devices, streams
- * and channels, sessions, events, reports, figures, log.
+ * Sections: versions and errors, limits and enumerations, options, threads, devices, embedded devices,
+ * streams and channels, sessions, events, reports, figures, log.
  *
  * Errors. Calls return a vferry_status: VFERRY_OK (0), or VFERRY_ERR_ and the reason.
  * vferry_last_error tells more, in a sentence. Out-parameters are written on success only.
@@ -70,9 +70,11 @@
  * long as it takes, other negative numbers are VFERRY_ERR_RANGE. Only calls that say so block.
  *
  * Threads. Every call may be made from any thread, also with the same handle at the same time. Only
- * _free must be the last call with its handle. The library never calls back.
+ * _free must be the last call with its handle. The library never calls back, save where its threads are
+ * started, if the VMM has asked for that: vferry_options_set_thread_start.
  *
- * Signals. The library's threads block all signals, so no handler of the VMM's runs on them, and no
+ * Signals. The library's threads block all signals but those that a thread brings upon itself (SIGSEGV,
+ * SIGSYS of a seccomp filter, and the like), so no other handler of the VMM's runs on them, and no
  * call of theirs is interrupted. Calls that block go on after a handler has run. The library raises no
  * SIGPIPE: not on its streams and channels, and not with a data fd that is a pipe or socket whose
  * other end is closed, because only its threads write to those. What the VMM itself writes to pipes and
@@ -312,6 +314,10 @@ enum vferry_status
      * Since version 4.
      */
     VFERRY_ERR_DEVICE_STATE = 208,
+    /**
+     * The library was built without this function. Since version 5.
+     */
+    VFERRY_ERR_NOT_BUILT_IN = 209,
     /**
      * The peer does not speak this protocol, or broke it.
      */
@@ -1043,6 +1049,128 @@ vferry_status vferry_options_set_cancel_bound_ms(vferry_options *options,
 vferry_status vferry_options_set_precopy_poll_ms(vferry_options *options,
                                                  int64_t interval_ms);
 
+/* --- Threads ---------------------------------------------------------------------------------- */
+
+/**
+ * Room for a thread's name, the NUL included; as much as the kernel keeps.
+ */
+#define VFERRY_THREAD_NAME_BYTES 16
+
+/**
+ * What a thread does, and so which system calls it makes.
+ */
+enum vferry_thread_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Not one of the library's: the VMM's, which makes sessions and talks to them. The library's own
+     * are such a thread until their hook is called.
+     */
+    VFERRY_THREAD_EMBEDDER = 0,
+    /**
+     * ferry-net: one a session, its streams and its decisions.
+     */
+    VFERRY_THREAD_NET = 1,
+    /**
+     * ferry-ctl-N: one a device, its ioctls.
+     */
+    VFERRY_THREAD_CONTROL = 2,
+    /**
+     * ferry-fd-N: one a device, the reads and writes of its data fds.
+     */
+    VFERRY_THREAD_DATA = 3,
+    /**
+     * ferry-zstd-N: compresses, decompresses, checks.
+     */
+    VFERRY_THREAD_WORKER = 4,
+    /**
+     * ferry-tls-N: carries a stream that is guarded by TLS. Since version 5.
+     */
+    VFERRY_THREAD_TLS = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_thread_kind vferry_thread_kind;
+#else
+typedef uint32_t vferry_thread_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A thread of the library that is about to begin its work.
+ */
+typedef struct vferry_thread {
+    /**
+     * sizeof(vferry_thread) in the library that runs. A later one may be longer.
+     */
+    uint32_t size;
+    /**
+     * A `vferry_thread_kind`.
+     */
+    uint32_t kind;
+    /**
+     * Which of its kind: the device's number, the worker's, or the stream's; 0 for VFERRY_THREAD_NET.
+     */
+    uint32_t index;
+    /**
+     * How it does its I/O: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
+     */
+    uint32_t backend;
+    /**
+     * Its name, as the system shows it.
+     */
+    char name[VFERRY_THREAD_NAME_BYTES];
+} vferry_thread;
+
+/**
+ * What the VMM does on a thread before it works. `thread` lives for as long as the call. Returns 0,
+ * or an errno: then the session is not made.
+ */
+typedef int (*vferry_thread_hook)(const vferry_thread *thread, void *opaque);
+
+/**
+ * What is done on each of a session's threads before it works: a seccomp filter, an affinity. NULL,
+ * the default, for nothing. Since version 5.
+ *
+ * This is the only thing that the library ever calls. It is called once on each thread, on that
+ * thread, while `vferry_session_source` or `vferry_session_target` waits for it, and must not call
+ * the library with the session's handles. The thread has its ring and its fds by then, so a filter
+ * that is set here need allow no more than what `vferry_system_calls` gives for `kind` and `backend`;
+ * whatever the filter's action is, such a thread does not meet it. ferry-net comes last. The signals
+ * that a thread brings upon itself are not blocked, SIGSYS among them: where a filter traps, the VMM's
+ * handler runs.
+ *
+ * Where the hook returns an errno, `vferry_session_source` and `vferry_session_target` return
+ * VFERRY_ERR_SYSTEM, and `vferry_last_error` names the thread. `opaque` is the VMM's own, must be good
+ * for any thread, and for as long as these options may be used.
+ */
+vferry_status vferry_options_set_thread_start(vferry_options *options,
+                                              vferry_thread_hook hook,
+                                              void *opaque);
+
+/**
+ * Gives the system calls of threads of a kind (a `vferry_thread_kind`), as numbers of this
+ * architecture, ascending. `backend` is VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS; with the
+ * latter none of io_uring's is among them, and a session with that backend does not even look whether
+ * there is one. Since version 5.
+ *
+ * For the library's own threads these are their calls from their hook until their end. For
+ * VFERRY_THREAD_EMBEDDER those that make a session, talk to it and free it, all threads' included,
+ * because a filter passes on to the threads that are started under it. What another allocator than
+ * glibc's does is not in here. glibc's is why every thread may call openat: it reads a file, so a
+ * filter may demand that the third argument is O_RDONLY | O_CLOEXEC on the library's own threads.
+ *
+ * `numbers` has room for `capacity` of them: VFERRY_ERR_BUFFER_TOO_SMALL if that is too little, 128 is
+ * enough. `*count` is how many there are.
+ */
+vferry_status vferry_system_calls(uint32_t kind,
+                                  uint32_t backend,
+                                  int64_t *numbers,
+                                  size_t capacity,
+                                  size_t *count);
+
 /* --- Devices ---------------------------------------------------------------------------------- */
 
 /**
@@ -1092,6 +1220,8 @@ typedef struct vferry_device vferry_device;
  * /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
  * own. The engine drives its state machine. It maps no memory for DMA: a VMM that runs a guest on
  * the device opens it itself and uses `vferry_device_from_fd`.
+ *
+ * A library that was built without this answers VFERRY_ERR_NOT_BUILT_IN.
  *
  * `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
  * caller's, to be freed by `vferry_device_free`.

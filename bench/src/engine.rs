@@ -71,12 +71,16 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
         .collect();
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
+    let mut forecast_ns = None;
     let session = SourceSession::start(devices, fds(inputs.streams), session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
             Some(SessionEvent::Notice(notice)) => {
                 told.extend(early_end(&notice));
+                if let Notice::Estimate(estimate) = &notice {
+                    forecast_ns = estimate.downtime_ns;
+                }
                 switchover.saw(Sight::Notice(notice));
             }
             Some(SessionEvent::Finished) => break,
@@ -88,6 +92,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     session.switchover();
     let (report, mut outcome) = to_the_end(session, told);
     outcome.state_bytes = report.devices.iter().map(|device| device.total.bytes).sum();
+    outcome.forecast_ns = forecast_ns;
     outcome.discarded_bytes = report.devices.iter().map(|device| device.discarded_bytes).sum();
     Ok(outcome)
 }

@@ -63,7 +63,7 @@
 // 5  session: the public API
 // 4  drive: runs the machines' actions against the mechanism; door: connects, lets in
 // 3  sender, receiver, machine: events in, actions out
-// 2  vfio (ioctls), buffers, ring, compress (codec, workers)
+// 2  vfio (ioctls), buffers, ring, compress (codec, workers), threads
 // 1  wire, vfio::state, outcome, compress::policy, metrics
 // 0  limits, error, errno, ids, cause
 #[doc(inline)]
@@ -101,11 +101,13 @@ pub mod sender;
 #[doc(hidden)]
 pub mod session;
 #[doc(hidden)]
+pub mod threads;
+#[doc(hidden)]
 pub mod vfio;
 #[doc(hidden)]
 pub mod wire;
 
 /// Compiles the code that README.md shows.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "open"))]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;

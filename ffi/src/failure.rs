@@ -7,7 +7,9 @@ use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use vfio_ferry::{Error, OpenError, TlsFault, UsageError};
+#[cfg(feature = "open")]
+use vfio_ferry::OpenError;
+use vfio_ferry::{Error, TlsFault, UsageError};
 
 use crate::status::vferry_status::{self, *};
 
@@ -85,6 +87,7 @@ impl From<UsageError> for Failure {
     }
 }
 
+#[cfg(feature = "open")]
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let status = match &error {

@@ -40,6 +40,7 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod values;
 mod version;
 mod wait;
@@ -57,6 +58,7 @@ pub use session::*;
 pub use stats::*;
 pub use status::*;
 pub use streams::*;
+pub use threads::*;
 pub use values::*;
 pub use version::*;
 pub use wait::*;

@@ -68,7 +68,7 @@ fn lock(options: &Mutex<Options>) -> MutexGuard<'_, Options> {
 }
 
 /// Sets one option.
-fn set(
+pub(crate) fn set(
     options: Option<&mut vferry_options>,
     change: impl FnOnce(&mut Options) -> Result<(), Failure>,
 ) -> vferry_status {

@@ -82,6 +82,8 @@ pub enum vferry_status {
     /// The device is not in a state in which a migration begins: RUNNING, or STOP under a paused VM.
     /// Since version 4.
     VFERRY_ERR_DEVICE_STATE = 208,
+    /// The library was built without this function. Since version 5.
+    VFERRY_ERR_NOT_BUILT_IN = 209,
 
     /// The peer does not speak this protocol, or broke it.
     VFERRY_ERR_PEER_PROTOCOL = 300,
@@ -108,7 +110,7 @@ use vferry_status::*;
 
 impl vferry_status {
     /// All of them, with their texts.
-    const TEXTS: [(vferry_status, &'static CStr); 41] = [
+    const TEXTS: [(vferry_status, &'static CStr); 42] = [
         (VFERRY_OK, c"done"),
         (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
         (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
@@ -145,6 +147,7 @@ impl vferry_status {
         (VFERRY_ERR_GROUP_NOT_VIABLE, c"the device's IOMMU group is not viable"),
         (VFERRY_ERR_NO_VFIO, c"vfio is not loaded"),
         (VFERRY_ERR_DEVICE_STATE, c"the device is not where a migration begins"),
+        (VFERRY_ERR_NOT_BUILT_IN, c"the library was built without this function"),
         (VFERRY_ERR_PEER_PROTOCOL, c"the peer does not speak this protocol"),
         (VFERRY_ERR_PEER_UNTRUSTED, c"the peer is not trusted"),
         (VFERRY_ERR_PEER_REFUSED, c"the peer does not trust this host"),

@@ -184,3 +184,18 @@ fn an_interrupted_accept_is_made_again_until_its_time_is_over() {
         });
     }
 }
+
+#[test]
+fn a_session_that_gets_no_thread_does_not_begin() {
+    where_refused(libc::SYS_clone3, libc::EAGAIN, || {
+        let devices = [device(Plan::default())];
+        let (ours, theirs) = streams(2);
+        let error = refused(&devices, ours);
+        assert!(matches!(error, Error::System(_)), "{error}");
+        assert!(error.to_string().contains("temporarily unavailable"), "{error}");
+        assert_eq!(Arc::strong_count(&devices[0]), 1, "nobody has it any more");
+        assert_eq!(devices[0].state_now(), DeviceState::Running);
+        assert_eq!(devices[0].holding(), Holding::Own);
+        drop(theirs);
+    });
+}

@@ -1,95 +1,23 @@
-//! Reads that block in a driver, and the errnos that pipes and sockets never give: a FUSE file
-//! whose reads are held until the test answers them. Needs /dev/fuse and the right to mount.
-//!
-//! Answers are as long as what was asked for: the kernel goes on reading a FUSE file after a short
-//! one. fuser does not pass INTERRUPT on, so a held read behaves as one in a driver that cannot be
-//! interrupted: a cancel changes nothing until the driver is done. That is the hard case.
+//! Reads that block in a driver, and the errnos that pipes and sockets never give: see
+//! [`FuseFile`].
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
-use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry,
-    ReplyOpen, Request,
-};
+use fuser::{Errno, ReplyData};
 use vfio_ferry::buffers::{Arena, Buffer, Slot};
 use vfio_ferry::errno::is_interruption;
 use vfio_ferry::ring::{
     Backend, BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, open,
 };
+use vfio_ferry_tests::fuse::{Asked, FuseFile};
 use vfio_ferry_tests::skip::skip;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
-const NAME: &str = "state";
 const CHUNK_BYTES: usize = 64 << 10;
-
-/// A file system of one file, whose reads go to the test.
-struct Held {
-    reads: Mutex<Sender<ReplyData>>,
-}
-
-impl Held {
-    fn attr(ino: INodeNo) -> FileAttr {
-        let is_root = ino == INodeNo::ROOT;
-        FileAttr {
-            ino,
-            // io_uring answers reads past the end by itself.
-            size: 1 << 40,
-            blocks: 0,
-            atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
-            ctime: UNIX_EPOCH,
-            crtime: UNIX_EPOCH,
-            kind: if is_root { FileType::Directory } else { FileType::RegularFile },
-            perm: 0o755,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
-    }
-}
-
-impl Filesystem for Held {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match name == NAME {
-            true => reply.entry(&LONG, &Held::attr(INodeNo(2)), Generation(0)),
-            false => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&LONG, &Held::attr(ino));
-    }
-
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM);
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let reads = self.reads.lock().expect("reads");
-        reads.send(reply).expect("the test outlives its mount");
-    }
-}
 
 /// A mounted file, a ring with it, and the reads that wait for an answer.
 struct Bench {
@@ -97,8 +25,8 @@ struct Bench {
     file: FileId,
     slots: Vec<Slot>,
     reads: Receiver<ReplyData>,
-    session: Option<BackgroundSession>,
-    mount_point: PathBuf,
+    // The last: whatever has it open is closed before.
+    _mounted: FuseFile,
 }
 
 impl Bench {
@@ -108,24 +36,20 @@ impl Bench {
             Ok(opened) => opened.ring,
             Err(error) => return skipped(&error),
         };
-        let mount_point =
-            std::env::temp_dir().join(format!("vfio-ferry-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&mount_point).expect("mount point");
         let (sender, reads) = channel();
-        let held = Held { reads: Mutex::new(sender) };
-        let mut options = Config::default();
-        options.mount_options = vec![MountOption::FSName("vfio-ferry".into())];
-        let session = match fuser::spawn_mount(held, &mount_point, &options) {
-            Ok(session) => session,
-            Err(error) => {
-                let _ = std::fs::remove_dir(&mount_point);
-                return skipped(&error);
-            }
+        let driver = move |asked| match asked {
+            // The test outlives its mount.
+            Asked::Read(reply, _) => drop(sender.send(reply)),
+            Asked::Write(reply, _) => reply.error(Errno::EBADF),
         };
-        let opened = File::open(mount_point.join(NAME)).expect("open");
+        let mounted = match FuseFile::mount(name, driver) {
+            Ok(mounted) => mounted,
+            Err(error) => return skipped(&error),
+        };
+        let opened = mounted.open().expect("open");
         let file = ring.add_file(Arc::new(opened.into()), FileKind::Blocking).expect("add");
         let (_, slots) = Arena::new(2, CHUNK_BYTES).expect("arena");
-        Some(Bench { ring, file, slots, reads, session: Some(session), mount_point })
+        Some(Bench { ring, file, slots, reads, _mounted: mounted })
     }
 
     fn read(&mut self, token: u64) {
@@ -164,10 +88,6 @@ impl Drop for Bench {
             let _ = self.ring.wait(Some(SHORT), &mut Vec::new());
         }
         let _ = self.ring.remove_file(self.file);
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
-        }
-        let _ = std::fs::remove_dir(&self.mount_point);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::options::Protection;
 use super::tls::{Guard, Secured};
 use crate::error::TlsFault;
+use crate::threads::Threads;
 
 /// The streams of one session, connected: what a session is started with.
 ///
@@ -103,15 +104,16 @@ impl Streams {
     /// # Errors
     /// The system's where it gives no threads or sockets.
     pub fn into_fds(self) -> io::Result<Vec<OwnedFd>> {
-        self.open().map(|opened| opened.into_iter().map(|(stream, _)| stream).collect())
+        self.open(&Threads::default())
+            .map(|opened| opened.into_iter().map(|(stream, _)| stream).collect())
     }
 
     /// The engine's ends.
-    pub(crate) fn open(self) -> io::Result<Vec<(OwnedFd, Option<Arc<Guard>>)>> {
+    pub(crate) fn open(self, threads: &Threads) -> io::Result<Vec<(OwnedFd, Option<Arc<Guard>>)>> {
         let open = |(number, stream)| match stream {
             Stream::Plain(socket) => Ok((socket, None)),
             Stream::Secured(secured) => {
-                secured.start(number).map(|(end, guard)| (end, Some(guard)))
+                secured.start(number, threads).map(|(end, guard)| (end, Some(guard)))
             }
         };
         self.streams.into_iter().enumerate().map(open).collect()

@@ -13,9 +13,10 @@ pub(super) const SET_STATE_MAX: u32 = 100;
 pub(super) const SET_STATE_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-fd-N on the source
-/// | the driver to give the first byte of a chunk, where it answers EAGAIN and has no poll
+/// | the driver to give the first byte of a chunk, where it answers EAGAIN and has no poll, or EINTR
+/// though nobody interrupted it
 /// | 1 ms
-/// | the read has failed with EAGAIN; the machine asks again, 1000 times in a row at most
+/// | the read has failed with that errno; the machine asks again, 1000 times in a row at most
 pub(super) const READ_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-ctl-N of an embedded device that is in PRE_COPY for the engine
@@ -31,12 +32,12 @@ pub(crate) const SAID_AFTER: Duration = Duration::from_millis(300);
 /// | the write has failed with EAGAIN
 pub(super) const WRITE_AGAIN_MAX: u32 = 1000;
 
-/// ferry-fd-N
-/// | a read or write that nobody interrupted, where the driver answers EINTR
+/// ferry-fd-N on the target
+/// | a write that nobody interrupted, where the driver answers EINTR
 /// | 10 EINTRs in a row, 1 ms apart
 /// | it has failed with EINTR
 pub(super) const INTERRUPTED_MAX: u32 = 10;
-/// The pause between two of each of these.
+/// The pause between two of each of these writes.
 pub(super) const AGAIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-net

@@ -10,6 +10,7 @@
 //! what may be submitted is decided by one table, and [`Op`] says what each completion means.
 
 mod class;
+mod interrupted;
 mod nonblock;
 mod op;
 mod open;

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use super::interrupted::uninterrupted;
 use super::op::Direction;
 use super::table::{File, Flight, Key, Table};
 use super::{
@@ -183,30 +184,20 @@ fn events(direction: Direction) -> PollFlags {
 
 /// Moves what can be moved. EAGAIN: the operation is not over.
 fn transfer(flight: &mut Flight<Attempt>, file: &File<()>) -> Result<usize, Errno> {
+    // On a blocking file a signal is the only way to end the call, and must not be swallowed.
+    let swallows = file.kind != FileKind::Blocking;
     match flight.op.kind {
         OpKind::Read | OpKind::TryRead => {
             let fd = &*file.fd;
-            uninterrupted(file.kind, || rustix::io::read(fd, flight.op.rest_mut(0)))
+            let mut read = || rustix::io::read(fd, flight.op.rest_mut(0));
+            if swallows { uninterrupted(read) } else { read() }
         }
         OpKind::Write => {
-            uninterrupted(file.kind, || rustix::io::write(&*file.fd, flight.op.rest(0)))
+            let write = || rustix::io::write(&*file.fd, flight.op.rest(0));
+            if swallows { uninterrupted(write) } else { write() }
         }
         OpKind::Send => send_all(flight, &file.fd),
         OpKind::Recv => receive_all(flight, &file.fd),
-    }
-}
-
-/// Repeats a call that a signal interrupted, unless the file is a blocking one: there a signal is
-/// the only way to end the call, and must not be swallowed.
-fn uninterrupted(
-    kind: FileKind,
-    mut call: impl FnMut() -> Result<usize, Errno>,
-) -> Result<usize, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) if kind != FileKind::Blocking => {}
-            result => return result,
-        }
     }
 }
 

@@ -31,9 +31,12 @@ pub use crate::outcome::{
     OnReset, Phase, SourceEnding, TargetEnding,
 };
 pub use crate::ring::{Backend, BackendChoice};
+pub use crate::threads::{SystemCall, ThreadHook, ThreadKind, ThreadStart};
+pub use crate::vfio::VfioDevice;
 pub use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 pub use crate::vfio::state::{Capabilities, DeviceState};
-pub use crate::vfio::{Container, OpenError, VfioDevice};
+#[cfg(feature = "open")]
+pub use crate::vfio::{Container, OpenError};
 pub use crate::wire::{
     Begin, Digest, Total, VERSION_MAX as WIRE_VERSION_MAX, VERSION_MIN as WIRE_VERSION_MIN,
 };

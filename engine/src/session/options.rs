@@ -10,6 +10,7 @@ use crate::limits;
 use crate::machine::{NO_LIMIT_NS, SlotBudget, TimeLimits, limit_ns};
 use crate::outcome::DeviceOptions;
 use crate::ring::BackendChoice;
+use crate::threads::ThreadHook;
 use crate::vfio::device::MigrationDevice;
 use crate::wire::unseen;
 
@@ -68,6 +69,9 @@ pub struct Options {
     pub cancel_bound: Duration,
     /// How long to wait before a drained PRE_COPY device is asked again.
     pub precopy_poll: Duration,
+    /// What is done on each of the session's threads before it begins its work: a seccomp filter, an
+    /// affinity. None: nothing.
+    pub thread_start: Option<ThreadHook>,
 }
 
 impl Default for Options {
@@ -91,6 +95,7 @@ impl Default for Options {
             confirm_limit: limits::CONFIRM_LIMIT_DEFAULT,
             cancel_bound: limits::CANCEL_BOUND_DEFAULT,
             precopy_poll: limits::PRECOPY_POLL_DEFAULT,
+            thread_start: None,
         }
     }
 }
@@ -222,22 +227,32 @@ mod tests {
     fn as_many_devices_as_may_be_fit_into_the_default_memory() {
         let options = Options { workers: limits::WORKERS_MAX, ..Options::default() };
         for devices in 1..=limits::DEVICES_MAX {
-            let shape = options.shape(devices, 2).expect("the memory reaches");
+            let shape = options.shape(devices, 2, 0).expect("the memory reaches");
             let taken = shape.slots * (shape.chunk_bytes + limits::SLOT_HEAD_BYTES);
             assert!(taken <= options.memory_bytes, "{devices}: {shape:?}");
             assert!(shape.slots_per_device >= limits::SLOTS_PER_DEVICE_MIN, "{devices}: {shape:?}");
             assert!(shape.chunk_bytes >= limits::CHUNK_BYTES_MIN, "{devices}: {shape:?}");
         }
-        let few = Options { workers: 2, ..Options::default() }.shape(8, 2).expect("it reaches");
+        let few = Options { workers: 2, ..Options::default() }.shape(8, 2, 0).expect("it reaches");
         assert_eq!(few.chunk_bytes, limits::CHUNK_BYTES_DEFAULT, "nothing asks for less");
+    }
+
+    #[test]
+    fn what_tls_takes_is_not_there_for_the_slots() {
+        let options = Options { memory_bytes: 12 << 20, ..Options::default() };
+        let shape = options.shape(1, 4, 4).expect("it fits");
+        let slots = shape.slots * (shape.chunk_bytes + limits::SLOT_HEAD_BYTES);
+        assert!(slots + 4 * limits::TLS_STREAM_BYTES <= options.memory_bytes, "{shape:?}");
+        let less = Options { memory_bytes: 4 * limits::TLS_STREAM_BYTES, ..options };
+        assert!(less.shape(1, 4, 4).is_err() && less.shape(1, 4, 0).is_ok());
     }
 
     #[test]
     fn what_does_not_fit_with_the_smallest_chunks_is_refused() {
         let least = 5 * (limits::CHUNK_BYTES_MIN + limits::SLOT_HEAD_BYTES);
         let options = Options { workers: 1, memory_bytes: least, ..Options::default() };
-        assert_eq!(options.shape(1, 1).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
-        let refused = options.shape(2, 1).expect_err("it does not fit");
+        assert_eq!(options.shape(1, 1, 0).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
+        let refused = options.shape(2, 1, 0).expect_err("it does not fit");
         assert!(matches!(refused, UsageError::Memory { chunk_bytes: 4096, .. }), "{refused}");
     }
 }

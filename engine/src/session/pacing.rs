@@ -44,6 +44,7 @@ pub(super) fn limit<'a>(
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, OwnedFd};
 
     #[test]
     fn tcp_streams_share_the_rate_and_others_are_refused() {
@@ -51,12 +52,15 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let stream = || OwnedFd::from(TcpStream::connect(address).expect("loopback"));
         let streams = [stream(), stream()];
-        limit(&streams, 2_000_000).expect("TCP is paced");
+        limit(streams.iter().map(AsFd::as_fd), 2_000_000).expect("TCP is paced");
         for stream in &streams {
             let rate = nix::sys::socket::getsockopt(stream, MaxPacingRate).expect("asked");
             assert_eq!(rate, 1_000_000);
         }
         let (_channel, other) = super::super::Channel::new().expect("sockets");
-        assert!(matches!(limit(&[other], 1), Err(Error::Usage(UsageError::Pacing))));
+        assert!(matches!(
+            limit([other.as_fd()].into_iter(), 1),
+            Err(Error::Usage(UsageError::Pacing))
+        ));
     }
 }

@@ -146,13 +146,18 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use rustix::net::{AddressFamily, SocketFlags, socket_with, socketpair};
 
+    fn check(streams: &[OwnedFd]) -> Result<(), UsageError> {
+        check_streams(streams.iter().map(AsFd::as_fd))
+    }
+
     fn refused(stream: impl Into<OwnedFd>) -> String {
         let (good, _peer) = UnixStream::pair().expect("sockets");
-        let error = check_streams(&[good.into(), stream.into()]).expect_err("it is no stream");
+        let error = check(&[good.into(), stream.into()]).expect_err("it is no stream");
         let UsageError::Stream { index: 1, why } = error else { panic!("{error}") };
         why.to_owned()
     }
@@ -182,11 +187,31 @@ mod tests {
             TcpStream::connect(listener.local_addr().expect("its address")).expect("loopback");
         let (one, other) = UnixStream::pair().expect("sockets");
         let streams = [tcp.into(), OwnedFd::from(one), other.into()];
-        assert_eq!(check_streams(&streams), Ok(()));
+        assert_eq!(check(&streams), Ok(()));
         let [tcp, one, other] = streams;
         let again = one.try_clone().expect("a duplicate");
-        let twice = check_streams(&[tcp, one, other, again]);
+        let twice = check(&[tcp, one, other, again]);
         assert_eq!(twice, Err(UsageError::SameStream { first: 1, second: 3 }));
+    }
+
+    #[test]
+    fn two_handles_of_one_open_device_are_one_device() {
+        let open = || OwnedFd::from(File::open("/dev/null").expect("it is there"));
+        let device = |fd| -> Arc<dyn MigrationDevice> {
+            Arc::new(crate::vfio::VfioDevice::from_fd(fd).expect("no opt-in is no error"))
+        };
+        let fd = open();
+        let duplicate = fd.try_clone().expect("a duplicate");
+        let devices = [device(fd), device(open()), device(duplicate)];
+        let named = |places: &[usize]| {
+            let named = |place: usize| (["a", "b", "c"][place], &devices[place]);
+            check_devices(places.iter().map(|place| named(*place)))
+        };
+        assert_eq!(named(&[0, 1]), Ok(()));
+        let same = UsageError::SameDevice { first: "a".to_owned(), second: "c".to_owned() };
+        assert_eq!(named(&[0, 1, 2]), Err(same));
+        let same = UsageError::SameDevice { first: "b".to_owned(), second: "b".to_owned() };
+        assert_eq!(named(&[1, 0, 1]), Err(same));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::machine::{Command, PeerConfig, limit_ns};
 use crate::outcome::Host;
+use crate::threads::Threads;
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{Offer, WireLimits};
 
@@ -56,8 +57,9 @@ pub(super) fn start<S: Side>(
     if let Some(rate) = options.rate_bytes_per_s {
         super::pacing::limit(streams.sockets(), rate)?;
     }
+    let threads = Threads::new(options.thread_start.clone());
     let (sockets, guards): (Vec<_>, Vec<_>) =
-        streams.open().map_err(Error::System)?.into_iter().unzip();
+        streams.open(&threads).map_err(Error::System)?.into_iter().unzip();
     let (count, streams) = (devices.len(), sockets.len());
     let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {
@@ -70,6 +72,7 @@ pub(super) fn start<S: Side>(
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
         cancel_bound: options.cancel_bound,
+        threads,
         wire_limits: WireLimits::from(&offer),
     })
     .map_err(Error::System)?;

@@ -137,6 +137,7 @@ pub fn reset(device: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// The device fd inside vfio-ioctls' object, for as long as that object is borrowed.
+#[cfg(feature = "open")]
 pub(super) fn device_fd(device: &vfio_ioctls::VfioDevice) -> BorrowedFd<'_> {
     // SAFETY: VfioDevice owns this fd and closes it only when it is dropped, which the borrow
     // behind the returned lifetime rules out.

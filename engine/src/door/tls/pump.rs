@@ -10,7 +10,6 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +25,8 @@ use crate::door::waits::PARTING;
 use crate::drive::Blocked;
 use crate::error::TlsFault;
 use crate::limits::{TLS_RECORDS, TLS_STREAM_BYTES};
+use crate::ring::Backend;
+use crate::threads::{ThreadKind, Threads};
 
 const RECORDS: usize = TLS_RECORDS;
 
@@ -113,6 +114,7 @@ impl Secured {
     pub(in crate::door) fn start(
         mut self,
         number: usize,
+        threads: &Threads,
     ) -> std::io::Result<(OwnedFd, Arc<Guard>)> {
         let flags = SocketFlags::CLOEXEC;
         let (inner, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -136,10 +138,12 @@ impl Secured {
         let pump = Pump { secured: self, inner, outgoing, incoming, until: None };
         let told = Arc::clone(&guard);
         let _blocked = Blocked::all();
-        thread::Builder::new().name(format!("ferry-tls-{number}")).spawn(move || {
-            let _over = Over(&told);
-            pump.run(&told);
-        })?;
+        let begins =
+            threads.spawn_ready(ThreadKind::Tls, number as u32, Backend::Syscalls, move || {
+                let _over = Over(&told);
+                pump.run(&told);
+            })?;
+        begins.wait()?;
         Ok((theirs, guard))
     }
 }

@@ -16,8 +16,8 @@ use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
 use crate::ring::{
-    BackendChoice, Classes, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token, Waker,
-    open,
+    Backend, BackendChoice, Classes, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token,
+    Waker, open,
 };
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
@@ -104,6 +104,10 @@ impl DataFd {
         self.attached.as_ref().is_some_and(|attached| attached.kind == FileKind::Pollable)
     }
 
+    pub(super) fn backend(&self) -> Backend {
+        self.ring.backend()
+    }
+
     pub(super) fn waker(&self) -> Waker {
         self.ring.waker()
     }
@@ -176,7 +180,9 @@ impl DataFd {
             }
         };
         let bytes = rest.start - HEADER_BYTES;
-        if last == Err(EAGAIN) && bytes == 0 && !self.has_poll() {
+        let unpolled = last == Err(EAGAIN) && !self.has_poll();
+        let interrupted = last.is_err_and(is_interruption) && !self.stopped();
+        if bytes == 0 && (unpolled || interrupted) {
             // Nothing tells when there is more: the next try comes a little later.
             std::thread::sleep(READ_PAUSE);
         }
@@ -268,7 +274,7 @@ impl DataFd {
     }
 
     /// Runs one operation to its completion. When the thread is to end, the operation is cancelled,
-    /// and its completion still waited for. One that was interrupted by anything else starts again.
+    /// and its completion still waited for. A write that was interrupted by anything else starts again.
     fn operate(
         &mut self,
         kind: OpKind,
@@ -284,8 +290,10 @@ impl DataFd {
             let op = Op { kind, file, buffer, range: range.clone() };
             (buffer, result) = self.operate_once(op);
             match result {
+                // A read is asked for again by the machine, which counts.
                 Err(errno)
-                    if is_interruption(errno)
+                    if kind == OpKind::Write
+                        && is_interruption(errno)
                         && interruptions < INTERRUPTED_MAX
                         && !self.stopped() =>
                 {

@@ -23,6 +23,7 @@ use crate::ids::{DeviceId, Epoch};
 use crate::machine::ReadResult;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::BackendChoice;
+use crate::threads::{ThreadKind, Threads};
 use crate::vfio::device::MigrationDevice;
 
 /// What the thread is made from.
@@ -88,15 +89,16 @@ impl Starting {
 
 impl DataThread {
     /// Starts the thread.
-    pub(in crate::drive) fn spawn(self) -> io::Result<Starting> {
+    pub(in crate::drive) fn spawn(self, threads: &Threads) -> io::Result<Starting> {
         let (told, opened) = bounded(1);
         let (release, released) = bounded(0);
         let stop = Arc::new(AtomicU64::new(0));
         let stopping = Arc::clone(&stop);
         let DataThread { id, device, backend, inbox } = self;
-        let thread = std::thread::Builder::new().name(format!("ferry-fd-{}", id.0));
-        thread.spawn(move || {
-            let mut data_fd = match DataFd::open(device, backend, stopping) {
+        threads.spawn(ThreadKind::Data, id.0, move |hook| {
+            let opened_fd = DataFd::open(device, backend, stopping)
+                .and_then(|data_fd| hook.run(data_fd.backend()).map(|()| data_fd));
+            let mut data_fd = match opened_fd {
                 Ok(data_fd) => data_fd,
                 Err(error) => {
                     let _ = told.send(Err(error));

@@ -19,6 +19,7 @@ use crate::errno::{EAGAIN, EIO, ENODEV, ENOMSG};
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::machine::{ReadResult, WriteResult};
 use crate::ring::{BackendChoice, RingConfig, open};
+use crate::threads::Threads;
 use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DataPhase, DevicePlace, Encoding, chunk_hash};
@@ -301,7 +302,7 @@ fn a_device_that_is_still_saving_is_waited_for_in_every_phase() {
 fn thread(fd: OwnedFd, device: Arc<Double>) -> (DataHandle, Receiver<Input>) {
     let (inbox, inputs) = inbox();
     let thread = DataThread { id: DeviceId(0), device, backend: BackendChoice::Auto, inbox };
-    let mut handle = thread.spawn().and_then(Starting::wait).expect("a thread");
+    let mut handle = thread.spawn(&Threads::default()).and_then(Starting::wait).expect("a thread");
     handle.attach(Arc::new(fd), CHUNK_BYTES);
     (handle, inputs)
 }

@@ -11,7 +11,7 @@ use super::{Drive, Machines};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
 use crate::drive::clock::now_ns;
-use crate::drive::devices::{Control, DataThread, Device, Starting, Threads};
+use crate::drive::devices::{self, Control, DataThread, Device, Starting};
 use crate::drive::embedder::{Closing, MessageBudget, Outbox};
 use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
@@ -21,7 +21,8 @@ use crate::drive::streams::Streams;
 use crate::ids::DeviceId;
 use crate::machine::Goal;
 use crate::metrics::Metrics;
-use crate::ring::{BackendChoice, RingConfig, open};
+use crate::ring::{Backend, BackendChoice, RingConfig, open};
+use crate::threads::{Ready, ThreadKind, Threads};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
 use crate::wire::WireLimits;
@@ -39,6 +40,7 @@ pub(crate) struct DriveConfig {
     /// How long a session that is given up may take until it ends.
     pub(crate) cancel_bound: Duration,
     pub(crate) wire_limits: WireLimits,
+    pub(crate) threads: Threads,
 }
 
 /// A device as it was found.
@@ -100,10 +102,13 @@ impl Drive {
         let (opened, ready) = crossbeam_channel::bounded(1);
         // Every other thread is started by this one.
         let blocked = Blocked::all();
-        let thread = std::thread::Builder::new().name("ferry-net".to_owned());
-        thread.spawn(move || {
-            // The ring belongs to the thread that opens it.
-            match Drive::open(config, &shared) {
+        let threads = config.threads.clone();
+        threads.spawn(ThreadKind::Net, 0, move |hook| {
+            // The ring belongs to the thread that opens it. The hook comes last: what it allows need
+            // not start threads, nor open rings.
+            let opened_drive = Drive::open(config, &shared)
+                .and_then(|drive| hook.run(drive.backend).map(|()| drive));
+            match opened_drive {
                 Ok(drive) => {
                     let _ = opened.send(Ok(shared.running(drive.inbox.clone())));
                     drop((shared, opened));
@@ -132,9 +137,11 @@ impl Drive {
         let (sender, inputs) = crossbeam_channel::unbounded();
         let inbox = Inbox::new(sender, opened.ring.waker());
         let to_workers = inbox.clone();
-        let workers =
-            Workers::start(config.workers, move |worked| to_workers.send(Input::Worked(worked)))?;
-        let devices = devices(config.devices, config.backend, &inbox)?;
+        let workers = Workers::start(config.workers, &config.threads, backend, move |worked| {
+            to_workers.send(Input::Worked(worked));
+        })?;
+        let make = DeviceThreads { choice: config.backend, backend, threads: &config.threads };
+        let devices = make.devices(config.devices, &inbox)?;
         Ok(Drive {
             machines: config.machines,
             measured: Measured::new(devices.len(), streams, now_ns()),
@@ -164,23 +171,39 @@ impl Drive {
     }
 }
 
-/// The devices' threads and rings. Their rings open at the same time.
-fn devices(found: Vec<Found>, backend: BackendChoice, inbox: &Inbox) -> io::Result<Vec<Device>> {
-    let mut starting = Vec::with_capacity(found.len());
-    for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
-        let id = DeviceId(index as u32);
-        let refused = |error| lacking(id, &error);
-        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone());
-        let data = DataThread { id, device: Arc::clone(&device), backend, inbox: inbox.clone() };
-        let (control, data) = (control.map_err(refused)?, data.spawn().map_err(refused)?);
-        starting.push((device, goal, control, data));
-    }
-    let wait = |(index, (device, goal, control, data)): (usize, (_, _, _, Starting))| {
-        let data = data.wait().map_err(|error| lacking(DeviceId(index as u32), &error))?;
-        Ok(Device::new(Threads { device, control, data }, goal))
-    };
-    starting.into_iter().enumerate().map(wait).collect()
+/// How the devices' threads are made.
+struct DeviceThreads<'a> {
+    choice: BackendChoice,
+    backend: Backend,
+    threads: &'a Threads,
 }
+
+impl DeviceThreads<'_> {
+    /// The devices' threads and rings. Their rings open at the same time.
+    fn devices(&self, found: Vec<Found>, inbox: &Inbox) -> io::Result<Vec<Device>> {
+        let mut starting = Vec::with_capacity(found.len());
+        for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
+            let id = DeviceId(index as u32);
+            let refused = |error| lacking(id, &error);
+            let on = (self.threads, self.backend);
+            let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone(), on);
+            let (backend, inbox) = (self.choice, inbox.clone());
+            let data = DataThread { id, device: Arc::clone(&device), backend, inbox };
+            let data = data.spawn(self.threads);
+            let (control, data) = (control.map_err(refused)?, data.map_err(refused)?);
+            starting.push((device, goal, control, data));
+        }
+        let wait = |(index, (device, goal, (control, ready), data)): Beginning| {
+            let refused = |error| lacking(DeviceId(index as u32), &error);
+            ready.wait().map_err(refused)?;
+            let data = data.wait().map_err(refused)?;
+            Ok(Device::new(devices::Threads { device, control, data }, goal))
+        };
+        starting.into_iter().enumerate().map(wait).collect()
+    }
+}
+
+type Beginning = (usize, (Arc<dyn MigrationDevice>, Goal, (Control, Ready), Starting));
 
 /// What the system would not give for a device.
 fn lacking(device: DeviceId, error: &io::Error) -> io::Error {

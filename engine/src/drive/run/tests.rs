@@ -16,6 +16,7 @@ use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::outcome::{Cause, Fault, Observation};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
+use crate::threads::Threads;
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
 
@@ -49,6 +50,7 @@ fn drive() -> (Drive, OwnedFd) {
         zero_copy: false,
         cancel_bound: Duration::from_secs(2),
         wire_limits: WireLimits::from(&Offer::new(1, 1, CHUNK_BYTES_MIN)),
+        threads: Threads::default(),
     };
     let shared = Shared::new(1, 1).expect("an eventfd");
     (Drive::open(config, &shared).expect("a drive"), theirs)

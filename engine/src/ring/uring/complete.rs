@@ -15,13 +15,9 @@ use io_uring::cqueue;
 
 use super::{Progress, Step, UringRing, zero_copy};
 use crate::errno;
+use crate::ring::interrupted::INTERRUPTIONS_MAX;
 use crate::ring::table::{Flight, Key};
 use crate::ring::{Done, FileKind, OpKind};
-
-/// How often an operation that nobody cancelled is begun again after an interruption. A kernel
-/// worker can be interrupted by the kernel's own housekeeping; a driver that answers so for ever
-/// is believed in the end.
-const INTERRUPTIONS_MAX: u8 = 3;
 
 /// What follows a completion entry.
 #[derive(Debug, PartialEq, Eq)]

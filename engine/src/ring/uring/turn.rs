@@ -9,6 +9,7 @@ use io_uring::types;
 use super::{IGNORED, UringRing, WAKE};
 use crate::errno;
 use crate::ring::Done;
+use crate::ring::interrupted::uninterrupted;
 use crate::ring::table::Key;
 
 /// A cancel that met its operation between two steps, or on its way to a worker, finds nothing;
@@ -68,8 +69,7 @@ impl UringRing {
             let Some((flight, file)) = self.table.flight(key) else {
                 continue;
             };
-            let result =
-                rustix::io::retry_on_intr(|| rustix::io::read(&*file.fd, flight.op.rest_mut(0)));
+            let result = uninterrupted(|| rustix::io::read(&*file.fd, flight.op.rest_mut(0)));
             done.extend(self.table.finish(key, result.map_err(|errno| errno.raw_os_error())));
         }
     }
