@@ -146,7 +146,7 @@ pub(crate) fn check_path(addresses: &[SocketAddr], plaintext: bool) -> Result<()
 /// long as it takes.
 pub(crate) fn accept(door: &Acceptor) -> Result<Vec<OwnedFd>, String> {
     let streams = door.wait(Duration::MAX, None).map_err(|error| error.to_string())?;
-    Ok(streams.into())
+    streams.into_fds().map_err(|error| error.to_string())
 }
 
 /// Who was turned away, in words; none if nobody was.
