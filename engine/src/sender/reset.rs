@@ -110,6 +110,7 @@ impl Sender {
         self.drop_unencoded(id);
         let device = &mut self.devices[id.index()];
         device.restarts += 1;
+        device.ahead = false;
         device.stop_copy_only |= choice == Choice::StopCopyOnly;
         let next = device.epoch.after();
         let closed = std::mem::replace(&mut device.epoch, next).close();
