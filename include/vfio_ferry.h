@@ -44,8 +44,8 @@
  *                  Reset it, or wait for                Reset it. Without a device fd each device
  *                  VFERRY_EVENT_DEVICE_CAME_BACK.       that was moved is such a one.
  *
- * Sections: versions and errors, limits and enumerations, options, devices, embedded devices, streams
- * and channels, sessions, events, reports, figures, log.
+ * Sections: versions and errors, limits and enumerations, options, threads, devices, embedded devices,
+ * streams and channels, sessions, events, reports, figures, log.
  *
  * Errors. Calls return a vferry_status: VFERRY_OK (0), or VFERRY_ERR_ and the reason.
  * vferry_last_error tells more, in a sentence. Out-parameters are written on success only.
@@ -70,9 +70,11 @@
  * long as it takes, other negative numbers are VFERRY_ERR_RANGE. Only calls that say so block.
  *
  * Threads. Every call may be made from any thread, also with the same handle at the same time. Only
- * _free must be the last call with its handle. The library never calls back.
+ * _free must be the last call with its handle. The library never calls back, save where its threads are
+ * started, if the VMM has asked for that: vferry_options_set_thread_start.
  *
- * Signals. The library's threads block all signals, so no handler of the VMM's runs on them, and no
+ * Signals. The library's threads block all signals but those that a thread brings upon itself (SIGSEGV,
+ * SIGSYS of a seccomp filter, and the like), so no other handler of the VMM's runs on them, and no
  * call of theirs is interrupted. Calls that block go on after a handler has run. The library raises no
  * SIGPIPE: not on its streams and channels, and not with a data fd that is a pipe or socket whose
  * other end is closed, because only its threads write to those. What the VMM itself writes to pipes and
@@ -98,7 +100,7 @@ extern "C" {
  * Version of this interface. It grows when something is added. Nothing is changed or removed under
  * one soname.
  */
-#define VFERRY_ABI_VERSION 4
+#define VFERRY_ABI_VERSION 5
 
 /**
  * Oldest version of this interface whose programs run with this library; the number of its soname,
@@ -200,6 +202,10 @@ enum vferry_status
      */
     VFERRY_ERR_ENDED = 4,
     /**
+     * The wait was cancelled. Since version 5.
+     */
+    VFERRY_ERR_CANCELLED = 5,
+    /**
      * A pointer is NULL that must not be.
      */
     VFERRY_ERR_NULL = 100,
@@ -264,6 +270,10 @@ enum vferry_status
      */
     VFERRY_ERR_LOG_TAKEN = 115,
     /**
+     * A stream would leave this host in plaintext, and that was not asked for. Since version 5.
+     */
+    VFERRY_ERR_PLAINTEXT = 116,
+    /**
      * A call to the device failed; `vferry_last_errno` is the kernel's errno.
      */
     VFERRY_ERR_DEVICE_IO = 200,
@@ -300,6 +310,10 @@ enum vferry_status
      * Since version 4.
      */
     VFERRY_ERR_DEVICE_STATE = 208,
+    /**
+     * The library was built without this function. Since version 5.
+     */
+    VFERRY_ERR_NOT_BUILT_IN = 209,
     /**
      * The peer does not speak this protocol, or broke it.
      */
@@ -893,10 +907,12 @@ vferry_status vferry_options_new(vferry_options **options);
 void vferry_options_free(vferry_options **options);
 
 /**
- * Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+ * Most bytes of state in one frame: 4096 to 4194304, by default 1048576. What is to be compressed is read in
+ * 262144 bytes at most, or a quarter of this if that is more. The smaller of both hosts'
  * numbers is used. The range is checked when a session is made.
  */
-vferry_status vferry_options_set_chunk_bytes(vferry_options *options, size_t bytes);
+vferry_status vferry_options_set_chunk_bytes(vferry_options *options,
+                                             size_t bytes);
 
 /**
  * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, but
@@ -937,6 +953,23 @@ vferry_status vferry_options_set_memory_bytes(vferry_options *options,
  * `vferry_channel` is how fast the VMM pulls.
  */
 vferry_status vferry_options_set_rate(vferry_options *options, uint64_t bytes_per_s);
+
+/**
+ * Whether a stream that leaves this host may be in plaintext: for fds that the VMM connected itself, or
+ * that it had from `vferry_listener_accept`, where the path is guarded otherwise. False by default: such
+ * a stream is VFERRY_ERR_PLAINTEXT. Whoever is on an unguarded path can read and change the guest's
+ * state. What is no IP, a `vferry_channel` among it, is the VMM's to guard. Since version 5.
+ */
+vferry_status vferry_options_set_plaintext(vferry_options *options,
+                                           bool plaintext);
+
+/**
+ * The 16 bytes that name the session, which the target can be told to expect
+ * (`vferry_door_set_session`); of the source. They are the caller's to make random and to keep secret.
+ * NULL, the default: the library makes them. Since version 5.
+ */
+vferry_status vferry_options_set_session(vferry_options *options,
+                                         const uint8_t *session);
 
 /**
  * How long the peer may be silent before it counts as lost: 1 to 86400000 ms (a day), or
@@ -1002,6 +1035,124 @@ vferry_status vferry_options_set_cancel_bound_ms(vferry_options *options,
 vferry_status vferry_options_set_precopy_poll_ms(vferry_options *options,
                                                  int64_t interval_ms);
 
+/* --- Threads ---------------------------------------------------------------------------------- */
+
+/**
+ * Room for a thread's name, the NUL included; as much as the kernel keeps.
+ */
+#define VFERRY_THREAD_NAME_BYTES 16
+
+/**
+ * What a thread does, and so which system calls it makes.
+ */
+enum vferry_thread_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Not one of the library's: the VMM's, which makes sessions and talks to them. The library's own
+     * are such a thread until their hook is called.
+     */
+    VFERRY_THREAD_EMBEDDER = 0,
+    /**
+     * ferry-net: one a session, its streams and its decisions.
+     */
+    VFERRY_THREAD_NET = 1,
+    /**
+     * ferry-ctl-N: one a device, its ioctls.
+     */
+    VFERRY_THREAD_CONTROL = 2,
+    /**
+     * ferry-fd-N: one a device, the reads and writes of its data fds.
+     */
+    VFERRY_THREAD_DATA = 3,
+    /**
+     * ferry-zstd-N: compresses, decompresses, checks.
+     */
+    VFERRY_THREAD_WORKER = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_thread_kind vferry_thread_kind;
+#else
+typedef uint32_t vferry_thread_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A thread of the library that is about to begin its work.
+ */
+typedef struct vferry_thread {
+    /**
+     * sizeof(vferry_thread) in the library that runs. A later one may be longer.
+     */
+    uint32_t size;
+    /**
+     * A `vferry_thread_kind`.
+     */
+    uint32_t kind;
+    /**
+     * Which of its kind: the device's number, or the worker's; 0 for VFERRY_THREAD_NET.
+     */
+    uint32_t index;
+    /**
+     * How it does its I/O: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
+     */
+    uint32_t backend;
+    /**
+     * Its name, as the system shows it.
+     */
+    char name[VFERRY_THREAD_NAME_BYTES];
+} vferry_thread;
+
+/**
+ * What the VMM does on a thread before it works. `thread` lives for as long as the call. Returns 0,
+ * or an errno: then the session is not made.
+ */
+typedef int (*vferry_thread_hook)(const vferry_thread *thread, void *opaque);
+
+/**
+ * What is done on each of a session's threads before it works: a seccomp filter, an affinity. NULL,
+ * the default, for nothing. Since version 5.
+ *
+ * This is the only thing that the library ever calls. It is called once on each thread, on that
+ * thread, while `vferry_session_source` or `vferry_session_target` waits for it, and must not call
+ * the library with the session's handles. The thread has its ring and its fds by then, so a filter
+ * that is set here need allow no more than what `vferry_system_calls` gives for `kind` and `backend`;
+ * whatever the filter's action is, such a thread does not meet it. ferry-net comes last. The signals
+ * that a thread brings upon itself are not blocked, SIGSYS among them: where a filter traps, the VMM's
+ * handler runs.
+ *
+ * Where the hook returns an errno, `vferry_session_source` and `vferry_session_target` return
+ * VFERRY_ERR_SYSTEM, and `vferry_last_error` names the thread. `opaque` is the VMM's own, must be good
+ * for any thread, and for as long as these options may be used.
+ */
+vferry_status vferry_options_set_thread_start(vferry_options *options,
+                                              vferry_thread_hook hook,
+                                              void *opaque);
+
+/**
+ * Gives the system calls of threads of a kind (a `vferry_thread_kind`), as numbers of this
+ * architecture, ascending. `backend` is VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS; with the
+ * latter none of io_uring's is among them, and a session with that backend does not even look whether
+ * there is one. Since version 5.
+ *
+ * For the library's own threads these are their calls from their hook until their end. For
+ * VFERRY_THREAD_EMBEDDER those that make a session, talk to it and free it, all threads' included,
+ * because a filter passes on to the threads that are started under it. What another allocator than
+ * glibc's does is not in here. glibc's is why every thread may call openat: it reads a file, so a
+ * filter may demand that the third argument is O_RDONLY | O_CLOEXEC on the library's own threads.
+ *
+ * `numbers` has room for `capacity` of them: VFERRY_ERR_BUFFER_TOO_SMALL if that is too little, 128 is
+ * enough. `*count` is how many there are.
+ */
+vferry_status vferry_system_calls(uint32_t kind,
+                                  uint32_t backend,
+                                  int64_t *numbers,
+                                  size_t capacity,
+                                  size_t *count);
+
 /* --- Devices ---------------------------------------------------------------------------------- */
 
 /**
@@ -1051,6 +1202,8 @@ typedef struct vferry_device vferry_device;
  * /sys/bus/mdev/devices/UUID), or by its bare address or UUID, with a group and container of its
  * own. The engine drives its state machine. It maps no memory for DMA: a VMM that runs a guest on
  * the device opens it itself and uses `vferry_device_from_fd`.
+ *
+ * A library that was built without this answers VFERRY_ERR_NOT_BUILT_IN.
  *
  * `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
  * caller's, to be freed by `vferry_device_free`.
@@ -1295,28 +1448,251 @@ vferry_status vferry_device_set_stop_copy_length(vferry_device *device,
 /* --- Streams and channels --------------------------------------------------------------------- */
 
 /**
- * A TCP socket that waits for a source's streams.
+ * Why a connection did not become a stream. Since version 5.
+ */
+enum vferry_reason
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * In place of a reason: all of them.
+     */
+    VFERRY_REASON_ANY = 0,
+    /**
+     * It did not say a source's first words in time.
+     */
+    VFERRY_REASON_SILENT = 1,
+    /**
+     * It was closed before its session was complete, or while that waited to be taken.
+     */
+    VFERRY_REASON_CLOSED = 2,
+    /**
+     * It spoke something else.
+     */
+    VFERRY_REASON_NOT_A_HELLO = 3,
+    /**
+     * It asked for what no session can have.
+     */
+    VFERRY_REASON_BAD_HELLO = 4,
+    /**
+     * It did not fit the other streams of the session that it named.
+     */
+    VFERRY_REASON_MISFIT = 5,
+    /**
+     * The other streams of its session did not come in time.
+     */
+    VFERRY_REASON_INCOMPLETE = 6,
+    /**
+     * It had to make room for another one.
+     */
+    VFERRY_REASON_CROWDED = 7,
+    /**
+     * Its session is not the one that was expected.
+     */
+    VFERRY_REASON_UNEXPECTED = 8,
+    /**
+     * It was in plaintext and came from another host.
+     */
+    VFERRY_REASON_UNPROTECTED = 9,
+    /**
+     * As many sessions as may wait did, or the listener was freed.
+     */
+    VFERRY_REASON_BUSY = 10,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum vferry_reason vferry_reason;
+#else
+typedef uint32_t vferry_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Ends waits from another thread. Since version 5.
  *
- * Made by `vferry_listener_new`, freed by `vferry_listener_free` at any time: the sessions whose
- * streams it accepted do not use it.
+ * Made by `vferry_canceller_new`, freed by `vferry_canceller_free` when no call has it any more.
+ */
+typedef struct vferry_canceller vferry_canceller;
+
+/**
+ * How a session's streams are guarded on their way, and what a listener lets in. NULL in its place
+ * has all defaults: streams stay on this host. Since version 5.
+ *
+ * Made by `vferry_door_new`, freed by `vferry_door_free`. What it is given to copies it: it may be used
+ * several times, changed and freed at any time.
+ */
+typedef struct vferry_door vferry_door;
+
+/**
+ * Makes a door with all defaults. On success `*door` is the caller's, to be freed by
+ * `vferry_door_free`. Since version 5.
+ */
+vferry_status vferry_door_new(vferry_door **door);
+
+/**
+ * Frees a door and sets the variable to NULL. Does nothing where it, or `door`, is NULL. Since
+ * version 5.
+ */
+void vferry_door_free(vferry_door **door);
+
+/**
+ * Whether streams may leave this host in plaintext. False by default: an address that is not of this
+ * host is VFERRY_ERR_PLAINTEXT. True says that the path is guarded otherwise, by a tunnel or a network
+ * of its own: whoever is on it can read the guest's state, change it, or leave two hosts with the same
+ * device running. Since version 5.
+ */
+vferry_status vferry_door_set_plaintext(vferry_door *door,
+                                        bool plaintext);
+
+/**
+ * Most connections that a listener holds at once while their sessions are not complete, and most of
+ * one address (of IPv6: of one /64): as many fds. When one more comes, the one that has been silent
+ * for longest goes, of the address that has the most. 1 to 4096; by default 256 and 128. A session
+ * with more streams than one address may have is kept out. Since version 5.
+ */
+vferry_status vferry_door_set_connections(vferry_door *door,
+                                          size_t in_all_max,
+                                          size_t per_address_max);
+
+/**
+ * Most complete sessions that wait at a listener to be taken: 1 to 1024, by default 16. The source of
+ * another one is told that there is no room. Since version 5.
+ */
+vferry_status vferry_door_set_sessions_max(vferry_door *door,
+                                           size_t sessions_max);
+
+/**
+ * How long a connection may take for the first words of a source: 1 to 86400000 ms (a day), by
+ * default 5000. Since version 5.
+ */
+vferry_status vferry_door_set_greeting_limit_ms(vferry_door *door, int64_t limit_ms);
+
+/**
+ * How long the streams of one session may take, from the first one's words to the last one's: 1 to
+ * 86400000 ms, by default 10000. Since version 5.
+ */
+vferry_status vferry_door_set_gathering_limit_ms(vferry_door *door, int64_t limit_ms);
+
+/**
+ * The one session that a listener lets in: the 16 bytes that its source has given to
+ * `vferry_options_set_session`. NULL, the default: any. Since version 5.
+ */
+vferry_status vferry_door_set_session(vferry_door *door, const uint8_t *session);
+
+/**
+ * A reason's name, as it is in logs. Static, never NULL; for numbers of later versions too. Since
+ * version 5.
+ */
+const char *vferry_reason_text(uint32_t reason);
+
+/**
+ * Makes a canceller. On success `*canceller` is the caller's, to be freed by `vferry_canceller_free`.
+ * Since version 5.
+ */
+vferry_status vferry_canceller_new(vferry_canceller **canceller);
+
+/**
+ * Ends the waits that the canceller was given to, and those that it will be given to: they return
+ * VFERRY_ERR_CANCELLED. Returns at once; from any thread. Since version 5.
+ */
+vferry_status vferry_canceller_cancel(const vferry_canceller *canceller);
+
+/**
+ * Frees a canceller and sets the variable to NULL. Does nothing where it, or `canceller`, is NULL.
+ * Since version 5.
+ */
+void vferry_canceller_free(vferry_canceller **canceller);
+
+/**
+ * A TCP socket that lets sources in: one session after another, or several at once, whoever else
+ * connects. Each connection has a short time to say what session it belongs to; what does not become a
+ * session is dropped and counted (`vferry_listener_turned_away`). A source whose session is not taken is
+ * told so, and its session ends with VFERRY_CAUSE_PEER_ABORT.
+ *
+ * It has no thread: it works while somebody calls. All calls may be made from any thread. Made by
+ * `vferry_listener_new` or `vferry_listener_new_with`, freed by `vferry_listener_free` when no call has
+ * it any more: the sessions whose streams it accepted do not use it.
  */
 typedef struct vferry_listener vferry_listener;
 
 /**
- * Connects `count` streams to a target that uses `vferry_listener_accept`. Blocks, `timeout_ms` at
- * most after the host's name was resolved; VFERRY_ERR_TIMEOUT then. VFERRY_NO_LIMIT: for as long as
- * the kernel tries.
+ * The connected streams of one session. Since version 5.
+ *
+ * Made by `vferry_listener_take` or `vferry_connect_with`; freed by `vferry_streams_free`, or given to
+ * `vferry_session_source_over` or `vferry_session_target_over`.
+ */
+typedef struct vferry_streams vferry_streams;
+
+/**
+ * How many streams there are: 1 to VFERRY_STREAMS_MAX; 0 for NULL. Since version 5.
+ */
+size_t vferry_streams_count(const vferry_streams *streams);
+
+/**
+ * Copies where a stream leads to, IP:PORT, to `buffer`, which has room for `capacity` bytes; 64 are
+ * always enough. Since version 5.
+ */
+vferry_status vferry_streams_peer(const vferry_streams *streams,
+                                  size_t stream,
+                                  char *buffer,
+                                  size_t capacity);
+
+/**
+ * Copies the 16 bytes that name the session, which its source has said, to `session`: of streams that a
+ * listener gave. VFERRY_ERR_EMPTY of others. Since version 5.
+ */
+vferry_status vferry_streams_session(const vferry_streams *streams,
+                                     uint8_t *session);
+
+/**
+ * Closes the streams and sets the variable to NULL. Does nothing where it, or `streams`, is NULL. Since
+ * version 5.
+ */
+void vferry_streams_free(vferry_streams **streams);
+
+/**
+ * Connects `count` streams to a target on this host that uses `vferry_listener_accept`. Blocks,
+ * `timeout_ms` at most after the host's name was resolved; VFERRY_ERR_TIMEOUT then. VFERRY_NO_LIMIT: for
+ * as long as the kernel tries. To another host: `vferry_connect_with`; VFERRY_ERR_PLAINTEXT here, since
+ * version 5.
  *
  * `address` is HOST:PORT, an IPv6 address in brackets. On success `fds` has `count` connected
  * sockets, which are the caller's, to be given to `vferry_session_source` or closed.
  */
-vferry_status vferry_connect(const char *address, int64_t timeout_ms, int *fds, size_t count);
+vferry_status vferry_connect(const char *address,
+                             int64_t timeout_ms,
+                             int *fds,
+                             size_t count);
 
 /**
- * Listens on `address`, which is IP:PORT, with port 0 for any that is free. On success `*listener`
- * is the caller's, to be freed by `vferry_listener_free`.
+ * Connects `count` streams to a target's listener, guarded as `door` says; NULL: on this host only.
+ * `timeout_ms` is as in `vferry_connect`. `cancel` may be NULL; once it is cancelled this returns
+ * VFERRY_ERR_CANCELLED, at once unless the host's name is being resolved. On success `*streams` is the
+ * caller's. Since version 5.
  */
-vferry_status vferry_listener_new(const char *address, vferry_listener **listener);
+vferry_status vferry_connect_with(const char *address,
+                                  const vferry_door *door,
+                                  int64_t timeout_ms,
+                                  const vferry_canceller *cancel,
+                                  size_t count,
+                                  vferry_streams **streams);
+
+/**
+ * Listens on `address`, which is IP:PORT, with port 0 for any that is free. It is one of this host's:
+ * 127.0.0.1 or [::1]; VFERRY_ERR_PLAINTEXT otherwise, since version 5. To be reached from others:
+ * `vferry_listener_new_with`. On success `*listener` is the caller's, to be freed by
+ * `vferry_listener_free`.
+ */
+vferry_status vferry_listener_new(const char *address,
+                                  vferry_listener **listener);
+
+/**
+ * As `vferry_listener_new`, guarded and bounded as `door` says; NULL: by the defaults. Since version 5.
+ */
+vferry_status vferry_listener_new_with(const char *address,
+                                       const vferry_door *door,
+                                       vferry_listener **listener);
 
 /**
  * Frees a listener and sets the variable to NULL. Does nothing where it, or `listener`, is NULL.
@@ -1329,25 +1705,46 @@ void vferry_listener_free(vferry_listener **listener);
 vferry_status vferry_listener_port(const vferry_listener *listener, uint16_t *port);
 
 /**
- * Gives the listening socket, which is readable when a source connects; for poll, epoll or an event
- * loop. It belongs to the listener: do not close it.
+ * Gives an fd that is readable when there is something to do: then `vferry_listener_take` or
+ * `vferry_listener_accept`, with a timeout of 0, does it, and gives a session once one is complete. For
+ * poll, epoll or an event loop. It belongs to the listener: do not read, write or close it.
  */
-vferry_status vferry_listener_fd(const vferry_listener *listener, int *fd);
+vferry_status vferry_listener_fd(const vferry_listener *listener,
+                                 int *fd);
 
 /**
  * Accepts all streams of one session, as many as its source announces. Blocks until they have
- * connected, `timeout_ms` at most; VFERRY_ERR_TIMEOUT then. VFERRY_ERR_PEER_PROTOCOL where
- * something else than a source connects.
+ * connected, `timeout_ms` at most; VFERRY_ERR_TIMEOUT then. Whatever else connects meanwhile is turned
+ * away, and does not end this.
  *
- * `fds` has room for `capacity` fds; VFERRY_STREAMS_MAX is always enough. On success the first
- * `*count` are connected sockets, which are the caller's, to be given to `vferry_session_target`
- * or closed.
+ * `fds` has room for `capacity` fds; VFERRY_STREAMS_MAX is always enough. Where it is too small the
+ * session stays, and the next call gives it. On success the first `*count` are connected sockets, which
+ * are the caller's, to be given to `vferry_session_target` or closed. What the session's door said is
+ * not known of them: where that was plaintext, `vferry_options_set_plaintext` says it again.
  */
 vferry_status vferry_listener_accept(vferry_listener *listener,
                                      int64_t timeout_ms,
                                      int *fds,
                                      size_t capacity,
                                      size_t *count);
+
+/**
+ * Gives the next session that is complete, and waits for it, `timeout_ms` at most; VFERRY_ERR_TIMEOUT
+ * then. `cancel` may be NULL; once it is cancelled this returns VFERRY_ERR_CANCELLED. On success
+ * `*streams` is the caller's. Since version 5.
+ */
+vferry_status vferry_listener_take(const vferry_listener *listener,
+                                   int64_t timeout_ms,
+                                   const vferry_canceller *cancel,
+                                   vferry_streams **streams);
+
+/**
+ * Tells how many connections were turned away so far for a reason (`enum vferry_reason`);
+ * VFERRY_REASON_ANY: in all. The log has them by name. Since version 5.
+ */
+vferry_status vferry_listener_turned_away(const vferry_listener *listener,
+                                          uint32_t reason,
+                                          uint64_t *count);
 
 /**
  * A stream whose bytes the VMM carries itself: it pulls what the session sends, and pushes what came
@@ -1460,6 +1857,26 @@ vferry_status vferry_session_target(const vferry_options *options,
                                     const int *fds,
                                     size_t stream_count,
                                     vferry_session **session);
+
+/**
+ * As `vferry_session_source`, over streams that `vferry_connect_with` gave. On success `*streams`
+ * is the session's, and is NULL afterwards; on failure too, and they are closed. Since version 5.
+ */
+vferry_status vferry_session_source_over(const vferry_options *options,
+                                         vferry_device *const *devices,
+                                         size_t device_count,
+                                         vferry_streams **streams,
+                                         vferry_session **session);
+
+/**
+ * As `vferry_session_target`, over streams that `vferry_listener_take` gave. On success `*streams`
+ * is the session's, and is NULL afterwards; on failure too, and they are closed. Since version 5.
+ */
+vferry_status vferry_session_target_over(const vferry_options *options,
+                                         vferry_device *const *devices,
+                                         size_t device_count,
+                                         vferry_streams **streams,
+                                         vferry_session **session);
 
 /**
  * Frees a session and sets the variable to NULL. Does nothing where it, or `session`, is NULL. No

@@ -13,5 +13,7 @@ pub(crate) fn run(contender: Contender, side: Side, inputs: Inputs) -> Result<Si
         (Contender::QemuMain, side) => peers::run(&peers::QemuMain, side, inputs),
         (Contender::QemuMultifd, side) => peers::run(&peers::QemuMultifd, side, inputs),
         (Contender::Snapshot, side) => peers::run(&peers::Snapshot, side, inputs),
+        (Contender::Pipeline, side) => peers::run(&peers::Pipeline::default(), side, inputs),
+        (Contender::TokioUring, side) => peers::run(&peers::TokioLoop, side, inputs),
     }
 }

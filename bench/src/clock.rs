@@ -1,5 +1,6 @@
 //! Clocks.
 
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::time::{ClockId, clock_gettime};
 
 /// CLOCK_MONOTONIC, the same for all processes of the host.
@@ -7,9 +8,16 @@ pub(crate) fn monotonic_ns() -> u64 {
     read(ClockId::Monotonic)
 }
 
-/// CPU that all threads of this process have used, in user space and in the kernel.
+/// CPU that all threads of this process have used, and its children that it has waited for, in user
+/// space and in the kernel.
 pub(crate) fn process_cpu_ns() -> u64 {
-    read(ClockId::ProcessCPUTime)
+    let of_children = getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| {
+        [usage.user_time(), usage.system_time()]
+            .map(|time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1000)
+            .iter()
+            .sum()
+    });
+    read(ClockId::ProcessCPUTime) + of_children
 }
 
 /// CPU that the calling thread has used.

@@ -5,7 +5,7 @@
 //! the byte counts that the report is made of are taken at the device (`device::watch`), the
 //! durations of the phases come from here.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ pub(crate) use vfio_ferry::session::{
 };
 
 use vfio_ferry::session::{
-    self, Backend, DeviceOptions, Notice, OnReset, Options, Phase, ReportOf, Session, SessionEvent,
-    Side, SourceDevice, SourceSession, TargetDevice, TargetSession, VfioDevice,
+    self, Acceptor, Backend, DeviceOptions, DoorOptions, Notice, OnReset, Options, Phase,
+    Protection, Reason, ReportOf, Session, SessionEvent, Side, SourceDevice, SourceSession,
+    TargetDevice, TargetSession, UsageError, VfioDevice,
 };
 
 use crate::clock::monotonic_ns;
@@ -40,6 +41,8 @@ pub(crate) struct EngineOptions {
     pub(crate) on_reset: OnResetChoice,
     /// How long what may take.
     pub(crate) limits: Limits,
+    /// Streams may leave this host in plaintext.
+    pub(crate) plaintext: bool,
 }
 
 /// What one side of a migration works on.
@@ -68,12 +71,16 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
         .collect();
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
+    let mut forecast_ns = None;
     let session = SourceSession::start(devices, fds(inputs.streams), session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
             Some(SessionEvent::Notice(notice)) => {
                 told.extend(early_end(&notice));
+                if let Notice::Estimate(estimate) = &notice {
+                    forecast_ns = estimate.downtime_ns;
+                }
                 switchover.saw(Sight::Notice(notice));
             }
             Some(SessionEvent::Finished) => break,
@@ -85,6 +92,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     session.switchover();
     let (report, mut outcome) = to_the_end(session, told);
     outcome.state_bytes = report.devices.iter().map(|device| device.total.bytes).sum();
+    outcome.forecast_ns = forecast_ns;
     outcome.discarded_bytes = report.devices.iter().map(|device| device.discarded_bytes).sum();
     Ok(outcome)
 }
@@ -103,12 +111,37 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
 
 /// Longer than a session keeps its streams after its end.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
-/// How long a sender may take from its first connection to its last.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Accepts all streams of one sender, as many as it has.
-pub(crate) fn accept(listener: &TcpListener) -> Result<Vec<OwnedFd>, String> {
-    session::accept(listener, CONNECT_MAX).map_err(|error| error.to_string())
+/// Opens the door of a receiver.
+pub(crate) fn listen(address: SocketAddr, plaintext: bool) -> Result<Acceptor, String> {
+    let protection = if plaintext { Protection::Plaintext } else { Protection::Loopback };
+    let options = DoorOptions { protection, ..DoorOptions::default() };
+    Acceptor::bind(address, options).map_err(|error| error.to_string())
+}
+
+/// Finds out before anything is connected what a session would refuse.
+pub(crate) fn check_path(addresses: &[SocketAddr], plaintext: bool) -> Result<(), UsageError> {
+    let off_host = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    match off_host {
+        Some(address) if !plaintext => Err(UsageError::Plaintext { address: address.to_string() }),
+        _ => Ok(()),
+    }
+}
+
+/// Accepts all streams of one sender, as many as it has, whoever else connects meanwhile. Waits for as
+/// long as it takes.
+pub(crate) fn accept(door: &Acceptor) -> Result<Vec<OwnedFd>, String> {
+    let streams = door.wait(Duration::MAX, None).map_err(|error| error.to_string())?;
+    Ok(streams.into())
+}
+
+/// Who was turned away, in words; none if nobody was.
+pub(crate) fn turned_away(door: &Acceptor) -> Option<String> {
+    let turned_away = door.turned_away();
+    let count = |reason: &Reason| (turned_away.count(*reason), reason.name());
+    let counts = Reason::ALL.iter().map(count).filter(|(count, _)| *count > 0);
+    let words: Vec<String> = counts.map(|(count, name)| format!("{count} {name}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// Opens a real device by its sysfs path. The error names the path.
@@ -173,6 +206,7 @@ fn session_options(options: &EngineOptions, devices: usize) -> Options {
             Policy::Zstd(level) => session::Policy::Zstd(level),
         },
         backend: backend(options.backend),
+        plaintext: options.plaintext,
         ..Options::default()
     };
     limit(&mut session_options, &options.limits);

@@ -3,7 +3,7 @@
 //! The modules in the order of their floors; imports go down only:
 //!
 //! ```text
-//! clock, spec                  values that everybody needs
+//! clock, console, spec         what everybody needs
 //! data, net, switchover        what a state consists of, connections, when the guest is stopped
 //! outcome                      how a side went
 //! engine                       the seam to vfio-ferry
@@ -12,6 +12,7 @@
 //! carriers                     engine or peer
 //! process                      two processes, and what they say to each other
 //! report                       from what they said to what is read
+//! grid                         the cells of a grid, and what was finished of it
 //! faults                       what becomes of the guest when things go wrong
 //! cli, commands                what is asked for
 //! ```
@@ -21,14 +22,18 @@
 //! Exit status: 0 if everything migrated and was verified, 1 if a migration failed, the states differ
 //! or a fault was not met as promised, 2 if what was asked for cannot be done; 1 and 2 come with one line on standard error.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod carriers;
 mod cli;
 mod clock;
 mod commands;
+mod console;
 pub mod data;
 pub mod device;
 mod engine;
 mod faults;
+mod grid;
 mod net;
 mod outcome;
 mod peers;
@@ -44,6 +49,7 @@ use clap::error::ErrorKind;
 
 use cli::{Cli, Command};
 use commands::Failure;
+use console::say;
 
 /// The program.
 pub fn main() -> ExitCode {
@@ -52,8 +58,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    print!("{error}");
-                    ExitCode::SUCCESS
+                    say!("{error}");
+                    end(Ok(()))
                 }
                 _ => fail(&Failure::Input(cli::one_line(&error))),
             };
@@ -63,22 +69,32 @@ pub fn main() -> ExitCode {
         None => commands::downtime::run(&cli.downtime),
         Some(Command::Downtime(args)) => commands::downtime::run(&args),
         Some(Command::Compare(args)) => commands::compare::run(&args),
+        Some(Command::Grid(args)) => commands::grid::run(&args),
         Some(Command::Send(args)) => commands::real::send(&args),
         Some(Command::Receive(args)) => commands::real::receive(&args),
         Some(Command::Faults(args)) => commands::faults::run(&args),
         Some(Command::FaultHost) => faults::host::run().map_err(|error| {
             Failure::Input(format!("fault-host, which the program starts: {error}"))
         }),
+        Some(Command::Room { rate }) => process::room::hold(rate)
+            .map_err(|error| Failure::Input(format!("room, which the program starts: {error}"))),
         Some(Command::Agent) => process::agent::run()
             .map_err(|error| Failure::Input(format!("agent, which the program starts: {error}"))),
     };
-    match result {
+    end(result)
+}
+
+/// Ends the program; what of its output could not be written is a failure, too.
+fn end(result: Result<(), Failure>) -> ExitCode {
+    let written =
+        console::close().map_err(|error| Failure::Input(format!("standard output: {error}")));
+    match result.and(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
     }
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("ferry-bench: {failure}");
+    console::complain(format_args!("{failure}"));
     ExitCode::from(failure.status())
 }

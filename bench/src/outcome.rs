@@ -21,6 +21,8 @@ pub(crate) struct SideOutcome {
     pub(crate) state_bytes: u64,
     /// Bytes of state that were sent in discarded epochs, all devices together (source).
     pub(crate) discarded_bytes: u64,
+    /// The last forecast of the downtime that the engine made before the switchover, if it made any.
+    pub(crate) forecast_ns: Option<u64>,
     /// When this side knew that it was over, on CLOCK_MONOTONIC.
     pub(crate) ended_ns: u64,
 }

@@ -22,7 +22,7 @@ fn verified(report: &Value, state_bytes: u64) {
     for key in ["wire_bytes", "throughput_bytes_per_s", "cpu_ns", "peak_rss_bytes"] {
         assert!(number(&report[key]) > 0, "{key}: {report}");
     }
-    let spread = |spread: &Value| ["p50", "p99", "max"].map(|key| number(&spread[key]));
+    let spread = |spread: &Value| ["min", "median", "max"].map(|key| number(&spread[key]));
     let downtime = spread(&report["downtime_ns"]);
     assert!(0 < downtime[0] && downtime.is_sorted(), "{downtime:?}");
     for phase in ["stop", "stop_copy", "load", "handover", "resume"] {
@@ -83,7 +83,7 @@ fn a_switchover_has_a_budget() {
 #[track_caller]
 fn way(reset: &Value, name: &str) -> [i64; 3] {
     let way = &reset[name];
-    [&way["downtime_ns"]["p50"], &way["total_ns"]["p50"], &way["wire_bytes"]].map(number)
+    [&way["downtime_ns"]["median"], &way["total_ns"]["median"], &way["wire_bytes"]].map(number)
 }
 
 #[test]
@@ -164,7 +164,15 @@ fn compare_has_a_verified_row_for_every_contender() {
     let (ended, report) = report("compare --state 1MiB --runs 1");
     assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
     assert_eq!(report["verified"], true);
-    for name in ["vfio-ferry", "qemu-main-channel", "qemu-multifd", "cloud-hypervisor"] {
+    let mut names = vec!["vfio-ferry", "qemu-main-channel", "qemu-multifd", "cloud-hypervisor"];
+    for name in ["zstd-pipeline", "tokio-uring"] {
+        match ended.output.contains(&format!("{name} is left out: ")) {
+            true => println!("SKIPPED: {}", ended.output),
+            false => names.push(name),
+        }
+    }
+    assert!(std::env::var_os("CI").is_none() || names.len() == 6, "CI has every peer");
+    for name in names {
         let row = ended.output.lines().find(|line| line.trim_start().starts_with(name));
         assert!(row.is_some_and(|row| row.trim_end().ends_with("1 run")), "{name}: {row:?}");
         let runs = &report["contenders"][name];

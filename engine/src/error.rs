@@ -53,6 +53,9 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The embedder ended the wait, by its [`Canceller`](crate::Canceller).
+    #[error("cancelled")]
+    Cancelled,
     /// This host would not give what a session needs: memory, threads, a ring.
     #[error("this host would not start a session: {0}")]
     System(#[source] io::Error),
@@ -135,6 +138,17 @@ pub enum UsageError {
         first: String,
         /// The name of the other.
         second: String,
+    },
+    /// A stream without protection between hosts. Where the path is guarded otherwise, that can be
+    /// said: [`Protection::Plaintext`](crate::Protection::Plaintext) where a stream is opened,
+    /// [`Options::plaintext`](crate::Options::plaintext) for sockets that the embedder connected.
+    #[error(
+        "{address} is not on this host, and the stream would be in plaintext: whoever is on its path \
+         could read and change the guest; ask for plaintext by name if the path is guarded otherwise"
+    )]
+    Plaintext {
+        /// Where the stream would lead to, or listen.
+        address: String,
     },
     /// A rate cap on streams that the kernel does not pace.
     #[error("a rate can be set for TCP streams only; limit other streams where they are carried")]

@@ -61,9 +61,9 @@
 // imports go down only, and ARCHITECTURE.md says what each floor may do.
 //
 // 5  session: the public API
-// 4  drive: runs the machines' actions against the mechanism
+// 4  drive: runs the machines' actions against the mechanism; door: connects, lets in
 // 3  sender, receiver, machine: events in, actions out
-// 2  vfio (ioctls), buffers, ring, compress (codec, workers)
+// 2  vfio (ioctls), buffers, ring, compress (codec, workers), threads
 // 1  wire, vfio::state, outcome, compress::policy, metrics
 // 0  limits, error, errno, ids, cause
 #[doc(inline)]
@@ -75,6 +75,8 @@ pub mod buffers;
 pub mod cause;
 #[doc(hidden)]
 pub mod compress;
+#[doc(hidden)]
+pub mod door;
 #[doc(hidden)]
 pub mod drive;
 #[doc(hidden)]
@@ -99,11 +101,13 @@ pub mod sender;
 #[doc(hidden)]
 pub mod session;
 #[doc(hidden)]
+pub mod threads;
+#[doc(hidden)]
 pub mod vfio;
 #[doc(hidden)]
 pub mod wire;
 
 /// Compiles the code that README.md shows.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "open"))]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;

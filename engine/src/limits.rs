@@ -8,8 +8,11 @@ pub const HEADER_BYTES: usize = 64;
 
 /// Smallest chunk that a session may be configured with, in bytes.
 pub const CHUNK_BYTES_MIN: usize = 4 << 10;
-/// Default chunk: large enough to amortise a frame, small enough to stay in a core's L2.
-pub const CHUNK_BYTES_DEFAULT: usize = 256 << 10;
+/// Default chunk: what a system call and a wake cost is little beside its bytes.
+pub const CHUNK_BYTES_DEFAULT: usize = 1 << 20;
+/// Largest chunk that is read to be compressed, of chunks up to the default; a quarter of larger ones.
+/// It stays in a core's L2, and there are enough of them for all workers.
+pub const ENCODED_CHUNK_BYTES: usize = 256 << 10;
 /// Largest chunk that a session may be configured with or agree to, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
 
@@ -34,6 +37,13 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 pub const MESSAGES_WAITING_MAX: usize = 64;
 /// Most completions and events that wait for the embedder before stats updates are merged.
 pub const EVENTS_WAITING_MAX: usize = 1024;
+
+/// Most connections that an acceptor may be configured to hold while their sessions are not complete.
+pub const DOOR_CONNECTIONS_MAX: usize = 4096;
+/// Most complete sessions that may wait at an acceptor to be taken.
+pub const DOOR_SESSIONS_MAX: usize = 1024;
+/// Connections that an acceptor turned away and can name; the others are only counted.
+pub const STRANGERS_KEPT: usize = 32;
 
 /// Most frames, messages aside, that may wait for an idle stream: beyond it the peer asks for more
 /// than it takes in. Ahead of what the credits, pings and devices of a session can ever need.

@@ -133,6 +133,26 @@ fn a_device_of_the_source_that_panics_is_brought_back() {
 }
 
 #[test]
+fn no_session_begins_with_a_device_that_panics_when_it_is_asked_what_it_is() {
+    let _alone = panics_at::alone();
+    for at in ["capabilities", "state"] {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let devices = [Panics::at(at), Panics::at(at)];
+        let errors =
+            [source(devices[0].clone(), ours).err(), target(devices[1].clone(), theirs).err()];
+        for error in errors {
+            let error = error.expect("no session");
+            assert!(matches!(error, Error::Device { ref name, .. } if name == "net0"), "{error}");
+            let text = std::error::Error::source(&error).expect("what it said").to_string();
+            assert!(text.contains("panicked: a defect that this test has put in"), "{text}");
+        }
+        for device in devices {
+            assert_eq!((Arc::strong_count(&device), state(&device)), (1, DeviceState::Running));
+        }
+    }
+}
+
+#[test]
 fn a_device_of_the_target_that_panics_is_made_blank() {
     let _alone = panics_at::alone();
     for at in ["RESUMING", "STOP", "observe"] {

@@ -170,6 +170,8 @@ fn too_long(what: &str, found: usize, max: usize) -> Result<(), Failure> {
 /// own. The engine drives its state machine. It maps no memory for DMA: a VMM that runs a guest on
 /// the device opens it itself and uses `vferry_device_from_fd`.
 ///
+/// A library that was built without this answers VFERRY_ERR_NOT_BUILT_IN.
+///
 /// `name` is 1 to 255 bytes of UTF-8 and the same on both hosts. On success `*device` is the
 /// caller's, to be freed by `vferry_device_free`.
 #[unsafe(no_mangle)]
@@ -184,10 +186,21 @@ pub unsafe extern "C" fn vferry_device_open(
         let name = unsafe { self::name(name) }?;
         // SAFETY: the caller's string, as the header asks.
         let path = unsafe { raw::text(path, "path") }?;
-        let opened = VfioDevice::open(path)?;
+        let opened = open(path)?;
         place.write(raw::handle(DeviceInner::new(name, Kind::Real(Arc::new(opened)))));
         Ok(())
     })
+}
+
+#[cfg(feature = "open")]
+fn open(path: &str) -> Result<VfioDevice, Failure> {
+    Ok(VfioDevice::open(path)?)
+}
+
+#[cfg(not(feature = "open"))]
+fn open(path: &str) -> Result<VfioDevice, Failure> {
+    let message = format!("this library was built without opening devices, so not {path} either");
+    Err(Failure::new(VFERRY_ERR_NOT_BUILT_IN, message))
 }
 
 /// Takes a VFIO device that the VMM has opened (VFIO_GROUP_GET_DEVICE_FD, or a bound cdev). The

@@ -7,7 +7,9 @@ use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use vfio_ferry::{Error, OpenError, UsageError};
+#[cfg(feature = "open")]
+use vfio_ferry::OpenError;
+use vfio_ferry::{Error, UsageError};
 
 use crate::status::vferry_status::{self, *};
 
@@ -56,6 +58,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
+        if matches!(error, Error::Cancelled) {
+            return Failure::not_now(VFERRY_ERR_CANCELLED);
+        }
         let message = error.to_string();
         let (status, source) = match &error {
             Error::Usage(usage) => (usage_status(usage), None),
@@ -81,6 +86,7 @@ impl From<UsageError> for Failure {
     }
 }
 
+#[cfg(feature = "open")]
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let status = match &error {
@@ -106,6 +112,7 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::Name { .. } => VFERRY_ERR_DEVICE_NAME,
         UsageError::TooLong { .. } => VFERRY_ERR_TOO_LONG,
         UsageError::Memory { .. } => VFERRY_ERR_MEMORY_LIMIT,
+        UsageError::Plaintext { .. } => VFERRY_ERR_PLAINTEXT,
         UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
         UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
         UsageError::Full { .. } => VFERRY_ERR_FULL,

@@ -69,10 +69,6 @@ impl AnySession {
         either!(self, session => session.send_message(message))
     }
 
-    pub(crate) fn streams(&self) -> usize {
-        either!(self, session => session.streams())
-    }
-
     pub(crate) fn has_ended(&self) -> bool {
         either!(self, session => session.has_ended())
     }

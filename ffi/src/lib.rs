@@ -7,7 +7,7 @@
 //! | `raw` | pointers, structs and fds of C: all that is `unsafe` |
 //! | `failure`, `status` | why a call failed; no panic gets out |
 //! | `values`, `outcome` | limits and enumerations |
-//! | `version`, `options`, `device`, `embedded`, `streams`, `channel` | what a session is made of |
+//! | `version`, `options`, `device`, `embedded`, `door`, `streams`, `channel` | what a session is made of |
 //! | `session`, `event`, `wait`, `report`, `stats`, `log` | a session, its events, results and figures |
 //!
 //! Types and enumerators have the names that they have in C, so that one search finds both. A
@@ -24,6 +24,7 @@
 
 mod channel;
 mod device;
+mod door;
 mod embedded;
 mod event;
 mod failure;
@@ -39,12 +40,14 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod values;
 mod version;
 mod wait;
 
 pub use channel::*;
 pub use device::*;
+pub use door::*;
 pub use embedded::*;
 pub use event::*;
 pub use log::*;
@@ -55,6 +58,7 @@ pub use session::*;
 pub use stats::*;
 pub use status::*;
 pub use streams::*;
+pub use threads::*;
 pub use values::*;
 pub use version::*;
 pub use wait::*;

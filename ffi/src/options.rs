@@ -68,7 +68,7 @@ fn lock(options: &Mutex<Options>) -> MutexGuard<'_, Options> {
 }
 
 /// Sets one option.
-fn set(
+pub(crate) fn set(
     options: Option<&mut vferry_options>,
     change: impl FnOnce(&mut Options) -> Result<(), Failure>,
 ) -> vferry_status {
@@ -79,7 +79,7 @@ fn set(
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A time from 1 ms to a day.
-fn period(milliseconds: i64, what: &'static str) -> Result<Duration, Failure> {
+pub(crate) fn period(milliseconds: i64, what: &'static str) -> Result<Duration, Failure> {
     match u64::try_from(milliseconds) {
         Ok(some) if (1..=DAY_MS).contains(&milliseconds) => Ok(Duration::from_millis(some)),
         _ => Err(Failure::new(VFERRY_ERR_RANGE, format!("{what} of {milliseconds} ms"))),
@@ -114,7 +114,8 @@ pub extern "C" fn vferry_options_free(options: Option<&mut *mut vferry_options>)
     });
 }
 
-/// Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+/// Most bytes of state in one frame: 4096 to 4194304, by default 1048576. What is to be compressed is read in
+/// 262144 bytes at most, or a quarter of this if that is more. The smaller of both hosts'
 /// numbers is used. The range is checked when a session is made.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_chunk_bytes(
@@ -214,6 +215,36 @@ pub extern "C" fn vferry_options_set_rate(
 ) -> vferry_status {
     set(options, |options| {
         options.rate_bytes_per_s = (bytes_per_s > 0).then_some(bytes_per_s);
+        Ok(())
+    })
+}
+
+/// Whether a stream that leaves this host may be in plaintext: for fds that the VMM connected itself, or
+/// that it had from `vferry_listener_accept`, where the path is guarded otherwise. False by default: such
+/// a stream is VFERRY_ERR_PLAINTEXT. Whoever is on an unguarded path can read and change the guest's
+/// state. What is no IP, a `vferry_channel` among it, is the VMM's to guard. Since version 5.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_plaintext(
+    options: Option<&mut vferry_options>,
+    plaintext: bool,
+) -> vferry_status {
+    set(options, |options| {
+        options.plaintext = plaintext;
+        Ok(())
+    })
+}
+
+/// The 16 bytes that name the session, which the target can be told to expect
+/// (`vferry_door_set_session`); of the source. They are the caller's to make random and to keep secret.
+/// NULL, the default: the library makes them. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_options_set_session(
+    options: Option<&mut vferry_options>,
+    session: *const u8,
+) -> vferry_status {
+    set(options, |options| {
+        // SAFETY: the caller's 16 bytes, or NULL, as the header asks.
+        options.session = unsafe { raw::number(session) };
         Ok(())
     })
 }
@@ -362,6 +393,7 @@ mod tests {
         set(&|o| vferry_options_set_zero_copy(o, false));
         set(&|o| vferry_options_set_memory_bytes(o, 1 << 20));
         set(&|o| vferry_options_set_rate(o, 1000));
+        set(&|o| vferry_options_set_plaintext(o, true));
         set(&|o| vferry_options_set_peer_silence_ms(o, 11));
         set(&|o| vferry_options_set_cancel_bound_ms(o, 12));
         set(&|o| vferry_options_set_precopy_poll_ms(o, 13));
@@ -374,6 +406,7 @@ mod tests {
         assert_eq!((found.chunk_bytes, found.workers, found.memory_bytes), (8192, 3, 1 << 20));
         assert_eq!((found.policy, found.backend), (Policy::Zstd(-7), BackendChoice::IoUring));
         assert_eq!((found.zero_copy, found.rate_bytes_per_s), (false, Some(1000)));
+        assert!(found.plaintext);
         let ms = Duration::from_millis;
         assert_eq!((found.peer_silence, found.cancel_bound), (ms(11), ms(12)));
         assert_eq!(found.precopy_poll, ms(13));

@@ -88,6 +88,16 @@ pub(crate) unsafe fn array<'a, T>(
     Ok(unsafe { std::slice::from_raw_parts(first, count) })
 }
 
+/// A number of 16 bytes, little-endian; none for NULL.
+///
+/// # Safety
+/// `bytes` is NULL or points to 16 bytes.
+pub(crate) unsafe fn number(bytes: *const u8) -> Option<u128> {
+    // SAFETY: needed because C has no type of so many bits. The caller promises so many bytes.
+    let bytes = unsafe { bytes.cast::<[u8; 16]>().as_ref() };
+    bytes.map(|bytes| u128::from_le_bytes(*bytes))
+}
+
 /// An array that is written. NULL is an empty one if the count is 0.
 ///
 /// # Safety

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use vfio_ferry::{
-    DeviceId, Host, SourceDevice, SourceSession, TargetDevice, TargetSession, UsageError,
+    DeviceId, Host, SourceDevice, SourceSession, Streams, TargetDevice, TargetSession, UsageError,
 };
 
 use crate::device::{DeviceInner, Use, vferry_device};
@@ -19,6 +19,7 @@ use crate::hosts::{AnyReport, AnySession};
 use crate::options::{self, vferry_options};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
+use crate::streams::vferry_streams;
 use crate::values::unknown;
 
 /// One migration on this host: one or more devices over one or more streams.
@@ -75,52 +76,79 @@ struct Parts<'a> {
     options: vfio_ferry::Options,
     devices: Vec<&'a DeviceInner>,
     uses: Vec<Use>,
-    /// Duplicates of the caller's fds: if no session is made, the caller still has its own.
-    streams: Vec<OwnedFd>,
+}
+
+/// Duplicates of the caller's fds: if no session is made, the caller still has its own.
+///
+/// # Safety
+/// `fds` is NULL or has as many members as is said.
+unsafe fn duplicates(fds: *const c_int, count: usize) -> Result<Vec<OwnedFd>, Failure> {
+    if !(1..=STREAMS_MAX).contains(&count) {
+        return Err(unknown("session with streams:", count));
+    }
+    // SAFETY: the caller's array.
+    let fds = unsafe { raw::array(fds, count, "fds") }?;
+    fds.iter().map(|&fd| raw::duplicate(fd, "a stream")).collect()
+}
+
+/// Takes the fds over, once there is a session that has their duplicates.
+///
+/// # Safety
+/// As [`duplicates`], and the caller does not use the fds any more.
+unsafe fn close_fds(fds: *const c_int, count: usize) -> Result<(), Failure> {
+    // SAFETY: the caller's array.
+    for &fd in unsafe { raw::array(fds, count, "fds") }? {
+        // SAFETY: the caller gives its fds away to a session that was made.
+        drop(unsafe { raw::adopt(fd, "a stream") });
+    }
+    Ok(())
 }
 
 impl<'a> Parts<'a> {
     /// # Safety
-    /// `devices` and `fds` are NULL or have as many members as is said.
+    /// `devices` is NULL or has as many members as is said.
     unsafe fn new(
         host: Host,
         options: Option<&vferry_options>,
         (devices, device_count): (*const *mut vferry_device, usize),
-        (fds, stream_count): (*const c_int, usize),
     ) -> Result<Parts<'a>, Failure> {
         let options = options::copy(options)?;
         if !(1..=DEVICES_MAX).contains(&device_count) {
             return Err(unknown("session with devices:", device_count));
         }
-        if !(1..=STREAMS_MAX).contains(&stream_count) {
-            return Err(unknown("session with streams:", stream_count));
-        }
         // SAFETY: the caller's array; a pointer that may be NULL is an optional reference.
         let devices = unsafe {
             raw::array(devices.cast::<Option<&vferry_device>>(), device_count, "devices")
         }?;
-        // SAFETY: the caller's array.
-        let fds = unsafe { raw::array(fds, stream_count, "fds") }?;
         let devices =
             devices.iter().map(|device| raw::inner(*device)).collect::<Result<Vec<_>, _>>()?;
         let uses = devices.iter().map(|device| device.take_for(host)).collect::<Result<_, _>>()?;
-        let streams =
-            fds.iter().map(|&fd| raw::duplicate(fd, "a stream")).collect::<Result<_, _>>()?;
-        Ok(Parts { options, devices, uses, streams })
+        Ok(Parts { options, devices, uses })
     }
 
-    fn finish(
-        mut self,
-        session: AnySession,
-        fds: *const c_int,
-        place: &mut MaybeUninit<*mut vferry_session>,
-    ) -> Result<(), Failure> {
+    fn source(&self, streams: impl Into<Streams>) -> Result<AnySession, Failure> {
+        let device = |device: &&DeviceInner| SourceDevice {
+            name: device.name.clone(),
+            device: device.behind(),
+            options: device.options(),
+        };
+        let devices = self.devices.iter().map(device).collect();
+        let session = SourceSession::start(devices, streams, self.options.clone())?;
+        Ok(AnySession::Source(session))
+    }
+
+    fn target(&self, streams: impl Into<Streams>) -> Result<AnySession, Failure> {
+        let device = |device: &&DeviceInner| TargetDevice {
+            name: device.name.clone(),
+            device: device.behind(),
+        };
+        let devices = self.devices.iter().map(device).collect();
+        let session = TargetSession::start(devices, streams, self.options.clone())?;
+        Ok(AnySession::Target(session))
+    }
+
+    fn finish(mut self, session: AnySession, place: &mut MaybeUninit<*mut vferry_session>) {
         self.uses.iter_mut().for_each(Use::started);
-        // SAFETY: the same array as before.
-        for &fd in unsafe { raw::array(fds, session.streams(), "fds") }? {
-            // SAFETY: the caller gives its fds away to a session that was made.
-            drop(unsafe { raw::adopt(fd, "a stream") });
-        }
         place.write(raw::handle(SessionInner {
             session,
             payload: Mutex::new(Bytes::new()),
@@ -128,7 +156,6 @@ impl<'a> Parts<'a> {
             report: OnceLock::new(),
             _uses: self.uses,
         }));
-        Ok(())
     }
 }
 
@@ -157,18 +184,15 @@ pub unsafe extern "C" fn vferry_session_source(
 ) -> vferry_status {
     guarded(|| {
         let place = raw::out(session, "session")?;
-        let (devices, streams) = ((devices, device_count), (fds, stream_count));
-        // SAFETY: the caller's arrays, as the header asks.
-        let mut parts = unsafe { Parts::new(Host::Source, options, devices, streams) }?;
-        let device = |device: &&DeviceInner| SourceDevice {
-            name: device.name.clone(),
-            device: device.behind(),
-            options: device.options(),
-        };
-        let devices = parts.devices.iter().map(device).collect();
-        let streams = std::mem::take(&mut parts.streams);
-        let session = SourceSession::start(devices, streams, parts.options.clone())?;
-        parts.finish(AnySession::Source(session), fds, place)
+        // SAFETY: the caller's array, as the header asks.
+        let parts = unsafe { Parts::new(Host::Source, options, (devices, device_count)) }?;
+        // SAFETY: the same.
+        let streams = unsafe { duplicates(fds, stream_count) }?;
+        let session = parts.source(streams)?;
+        // SAFETY: the same; they are given away to a session that was made.
+        unsafe { close_fds(fds, stream_count) }?;
+        parts.finish(session, place);
+        Ok(())
     })
 }
 
@@ -185,17 +209,57 @@ pub unsafe extern "C" fn vferry_session_target(
 ) -> vferry_status {
     guarded(|| {
         let place = raw::out(session, "session")?;
-        let (devices, streams) = ((devices, device_count), (fds, stream_count));
-        // SAFETY: the caller's arrays, as the header asks.
-        let mut parts = unsafe { Parts::new(Host::Target, options, devices, streams) }?;
-        let device = |device: &&DeviceInner| TargetDevice {
-            name: device.name.clone(),
-            device: device.behind(),
-        };
-        let devices = parts.devices.iter().map(device).collect();
-        let streams = std::mem::take(&mut parts.streams);
-        let session = TargetSession::start(devices, streams, parts.options.clone())?;
-        parts.finish(AnySession::Target(session), fds, place)
+        // SAFETY: the caller's array, as the header asks.
+        let parts = unsafe { Parts::new(Host::Target, options, (devices, device_count)) }?;
+        // SAFETY: the same.
+        let streams = unsafe { duplicates(fds, stream_count) }?;
+        let session = parts.target(streams)?;
+        // SAFETY: the same; they are given away to a session that was made.
+        unsafe { close_fds(fds, stream_count) }?;
+        parts.finish(session, place);
+        Ok(())
+    })
+}
+
+/// As `vferry_session_source`, over streams that `vferry_connect_with` gave. On success `*streams`
+/// is the session's, and is NULL afterwards; on failure too, and they are closed. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_source_over(
+    options: Option<&vferry_options>,
+    devices: *const *mut vferry_device,
+    device_count: usize,
+    streams: Option<&mut *mut vferry_streams>,
+    session: Option<&mut MaybeUninit<*mut vferry_session>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(session, "session")?;
+        let streams = raw::take(streams).ok_or_else(|| raw::null("streams"))?;
+        // SAFETY: the caller's array, as the header asks.
+        let parts = unsafe { Parts::new(Host::Source, options, (devices, device_count)) }?;
+        let session = parts.source(*streams)?;
+        parts.finish(session, place);
+        Ok(())
+    })
+}
+
+/// As `vferry_session_target`, over streams that `vferry_listener_take` gave. On success `*streams`
+/// is the session's, and is NULL afterwards; on failure too, and they are closed. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_target_over(
+    options: Option<&vferry_options>,
+    devices: *const *mut vferry_device,
+    device_count: usize,
+    streams: Option<&mut *mut vferry_streams>,
+    session: Option<&mut MaybeUninit<*mut vferry_session>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(session, "session")?;
+        let streams = raw::take(streams).ok_or_else(|| raw::null("streams"))?;
+        // SAFETY: the caller's array, as the header asks.
+        let parts = unsafe { Parts::new(Host::Target, options, (devices, device_count)) }?;
+        let session = parts.target(*streams)?;
+        parts.finish(session, place);
+        Ok(())
     })
 }
 

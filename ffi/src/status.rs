@@ -23,6 +23,8 @@ pub enum vferry_status {
     VFERRY_ERR_FULL = 3,
     /// The session or the channel has ended: nothing more will come.
     VFERRY_ERR_ENDED = 4,
+    /// The wait was cancelled. Since version 5.
+    VFERRY_ERR_CANCELLED = 5,
 
     /// A pointer is NULL that must not be.
     VFERRY_ERR_NULL = 100,
@@ -56,6 +58,8 @@ pub enum vferry_status {
     VFERRY_ERR_RATE_NEEDS_TCP = 114,
     /// The process already collects log lines.
     VFERRY_ERR_LOG_TAKEN = 115,
+    /// A stream would leave this host in plaintext, and that was not asked for. Since version 5.
+    VFERRY_ERR_PLAINTEXT = 116,
 
     /// A call to the device failed; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_DEVICE_IO = 200,
@@ -76,6 +80,8 @@ pub enum vferry_status {
     /// The device is not in a state in which a migration begins: RUNNING, or STOP under a paused VM.
     /// Since version 4.
     VFERRY_ERR_DEVICE_STATE = 208,
+    /// The library was built without this function. Since version 5.
+    VFERRY_ERR_NOT_BUILT_IN = 209,
 
     /// The peer does not speak this protocol, or broke it.
     VFERRY_ERR_PEER_PROTOCOL = 300,
@@ -96,12 +102,13 @@ use vferry_status::*;
 
 impl vferry_status {
     /// All of them, with their texts.
-    const TEXTS: [(vferry_status, &'static CStr); 35] = [
+    const TEXTS: [(vferry_status, &'static CStr); 38] = [
         (VFERRY_OK, c"done"),
         (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
         (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
         (VFERRY_ERR_FULL, c"there is no room at this moment"),
         (VFERRY_ERR_ENDED, c"the session or channel has ended"),
+        (VFERRY_ERR_CANCELLED, c"the wait was cancelled"),
         (VFERRY_ERR_NULL, c"a pointer is NULL that must not be"),
         (VFERRY_ERR_RANGE, c"a number is outside its range"),
         (
@@ -121,6 +128,7 @@ impl vferry_status {
         (VFERRY_ERR_NOT_UTF8, c"a string is not UTF-8"),
         (VFERRY_ERR_RATE_NEEDS_TCP, c"a rate can be set for TCP streams only"),
         (VFERRY_ERR_LOG_TAKEN, c"the process already collects log lines"),
+        (VFERRY_ERR_PLAINTEXT, c"a stream would leave this host in plaintext"),
         (VFERRY_ERR_DEVICE_IO, c"a call to the device failed"),
         (VFERRY_ERR_NOT_MIGRATABLE, c"the device's driver has no migration support"),
         (VFERRY_ERR_NO_SUCH_DEVICE, c"there is no such device"),
@@ -130,6 +138,7 @@ impl vferry_status {
         (VFERRY_ERR_GROUP_NOT_VIABLE, c"the device's IOMMU group is not viable"),
         (VFERRY_ERR_NO_VFIO, c"vfio is not loaded"),
         (VFERRY_ERR_DEVICE_STATE, c"the device is not where a migration begins"),
+        (VFERRY_ERR_NOT_BUILT_IN, c"the library was built without this function"),
         (VFERRY_ERR_PEER_PROTOCOL, c"the peer does not speak this protocol"),
         (VFERRY_ERR_CONNECTION, c"a connection failed"),
         (VFERRY_ERR_ADDRESS, c"an address cannot be parsed or resolved"),

@@ -4,13 +4,14 @@
 use std::path::Path;
 
 /// The header's sections in their order, and the files of `src` that each is made of.
-const SECTIONS: [(&str, &[&str]); 11] = [
+const SECTIONS: [(&str, &[&str]); 12] = [
     ("Versions and errors", &["version", "status"]),
     ("Limits and enumerations that several parts share", &["values", "outcome"]),
     ("Options", &["options"]),
+    ("Threads", &["threads"]),
     ("Devices", &["device"]),
     ("Embedded devices: the VMM makes the ioctls", &["embedded"]),
-    ("Streams and channels", &["streams", "channel"]),
+    ("Streams and channels", &["door", "streams", "channel"]),
     ("Sessions", &["session"]),
     ("Events", &["event", "wait"]),
     ("Reports", &["report"]),

@@ -34,6 +34,7 @@ fn fields_are_where_they_always_were() {
         vferry_device_stats { size, device, state_bytes, wire_bytes, device_ns, worker_ns, link_ns }
         vferry_stream_stats { size, stream, sent_bytes, received_bytes, sent_frames, received_frames, send_ns }
         vferry_duration_stats { size, reserved, count, min_ns, mean_ns, p50_ns, p99_ns, max_ns }
+        vferry_thread { size, kind, index, backend, name }
         vferry_log_line { size, level, time_ns, lost, text }
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/layout.txt");

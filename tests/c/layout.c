@@ -95,6 +95,12 @@ int main(void)
     FIELD(vferry_duration_stats, p50_ns);
     FIELD(vferry_duration_stats, p99_ns);
     FIELD(vferry_duration_stats, max_ns);
+    STRUCT(vferry_thread);
+    FIELD(vferry_thread, size);
+    FIELD(vferry_thread, kind);
+    FIELD(vferry_thread, index);
+    FIELD(vferry_thread, backend);
+    FIELD(vferry_thread, name);
     STRUCT(vferry_log_line);
     FIELD(vferry_log_line, size);
     FIELD(vferry_log_line, level);

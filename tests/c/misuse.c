@@ -169,6 +169,124 @@ static void devices(void)
     vferry_device_free(&source);
 }
 
+/* The door: what guards streams, and what ends its waits. */
+static void door(vferry_listener *listener, const char *address)
+{
+    vferry_door *guarded = NULL;
+    vferry_canceller *cancel = NULL;
+    vferry_streams *streams = NULL;
+    vferry_listener *other = NULL;
+    uint64_t turned_away = 7;
+    uint8_t session[16] = {1};
+    char peer[64];
+
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_new(NULL));
+    MUST(vferry_door_new(&guarded));
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_set_plaintext(NULL, true));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_door_set_connections(guarded, 0, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_door_set_connections(guarded, 1, 4097));
+    ANSWERS(VFERRY_OK, vferry_door_set_connections(guarded, 100, 64));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_door_set_sessions_max(guarded, 0));
+    ANSWERS(VFERRY_OK, vferry_door_set_sessions_max(guarded, 1));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_door_set_greeting_limit_ms(guarded, 0));
+    ANSWERS(VFERRY_OK, vferry_door_set_greeting_limit_ms(guarded, 1000));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_door_set_gathering_limit_ms(guarded, -1));
+    ANSWERS(VFERRY_OK, vferry_door_set_gathering_limit_ms(guarded, 1000));
+    ANSWERS(VFERRY_OK, vferry_door_set_session(guarded, session));
+    ANSWERS(VFERRY_OK, vferry_door_set_session(guarded, NULL));
+
+    /* Plaintext stays on this host, unless it is asked for by name. */
+    ANSWERS(VFERRY_ERR_PLAINTEXT, vferry_listener_new("0.0.0.0:0", &other));
+    ANSWERS(VFERRY_ERR_PLAINTEXT, vferry_listener_new_with("0.0.0.0:0", guarded, &other));
+    ANSWERS(VFERRY_ERR_PLAINTEXT, vferry_connect_with("192.0.2.1:1", NULL, 1, NULL, 1, &streams));
+    ANSWERS(VFERRY_OK, vferry_door_set_plaintext(guarded, true));
+    MUST(vferry_listener_new_with("0.0.0.0:0", guarded, &other));
+    vferry_listener_free(&other);
+
+    ANSWERS(VFERRY_ERR_NULL, vferry_canceller_new(NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_canceller_cancel(NULL));
+    MUST(vferry_canceller_new(&cancel));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_take(NULL, 0, NULL, &streams));
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_take(listener, 0, NULL, NULL));
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_take(listener, 0, cancel, &streams));
+    ANSWERS(VFERRY_OK, vferry_canceller_cancel(cancel));
+    ANSWERS(VFERRY_ERR_CANCELLED, vferry_listener_take(listener, -1, cancel, &streams));
+    vferry_canceller_free(&cancel);
+    vferry_canceller_free(&cancel);
+    vferry_canceller_free(NULL);
+
+    ANSWERS(VFERRY_ERR_NULL, vferry_connect_with(address, NULL, 1000, NULL, 1, NULL));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_connect_with(address, NULL, 1000, NULL, 0, &streams));
+    MUST(vferry_connect_with(address, guarded, 60000, NULL, 2, &streams));
+    CHECK(vferry_streams_count(NULL) == 0 && vferry_streams_count(streams) == 2);
+    ANSWERS(VFERRY_ERR_NULL, vferry_streams_peer(NULL, 0, peer, sizeof peer));
+    ANSWERS(VFERRY_ERR_NULL, vferry_streams_peer(streams, 0, NULL, sizeof peer));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_streams_peer(streams, 2, peer, sizeof peer));
+    ANSWERS(VFERRY_ERR_BUFFER_TOO_SMALL, vferry_streams_peer(streams, 0, peer, 4));
+    MUST(vferry_streams_peer(streams, 1, peer, sizeof peer));
+    CHECK(strcmp(peer, address) == 0);
+    ANSWERS(VFERRY_ERR_EMPTY, vferry_streams_session(streams, session));
+    vferry_streams_free(&streams);
+    vferry_streams_free(&streams);
+    vferry_streams_free(NULL);
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_take(listener, 50, NULL, &streams));
+
+    ANSWERS(VFERRY_ERR_NULL, vferry_listener_turned_away(listener, 0, NULL));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_listener_turned_away(listener, 99, &turned_away));
+    MUST(vferry_listener_turned_away(listener, VFERRY_REASON_CLOSED, &turned_away));
+    CHECK(turned_away > 0);
+    CHECK(strcmp(vferry_reason_text(VFERRY_REASON_CROWDED), "crowded") == 0);
+    CHECK(strcmp(vferry_reason_text(99), "unknown") == 0);
+    vferry_door_free(&guarded);
+    vferry_door_free(&guarded);
+    vferry_door_free(NULL);
+}
+
+/* What is too much for the caller's room stays, and the next call gives it. */
+static void too_little_room(vferry_listener *listener, const char *address)
+{
+    struct double_device leaving, coming;
+    struct double_plan plan = {0, 0, 1000, 0};
+    vferry_device *handle;
+    vferry_session *source = NULL, *target = NULL;
+    vferry_streams *streams = NULL, *arrived = NULL;
+    int fds[VFERRY_STREAMS_MAX];
+    uint8_t session[16] = {0};
+    size_t count = 77;
+
+    double_source(&leaving, "net0", plan);
+    handle = leaving.ferry;
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_source_over(NULL, &handle, 1, NULL, &source));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_source_over(NULL, &handle, 1, &streams, &source));
+    MUST(vferry_connect_with(address, NULL, 60000, NULL, 2, &streams));
+    MUST(vferry_session_source_over(NULL, &handle, 1, &streams, &source));
+    CHECK(streams == NULL);
+    ANSWERS(VFERRY_ERR_BUFFER_TOO_SMALL, vferry_listener_accept(listener, 60000, fds, 1, &count));
+    CHECK(count == 77);
+    MUST(vferry_listener_accept(listener, 60000, fds, VFERRY_STREAMS_MAX, &count));
+    CHECK(count == 2);
+    close(fds[0]);
+    close(fds[1]);
+    vferry_session_free(&source);
+    double_free(&leaving);
+
+    double_source(&leaving, "net0", plan);
+    handle = leaving.ferry;
+    MUST(vferry_connect_with(address, NULL, 60000, NULL, 2, &streams));
+    MUST(vferry_session_source_over(NULL, &handle, 1, &streams, &source));
+    MUST(vferry_listener_take(listener, 60000, NULL, &arrived));
+    CHECK(vferry_streams_count(arrived) == 2);
+    MUST(vferry_streams_session(arrived, session));
+    double_target(&coming, "net0");
+    handle = coming.ferry;
+    MUST(vferry_session_target_over(NULL, &handle, 1, &arrived, &target));
+    CHECK(arrived == NULL);
+    vferry_session_free(&source);
+    vferry_session_free(&target);
+    double_free(&leaving);
+    double_free(&coming);
+}
+
 static void streams(void)
 {
     vferry_listener *listener = NULL;
@@ -214,8 +332,10 @@ static void streams(void)
     close(other);
     MUST(vferry_connect(address, 60000, &other, 1));
     close(other);
-    ANSWERS(VFERRY_ERR_PEER_PROTOCOL, vferry_listener_accept(listener, 5000, fds, 1, &count));
+    ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_accept(listener, 50, fds, 1, &count));
     CHECK(count == 77);
+    door(listener, address);
+    too_little_room(listener, address);
     vferry_listener_free(&listener);
     vferry_listener_free(&listener);
     vferry_listener_free(NULL);

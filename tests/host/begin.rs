@@ -1,6 +1,6 @@
 //! What is found out at a session's start, before anything is moved.
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::slice::from_ref;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ fn device(plan: Plan) -> Arc<TestDevice> {
 }
 
 fn refused(devices: &[Arc<TestDevice>], streams: Vec<OwnedFd>) -> Error {
-    let streams_again = streams.iter().map(|fd| fd.try_clone().expect("a duplicate")).collect();
+    let again = |fd: &OwnedFd| fd.try_clone().expect("a duplicate");
+    let streams_again: Vec<OwnedFd> = streams.iter().map(again).collect();
     let ours = sources(devices, &DeviceOptions::default());
     let source = SourceSession::start(ours, streams_again, Options::default());
     let target = TargetSession::start(targets(devices), streams, Options::default());
@@ -182,34 +183,19 @@ fn an_interrupted_accept_is_made_again_until_its_time_is_over() {
             assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
         });
     }
-    where_refused(libc::SYS_recvfrom, libc::EINTR, || {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let peer = TcpStream::connect(listener.local_addr().expect("its address"));
-        let error = accept(&listener, Duration::from_millis(50)).expect_err("no hello comes");
-        let Error::Network { source, .. } = error else { panic!("{error}") };
-        assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
-        drop(peer);
-    });
 }
 
 #[test]
-fn a_source_that_sends_part_of_a_hello_and_closes_is_told_from_a_slow_one() {
-    use std::io::Write;
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    for closes in [true, false] {
-        let mut peer = TcpStream::connect(address).expect("loopback");
-        peer.write_all(b"FERRY").expect("room");
-        if closes {
-            peer.shutdown(std::net::Shutdown::Write).expect("it is open");
-        }
-        let error = accept(&listener, Duration::from_millis(50)).expect_err("no hello comes");
-        match error {
-            Error::Peer(_) if closes => {}
-            Error::Network { source, .. } if !closes => {
-                assert_eq!(source.kind(), std::io::ErrorKind::TimedOut);
-            }
-            other => panic!("{closes}: {other}"),
-        }
-    }
+fn a_session_that_gets_no_thread_does_not_begin() {
+    where_refused(libc::SYS_clone3, libc::EAGAIN, || {
+        let devices = [device(Plan::default())];
+        let (ours, theirs) = streams(2);
+        let error = refused(&devices, ours);
+        assert!(matches!(error, Error::System(_)), "{error}");
+        assert!(error.to_string().contains("temporarily unavailable"), "{error}");
+        assert_eq!(Arc::strong_count(&devices[0]), 1, "nobody has it any more");
+        assert_eq!(devices[0].state_now(), DeviceState::Running);
+        assert_eq!(devices[0].holding(), Holding::Own);
+        drop(theirs);
+    });
 }

@@ -1,95 +1,24 @@
-//! Reads that block in a driver, and the errnos that pipes and sockets never give: a FUSE file
-//! whose reads are held until the test answers them. Needs /dev/fuse and the right to mount.
-//!
-//! Answers are as long as what was asked for: the kernel goes on reading a FUSE file after a short
-//! one. fuser does not pass INTERRUPT on, so a held read behaves as one in a driver that cannot be
-//! interrupted: a cancel changes nothing until the driver is done. That is the hard case.
+//! Reads that block in a driver, and the errnos that pipes and sockets never give: see
+//! [`FuseFile`].
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
-use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry,
-    ReplyOpen, Request,
-};
+use fuser::{Errno, ReplyData};
 use vfio_ferry::buffers::{Arena, Buffer, Slot};
 use vfio_ferry::errno::is_interruption;
 use vfio_ferry::ring::{
-    Backend, BackendChoice, Done, FileId, FileKind, Op, Ring, RingConfig, Token, open,
+    Backend, BackendChoice, BlockingThreads, Done, FileId, FileKind, Op, Ring, RingConfig, Token,
+    open,
 };
+use vfio_ferry_tests::fuse::{Asked, FuseFile};
 use vfio_ferry_tests::skip::skip;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
-const NAME: &str = "state";
 const CHUNK_BYTES: usize = 64 << 10;
-
-/// A file system of one file, whose reads go to the test.
-struct Held {
-    reads: Mutex<Sender<ReplyData>>,
-}
-
-impl Held {
-    fn attr(ino: INodeNo) -> FileAttr {
-        let is_root = ino == INodeNo::ROOT;
-        FileAttr {
-            ino,
-            // io_uring answers reads past the end by itself.
-            size: 1 << 40,
-            blocks: 0,
-            atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
-            ctime: UNIX_EPOCH,
-            crtime: UNIX_EPOCH,
-            kind: if is_root { FileType::Directory } else { FileType::RegularFile },
-            perm: 0o755,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
-    }
-}
-
-impl Filesystem for Held {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match name == NAME {
-            true => reply.entry(&LONG, &Held::attr(INodeNo(2)), Generation(0)),
-            false => reply.error(Errno::ENOENT),
-        }
-    }
-
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&LONG, &Held::attr(ino));
-    }
-
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_STREAM);
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let reads = self.reads.lock().expect("reads");
-        reads.send(reply).expect("the test outlives its mount");
-    }
-}
 
 /// A mounted file, a ring with it, and the reads that wait for an answer.
 struct Bench {
@@ -97,35 +26,37 @@ struct Bench {
     file: FileId,
     slots: Vec<Slot>,
     reads: Receiver<ReplyData>,
-    session: Option<BackgroundSession>,
-    mount_point: PathBuf,
+    // The last: whatever has it open is closed before.
+    _mounted: FuseFile,
 }
 
 impl Bench {
     fn new(name: &str, backend: BackendChoice) -> Option<Bench> {
-        let config = RingConfig { backend, depth: 4, files: 2, zero_copy: None };
+        let config = RingConfig {
+            backend,
+            depth: 4,
+            files: 2,
+            blocking: BlockingThreads::plain(1),
+            zero_copy: None,
+        };
         let mut ring = match open(&config) {
             Ok(opened) => opened.ring,
             Err(error) => return skipped(&error),
         };
-        let mount_point =
-            std::env::temp_dir().join(format!("vfio-ferry-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&mount_point).expect("mount point");
         let (sender, reads) = channel();
-        let held = Held { reads: Mutex::new(sender) };
-        let mut options = Config::default();
-        options.mount_options = vec![MountOption::FSName("vfio-ferry".into())];
-        let session = match fuser::spawn_mount(held, &mount_point, &options) {
-            Ok(session) => session,
-            Err(error) => {
-                let _ = std::fs::remove_dir(&mount_point);
-                return skipped(&error);
-            }
+        let driver = move |asked| match asked {
+            // The test outlives its mount.
+            Asked::Read(reply, _) => drop(sender.send(reply)),
+            Asked::Write(reply, _) => reply.error(Errno::EBADF),
         };
-        let opened = File::open(mount_point.join(NAME)).expect("open");
+        let mounted = match FuseFile::mount(name, driver) {
+            Ok(mounted) => mounted,
+            Err(error) => return skipped(&error),
+        };
+        let opened = mounted.open().expect("open");
         let file = ring.add_file(Arc::new(opened.into()), FileKind::Blocking).expect("add");
         let (_, slots) = Arena::new(2, CHUNK_BYTES).expect("arena");
-        Some(Bench { ring, file, slots, reads, session: Some(session), mount_point })
+        Some(Bench { ring, file, slots, reads, _mounted: mounted })
     }
 
     fn read(&mut self, token: u64) {
@@ -164,10 +95,6 @@ impl Drop for Bench {
             let _ = self.ring.wait(Some(SHORT), &mut Vec::new());
         }
         let _ = self.ring.remove_file(self.file);
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
-        }
-        let _ = std::fs::remove_dir(&self.mount_point);
     }
 }
 
@@ -215,7 +142,13 @@ fn enomsg_is_delivered_and_the_next_read_works() {
 
 #[test]
 fn a_cancel_does_not_free_what_the_driver_still_holds() {
-    let Some(mut bench) = Bench::new("cancel", BackendChoice::IoUring) else {
+    for backend in [BackendChoice::IoUring, BackendChoice::Syscalls] {
+        cancel_does_not_free(backend);
+    }
+}
+
+fn cancel_does_not_free(backend: BackendChoice) {
+    let Some(mut bench) = Bench::new(&format!("cancel-{backend:?}"), backend) else {
         return;
     };
     bench.read(1);
@@ -238,7 +171,13 @@ fn a_cancel_does_not_free_what_the_driver_still_holds() {
 
 #[test]
 fn a_ring_that_ends_waits_for_the_driver() {
-    let Some(mut bench) = Bench::new("end", BackendChoice::IoUring) else {
+    for backend in [BackendChoice::IoUring, BackendChoice::Syscalls] {
+        end_waits(backend);
+    }
+}
+
+fn end_waits(backend: BackendChoice) {
+    let Some(mut bench) = Bench::new(&format!("end-{backend:?}"), backend) else {
         return;
     };
     bench.read(1);
@@ -250,8 +189,13 @@ fn a_ring_that_ends_waits_for_the_driver() {
         answering.store(true, Ordering::SeqCst);
         held.data(&[1; CHUNK_BYTES]);
     });
-    let config =
-        RingConfig { backend: BackendChoice::Syscalls, depth: 1, files: 1, zero_copy: None };
+    let config = RingConfig {
+        backend: BackendChoice::Syscalls,
+        depth: 1,
+        files: 1,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: None,
+    };
     let other = open(&config).expect("a ring to put in its place").ring;
     drop(std::mem::replace(&mut bench.ring, other));
     assert!(answered.load(Ordering::SeqCst), "the ring ended while the driver held its buffer");
@@ -259,30 +203,15 @@ fn a_ring_that_ends_waits_for_the_driver() {
 }
 
 #[test]
-fn with_system_calls_the_read_blocks_inside_wait() {
+fn with_system_calls_a_read_that_was_cancelled_before_the_call_is_not_made() {
     let Some(mut bench) = Bench::new("syscalls", BackendChoice::Syscalls) else {
         return;
     };
     assert_eq!(bench.ring.backend(), Backend::Syscalls);
-    // Cancelled before the call was made: it is not made any more.
     bench.read(1);
     bench.ring.cancel(Token(1));
     assert_eq!(bench.completes().result, Err(libc::ECANCELED));
     bench.read(2);
-    let (_never, empty) = channel();
-    let reads = std::mem::replace(&mut bench.reads, empty);
-    let answered = Arc::new(AtomicBool::new(false));
-    let answering = Arc::clone(&answered);
-    let driver = std::thread::spawn(move || {
-        let held = reads.recv_timeout(LONG).expect("the read reaches the driver");
-        std::thread::sleep(SHORT);
-        answering.store(true, Ordering::SeqCst);
-        held.error(Errno::ENODEV);
-    });
-    // Longer than this wait may last, were it not for the driver.
-    let mut done = Vec::new();
-    bench.ring.wait(Some(SHORT / 10), &mut done).expect("wait");
-    assert!(answered.load(Ordering::SeqCst), "the wait ended while the driver held the read");
-    assert_eq!(done.pop().expect("one completion").result, Err(libc::ENODEV));
-    driver.join().expect("driver");
+    bench.held().error(Errno::ENODEV);
+    assert_eq!(bench.completes().result, Err(libc::ENODEV));
 }

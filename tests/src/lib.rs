@@ -1,6 +1,7 @@
 //! Test devices and harnesses of vfio-ferry: what the tests under `host/` share.
 
 pub mod device;
+pub mod fuse;
 pub mod mutate;
 pub mod pair;
 pub mod peer;

@@ -168,7 +168,7 @@ impl Peer {
     }
 
     /// The next frame, parsed unless it is data; what an engine sends must be right, and all there.
-    fn next_frame(&mut self) -> Option<(Header, Option<Frame>)> {
+    pub fn next_frame(&mut self) -> Option<(Header, Option<Frame>)> {
         let mut header = [0; HEADER_BYTES];
         self.stream.read_exact(&mut header).ok()?;
         let header = decode_header(&header, &WireLimits::MAX).expect("an engine's header");

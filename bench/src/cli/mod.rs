@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
+use crate::grid::Axes;
 use crate::spec::{
-    BackendChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt, Size, UnitError,
+    ArcTime, BackendChoice, DataFdChoice, DataKind, Entrant, Limits, OnResetChoice, Policy, Rate,
+    ResetAt, ShaperChoice, Size, Time, UnitError,
 };
 
 /// Measures the downtime of a VFIO device migration.
@@ -43,6 +46,8 @@ pub(crate) enum Command {
     Downtime(DowntimeArgs),
     /// Migrate the same state with the engine and with what other programs do today.
     Compare(CompareArgs),
+    /// Migrate every state over every link by every contender, in turns.
+    Grid(GridArgs),
     /// Send a real device to a host that runs `ferry-bench receive`.
     Send(SendArgs),
     /// Receive a real device from a host that runs `ferry-bench send`.
@@ -53,6 +58,12 @@ pub(crate) enum Command {
     /// One side of a run, started by `downtime` and `compare`.
     #[command(hide = true)]
     Agent,
+    /// A network namespace, held by `downtime` and `compare`.
+    #[command(hide = true)]
+    Room {
+        /// Bytes per second.
+        rate: Option<u64>,
+    },
     /// One host of a fault's run, started by `faults`.
     #[command(hide = true)]
     FaultHost,
@@ -68,6 +79,9 @@ pub(crate) struct DowntimeArgs {
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Draw one migration to this file, as SVG: what each stage, device and stream did when.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: TestDeviceArgs,
     /// How fast the running device changes what PRE_COPY has already saved.
@@ -92,6 +106,9 @@ pub(crate) struct DowntimeArgs {
     pub(crate) limits: Limits,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// What holds the rate of --link.
+    #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
+    pub(crate) shaper: ShaperChoice,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
     pub(crate) streams: u16,
@@ -112,6 +129,124 @@ pub(crate) struct CompareArgs {
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) link: LinkArgs,
+    /// What holds the rate of --link.
+    #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
+    pub(crate) shaper: ShaperChoice,
+}
+
+/// Options of `grid`. Lists have commas.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GridArgs {
+    /// Sizes of a device's state [default: 64KiB,1MiB,16MiB,64MiB,256MiB,1GiB].
+    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    state: Vec<Size>,
+    /// Rates of the link, or none [default: none,10Gbit,2.5Gbit,1Gbit].
+    #[arg(long, value_name = "RATES", value_delimiter = ',', value_parser = link_rate)]
+    link: Vec<LinkRate>,
+    /// Kinds of content [default: zero,structured,random,elf].
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    data: Vec<DataKind>,
+    /// The engine's policies and the peers [default: all].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    contender: Vec<Entrant>,
+    /// So many rounds in each cell; by default from 5 on until every median holds, 25 at most.
+    #[arg(long, value_name = "N", value_parser = runs())]
+    rounds: Option<u32>,
+    /// A small grid of one round, to see that it runs: a few seconds.
+    #[arg(long)]
+    quick: bool,
+    /// Keep finished cells in this file, and do not run those again that are in it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
+    /// Write the report to this file as JSON too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draw it to this file, as SVG: throughput over the link, a line a contender.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+    /// How many devices migrate at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = devices())]
+    pub(crate) devices: u16,
+    /// What each device's data fd is.
+    #[arg(long, value_name = "KIND", default_value = "memory")]
+    pub(crate) data_fd: DataFdChoice,
+    /// The engine saves in PRE_COPY first; the peers cannot.
+    #[arg(long)]
+    pub(crate) precopy: bool,
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+    /// TCP congestion control of every connection; the host's own default if absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+    /// What holds the links' rates.
+    #[arg(long, value_name = "WHAT", default_value = "auto")]
+    pub(crate) shaper: ShaperChoice,
+    /// TCP connections of the engine's sessions.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
+    pub(crate) streams: u16,
+}
+
+/// A rate, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkRate(Option<Rate>);
+
+fn link_rate(text: &str) -> Result<LinkRate, String> {
+    match text {
+        "none" => Ok(LinkRate(None)),
+        text => text
+            .parse()
+            .map(|rate| LinkRate(Some(rate)))
+            .map_err(|error: UnitError| error.to_string()),
+    }
+}
+
+impl GridArgs {
+    /// What is run.
+    pub(crate) fn axes(&self) -> Axes {
+        const MIB: u64 = 1 << 20;
+        const GBIT: u64 = 125_000_000;
+        let states: &[u64] = match self.quick {
+            true => &[64 << 10, MIB],
+            false => &[64 << 10, MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB],
+        };
+        let links: &[Option<u64>] = match self.quick {
+            true => &[None, Some(GBIT)],
+            false => &[None, Some(10 * GBIT), Some(GBIT * 5 / 2), Some(GBIT)],
+        };
+        let data: &[DataKind] = match self.quick {
+            true => &[DataKind::Structured],
+            false => &[DataKind::Zero, DataKind::Structured, DataKind::Random, DataKind::Elf],
+        };
+        let links_default = links.iter().map(|&link| link.map(Rate)).collect();
+        Axes {
+            states: or(self.state.clone(), states.iter().map(|&bytes| Size(bytes)).collect()),
+            links: or(self.link.iter().map(|link| link.0).collect(), links_default),
+            data: or(self.data.clone(), data.to_vec()),
+        }
+    }
+
+    /// Who takes part.
+    pub(crate) fn contenders(&self) -> Vec<Entrant> {
+        or(self.contender.clone(), Entrant::ALL.to_vec())
+    }
+
+    /// At least and at most so many rounds a cell.
+    pub(crate) fn rounds(&self) -> (u32, u32) {
+        match (self.rounds, self.quick) {
+            (Some(rounds), _) => (rounds, rounds),
+            (None, true) => (1, 1),
+            (None, false) => (5, 25),
+        }
+    }
+
+    /// The connections of a cell.
+    pub(crate) fn link(&self, rate: Option<Rate>) -> LinkArgs {
+        LinkArgs { link: rate, congestion: self.congestion.clone() }
+    }
+}
+
+fn or<T>(chosen: Vec<T>, default: Vec<T>) -> Vec<T> {
+    if chosen.is_empty() { default } else { chosen }
 }
 
 /// Options of `faults`.
@@ -154,6 +289,10 @@ pub(crate) struct SendArgs {
     /// Where `ferry-bench receive` listens, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     pub(crate) connect: String,
+    /// Let the streams leave this host without protection: whoever is on their path can read and change
+    /// the guest. Only where the path is guarded otherwise.
+    #[arg(long)]
+    pub(crate) plaintext: bool,
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -176,9 +315,13 @@ pub(crate) struct ReceiveArgs {
     /// The device's path in sysfs; as many, and in the same order, as on the sending side.
     #[arg(long = "device", value_name = "PATH", required = true)]
     pub(crate) devices: Vec<PathBuf>,
-    /// The address and port to listen on, e.g. 0.0.0.0:7000.
+    /// The address and port to listen on, e.g. 127.0.0.1:7000.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
+    /// Let the streams leave this host without protection: whoever is on their path can read and change
+    /// the guest. Only where the path is guarded otherwise.
+    #[arg(long)]
+    pub(crate) plaintext: bool,
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -197,7 +340,7 @@ pub(crate) struct TestDeviceArgs {
     /// Size of each device's state.
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub(crate) state: Size,
-    /// Its content: zero, structured, random, or a file to take it from.
+    /// Its content: zero, structured, random, elf (this program), or a file to take it from.
     #[arg(long, value_name = "KIND|FILE", default_value = "structured")]
     pub(crate) data: DataKind,
     /// How many devices migrate at once.
@@ -206,6 +349,17 @@ pub(crate) struct TestDeviceArgs {
     /// How fast each device gives and takes its state; as fast as it can if absent.
     #[arg(long, value_name = "RATE")]
     pub(crate) device_rate: Option<Rate>,
+    /// What each device's data fd is.
+    #[arg(long, value_name = "KIND", default_value = "pipe")]
+    pub(crate) data_fd: DataFdChoice,
+    /// How long each device takes for a save: nothing can be read for as long after it was stopped,
+    /// or asked for PRE_COPY data.
+    #[arg(long, value_name = "TIME", value_parser = latency)]
+    pub(crate) save_latency: Option<Time>,
+    /// How long SET_STATE takes on an arc, e.g. RUNNING-STOP=5ms, or to a state, e.g.
+    /// RESUMING=20ms; several times for several arcs.
+    #[arg(long, value_name = "ARC=TIME")]
+    pub(crate) set_state_latency: Vec<ArcTime>,
 }
 
 /// How the engine works on the source.
@@ -227,7 +381,7 @@ pub(crate) struct HostArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: BackendChoice,
     /// Most bytes of one read, and of one frame.
-    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = chunk)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = chunk)]
     pub(crate) chunk: Size,
 }
 
@@ -247,7 +401,7 @@ pub(crate) struct SavingArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "The connections")]
 pub(crate) struct LinkArgs {
-    /// Send no faster than this, all streams together (SO_MAX_PACING_RATE).
+    /// Send no faster than this, all streams together.
     #[arg(long, value_name = "RATE")]
     pub(crate) link: Option<Rate>,
     /// TCP congestion control of every connection; the host's own default if absent.
@@ -265,6 +419,14 @@ fn streams() -> clap::builder::RangedI64ValueParser<u16> {
 
 fn devices() -> clap::builder::RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..=limits::DEVICES_MAX as i64)
+}
+
+fn latency(text: &str) -> Result<Time, String> {
+    let time: Time = text.parse().map_err(|error: UnitError| error.to_string())?;
+    match time.0 {
+        Duration::MAX => Err("a save that never ends is not a latency".to_owned()),
+        _ => Ok(time),
+    }
 }
 
 fn chunk(text: &str) -> Result<Size, String> {

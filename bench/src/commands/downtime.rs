@@ -1,43 +1,59 @@
 //! `downtime`: migrate test devices between two processes, several times, and report.
 
-use super::{Failure, check_data, input, link, many, rounds};
+use super::{Failure, Road, check_device, input, many, road, rounds, say_what_it_takes};
 use crate::cli::DowntimeArgs;
+use crate::console::say;
 use crate::process::message::RunSpec;
 use crate::process::pair;
-use crate::report::json::{DowntimeReport, JsonFile};
+use crate::report::json::{DowntimeReport, ReportFile};
 use crate::report::progress::Progress;
 use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
-use crate::report::table;
-use crate::spec::{Contender, ResetAt};
+use crate::report::timeline::Timeline;
+use crate::report::{plot, table};
+use crate::spec::{Contender, DataFdChoice, ResetAt};
 
 /// Runs the command.
 pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
-    check_data(&args.device.data)?;
+    check_device(&args.device)?;
     check_reset(args)?;
-    let spec = spec(args)?;
-    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let road = road(&args.link, args.shaper)?;
+    let spec = spec(args, &road);
+    let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let plot = ReportFile::create(args.plot.as_deref()).map_err(|error| input("--plot", error))?;
+    let each = spec.reset_at.map_or(1, |at| rounds::migrations(at, spec.on_reset));
+    say_what_it_takes(&spec, each * u64::from(args.runs));
     let (runs, reset) = match spec.reset_at {
-        None => (migrate(&spec, args.runs), None),
+        None => (migrate(&spec, &road, args.runs), None),
         Some(at) => {
-            let rounds = rounds::go(&spec, args.runs);
+            let rounds = rounds::go(&spec, &road, args.runs);
             let reset = Reset::new(at, spec.on_reset, &rounds);
             let fault = rounds.iter().find_map(Round::fault);
             let runs: Vec<Run> = rounds.into_iter().map(|round| round.chosen).collect();
             (runs, Some((reset, fault)))
         }
     };
+    let shown = middle(&runs);
     let runs = Runs::new(&runs);
-    println!("{}\n", title(&spec, args.runs));
+    say!("{}\n\n", title(&spec, args.runs));
     if runs.runs > 0 {
-        print!("{}", table::runs(&runs));
+        say!("{}", table::runs(&runs));
+    }
+    if let Some(words) = &road.words {
+        say!("  {:<12} {words}\n", "link");
     }
     let section = reset.as_ref().map(|(reset, _)| reset);
-    let report = DowntimeReport { runs: &runs, reset: section, spec: &spec };
-    json.write(&report).map_err(|error| input("--json", error))?;
+    let report =
+        DowntimeReport { runs: &runs, reset: section, link: road.words.as_deref(), spec: &spec };
+    json.write("downtime", &report).map_err(|error| input("--json", error))?;
+    if let Some(timeline) = shown {
+        let picture = plot::timeline(&title(&spec, args.runs), &timeline);
+        let picture = picture.map_err(|error| input("--plot", error))?;
+        plot.put(picture.as_bytes()).map_err(|error| input("--plot", error))?;
+    }
     if runs.verified {
-        println!(
-            "  {:<12} {} of {}: source and target digests are equal",
+        say!(
+            "  {:<12} {} of {}: source and target digests are equal\n",
             "verified",
             runs.runs,
             many(args.runs as usize, "run")
@@ -48,13 +64,20 @@ pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
     }
     if let Some((reset, fault)) = &reset {
         let gap = if runs.runs > 0 { "\n" } else { "" };
-        print!("{gap}{}", reset::text(reset, spec.devices));
+        say!("{gap}{}", reset::text(reset, spec.devices));
         return fault.clone().map_or(Ok(()), |fault| Err(Failure::Migration(fault)));
     }
     if runs.verified {
         return Ok(());
     }
     Err(failure(&runs))
+}
+
+/// What happened in the run whose downtime is in the middle, if it was recorded.
+fn middle(runs: &[Run]) -> Option<Timeline> {
+    let mut recorded: Vec<&Run> = runs.iter().filter(|run| run.timeline.is_some()).collect();
+    recorded.sort_by_key(|run| run.downtime_ns);
+    recorded.get(recorded.len() / 2)?.timeline.clone()
 }
 
 fn failure(runs: &Runs) -> Failure {
@@ -67,13 +90,13 @@ fn failure(runs: &Runs) -> Failure {
 }
 
 /// Migrates so often; stops after the first migration that does not complete.
-fn migrate(spec: &RunSpec, count: u32) -> Vec<Run> {
+fn migrate(spec: &RunSpec, road: &Road, count: u32) -> Vec<Run> {
     let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
     let mut progress = Progress::new(expected_bytes.saturating_mul(u64::from(count)));
     let mut runs = Vec::new();
     for number in 1..=count {
         progress.begin(format!("run {number} of {count}"));
-        let run = Run::new(&pair::run(spec, &mut |bytes| progress.at(bytes)));
+        let run = Run::new(&pair::run(spec, road.room.as_ref(), &mut |bytes| progress.at(bytes)));
         progress.end(expected_bytes);
         let complete = run.outcome == Outcome::Complete;
         runs.push(run);
@@ -106,24 +129,28 @@ fn check_reset(args: &DowntimeArgs) -> Result<(), Failure> {
     }
 }
 
-fn spec(args: &DowntimeArgs) -> Result<RunSpec, Failure> {
-    Ok(RunSpec {
+fn spec(args: &DowntimeArgs, road: &Road) -> RunSpec {
+    RunSpec {
         contender: Contender::Engine,
         state: args.device.state,
         data: args.device.data.clone(),
         devices: args.device.devices,
         streams: args.streams,
         device_rate: args.device.device_rate,
+        data_fd: args.device.data_fd,
+        save_latency: args.device.save_latency,
+        set_state_latency: args.device.set_state_latency.clone(),
         dirty_rate: args.dirty_rate,
         reset_at: args.reset_at,
-        link: link(&args.link)?,
+        link: road.link.clone(),
         policy: args.engine.policy,
         backend: args.engine.host.backend,
         chunk: args.engine.host.chunk,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
-    })
+        timeline: args.plot.is_some(),
+    }
 }
 
 fn title(spec: &RunSpec, runs: u32) -> String {
@@ -143,6 +170,11 @@ fn title(spec: &RunSpec, runs: u32) -> String {
     if let Some(rate) = spec.device_rate {
         parts.push(format!("device {rate}"));
     }
+    if spec.data_fd == DataFdChoice::Memory {
+        parts.push("in memory".to_owned());
+    }
+    parts.extend(spec.save_latency.map(|time| format!("save {time}")));
+    parts.extend(spec.set_state_latency.iter().map(|arc| format!("SET_STATE {arc}")));
     parts.push(many(runs as usize, "run"));
     format!("ferry-bench downtime: {}", parts.join(", "))
 }

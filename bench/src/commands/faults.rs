@@ -7,38 +7,40 @@ use crossbeam_channel::unbounded;
 
 use super::{Failure, input, many};
 use crate::cli::FaultsArgs;
+use crate::console::say;
 use crate::faults::report::{self, Report, Row};
 use crate::faults::{self, Fault};
-use crate::report::json::JsonFile;
+use crate::report::json::ReportFile;
 
 /// Runs the command.
 pub(crate) fn run(args: &FaultsArgs) -> Result<(), Failure> {
     let faults = chosen(faults::all(), &args.only)?;
     if args.list {
         for fault in &faults {
-            println!("  {:<36} {:<8} {}", fault.name, fault.kind.name(), fault.about);
+            say!("  {:<36} {:<8} {}\n", fault.name, fault.kind.name(), fault.about);
         }
-        println!("\n  {}", many(faults.len(), "fault"));
+        say!("\n  {}\n", many(faults.len(), "fault"));
         return Ok(());
     }
-    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let rounds = args.repeat as usize;
     let jobs: Vec<&Fault> =
         faults.iter().flat_map(|fault| std::iter::repeat_n(fault, rounds)).collect();
-    println!("ferry-bench faults: {}, backend {:?}\n", many(jobs.len(), "run"), args.backend);
+    say!("ferry-bench faults: {}, backend {:?}\n\n", many(jobs.len(), "run"), args.backend);
     if rounds == 1 {
-        print!("{}", report::head());
+        say!("{}", report::head());
     }
     let rows = go(&jobs, args, |rows| match (rounds, rows.len() % rounds) {
-        (1, _) => print!("{}", rows[rows.len() - 1].text()),
+        (1, _) => say!("{}", rows[rows.len() - 1].text()),
         (_, 0) => {
             let last: Vec<&Row> = rows[rows.len() - rounds..].iter().collect();
-            print!("{}", report::repeated(&last));
+            say!("{}", report::repeated(&last));
         }
         _ => {}
     });
-    print!("{}", report::summary(&rows));
-    json.write(&Report::new(&rows, args.backend)).map_err(|error| input("--json", error))?;
+    say!("{}", report::summary(&rows));
+    json.write("faults", &Report::new(&rows, args.backend))
+        .map_err(|error| input("--json", error))?;
     match rows.iter().filter(|row| !row.as_promised).count() {
         0 => Ok(()),
         broken => Err(Failure::Migration(format!("{} not as promised", many(broken, "run")))),

@@ -13,13 +13,14 @@ use super::{Failure, input, link, many};
 use crate::carriers;
 use crate::cli::{HostArgs, ReceiveArgs, SendArgs};
 use crate::clock;
+use crate::console::{self, say};
 use crate::device::{Watch, Watched};
 use crate::engine::{self, EngineOptions, Inputs, MigrationDevice};
 use crate::net;
 use crate::outcome::SideOutcome;
 use crate::process::pulse::with_pulse;
 use crate::process::usage;
-use crate::report::json::JsonFile;
+use crate::report::json::ReportFile;
 use crate::report::progress::Progress;
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::table;
@@ -28,9 +29,10 @@ use crate::spec::{Contender, Limits, Policy, Side};
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
     let link = link(&args.link)?;
-    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
+    engine::check_path(&addresses, args.plaintext).map_err(|error| input(&connecting, error))?;
     let devices = RealDevices::open(&args.devices)?;
     let streams =
         net::connect(&addresses, args.streams, &link).map_err(|error| input(&connecting, error))?;
@@ -38,7 +40,7 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
         policy: args.engine.policy,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
-        ..options(&args.engine.host, args.limits)
+        ..options(&args.engine.host, args.limits, args.plaintext)
     };
     let title = format!("ferry-bench send: {} to {}", devices.words(), args.connect);
     migrate(Side::Source, devices, streams, options, &title, json)
@@ -47,21 +49,33 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
 /// Runs `receive`.
 pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let link = link(&args.link)?;
-    let json = JsonFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
+    let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
-    let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
+    let door =
+        engine::listen(args.listen, args.plaintext).map_err(|error| input(&listening, error))?;
     let devices = RealDevices::open(&args.devices)?;
-    eprintln!("ferry-bench: listening on {}", args.listen);
-    net::wait_for_peer(&listener).map_err(|error| input(&listening, error))?;
-    let streams = engine::accept(&listener).map_err(Failure::Migration)?;
+    console::complain(format_args!("listening on {}", door.local_addr()));
+    let streams = engine::accept(&door).map_err(Failure::Migration)?;
+    if let Some(strangers) = engine::turned_away(&door) {
+        console::complain(format_args!("turned away: {strangers}"));
+    }
+    // Nobody else is let in: who still knocks is told so.
+    drop(door);
     let streams =
         net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
     let title = format!("ferry-bench receive: {} on {}", devices.words(), args.listen);
-    migrate(Side::Target, devices, streams, options(&args.host, args.limits), &title, json)
+    migrate(
+        Side::Target,
+        devices,
+        streams,
+        options(&args.host, args.limits, args.plaintext),
+        &title,
+        json,
+    )
 }
 
 /// What either side chooses; the rest means nothing on a target.
-fn options(args: &HostArgs, limits: Limits) -> EngineOptions {
+fn options(args: &HostArgs, limits: Limits, plaintext: bool) -> EngineOptions {
     EngineOptions {
         policy: Policy::Adaptive,
         backend: args.backend,
@@ -69,6 +83,7 @@ fn options(args: &HostArgs, limits: Limits) -> EngineOptions {
         precopy: false,
         on_reset: Default::default(),
         limits,
+        plaintext,
     }
 }
 
@@ -102,7 +117,7 @@ fn migrate(
     streams: Vec<TcpStream>,
     options: EngineOptions,
     title: &str,
-    json: JsonFile,
+    json: ReportFile,
 ) -> Result<(), Failure> {
     let failed = |error: String| Failure::Migration(error);
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|e| failed(e.to_string()))?;
@@ -119,12 +134,12 @@ fn migrate(
     run.tcp_congestion = tcp_congestion;
     run.cpu_ns = clock::process_cpu_ns() - cpu_before;
     let runs = Runs::new(&[run]);
-    println!("{title}, {streams_used}\n");
+    say!("{title}, {streams_used}\n\n");
     if runs.runs > 0 {
-        print!("{}", table::runs(&runs));
-        println!("  {:<12} the target's digest of the loaded state is the source's", "verified");
+        say!("{}", table::runs(&runs));
+        say!("  {:<12} the target's digest of the loaded state is the source's\n", "verified");
     }
-    json.write(&runs).map_err(|error| input("--json", error))?;
+    json.write(side.name(), &runs).map_err(|error| input("--json", error))?;
     match runs.message {
         None => Ok(()),
         Some(fault) => Err(failed(format!("the migration did not complete: {fault}"))),
@@ -151,6 +166,7 @@ fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
         state_bytes: outcome.state_bytes,
         wire_bytes: outcome.wire_bytes,
         downtime_ns,
+        forecast_ns: outcome.forecast_ns,
         total_ns: since(first(|it| it.started_ns.load(Ordering::Relaxed))),
         transfer_ns: 0,
         phases_ns: outcome
@@ -169,5 +185,6 @@ fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
         discarded_bytes: outcome.discarded_bytes,
         reset: None,
         source_runs: false,
+        timeline: None,
     }
 }

@@ -64,6 +64,7 @@ impl Content {
             DataKind::Zero => Content::zero(),
             DataKind::Structured => Content::structured(),
             DataKind::Random => Content::random(),
+            DataKind::Elf => Content::file(File::open("/proc/self/exe")?)?,
             DataKind::File(path) => Content::file(File::open(path)?)?,
         })
     }

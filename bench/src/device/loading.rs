@@ -15,12 +15,14 @@ use rustix::io::Errno;
 
 use super::plan::{Conduit, Plan};
 use super::stream::{Drain, memory_file, pipe};
-use super::{Passed, cpu};
+use super::{Passed, cpu, memory};
 
 /// One resuming session.
 #[derive(Debug)]
 pub(super) struct Loading {
     expects_bytes: u64,
+    /// The resume fd's file, where it is [memory](Conduit::Memory) that nobody empties.
+    memory: Option<OwnedFd>,
     is_file: bool,
     /// Bytes that were written, by the writer's report.
     observed: AtomicU64,
@@ -39,11 +41,16 @@ struct Shared {
 }
 
 impl Loading {
-    /// Opens the resume fd, and has it emptied.
-    pub(super) fn start(plan: &Plan) -> io::Result<(Loading, OwnedFd)> {
+    /// Opens the resume fd, and has it emptied. A memory file may be ready.
+    pub(super) fn start(plan: &Plan, ready: Option<OwnedFd>) -> io::Result<(Loading, OwnedFd)> {
         let is_file = plan.conduit == Conduit::File;
+        let mut memory = None;
         let (taken_from, resume_fd) = if is_file {
             let file = memory_file()?;
+            (file.try_clone()?, file)
+        } else if plan.conduit == Conduit::Memory {
+            let file = ready.map_or_else(|| memory::empty(plan), Ok)?;
+            memory = Some(file.try_clone()?);
             (file.try_clone()?, file)
         } else {
             let (read_end, write_end) = pipe()?;
@@ -58,12 +65,13 @@ impl Loading {
         });
         let loading = Loading {
             expects_bytes: plan.expects_bytes,
+            memory,
             is_file,
             observed: AtomicU64::new(0),
             whole: AtomicBool::new(false),
             shared: Arc::clone(&shared),
         };
-        if !is_file {
+        if plan.conduit == Conduit::Pipe {
             thread::Builder::new().name("device-load".into()).spawn(move || {
                 // An error of a pipe's read end is a bug of this file; bytes will be missing.
                 let _ = shared.serve(&readable);
@@ -89,8 +97,10 @@ impl Loading {
     /// RESUMING -> STOP: takes the last byte; EINVAL if the state is not complete, and then more
     /// may be written.
     pub(super) fn finish(&self) -> io::Result<()> {
-        self.shared.empty()?;
-        if self.shared.lock().bytes() < self.expects_bytes {
+        if self.memory.is_none() {
+            self.shared.empty()?;
+        }
+        if self.bytes() < self.expects_bytes {
             return Err(Errno::INVAL.into());
         }
         self.whole.store(true, Ordering::Relaxed);
@@ -106,14 +116,31 @@ impl Loading {
 
     /// What came out of the fd.
     pub(super) fn passed(&self) -> Passed {
-        let drain = self.shared.lock();
+        let bytes = self.bytes();
         let whole = self.whole.load(Ordering::Relaxed);
-        Passed { bytes: drain.bytes(), digest: whole.then(|| drain.digest()) }
+        let digest = match &self.memory {
+            _ if !whole => None,
+            Some(file) => memory::digest(file, bytes),
+            None => Some(self.shared.lock().digest()),
+        };
+        Passed { bytes, digest }
+    }
+
+    /// How many the device has.
+    fn bytes(&self) -> u64 {
+        match &self.memory {
+            // A position that cannot be told is none.
+            Some(file) => memory::position(file).unwrap_or(0),
+            None => self.shared.lock().bytes(),
+        }
     }
 
     /// The bytes themselves, where the plan says that they are kept.
     pub(super) fn kept(&self) -> Vec<u8> {
-        self.shared.lock().kept().to_vec()
+        match &self.memory {
+            Some(file) => memory::bytes(file, self.bytes()),
+            None => self.shared.lock().kept().to_vec(),
+        }
     }
 }
 

@@ -11,7 +11,8 @@
 //!   PRE_COPY data only after `precopy_info`, at once or one call later; REINIT.
 //! - PRE_COPY -> STOP_COPY gives an fd only if a reset came in between.
 //! - RESUMING cannot be left with data missing (EINVAL).
-//! - Short reads, reads and writes that stall or stick, calls that do not return, as planned.
+//! - Short reads, reads and writes that stall or stick, calls that take their time or do not return,
+//!   as planned.
 //!
 //! What the fds cannot say (ENODEV, ENOMSG) is put in by [`MigrationDevice::observe`]. Drivers that
 //! misbehave are a layer over it, [`Faulty`].
@@ -20,10 +21,12 @@ mod arcs;
 mod cpu;
 mod fault;
 mod loading;
+mod memory;
 mod plan;
 mod release;
 mod saving;
 mod session;
+mod slices;
 pub(crate) mod state_name;
 mod stream;
 mod throttle;
@@ -31,12 +34,14 @@ mod watch;
 
 pub(crate) use cpu::used_ns as cpu_used_ns;
 pub use fault::{Call, Deed, DriverFault, Faulty, OnFault};
-pub use plan::{Conduit, Drained, Plan, ResetAt, Round};
-pub(crate) use watch::{Watch, Watched};
+pub use plan::{ArcLatency, Conduit, Drained, Plan, ResetAt, Round};
+pub(crate) use slices::Slices;
+pub(crate) use watch::{CallSpan, Record, Watch, Watched};
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use rustix::io::Errno;
 
@@ -66,6 +71,8 @@ struct Inner {
     planned_reset_ns: u64,
     /// What is planned to block still does.
     held: bool,
+    /// The first session's memory file, once it was prepared.
+    ready: Option<OwnedFd>,
 }
 
 /// What went through a session's fd.
@@ -88,8 +95,27 @@ impl Double {
             resets: 0,
             planned_reset_ns: 0,
             held: plan.holds.is_some() || plan.sticks_at.is_some(),
+            ready: None,
         };
         Double { plan, inner: Mutex::new(inner), released: Condvar::new() }
+    }
+
+    /// Does beforehand what a device of [memory](Conduit::Memory) would otherwise do when its first
+    /// session begins: a source fills its file, a target, which is one that expects bytes, gets its
+    /// pages. Does nothing for others.
+    pub fn prepare(&self) -> io::Result<()> {
+        if self.plan.conduit == Conduit::Memory {
+            let file = match self.plan.expects_bytes {
+                0 => memory::filled(&self.plan, self.origin(0))?,
+                _ => memory::empty(&self.plan)?,
+            };
+            self.lock().ready = Some(file);
+        }
+        Ok(())
+    }
+
+    fn origin(&self, resets: u32) -> Origin {
+        Origin { device: self.plan.index, generation: resets as u8 }
     }
 
     /// What the device is like.
@@ -148,12 +174,14 @@ impl Double {
         let from = inner.state;
         let mut fd = None;
         if to.is_saving() && !from.is_saving() {
-            let origin = Origin { device: self.plan.index, generation: inner.resets as u8 };
-            let (saving, opened) = Saving::start(&self.plan, origin, to.is_precopy())?;
+            let origin = self.origin(inner.resets);
+            let ready = inner.ready.take().filter(|_| inner.resets == 0);
+            let (saving, opened) = Saving::start(&self.plan, origin, to.is_precopy(), ready)?;
             inner.begin_session(Session::Saving(saving), &opened)?;
             fd = Some(opened);
         } else if to == DeviceState::Resuming {
-            let (loading, opened) = Loading::start(&self.plan)?;
+            let ready = inner.ready.take();
+            let (loading, opened) = Loading::start(&self.plan, ready)?;
             inner.begin_session(Session::Loading(Arc::new(loading)), &opened)?;
             fd = Some(opened);
         } else if from.is_saving() && !to.is_saving() {
@@ -181,7 +209,7 @@ impl Drop for Double {
 impl Inner {
     fn begin_session(&mut self, session: Session, data_fd: &OwnedFd) -> io::Result<()> {
         self.session.kill();
-        self.users = Users::of(data_fd.as_fd(), self.users.strangers())?;
+        self.users.begin(data_fd.as_fd())?;
         self.session = session;
         Ok(())
     }
@@ -228,6 +256,18 @@ impl MigrationDevice for Double {
         while inner.state != target {
             let next =
                 arcs::next(inner.state, target, self.plan.capabilities).ok_or(Errno::INVAL)?;
+            let latency = self.plan.latency(inner.state, next);
+            if !latency.is_zero() {
+                // The driver waits for its firmware; who reads or asks meanwhile does not.
+                let from = inner.state;
+                drop(inner);
+                thread::sleep(latency);
+                inner = self.lock();
+                if inner.state != from {
+                    // A reset came in between; the driver goes on from where that has led.
+                    continue;
+                }
+            }
             fd = self.go(&mut inner, next)?.or(fd);
         }
         Ok(fd)
@@ -260,15 +300,18 @@ impl MigrationDevice for Double {
             return result;
         }
         let mut inner = self.lock();
+        if inner.held && inner.users.is_stuck(data_fd)? {
+            return Err(Errno::INPROGRESS.into());
+        }
         if !inner.users.use_of(data_fd)? {
             return Err(Errno::NODEV.into());
         }
         if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)
+            && inner.held
             && inner.session.observed_bytes() + *bytes as u64 >= at
         {
-            while inner.held {
-                inner = self.wait(inner);
-            }
+            inner.users.sticks(data_fd)?;
+            return Err(Errno::INPROGRESS.into());
         }
         if !inner.is_alive() {
             return Err(Errno::NODEV.into());

@@ -1,6 +1,7 @@
 //! What a double is like, and which faults it is to have.
 
 use std::io;
+use std::time::Duration;
 
 use crate::data::{Content, Origin};
 use crate::engine::{Capabilities, DeviceState};
@@ -13,6 +14,22 @@ pub enum Conduit {
     Pipe,
     /// A memory file: no `->poll`, as with every other driver. Holds its state in memory.
     File,
+    /// The same, filled and emptied outside of the migration: see [`Double::prepare`]. Its reads and
+    /// writes cannot wait: it has no rate and no latency of a save.
+    ///
+    /// [`Double::prepare`]: super::Double::prepare
+    Memory,
+}
+
+/// How long SET_STATE takes on one arc, or on all arcs to a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArcLatency {
+    /// Where the arc begins; none means anywhere.
+    pub from: Option<DeviceState>,
+    /// Where it ends.
+    pub to: DeviceState,
+    /// How long the driver is in it.
+    pub time: Duration,
 }
 
 /// How a drained PRE_COPY data fd answers.
@@ -73,6 +90,11 @@ pub struct Plan {
     pub rest_bytes: u64,
     /// How fast the device gives or takes its state; without one, as fast as it can.
     pub device_rate: Option<Rate>,
+    /// How long the device's firmware takes for a save: after the device was stopped, or PRE_COPY
+    /// data was asked for, nothing can be read for as long. Pipes only.
+    pub save_latency: Duration,
+    /// How long SET_STATE takes on an arc; the first that fits counts.
+    pub arc_latencies: Vec<ArcLatency>,
     /// Reads are cut short at seeded places, pieces of at most this many bytes.
     pub piece_bytes: Option<u64>,
     /// The data fd neither gives nor takes anything after so many bytes.
@@ -104,6 +126,8 @@ impl Default for Plan {
             lags: false,
             rest_bytes: 1 << 20,
             device_rate: None,
+            save_latency: Duration::ZERO,
+            arc_latencies: Vec::new(),
             piece_bytes: None,
             stalls_at: None,
             sticks_at: None,
@@ -129,6 +153,12 @@ impl Plan {
         let origin = Origin { device: self.index, generation: 0 };
         self.content.fill(origin, 0, &mut state)?;
         Ok(state)
+    }
+
+    /// How long SET_STATE takes on a direct arc.
+    pub(super) fn latency(&self, from: DeviceState, to: DeviceState) -> Duration {
+        let fits = |it: &&ArcLatency| it.to == to && it.from.is_none_or(|it| it == from);
+        self.arc_latencies.iter().find(fits).map_or(Duration::ZERO, |it| it.time)
     }
 
     /// The device that this one's state goes to.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::plan::{Conduit, Drained, Plan, ResetAt};
 use super::release::Release;
 use super::stream::{Feed, memory_file, pipe};
-use super::{Passed, cpu};
+use super::{Passed, cpu, memory};
 use crate::data::Origin;
 use crate::engine::PrecopyInfo;
 
@@ -39,14 +39,17 @@ struct Flow {
     digest: Option<u128>,
     /// What fills a file; a pipe's is its thread's.
     file: Option<Feed>,
+    /// When the firmware is through with its save.
+    ready_at: Instant,
 }
 
 impl Saving {
-    /// Opens the data fd and has it filled.
+    /// Opens the data fd and has it filled. A memory file may be ready.
     pub(super) fn start(
         plan: &Plan,
         origin: Origin,
         precopy: bool,
+        ready: Option<OwnedFd>,
     ) -> io::Result<(Arc<Saving>, OwnedFd)> {
         let saving = Arc::new(Saving {
             plan: plan.clone(),
@@ -55,6 +58,7 @@ impl Saving {
                 dead: false,
                 digest: None,
                 file: None,
+                ready_at: Instant::now(),
             }),
             changed: Condvar::new(),
         });
@@ -77,6 +81,12 @@ impl Saving {
             Conduit::File => {
                 let file = memory_file()?;
                 saving.lock().file = Some(Feed::new(plan, origin, file.try_clone()?));
+                file
+            }
+            Conduit::Memory => {
+                let file = ready.map_or_else(|| memory::filled(plan, origin), Ok)?;
+                let feed = Feed::of_memory(plan, origin, file.try_clone()?);
+                saving.lock().file = Some(feed);
                 file
             }
         };
@@ -104,6 +114,12 @@ impl Saving {
                 return None;
             }
             let waiting = self.end(&flow) - feed.at();
+            let save = flow.ready_at.saturating_duration_since(Instant::now());
+            if waiting > 0 && !save.is_zero() {
+                let waited = self.changed.wait_timeout(flow, save);
+                (flow, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
             match self.plan.piece_bytes {
                 // Whatever the pipe holds is what one read gets.
                 Some(most) if waiting > 0 && flow.release.read == feed.at() => {
@@ -134,6 +150,10 @@ impl Saving {
             }
             Ok(bytes) => {
                 let bytes = self.cut_short(&flow, bytes as u64)?;
+                if bytes == 0 && drained {
+                    // Memory has more than the device has released.
+                    return self.answer_of_a_drained_fd();
+                }
                 flow.release.read += bytes;
                 if self.plan.piece_bytes.is_some() {
                     self.changed.notify_all();
@@ -151,12 +171,16 @@ impl Saving {
         }
     }
 
-    /// A file gives whole reads; some of what was read is put back.
+    /// A file gives whole reads, and memory what is not released yet; some of what was read is put
+    /// back.
     fn cut_short(&self, flow: &Flow, bytes: u64) -> io::Result<u64> {
-        let (Some(feed), Some(most)) = (&flow.file, self.plan.piece_bytes) else {
+        let Some(feed) = &flow.file else { return Ok(bytes) };
+        let piece = self.plan.piece_bytes.map_or(u64::MAX, |most| piece(flow.release.read, most));
+        let released = self.end(flow) - flow.release.read;
+        let cut = bytes.min(piece).min(released);
+        if cut == bytes {
             return Ok(bytes);
-        };
-        let cut = bytes.min(piece(flow.release.read, most));
+        }
         rustix::fs::seek(feed.fd(), SeekFrom::Current(cut as i64 - bytes as i64))?;
         Ok(cut)
     }
@@ -201,14 +225,21 @@ impl Saving {
     /// still be between its last byte and its digest: it is waited for.
     pub(super) fn passed(&self) -> Passed {
         const PATIENCE: Duration = Duration::from_secs(1);
-        let unfinished =
-            |flow: &mut Flow| flow.release.is_read() && flow.digest.is_none() && !flow.dead;
+        let unfinished = |flow: &mut Flow| {
+            let is_pipe = flow.file.is_none();
+            is_pipe && flow.release.is_read() && flow.digest.is_none() && !flow.dead
+        };
         let (flow, _) = self
             .changed
             .wait_timeout_while(self.lock(), PATIENCE, unfinished)
             .unwrap_or_else(PoisonError::into_inner);
-        let digest = flow.digest.filter(|_| flow.release.is_read());
-        Passed { bytes: flow.release.read, digest }
+        let bytes = flow.release.read;
+        let digest = match &flow.file {
+            _ if !flow.release.is_read() => None,
+            Some(feed) if self.plan.conduit == Conduit::Memory => memory::digest(feed.fd(), bytes),
+            _ => flow.digest,
+        };
+        Passed { bytes, digest }
     }
 
     /// How far the stream may be put in.
@@ -219,6 +250,9 @@ impl Saving {
     /// Has what is released put in.
     fn put(&self, flow: &mut Flow) -> io::Result<()> {
         let end = self.end(flow);
+        if end > flow.release.read && !self.plan.save_latency.is_zero() {
+            flow.ready_at = Instant::now() + self.plan.save_latency;
+        }
         if let Some(feed) = &mut flow.file {
             while feed.at() < end {
                 feed.put(end - feed.at())?;

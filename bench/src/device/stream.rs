@@ -14,7 +14,7 @@ use crate::data::{Content, Origin};
 /// Bytes that a pipe holds, where the host allows it.
 const PIPE_BYTES: usize = 1 << 20;
 /// Bytes that are moved at once; small enough to stay in a core's cache.
-const PIECE_BYTES: usize = 128 << 10;
+pub(super) const PIECE_BYTES: usize = 128 << 10;
 
 /// A pipe, as large as the host allows: the end to read from, and the end to write to.
 pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Hash {
 impl Stream {
     fn new(plan: &Plan) -> Stream {
         Stream {
-            is_file: plan.conduit == Conduit::File,
+            is_file: plan.conduit != Conduit::Pipe,
             at: 0,
             hash: Hash(Box::new(Xxh3::new())),
             buffer: vec![0; PIECE_BYTES],
@@ -79,6 +79,13 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(plan: &Plan, origin: Origin, fd: OwnedFd) -> Feed {
         Feed { fd, stream: Stream::new(plan), content: plan.content.clone(), origin }
+    }
+
+    /// A memory file that has its first bytes already; its digest is taken elsewhere.
+    pub(super) fn of_memory(plan: &Plan, origin: Origin, fd: OwnedFd) -> Feed {
+        let mut feed = Feed::new(plan, origin, fd);
+        feed.stream.at = plan.total_bytes();
+        feed
     }
 
     /// Bytes that were put in.

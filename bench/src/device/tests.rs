@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
 
@@ -10,11 +11,13 @@ use crate::data::Content;
 use crate::spec::Rate;
 
 /// Every way in which a data fd can be one.
-const FDS: [(Conduit, Drained); 4] = [
+const FDS: [(Conduit, Drained); 6] = [
     (Conduit::Pipe, Drained::NoMsg),
     (Conduit::Pipe, Drained::Zero),
     (Conduit::File, Drained::NoMsg),
     (Conduit::File, Drained::Zero),
+    (Conduit::Memory, Drained::NoMsg),
+    (Conduit::Memory, Drained::Zero),
 ];
 
 fn plan(conduit: Conduit, drained: Drained) -> Plan {
@@ -259,7 +262,7 @@ fn a_reset_wakes_a_waiting_reader() {
 
 #[test]
 fn resuming_takes_a_whole_state_and_nothing_less() {
-    for conduit in [Conduit::Pipe, Conduit::File] {
+    for conduit in [Conduit::Pipe, Conduit::File, Conduit::Memory] {
         let source = plan(conduit, Drained::Zero);
         let state = expected(0, source.total_bytes());
         let device = Double::new(Plan { keeps: true, ..source.target() });
@@ -279,7 +282,7 @@ fn resuming_takes_a_whole_state_and_nothing_less() {
 
 #[test]
 fn a_silent_reset_in_resuming_shows_in_the_state_alone() {
-    for conduit in [Conduit::Pipe, Conduit::File] {
+    for conduit in [Conduit::Pipe, Conduit::File, Conduit::Memory] {
         let source = plan(conduit, Drained::Zero);
         let state = expected(0, source.total_bytes());
         let reset_at = Some(ResetAt::Written(source.total_bytes()));
@@ -383,4 +386,77 @@ fn the_device_rate_holds() {
     let rate = STATE_BYTES as f64 / started.elapsed().as_secs_f64();
     // The last piece need not be waited for.
     assert!(rate < 35e6, "{rate:.0} B/s");
+}
+
+#[test]
+fn memory_that_was_prepared_is_as_good_as_any() {
+    for prepares in [true, false] {
+        let memory = Plan { piece_bytes: None, ..plan(Conduit::Memory, Drained::Zero) };
+        let (source, target) = (Double::new(memory.clone()), Double::new(memory.target()));
+        for device in [&source, &target] {
+            assert!(!prepares || device.prepare().is_ok());
+        }
+        let (from, to) = (enter(&source, PreCopy), enter(&target, Resuming));
+        let mut data = Vec::new();
+        assert_eq!(read_all(&source, &from, &mut data), Ok(()));
+        assert_eq!(data.len(), 100_000, "PRE_COPY gives no more than its data");
+        assert!(source.set_state(StopCopy).is_ok_and(|fd| fd.is_none()));
+        assert_eq!(read_all(&source, &from, &mut data), Ok(()));
+        assert_eq!(write_all(&target, &to, &data), Ok(()));
+        assert!(target.set_state(Running).is_ok());
+        assert_eq!((source.passed(), target.passed()), (whole(&data), whole(&data)));
+    }
+}
+
+/// The file has bytes there, too: a digest over them would be one.
+#[test]
+fn memory_that_was_not_written_is_no_state() {
+    let zeros = Plan { content: Content::zero(), ..plan(Conduit::Memory, Drained::Zero) };
+    let target = Double::new(zeros.target());
+    assert!(target.prepare().is_ok());
+    let fd = enter(&target, Resuming);
+    let total = zeros.total_bytes();
+    assert_eq!(write_all(&target, &fd, &vec![0; total as usize - 5000]), Ok(()));
+    assert_eq!(target.set_state(Running).map_err(errno).err(), Some(INVAL));
+    // What was skipped is not zero.
+    assert!(rustix::fs::seek(&fd, rustix::fs::SeekFrom::Current(4000)).is_ok());
+    assert_eq!(write_all(&target, &fd, &[0; 1000]), Ok(()));
+    assert!(target.set_state(Running).is_ok());
+    assert_ne!(target.passed().digest, whole(&vec![0; total as usize]).digest);
+}
+
+#[test]
+fn a_save_takes_its_time() {
+    let save_latency = Duration::from_millis(20);
+    let source = Double::new(Plan { save_latency, ..plan(Conduit::Pipe, Drained::Zero) });
+    let begun = Instant::now();
+    let fd = enter(&source, PreCopy);
+    assert_eq!(read(&source, &fd, &mut [0; 8]), Err(AGAIN), "it is not drained: it saves");
+    let mut data = Vec::new();
+    assert_eq!(read_all(&source, &fd, &mut data), Ok(()));
+    assert!(begun.elapsed() >= save_latency && data.len() == 100_000);
+    let stopped = Instant::now();
+    assert!(source.set_state(StopCopy).is_ok());
+    assert_eq!(read_all(&source, &fd, &mut data), Ok(()));
+    assert!(stopped.elapsed() >= save_latency && data == expected(0, data.len() as u64));
+}
+
+#[test]
+fn an_arc_takes_its_time_and_nobody_else_waits() {
+    let arc = |from, to, ms| ArcLatency { from, to, time: Duration::from_millis(ms) };
+    let arc_latencies = vec![arc(Some(Running), Stop, 10), arc(None, StopCopy, 15)];
+    let capabilities = Capabilities { p2p: false, precopy: true };
+    let device =
+        Double::new(Plan { arc_latencies, capabilities, ..plan(Conduit::Pipe, Drained::Zero) });
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| enter(&device, StopCopy));
+        while device.state_now() != StopCopy {
+            thread::yield_now();
+        }
+    });
+    assert!(begun.elapsed() >= Duration::from_millis(25), "both arcs of the way");
+    let begun = Instant::now();
+    assert!(device.set_state(Stop).is_ok() && device.set_state(StopCopy).is_ok());
+    assert!(begun.elapsed() >= Duration::from_millis(15));
 }

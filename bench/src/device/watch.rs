@@ -6,9 +6,12 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
+use super::slices::Slices;
 use crate::clock::monotonic_ns;
 use crate::engine::{Capabilities, DeviceState, MigrationDevice, PrecopyInfo};
 
@@ -29,6 +32,44 @@ pub(crate) struct Watch {
     pub(crate) running_ns: AtomicU64,
     /// Bytes read or written, all sessions together.
     pub(crate) bytes: AtomicU64,
+    /// What happened when, where it is to be shown: only then anything is recorded.
+    pub(crate) record: Option<Mutex<Record>>,
+}
+
+/// What happened to a device when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// SET_STATE calls that succeeded.
+    pub(crate) calls: Vec<CallSpan>,
+    /// Completed reads or writes of the data fd.
+    pub(crate) bytes: Slices,
+}
+
+/// A call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CallSpan {
+    /// The state that it asked for.
+    pub(crate) state: String,
+    /// When it was made, on CLOCK_MONOTONIC.
+    pub(crate) from_ns: u64,
+    /// When it returned.
+    pub(crate) to_ns: u64,
+}
+
+/// Nobody makes as many; a device that is reset again and again might.
+const CALLS_MAX: usize = 4096;
+
+impl Watch {
+    /// One that records, or not.
+    pub(crate) fn new(records: bool) -> Watch {
+        Watch { record: records.then(Mutex::default), ..Watch::default() }
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Record)) {
+        if let Some(record) = &self.record {
+            what(&mut record.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
 }
 
 /// A device that is watched.
@@ -73,6 +114,14 @@ impl MigrationDevice for Watched {
         }
         let result = self.device.set_state(state);
         if result.is_ok() {
+            let (state, from_ns, to_ns) = (state.to_string(), called, monotonic_ns());
+            watch.note(|record| {
+                if record.calls.len() < CALLS_MAX {
+                    record.calls.push(CallSpan { state, from_ns, to_ns });
+                }
+            });
+        }
+        if result.is_ok() {
             match state {
                 DeviceState::StopCopy => {
                     watch.stop_copy_ns.store(monotonic_ns(), Ordering::Relaxed)
@@ -100,7 +149,9 @@ impl MigrationDevice for Watched {
         let result = self.device.observe(data_fd, result);
         if let Ok(bytes) = result {
             self.watch.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-            self.watch.last_transfer_ns.store(monotonic_ns(), Ordering::Relaxed);
+            let now = monotonic_ns();
+            self.watch.last_transfer_ns.store(now, Ordering::Relaxed);
+            self.watch.note(|record| record.bytes.add(now, bytes as u64));
         }
         result
     }

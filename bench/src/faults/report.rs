@@ -107,7 +107,9 @@ pub(crate) fn repeated(rows: &[&Row]) -> String {
     let name = rows.first().map_or("", |row| &row.name);
     let still = match still.max {
         0 => "the guest was never stopped".to_owned(),
-        most => format!("the guest stood still {} (most: {})", duration(still.p50), duration(most)),
+        most => {
+            format!("the guest stood still {} (most: {})", duration(still.median), duration(most))
+        }
     };
     let mut text = format!("  {name:<36} {kept} of {} as promised; {still}\n", rows.len());
     for row in rows.iter().filter(|row| !row.as_promised) {

@@ -4,6 +4,7 @@
 //! Pacing needs no privilege: SO_MAX_PACING_RATE makes TCP itself pace (`sk_pacing_rate`), on
 //! loopback too and with any congestion control, without an fq qdisc.
 
+mod info;
 mod pacing;
 
 use std::io;
@@ -12,10 +13,9 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt;
 
-use crate::spec::Link;
+use crate::spec::{Link, Shaper};
 
 /// How long `connect` waits for a listener that is not there yet.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
@@ -47,13 +47,6 @@ pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(addresses)
-}
-
-/// Waits for as long as it takes until somebody connects, and leaves it to be accepted.
-pub(crate) fn wait_for_peer(listener: &TcpListener) -> io::Result<()> {
-    let mut fds = [PollFd::new(listener, PollFlags::IN)];
-    while poll(&mut fds, None).map_err(io::Error::from)? == 0 {}
-    Ok(())
 }
 
 /// Makes connections of a session what those of [`connect`] are.
@@ -99,7 +92,7 @@ pub(crate) fn connect(
 
 /// Gives a connection its share of the link.
 fn pace(stream: &TcpStream, link: &Link, count: u64) -> io::Result<()> {
-    match link.rate {
+    match link.rate.filter(|_| link.shaper == Shaper::Pacing) {
         Some(rate) => pacing::limit(stream, (rate.0 / count).max(1)),
         None => Ok(()),
     }
@@ -111,6 +104,17 @@ fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
         sockopt::set_tcp_congestion(stream, name)?;
     }
     Ok(())
+}
+
+/// Bytes that the kernel has put on the wire for a connection, without those that it sent again.
+pub(crate) fn sent_bytes(stream: &TcpStream) -> io::Result<u64> {
+    let info = info::of(stream)?;
+    Ok(info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans))
+}
+
+/// Bytes that the kernel has taken from it.
+pub(crate) fn received_bytes(stream: &TcpStream) -> io::Result<u64> {
+    Ok(info::of(stream)?.tcpi_bytes_received)
 }
 
 /// The congestion control that the kernel says the connections use.
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn congestion_control_is_what_was_asked_for() {
         for name in host_congestion("allowed_").split(' ') {
-            let link = Link { rate: None, congestion: Some(name.to_owned()) };
+            let link = Link { congestion: Some(name.to_owned()), ..Link::default() };
             let (source, target) = pair(&link);
             let both = congestion_in_use(&[source, target]);
             assert_eq!(both.map_err(|e| e.to_string()), Ok(name.to_owned()));
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn without_a_name_the_hosts_own_is_kept_and_told() {
-        let (source, target) = pair(&Link { rate: None, congestion: None });
+        let (source, target) = pair(&Link::default());
         let both = congestion_in_use(&[source, target]).map_err(|e| e.to_string());
         assert_eq!(both, Ok(host_congestion("")));
     }
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn pacing_holds_the_rate() {
         let rate = 50_000_000;
-        let link = Link { rate: Some(Rate(rate)), congestion: None };
+        let link = Link { rate: Some(Rate(rate)), ..Link::default() };
         let (mut source, mut target) = pair(&link);
         let bytes = 10_000_000usize;
         let reader = thread::spawn(move || {

@@ -1,7 +1,7 @@
 //! A data fd as the peers use it: blocking reads and writes, each told to the device.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -16,6 +16,16 @@ pub(crate) struct DataFd<'a> {
 impl<'a> DataFd<'a> {
     pub(super) fn new(device: &'a dyn MigrationDevice, fd: OwnedFd) -> DataFd<'a> {
         DataFd { device, fd }
+    }
+
+    /// The fd, for who reads and writes in another way. Each result is to be [observed](Self::observe).
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What the device makes of a read's or a write's result.
+    pub(super) fn observe(&self, result: io::Result<usize>) -> io::Result<usize> {
+        self.device.observe(self.fd.as_fd(), result)
     }
 
     /// One read; 0 is the end of the stream.

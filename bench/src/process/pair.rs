@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::message::{Event, RunSpec, SideReport, Task};
+use super::room::Room;
 use crate::spec::Side;
 
 /// How long both sides may be silent, no byte moved and nothing ended, beyond what a peer takes
@@ -32,9 +33,14 @@ pub(crate) struct PairReport {
 }
 
 /// Runs a migration between two new processes; `progress` hears how many bytes the target has.
-pub(crate) fn run(spec: &RunSpec, progress: &mut dyn FnMut(u64)) -> PairReport {
+/// They are in a room of their own, if there is one.
+pub(crate) fn run(
+    spec: &RunSpec,
+    room: Option<&Room>,
+    progress: &mut dyn FnMut(u64),
+) -> PairReport {
     let mut report = PairReport::default();
-    if let Err(error) = drive(spec, progress, &mut report) {
+    if let Err(error) = drive(spec, room, progress, &mut report) {
         report.failure.get_or_insert(format!("cannot start a process: {error}"));
     }
     report
@@ -47,10 +53,20 @@ enum Heard {
     Ended,
 }
 
-fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport) -> io::Result<()> {
+fn drive(
+    spec: &RunSpec,
+    room: Option<&Room>,
+    progress: &mut dyn FnMut(u64),
+    report: &mut PairReport,
+) -> io::Result<()> {
+    let task = |side, connect| Task {
+        spec: spec.clone(),
+        place: room.map(|room| room.place(side)),
+        connect,
+    };
     let (sender, receiver) = unbounded();
     // Agents are ended when they go out of scope, whatever happens.
-    let mut agents = vec![Agent::start(Side::Target, spec, None, &sender)?];
+    let mut agents = vec![Agent::start(Side::Target, &task(Side::Target, None), &sender)?];
     let state_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
     let slowest = spec.link.rate.map_or(u64::MAX, |rate| rate.0 / 2).min(SLOWEST_BYTES_PER_S);
     let silence = SILENCE_MAX + Duration::from_secs(state_bytes / slowest.max(1));
@@ -58,7 +74,8 @@ fn drive(spec: &RunSpec, progress: &mut dyn FnMut(u64), report: &mut PairReport)
     while ended < 2 {
         match hear(&receiver, if ended == 0 { silence } else { GRACE }) {
             Some((_, Heard::Event(Event::Listening(address)))) => {
-                agents.push(Agent::start(Side::Source, spec, Some(address), &sender)?);
+                let task = task(Side::Source, Some(address));
+                agents.push(Agent::start(Side::Source, &task, &sender)?);
             }
             Some((Side::Target, Heard::Event(Event::Progress(bytes)))) => progress(bytes),
             Some((Side::Source, Heard::Event(Event::Progress(_)))) => {}
@@ -116,12 +133,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(
-        side: Side,
-        spec: &RunSpec,
-        connect: Option<std::net::SocketAddr>,
-        events: &Sender<(Side, Heard)>,
-    ) -> io::Result<Agent> {
+    fn start(side: Side, task: &Task, events: &Sender<(Side, Heard)>) -> io::Result<Agent> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("agent")
             .stdin(Stdio::piped())
@@ -130,8 +142,7 @@ impl Agent {
         let output = child.stdout.take();
         let input = child.stdin.as_mut();
         // Owned from here on, so that an error below ends it.
-        let task = Task { spec: spec.clone(), connect };
-        let mut line = serde_json::to_vec(&task)?;
+        let mut line = serde_json::to_vec(task)?;
         line.push(b'\n');
         let sent = input.map_or(Ok(()), |input| input.write_all(&line));
         let agent = Agent { side, child };

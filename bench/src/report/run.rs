@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::seen::SeenReset;
-use super::spread::Spread;
+use super::spread::{Spread, median};
+use super::timeline::Timeline;
 use crate::process::message::{DeviceReport, SideReport};
 use crate::process::pair::PairReport;
 
@@ -26,13 +27,21 @@ pub(crate) enum Outcome {
 /// The phase that begins when the source has let go. The target's other phases are the source's
 /// seen from the other end.
 const LAST_PHASE: &str = "resume";
+/// The phases in which the guest still runs.
+const GUEST_RUNS: [&str; 3] = ["connect", "start", "pre_copy"];
+
+/// Whether the guest still runs in this phase.
+pub(crate) fn guest_runs_in(phase: &str) -> bool {
+    GUEST_RUNS.contains(&phase)
+}
 
 /// One run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Run {
     /// How it ended.
     pub(crate) outcome: Outcome,
     /// Why, unless it is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
     /// Bytes that the target's devices took.
     pub(crate) state_bytes: u64,
@@ -41,11 +50,15 @@ pub(crate) struct Run {
     /// From the call that stopped the first device to the last device's RUNNING: the target's, or
     /// the source's again after an abort.
     pub(crate) downtime_ns: u64,
+    /// What the engine forecast of it, last before the switchover; none without PRE_COPY.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) forecast_ns: Option<u64>,
     /// From the first call to any device to the last device's RUNNING.
     pub(crate) total_ns: u64,
     /// From where the first stopped device could be read to the last byte written.
     pub(crate) transfer_ns: u64,
     /// The source's phases, and the one that only the target has.
+    #[serde(serialize_with = "super::spread::as_map")]
     pub(crate) phases_ns: Vec<(String, u64)>,
     /// CPU of both processes.
     pub(crate) cpu_ns: u64,
@@ -66,9 +79,13 @@ pub(crate) struct Run {
     /// Bytes of state that were sent in vain.
     pub(crate) discarded_bytes: u64,
     /// The reset that was planned, if it came.
+    #[serde(skip)]
     pub(crate) reset: Option<SeenReset>,
     /// Whether all of the source's devices ended in RUNNING.
     pub(crate) source_runs: bool,
+    /// What happened when, if it was recorded.
+    #[serde(skip)]
+    pub(crate) timeline: Option<Timeline>,
 }
 
 impl Run {
@@ -103,6 +120,7 @@ impl Run {
             state_bytes: target.devices.iter().map(|device| device.bytes).sum(),
             wire_bytes: source.wire_bytes,
             downtime_ns: since(stopped),
+            forecast_ns: source.forecast_ns,
             total_ns: since(begun),
             transfer_ns: last(|device| device.last_transfer_ns)
                 .saturating_sub(first(|device| device.stop_copy_ns)),
@@ -119,7 +137,27 @@ impl Run {
             discarded_bytes: source.discarded_bytes,
             reset: SeenReset::of(source, target),
             source_runs: source.devices.iter().all(|device| device.state == "RUNNING"),
+            timeline: Timeline::new(source, target),
         }
+    }
+}
+
+impl Run {
+    /// Each phase is the longest of all devices', and the target's last one is part of the source's.
+    fn phases_overlap_ns(&self) -> u64 {
+        let stopped = self.phases_ns.iter().filter(|(name, _)| !guest_runs_in(name));
+        match self.downtime_ns {
+            // Nobody knows it.
+            0 => 0,
+            downtime => stopped.map(|(_, ns)| ns).sum::<u64>().saturating_sub(downtime),
+        }
+    }
+
+    /// How far the state shrank on its way. What was discarded had its bytes on the wire.
+    fn ratio_millionths(&self) -> u64 {
+        let sent = u128::from(self.state_bytes) + u128::from(self.discarded_bytes);
+        let ratio = sent * 1_000_000 / u128::from(self.wire_bytes.max(1));
+        if self.wire_bytes == 0 { 0 } else { u64::try_from(ratio).unwrap_or(u64::MAX) }
     }
 }
 
@@ -178,6 +216,9 @@ pub(crate) struct Runs {
     pub(crate) wire_bytes: u64,
     /// From stop to RUNNING.
     pub(crate) downtime_ns: Spread,
+    /// How the forecasts of it were, if there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) forecast: Option<Forecast>,
     /// From readable to written.
     pub(crate) transfer_ns: Spread,
     /// From the first call to RUNNING.
@@ -185,6 +226,10 @@ pub(crate) struct Runs {
     /// By phase.
     #[serde(serialize_with = "super::spread::as_map")]
     pub(crate) phases_ns: Vec<(String, Spread)>,
+    /// How much longer the stopped guest's phases are together than its downtime, median.
+    pub(crate) phases_overlap_ns: u64,
+    /// Bytes of state that were sent, in vain too, over bytes on the wire, median; 0 without any.
+    pub(crate) ratio: f64,
     /// State bytes over the total, median.
     pub(crate) throughput_bytes_per_s: u64,
     /// Both processes, median.
@@ -205,6 +250,8 @@ pub(crate) struct Runs {
     pub(crate) resets: u32,
     /// State that was sent in vain because of them, median.
     pub(crate) discarded_bytes: u64,
+    /// Every run by itself, in order.
+    pub(crate) each: Vec<Run>,
 }
 
 impl Runs {
@@ -216,10 +263,6 @@ impl Runs {
         let most = |value: fn(&Run) -> u64| runs.iter().map(value).max().unwrap_or(0);
         let any = good.first().copied().or(runs.first());
         let name = |value: fn(&Run) -> &String| any.map(value).cloned().unwrap_or_default();
-        let median = |mut values: Vec<u64>| {
-            values.sort_unstable();
-            values.get(values.len() / 2).copied().unwrap_or(0)
-        };
         let exact = |value: fn(&Run) -> u64| median(good.iter().map(|run| value(run)).collect());
         let (source, target) = (most(|run| run.rss_source_bytes), most(|run| run.rss_target_bytes));
         Runs {
@@ -230,9 +273,12 @@ impl Runs {
             state_bytes: exact(|run| run.state_bytes),
             wire_bytes: exact(|run| run.wire_bytes),
             downtime_ns: over(|run| run.downtime_ns),
+            forecast: Forecast::of(&good),
             transfer_ns: over(|run| run.transfer_ns),
             total_ns: over(|run| run.total_ns),
             phases_ns: phases(&good),
+            phases_overlap_ns: exact(Run::phases_overlap_ns),
+            ratio: exact(Run::ratio_millionths) as f64 / 1e6,
             throughput_bytes_per_s: exact(|run| per_second(run.state_bytes, run.total_ns)),
             cpu_ns: exact(|run| run.cpu_ns),
             device_cpu_ns: exact(|run| run.device_cpu_ns),
@@ -243,7 +289,47 @@ impl Runs {
             tcp_congestion: name(|run| &run.tcp_congestion),
             resets: runs.iter().map(|run| run.resets).sum(),
             discarded_bytes: exact(|run| run.discarded_bytes),
+            each: runs.to_vec(),
         }
+    }
+}
+
+/// What the engine forecast of the downtime, beside what came.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Forecast {
+    /// The last forecast before each switchover.
+    pub(crate) downtime_ns: Spread,
+    /// The downtime that came over that, median; 1 is a good forecast, 2 came twice as long.
+    pub(crate) came_over_forecast: f64,
+    /// Runs in which it was within 10 % of what came, or 2 ms.
+    pub(crate) good: usize,
+    /// Runs in which there was one.
+    pub(crate) runs: usize,
+}
+
+/// Within a tenth of what came, or 2 ms.
+pub(crate) fn is_forecast_good(forecast_ns: u64, downtime_ns: u64) -> bool {
+    forecast_ns.abs_diff(downtime_ns) <= (downtime_ns / 10).max(2_000_000)
+}
+
+impl Forecast {
+    fn of(runs: &[&Run]) -> Option<Forecast> {
+        let pairs: Vec<(u64, u64)> =
+            runs.iter().filter_map(|run| Some((run.forecast_ns?, run.downtime_ns))).collect();
+        if pairs.is_empty() {
+            return None;
+        }
+        let thousandths =
+            |&(forecast, came): &(u64, u64)| came.saturating_mul(1000) / forecast.max(1);
+        Some(Forecast {
+            downtime_ns: Spread::of(pairs.iter().map(|&(forecast, _)| forecast)),
+            came_over_forecast: median(pairs.iter().map(thousandths).collect()) as f64 / 1000.0,
+            good: pairs
+                .iter()
+                .filter(|&&(forecast, came)| is_forecast_good(forecast, came))
+                .count(),
+            runs: pairs.len(),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The report as a person reads it.
 
-use super::run::Runs;
+use super::run::{Runs, guest_runs_in};
 use super::spread::Spread;
 use crate::spec::{Rate, Size};
 
@@ -43,27 +43,24 @@ impl Table {
     }
 }
 
-/// The phases in which the guest still runs.
-const GUEST_RUNS: [&str; 3] = ["connect", "start", "pre_copy"];
-
 /// The report of several runs of one kind. What a side does not know is left out.
 pub(crate) fn runs(runs: &Runs) -> String {
     let one = runs.runs == 1;
     let mut times = Table::default();
     let mut time = |name: &str, spread: &Spread| match (one, spread.max) {
         (_, 0) => {}
-        (true, _) => times.row([name.to_owned(), duration(spread.p50)]),
+        (true, _) => times.row([name.to_owned(), duration(spread.median)]),
         (false, _) => times.row([
             name.to_owned(),
-            duration(spread.p50),
-            duration(spread.p99),
+            duration(spread.median),
+            duration(spread.min),
             duration(spread.max),
         ]),
     };
     // A target that has no clock in common with its source knows no downtime.
     let knows_downtime = runs.downtime_ns.max > 0;
     let (before, stopped): (Vec<_>, Vec<_>) =
-        runs.phases_ns.iter().partition(|(name, _)| GUEST_RUNS.contains(&name.as_str()));
+        runs.phases_ns.iter().partition(|(name, _)| guest_runs_in(name));
     for (name, spread) in before {
         time(name, spread);
     }
@@ -74,9 +71,10 @@ pub(crate) fn runs(runs: &Runs) -> String {
     }
     time("total", &runs.total_ns);
     if !one {
-        times.head(["", "p50", "p99", "max"]);
+        times.head(["", "median", "min", "max"]);
     }
     let mut text = times.text();
+    text += &overlap(runs);
     text.push('\n');
     for (name, value) in lines(runs) {
         text += &format!("  {name:<12} {value}\n");
@@ -90,6 +88,18 @@ fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
         ("on the wire", format!("{}, {}", Size(runs.wire_bytes), ratio(runs))),
         ("throughput", Rate(runs.throughput_bytes_per_s).to_string()),
     ];
+    if let Some(forecast) = &runs.forecast {
+        lines.push((
+            "forecast",
+            format!(
+                "{}; {:.2} times as much came; within 10 % or 2 ms in {} of {}",
+                duration(forecast.downtime_ns.median),
+                forecast.came_over_forecast,
+                forecast.good,
+                forecast.runs
+            ),
+        ));
+    }
     lines.push((
         "cpu",
         match runs.device_cpu_ns {
@@ -120,10 +130,23 @@ fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// That the phases are not the downtime's parts, where they are not.
+fn overlap(runs: &Runs) -> String {
+    match runs.phases_overlap_ns {
+        0 => String::new(),
+        ns => format!(
+            "\n  phases overlap by {}: each is that of the device which was longest in it, and\n  resume is \
+             the target's part of handover\n",
+            duration(ns)
+        ),
+    }
+}
+
+/// State over wire. What was sent in vain is on both sides of it: the bytes on the wire have it.
 fn ratio(runs: &Runs) -> String {
-    match runs.wire_bytes {
-        0 => "-".to_owned(),
-        wire => format!("ratio {:.2}", runs.state_bytes as f64 / wire as f64),
+    match runs.ratio {
+        0.0 => "-".to_owned(),
+        ratio => format!("ratio {ratio:.2}"),
     }
 }
 
@@ -144,9 +167,9 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::default();
-        table.row(["", "p50"]);
+        table.row(["", "median"]);
         table.row(["downtime", "1.00 ms"]);
-        assert_eq!(table.text(), "                 p50\n  downtime   1.00 ms\n");
+        assert_eq!(table.text(), "              median\n  downtime   1.00 ms\n");
     }
 
     #[test]

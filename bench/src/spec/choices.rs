@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::units::Size;
+use super::units::{Size, Time, UnitError};
 
 /// What the test device's state looks like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +20,56 @@ pub(crate) enum DataKind {
     Structured,
     /// Incompressible.
     Random,
+    /// A program: this one.
+    Elf,
     /// A file's content, repeated or cut to the size of the state.
     File(PathBuf),
+}
+
+/// What the test device's data fd is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DataFdChoice {
+    /// A pipe that a thread of the device fills or empties; it can be polled, as mlx5's can.
+    #[default]
+    Pipe,
+    /// A file in memory that is filled before and looked at after the migration: a device that costs
+    /// next to nothing. It needs memory for the whole state on either side.
+    Memory,
+}
+
+/// How long SET_STATE takes on an arc of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ArcTime {
+    /// The kernel's name of the state where it begins; any if absent.
+    pub(crate) from: Option<String>,
+    /// Where it ends.
+    pub(crate) to: String,
+    /// How long.
+    pub(crate) time: Time,
+}
+
+/// What is to hold a link's rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShaperChoice {
+    /// Namespaces where this user may make them, else pacing.
+    #[default]
+    Auto,
+    /// A token bucket between two network namespaces, or nothing.
+    Namespaces,
+    /// SO_MAX_PACING_RATE, over loopback.
+    Pacing,
+}
+
+/// What holds a link's rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Shaper {
+    /// Every socket paces itself; its first packets go at once.
+    #[default]
+    Pacing,
+    /// A token bucket between two network namespaces.
+    Namespaces,
 }
 
 /// Raw or compressed, and who decides.
@@ -85,8 +134,42 @@ impl FromStr for DataKind {
             "zero" => DataKind::Zero,
             "structured" => DataKind::Structured,
             "random" => DataKind::Random,
+            "elf" => DataKind::Elf,
             path => DataKind::File(PathBuf::from(path)),
         })
+    }
+}
+
+impl FromStr for ArcTime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ArcTime, String> {
+        const STATES: [&str; 7] =
+            ["RUNNING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P", "STOP", "STOP_COPY", "RESUMING"];
+        let state = |name: &str| {
+            let found = STATES.into_iter().find(|state| state.eq_ignore_ascii_case(name));
+            let unknown = || format!("`{name}` is no state, expected one of {}", STATES.join(", "));
+            found.map(str::to_owned).ok_or_else(unknown)
+        };
+        let (arc, time) = text
+            .split_once('=')
+            .ok_or_else(|| "expected STATE=TIME or STATE-STATE=TIME".to_owned())?;
+        let (from, to) = match arc.split_once('-') {
+            Some((from, to)) => (Some(state(from)?), state(to)?),
+            None => (None, state(arc)?),
+        };
+        let time: Time = time.parse().map_err(|error: UnitError| error.to_string())?;
+        if time.0 == Duration::MAX {
+            return Err("a call that never returns is not a latency".to_owned());
+        }
+        Ok(ArcTime { from, to, time })
+    }
+}
+
+impl fmt::Display for ArcTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = self.from.as_ref().map_or_else(String::new, |from| format!("{from}-"));
+        write!(f, "{from}{} {}", self.to, self.time)
     }
 }
 
@@ -138,6 +221,7 @@ impl fmt::Display for DataKind {
             DataKind::Zero => f.write_str("zero"),
             DataKind::Structured => f.write_str("structured"),
             DataKind::Random => f.write_str("random"),
+            DataKind::Elf => f.write_str("elf"),
             DataKind::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -186,6 +270,16 @@ mod tests {
         assert_eq!("4MiB".parse(), Ok(ResetAt::Bytes(Size(4 << 20))));
         assert!("handover".parse::<ResetAt>().is_err());
         assert!("0".parse::<ResetAt>().is_err());
+    }
+
+    #[test]
+    fn arcs() {
+        let arc = |text: &str| text.parse::<ArcTime>().map(|arc| arc.to_string());
+        assert_eq!(arc("stop_copy=100ms"), Ok("STOP_COPY 100 ms".to_owned()));
+        assert_eq!(arc("RUNNING-stop=1.5s"), Ok("RUNNING-STOP 1.5 s".to_owned()));
+        for bad in ["stop", "stop=", "halt=1ms", "stop-halt=1ms", "stop=none", "=1ms", "stop=5"] {
+            assert!(arc(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

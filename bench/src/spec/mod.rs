@@ -2,10 +2,15 @@
 //! choices, who carries the state, and over what.
 
 mod choices;
+mod entrant;
 mod limits;
 mod units;
 
-pub(crate) use choices::{BackendChoice, DataKind, OnResetChoice, Policy, ResetAt};
+pub(crate) use choices::{
+    ArcTime, BackendChoice, DataFdChoice, DataKind, OnResetChoice, Policy, ResetAt, Shaper,
+    ShaperChoice,
+};
+pub(crate) use entrant::Entrant;
 pub(crate) use limits::Limits;
 pub use units::{Rate, Size, Time, UnitError};
 
@@ -23,12 +28,22 @@ pub(crate) enum Contender {
     QemuMultifd,
     /// Cloud Hypervisor: everything in memory, base64, JSON, one write.
     Snapshot,
+    /// `zstd -T0` and `zstd -d` with a socket between them.
+    Pipeline,
+    /// A loop on tokio-uring: 1 MiB reads, sent as they are.
+    TokioUring,
 }
 
 impl Contender {
     /// All, in the order of a round.
-    pub(crate) const ALL: [Contender; 4] =
-        [Contender::Engine, Contender::QemuMain, Contender::QemuMultifd, Contender::Snapshot];
+    pub(crate) const ALL: [Contender; 6] = [
+        Contender::Engine,
+        Contender::QemuMain,
+        Contender::QemuMultifd,
+        Contender::Snapshot,
+        Contender::Pipeline,
+        Contender::TokioUring,
+    ];
 
     /// The name in tables and JSON.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +52,8 @@ impl Contender {
             Contender::QemuMain => "qemu-main-channel",
             Contender::QemuMultifd => "qemu-multifd",
             Contender::Snapshot => "cloud-hypervisor",
+            Contender::Pipeline => "zstd-pipeline",
+            Contender::TokioUring => "tokio-uring",
         }
     }
 }
@@ -62,10 +79,12 @@ impl Side {
 }
 
 /// What every connection of a run gets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Link {
     /// Most bytes per second, all connections together.
     pub(crate) rate: Option<Rate>,
     /// The name of the congestion control; without one the sockets keep the host's default.
     pub(crate) congestion: Option<String>,
+    /// What holds the rate.
+    pub(crate) shaper: Shaper,
 }

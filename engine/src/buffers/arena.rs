@@ -205,9 +205,11 @@ impl fmt::Debug for Slot {
 
 fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // Its pages are there from the start, and not found one by one while a VM stands still.
+    let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
     // SAFETY: needed because the arena must be page-aligned memory of its own. A new private
     // mapping at an address of the kernel's choice overlaps nothing.
-    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) }?;
+    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, flags) }?;
     NonNull::new(base.cast()).ok_or_else(|| invalid("mmap gave the null page"))
 }
 

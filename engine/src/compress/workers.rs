@@ -5,13 +5,14 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::codec::{Codec, CodecError};
 use crate::buffers::Slot;
+use crate::ring::Backend;
+use crate::threads::{Ready, ThreadKind, Threads};
 use crate::wire::chunk_hash;
 
 /// One chunk's work. `T` comes back with it.
@@ -94,36 +95,36 @@ pub enum WorkResult {
 #[derive(Debug)]
 pub struct Workers<T> {
     jobs: Sender<Job<T>>,
-    threads: Vec<JoinHandle<()>>,
+    count: usize,
 }
 
 impl<T: Send + 'static> Workers<T> {
-    /// Starts `count` threads that hand their results to `done`.
+    /// Starts `count` threads that hand their results to `done`; the session's ring is of this
+    /// backend.
     ///
     /// # Errors
     /// What the system says where it starts no more threads, and ENOMEM without zstd contexts.
-    pub fn start<F>(count: usize, done: F) -> io::Result<Workers<T>>
+    pub fn start<F>(count: usize, on: &Threads, backend: Backend, done: F) -> io::Result<Workers<T>>
     where
         F: Fn(Worked<T>) + Send + Clone + 'static,
     {
         let (jobs, queue) = unbounded();
-        let mut threads = Vec::with_capacity(count);
+        let mut starting = Vec::with_capacity(count);
         for index in 0..count {
             let codec = Codec::new()
                 .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error.to_string()))?;
             let queue: Receiver<Job<T>> = queue.clone();
             let done = done.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("ferry-zstd-{index}"))
-                .spawn(move || work_all(codec, queue, done))?;
-            threads.push(thread);
+            let body = move || work_all(codec, queue, done);
+            starting.push(on.spawn_ready(ThreadKind::Worker, index as u32, backend, body)?);
         }
-        Ok(Workers { jobs, threads })
+        starting.into_iter().try_for_each(Ready::wait)?;
+        Ok(Workers { jobs, count })
     }
 
     /// Queues a job. It comes back if there is no thread to take it.
     pub fn submit(&self, job: Job<T>) -> Result<(), Box<Job<T>>> {
-        if self.threads.is_empty() {
+        if self.count == 0 {
             return Err(Box::new(job));
         }
         self.jobs.send(job).map_err(|error| Box::new(error.into_inner()))
@@ -188,7 +189,7 @@ mod tests {
     fn a_worker_that_panics_gives_its_slots_back_and_lives_on() {
         let (_, mut slots) = Arena::new(2, 4096).expect("memory");
         let (done, results) = unbounded();
-        let workers = Workers::start(1, move |worked| {
+        let workers = Workers::start(1, &Threads::default(), Backend::Syscalls, move |worked| {
             let _ = done.send(worked);
         });
         let workers = workers.expect("a thread");

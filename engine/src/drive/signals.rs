@@ -13,8 +13,15 @@ pub(super) struct Blocked {
 impl Blocked {
     pub(super) fn all() -> Blocked {
         let mut set = SigSet::all();
-        let own =
-            [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP];
+        let own = [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+            // Of a seccomp filter that traps: a VMM's handler says which call it was, or answers it.
+            Signal::SIGSYS,
+        ];
         own.into_iter().for_each(|signal| set.remove(signal));
         // It fails for a wrong `how` only.
         Blocked { before: set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).ok() }

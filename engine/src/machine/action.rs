@@ -64,6 +64,8 @@ pub enum Action {
         device: DeviceId,
         /// Where to.
         slot: SlotId,
+        /// How many bytes at most, and no more than was agreed on.
+        bytes: u32,
         /// Whether SET_STATE(STOP_COPY) had returned when this was asked.
         phase: DataPhase,
     },

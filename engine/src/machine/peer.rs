@@ -112,6 +112,15 @@ impl Peer {
         }
     }
 
+    /// Answers a ping on its own stream, so that the answer, too, shows a frame that was lost there;
+    /// on any before the session is open.
+    pub(crate) fn pong(&mut self, stream: StreamId, number: u64) {
+        match self.open {
+            true => self.queue_on(stream, Frame::Pong(number)),
+            false => self.queue(Frame::Pong(number)),
+        }
+    }
+
     /// The embedder's bytes, as [`queue`](Self::queue). A fault beyond the bound on those that wait:
     /// the session tells its embedder before it comes to that.
     pub(crate) fn queue_message(&mut self, bytes: Bytes) -> Result<(), Fault> {
@@ -164,7 +173,8 @@ impl Peer {
     /// A peer that makes this side answer without reading the answers: there is a bound to that.
     pub(crate) fn check_flood(&self) -> Result<(), Breach> {
         let max = limits::ANSWERS_WAITING_MAX;
-        let flooded = self.control.len() > max && self.answers() > max;
+        let waiting = self.control.len() + self.fixed.len();
+        let flooded = waiting > max && self.answers() + self.fixed.len() > max;
         if flooded { Err(Breach::Answers { max }) } else { Ok(()) }
     }
 
@@ -288,6 +298,20 @@ impl Peer {
         }
     }
 
+    /// On every idle stream: each then shows whether a frame before the ping was lost on it.
+    fn ping(&mut self) {
+        self.pings += 1;
+        let frame = Frame::Ping(self.pings);
+        if self.idle().is_none() {
+            return self.queue(frame);
+        }
+        for index in 0..self.streams.len() {
+            if self.streams[index] == Stream::Idle {
+                self.queue_on(StreamId(index as u16), frame.clone());
+            }
+        }
+    }
+
     /// When [`tick`](Self::tick) has something to do.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         self.waits.deadline_ns()
@@ -311,8 +335,7 @@ impl Peer {
                     ));
                 }
                 _ => {
-                    self.pings += 1;
-                    self.queue(Frame::Ping(self.pings));
+                    self.ping();
                     self.pinged_ns = turn.now_ns;
                     self.ping_later();
                 }
@@ -342,12 +365,16 @@ mod tests {
     }
 
     fn sent(peer: &mut Peer) -> Vec<Frame> {
+        sent_on(peer).into_iter().map(|(_, frame)| frame).collect()
+    }
+
+    fn sent_on(peer: &mut Peer) -> Vec<(u16, Frame)> {
         let mut actions = Vec::new();
         peer.pump(&mut Turn::new(0, &mut actions));
         let frames = actions.into_iter().map(|action| match action {
             Action::Send { stream, what: Outgoing::Frame(frame) } => {
                 peer.sent(stream);
-                frame
+                (stream.0, frame)
             }
             action => panic!("{action:?}"),
         });
@@ -371,13 +398,34 @@ mod tests {
         assert_eq!((peer.deadline_ns(), at(749, |turn| peer.tick(turn))), (Some(750), Ok(())));
         assert_eq!(sent(&mut peer), []);
         assert_eq!(at(750, |turn| peer.tick(turn)), Ok(()));
-        assert_eq!(sent(&mut peer), [Frame::Ping(1)]);
+        assert_eq!(sent(&mut peer), [Frame::Ping(1), Frame::Ping(1)]);
+    }
+
+    #[test]
+    fn a_ping_and_its_answer_go_where_a_lost_frame_would_be_missed() {
+        let mut peer = peer(3);
+        peer.pong(StreamId(2), 4);
+        assert_eq!(sent_on(&mut peer), [], "before the handshake is over");
+        at(0, |turn| peer.open(turn));
+        assert_eq!(sent_on(&mut peer), [(0, Frame::Pong(4))]);
+        peer.pong(StreamId(2), 5);
+        assert_eq!(sent_on(&mut peer), [(2, Frame::Pong(5))]);
+        at(0, |turn| peer.send(turn, StreamId(1), Outgoing::Frame(Frame::Handover)));
+        assert_eq!(at(250, |turn| peer.tick(turn)), Ok(()));
+        assert_eq!(sent_on(&mut peer), [(0, Frame::Ping(1)), (2, Frame::Ping(1))]);
+        for stream in [0, 2] {
+            at(250, |turn| peer.send(turn, StreamId(stream), Outgoing::Frame(Frame::Handover)));
+        }
+        assert_eq!(at(500, |turn| peer.tick(turn)), Ok(()));
+        assert_eq!(sent_on(&mut peer), [], "no stream is idle");
+        peer.sent(StreamId(1));
+        assert_eq!(sent_on(&mut peer), [(1, Frame::Ping(2))]);
     }
 
     #[test]
     fn a_peer_that_only_sends_or_only_receives_for_long_is_pinged() {
         for only_heard in [true, false] {
-            let mut peer = peer(2);
+            let mut peer = peer(1);
             at(0, |turn| peer.open(turn));
             let mut pings = 0;
             for now_ns in (100..=1000).step_by(100) {
@@ -513,6 +561,18 @@ mod tests {
             assert_eq!(peer.check_flood(), Ok(()));
         }
         peer.queue(Frame::Pong(0));
+        assert!(matches!(peer.check_flood(), Err(Breach::Answers { .. })));
+    }
+
+    #[test]
+    fn answers_that_wait_for_their_own_stream_count() {
+        let mut peer = peer(2);
+        at(0, |turn| peer.open(turn));
+        for number in 0..limits::ANSWERS_WAITING_MAX as u64 {
+            peer.pong(StreamId(1), number);
+            assert_eq!(peer.check_flood(), Ok(()));
+        }
+        peer.pong(StreamId(0), 0);
         assert!(matches!(peer.check_flood(), Err(Breach::Answers { .. })));
     }
 }

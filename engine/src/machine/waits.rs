@@ -25,7 +25,7 @@ pub(crate) enum Wait {
     /// as silence
     /// | frames in both directions
     /// | `peer_silence` / 4 after the last one from the peer, or to it, or the last ping
-    /// | a ping is sent
+    /// | a ping is sent on every idle stream, each of which then shows a frame that was lost there
     Ping,
     /// the source, for each device in PRE_COPY
     /// | data to read

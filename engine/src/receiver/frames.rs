@@ -24,7 +24,7 @@ impl Receiver {
         match (self.stage, frame) {
             (_, Frame::Abort(said)) => Err(Fault::peer_gave_up(Host::Source, said)),
             (_, Frame::Ping(number)) => {
-                self.peer.queue(Frame::Pong(number));
+                self.peer.pong(stream, number);
                 Ok(())
             }
             (_, Frame::Pong(_)) => Ok(()),

@@ -42,6 +42,10 @@ pub enum OpKind {
     /// stream, and with an error when nothing had arrived. A receive that is cancelled inside the
     /// range completes with ECANCELED, and the stream has lost those bytes.
     Recv,
+    /// Wait until the file's other end is gone; completes with what poll(2) says (POLLRDHUP, and
+    /// POLLERR and POLLHUP, which nobody can leave out). It moves nothing: it needs no buffer, and
+    /// its range is empty. Reads and writes go on meanwhile.
+    HangUp,
 }
 
 /// Which way an operation moves bytes. A file has at most one operation in flight for each way.
@@ -51,6 +55,8 @@ pub(super) enum Direction {
     In,
     /// From the buffer into the file.
     Out,
+    /// None: it waits.
+    Nowhere,
 }
 
 impl OpKind {
@@ -58,6 +64,7 @@ impl OpKind {
         match self {
             OpKind::Read | OpKind::TryRead | OpKind::Recv => Direction::In,
             OpKind::Write | OpKind::Send => Direction::Out,
+            OpKind::HangUp => Direction::Nowhere,
         }
     }
 
@@ -103,6 +110,11 @@ impl Op {
         self.range.len()
     }
 
+    /// A [`OpKind::HangUp`].
+    pub fn hang_up(file: FileId) -> Op {
+        Op { kind: OpKind::HangUp, file, buffer: Buffer::Small(Vec::new()), range: 0..0 }
+    }
+
     /// The bytes of the range that are still to go out when `moved` have gone.
     pub(super) fn rest(&self, moved: usize) -> &[u8] {
         &self.buffer.bytes()[self.range.start + moved..self.range.end]
@@ -117,6 +129,12 @@ impl Op {
     /// not.
     pub(super) fn check(&self, file: FileKind) -> Result<(), i32> {
         self.kind.check(file)?;
+        if self.kind == OpKind::HangUp {
+            return if self.range == (0..0) { Ok(()) } else { Err(errno::EINVAL) };
+        }
+        if matches!(self.buffer, Buffer::Zeros(_)) && self.kind.direction() == Direction::In {
+            return Err(errno::EINVAL);
+        }
         // The kernel answers an empty read with 0 without asking the driver, which would pass for
         // the end of the stream.
         if self.range.is_empty()

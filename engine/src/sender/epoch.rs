@@ -31,7 +31,7 @@ pub(super) struct Epoch {
 /// Reads of the data fd.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// How many are in flight or wait in the fd's thread.
+    /// How many are in flight or follow.
     pub(super) reads: usize,
     /// There is nothing to read for now.
     pub(super) drained: bool,

@@ -21,7 +21,7 @@ impl Sender {
         let kind = frame.kind();
         match (self.stage, frame) {
             (_, Frame::Abort(said)) => return Err(Fault::peer_gave_up(Host::Target, said)),
-            (_, Frame::Ping(number)) => self.peer.queue(Frame::Pong(number)),
+            (_, Frame::Ping(number)) => self.peer.pong(stream, number),
             (_, Frame::Pong(_)) => {}
             (Stage::Connect, Frame::Accept(accept)) => self.accepted(turn, stream, accept)?,
             (Stage::Active | Stage::Handover | Stage::Leaving, Frame::Message(bytes)) => {

@@ -104,6 +104,8 @@ pub struct Sender {
     devices: Vec<Device>,
     slots: SlotBudget,
     controller: Controller,
+    /// Data frames that have left raw since one left compressed.
+    raw_in_a_row: u32,
     switchover: bool,
     /// Chunks to be compressed that wait for a worker's slot.
     unencoded: VecDeque<encode::Unencoded>,
@@ -130,6 +132,7 @@ impl Sender {
             waits: Waits::default(),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
+            raw_in_a_row: 0,
             switchover: false,
             unencoded: VecDeque::new(),
             service: 0,

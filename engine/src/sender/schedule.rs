@@ -59,6 +59,9 @@ impl Sender {
         let weight = u64::from(device.config.options.weight.max(1));
         device.served = start + sent_bytes * SERVICE_UNIT / weight;
         self.service = start;
+        if let Outgoing::Data { header, .. } = &what {
+            self.leaves(header.encoding);
+        }
         self.peer.send(turn, stream, what);
     }
 

@@ -14,9 +14,12 @@ mod side;
 mod source;
 mod start;
 mod target;
-mod tcp;
 
 pub use crate::compress::policy::Policy;
+pub use crate::door::{
+    Acceptor, Canceller, ConnectOptions, DoorOptions, Protection, Reason, Stranger, Streams,
+    TurnedAway, accept, connect, connect_with, connect_within,
+};
 pub use crate::error::{Error, UsageError};
 pub use crate::ids::{DeviceId, Epoch, StreamId};
 pub use crate::limits;
@@ -27,9 +30,12 @@ pub use crate::outcome::{
     OnReset, Phase, SourceEnding, TargetEnding,
 };
 pub use crate::ring::{Backend, BackendChoice};
+pub use crate::threads::{SystemCall, ThreadHook, ThreadKind, ThreadStart};
+pub use crate::vfio::VfioDevice;
 pub use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 pub use crate::vfio::state::{Capabilities, DeviceState};
-pub use crate::vfio::{Container, OpenError, VfioDevice};
+#[cfg(feature = "open")]
+pub use crate::vfio::{Container, OpenError};
 pub use crate::wire::{
     Begin, Digest, Total, VERSION_MAX as WIRE_VERSION_MAX, VERSION_MIN as WIRE_VERSION_MIN,
 };
@@ -43,7 +49,6 @@ pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};
 pub use side::{ReportOf, Side, Source, Target};
-pub use tcp::{accept, connect, connect_within};
 
 /// A migration of devices away from this host. At its end it has a [`SourceReport`].
 pub type SourceSession = Session<Source>;

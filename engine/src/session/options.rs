@@ -10,6 +10,7 @@ use crate::limits;
 use crate::machine::{NO_LIMIT_NS, SlotBudget, TimeLimits, limit_ns};
 use crate::outcome::DeviceOptions;
 use crate::ring::BackendChoice;
+use crate::threads::ThreadHook;
 use crate::vfio::device::MigrationDevice;
 use crate::wire::unseen;
 
@@ -33,6 +34,14 @@ pub struct Options {
     /// Most bytes per second that all streams together send; none: no limit. For TCP streams
     /// (SO_MAX_PACING_RATE); on the VMM's own [`Channel`](super::Channel) the VMM is the limit.
     pub rate_bytes_per_s: Option<u64>,
+    /// Whether a stream that leaves this host may be in plaintext. Only for sockets that the embedder
+    /// connected itself, and only where the path is guarded otherwise: whoever is on it can read and
+    /// change the guest's state. Streams that are no TCP are the embedder's to guard.
+    pub plaintext: bool,
+    /// The session's number, where the embedder chooses it so that the target can be told which one
+    /// to expect ([`DoorOptions::session`](crate::DoorOptions::session)). It is the embedder's to make
+    /// it random and to keep it secret. None: a random one (source).
+    pub session: Option<u128>,
     /// How long the peer may be silent before it counts as lost.
     pub peer_silence: Duration,
     /// How long the handshake may take, from the start until every stream is agreed on. Then the
@@ -60,6 +69,9 @@ pub struct Options {
     pub cancel_bound: Duration,
     /// How long to wait before a drained PRE_COPY device is asked again.
     pub precopy_poll: Duration,
+    /// What is done on each of the session's threads before it begins its work: a seccomp filter, an
+    /// affinity. None: nothing.
+    pub thread_start: Option<ThreadHook>,
 }
 
 impl Default for Options {
@@ -73,6 +85,8 @@ impl Default for Options {
             zero_copy: true,
             memory_bytes: limits::ARENA_BYTES_DEFAULT,
             rate_bytes_per_s: None,
+            plaintext: false,
+            session: None,
             peer_silence: limits::PEER_SILENCE_DEFAULT,
             handshake_limit: limits::HANDSHAKE_LIMIT_DEFAULT,
             stall_limit: limits::STALL_LIMIT_DEFAULT,
@@ -81,6 +95,7 @@ impl Default for Options {
             confirm_limit: limits::CONFIRM_LIMIT_DEFAULT,
             cancel_bound: limits::CANCEL_BOUND_DEFAULT,
             precopy_poll: limits::PRECOPY_POLL_DEFAULT,
+            thread_start: None,
         }
     }
 }

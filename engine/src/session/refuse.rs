@@ -2,6 +2,7 @@
 //! are given twice, fds that are no streams, devices that are not where a migration begins.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_acceptconn, socket_type};
 
+use crate::door::{Streams, is_loopback};
 use crate::drive::guarded;
 use crate::error::{Error, UsageError};
 use crate::vfio::device::MigrationDevice;
@@ -103,6 +105,22 @@ pub(super) fn check_streams(streams: &[OwnedFd]) -> Result<(), UsageError> {
     Ok(())
 }
 
+/// Checks that no stream leaves this host in plaintext without anybody having asked for it. What is no
+/// IP does not leave it.
+pub(super) fn check_protection(streams: &Streams, plaintext: bool) -> Result<(), UsageError> {
+    if plaintext || streams.may_be_plain() {
+        return Ok(());
+    }
+    for stream in &streams.fds {
+        let peer = rustix::net::getpeername(stream).ok().flatten();
+        let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else { continue };
+        if !is_loopback(peer.ip()) {
+            return Err(UsageError::Plaintext { address: peer.to_string() });
+        }
+    }
+    Ok(())
+}
+
 fn check_stream(fd: BorrowedFd<'_>) -> Result<(), &'static str> {
     match socket_type(fd) {
         Ok(SocketType::STREAM) => {}
@@ -167,6 +185,26 @@ mod tests {
         let again = one.try_clone().expect("a duplicate");
         let twice = check_streams(&[tcp, one, other, again]);
         assert_eq!(twice, Err(UsageError::SameStream { first: 1, second: 3 }));
+    }
+
+    #[test]
+    fn two_handles_of_one_open_device_are_one_device() {
+        let open = || OwnedFd::from(File::open("/dev/null").expect("it is there"));
+        let device = |fd| -> Arc<dyn MigrationDevice> {
+            Arc::new(crate::vfio::VfioDevice::from_fd(fd).expect("no opt-in is no error"))
+        };
+        let fd = open();
+        let duplicate = fd.try_clone().expect("a duplicate");
+        let devices = [device(fd), device(open()), device(duplicate)];
+        let named = |places: &[usize]| {
+            let named = |place: usize| (["a", "b", "c"][place], &devices[place]);
+            check_devices(places.iter().map(|place| named(*place)))
+        };
+        assert_eq!(named(&[0, 1]), Ok(()));
+        let same = UsageError::SameDevice { first: "a".to_owned(), second: "c".to_owned() };
+        assert_eq!(named(&[0, 1, 2]), Err(same));
+        let same = UsageError::SameDevice { first: "b".to_owned(), second: "b".to_owned() };
+        assert_eq!(named(&[1, 0, 1]), Err(same));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! A session of the source.
 
-use std::os::fd::OwnedFd;
-
 use super::options::{Options, SourceDevice, check_names};
-use super::refuse::{Beginning, ask, check_devices, check_streams};
+use super::refuse::{Beginning, ask, check_devices, check_protection, check_streams};
 use super::side::Source;
 use super::start::{Devices, peer, session_id, start};
 use super::{Session, SourceSession};
+use crate::door::Streams;
 use crate::drive::{Found, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
@@ -34,13 +33,15 @@ impl Session<Source> {
     /// as they were.
     pub fn start(
         devices: Vec<SourceDevice>,
-        streams: Vec<OwnedFd>,
+        streams: impl Into<Streams>,
         options: Options,
     ) -> Result<SourceSession, Error> {
-        let shape = options.shape(devices.len(), streams.len())?;
+        let streams = streams.into();
+        let shape = options.shape(devices.len(), streams.count())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
-        check_streams(&streams)?;
+        check_streams(&streams.fds)?;
+        check_protection(&streams, options.plaintext)?;
         for device in &devices {
             let (what, max) = ("a device's opaque bytes", limits::MESSAGE_BYTES_MAX);
             let found = device.options.opaque.len();
@@ -65,8 +66,8 @@ impl Session<Source> {
         }
         let sender = Sender::new(SenderConfig {
             devices: configs,
-            peer: peer(&options, streams.len()),
-            session: session_id().map_err(Error::System)?,
+            peer: peer(&options, streams.count()),
+            session: options.session.map_or_else(session_id, Ok).map_err(Error::System)?,
             chunk_bytes: shape.chunk_bytes as u32,
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
@@ -74,7 +75,7 @@ impl Session<Source> {
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        start(Machines::Source(Box::new(sender)), found, taken, streams, &options, shape)
+        start(Machines::Source(Box::new(sender)), found, taken, streams.fds, &options, shape)
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the

@@ -12,6 +12,7 @@ use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::machine::{Command, PeerConfig, limit_ns};
 use crate::outcome::Host;
+use crate::threads::Threads;
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{Offer, WireLimits};
 
@@ -68,6 +69,7 @@ pub(super) fn start<S: Side>(
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
         cancel_bound: options.cancel_bound,
+        threads: Threads::new(options.thread_start.clone()),
         wire_limits: WireLimits::from(&offer),
     })
     .map_err(Error::System)?;

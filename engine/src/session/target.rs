@@ -1,12 +1,11 @@
 //! A session of the target.
 
-use std::os::fd::OwnedFd;
-
 use super::options::{Options, TargetDevice, check_names};
-use super::refuse::{Beginning, ask, check_devices, check_streams};
+use super::refuse::{Beginning, ask, check_devices, check_protection, check_streams};
 use super::side::Target;
 use super::start::{Devices, peer, start};
 use super::{Session, TargetSession};
+use crate::door::Streams;
 use crate::drive::{Found, Machines};
 use crate::error::Error;
 use crate::machine::Goal;
@@ -20,13 +19,15 @@ impl Session<Target> {
     /// The same.
     pub fn start(
         devices: Vec<TargetDevice>,
-        streams: Vec<OwnedFd>,
+        streams: impl Into<Streams>,
         options: Options,
     ) -> Result<TargetSession, Error> {
-        let shape = options.shape(devices.len(), streams.len())?;
+        let streams = streams.into();
+        let shape = options.shape(devices.len(), streams.count())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
-        check_streams(&streams)?;
+        check_streams(&streams.fds)?;
+        check_protection(&streams, options.plaintext)?;
         let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
         let taken = Devices::take(taken)?;
         let mut configs = Vec::with_capacity(devices.len());
@@ -38,12 +39,12 @@ impl Session<Target> {
         }
         let receiver = Receiver::new(ReceiverConfig {
             devices: configs,
-            peer: peer(&options, streams.len()),
+            peer: peer(&options, streams.count()),
             chunk_bytes: shape.chunk_bytes as u32,
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        start(Machines::Target(Box::new(receiver)), found, taken, streams, &options, shape)
+        start(Machines::Target(Box::new(receiver)), found, taken, streams.fds, &options, shape)
     }
 }

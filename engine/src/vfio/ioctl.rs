@@ -5,7 +5,7 @@
 //! returns an error.
 //!
 //! Errors are [`io::Error::from_raw_os_error`] of what the kernel said. EINTR (mlx5 waits for its
-//! firmware interruptibly) is retried where asking again is the same question: the GETs, the
+//! firmware interruptibly) is retried a few times where asking again is the same question: the GETs, the
 //! opt-in and the precopy ioctl. It is handed on from SET_STATE and RESET: the device may be
 //! anywhere on the path by then, and the caller must look before it asks again.
 #![allow(unsafe_code)]
@@ -18,6 +18,7 @@ use rustix::io::FdFlags;
 use super::device::PrecopyInfo;
 use super::state::DeviceState;
 use super::uapi;
+use super::waits::{INTERRUPTED_MAX, INTERRUPTED_PAUSE};
 use crate::errno;
 
 /// VFIO_DEVICE_FEATURE_MIGRATION, GET: the `flags`
@@ -136,6 +137,7 @@ pub fn reset(device: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// The device fd inside vfio-ioctls' object, for as long as that object is borrowed.
+#[cfg(feature = "open")]
 pub(super) fn device_fd(device: &vfio_ioctls::VfioDevice) -> BorrowedFd<'_> {
     // SAFETY: VfioDevice owns this fd and closes it only when it is dropped, which the borrow
     // behind the returned lifetime rules out.
@@ -160,14 +162,16 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Asks again for as long as a signal interrupts.
+/// Asks again when a signal has interrupted, a few times: a driver that always says so has failed.
 fn again<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
+    for _ in 0..INTERRUPTED_MAX {
         match ask() {
             Err(error) if error.raw_os_error() == Some(errno::EINTR) => {}
             answer => return answer,
         }
+        std::thread::sleep(INTERRUPTED_PAUSE);
     }
+    ask()
 }
 
 #[cfg(test)]
@@ -215,5 +219,16 @@ mod tests {
         });
         assert_eq!(answer.expect_err("an error").raw_os_error(), Some(errno::ENODEV));
         assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn a_driver_that_is_interrupted_for_ever_is_not_asked_for_ever() {
+        let mut asked = 0;
+        let answer = again(|| {
+            asked += 1;
+            Err::<(), _>(io::Error::from_raw_os_error(errno::EINTR))
+        });
+        assert_eq!(answer.expect_err("an error").raw_os_error(), Some(errno::EINTR));
+        assert_eq!(asked, INTERRUPTED_MAX + 1);
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use vfio_ioctls::{VfioContainer, VfioError, VfioOps};
 
 use super::device::MigrationDevice;
+use super::opened::Opened;
 use super::real::VfioDevice;
 use crate::errno;
 
@@ -184,7 +185,7 @@ impl Container {
             }
             _ => OpenError::Device { path: path.clone(), source },
         };
-        let device = VfioDevice::from_opened(opened).map_err(failed)?;
+        let device = VfioDevice::from_opened(Opened::new(opened)).map_err(failed)?;
         device.capabilities().map_err(failed)?;
         Ok(device)
     }

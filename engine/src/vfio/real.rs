@@ -4,10 +4,8 @@
 //! them under whoever still reads or writes. This type does not know the data fds it handed out,
 //! so the order is the caller's business; the engine closes them when an epoch ends.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::device::{MigrationDevice, PrecopyInfo};
 use super::ioctl;
@@ -29,34 +27,8 @@ enum Handle {
     /// Handed in, for example by a VMM that keeps the group and the container itself.
     Owned(OwnedFd),
     /// Opened here, with the group and the container that belong to it.
-    Opened(Opened),
-}
-
-/// An open device with the group and container behind it.
-struct Opened(Option<vfio_ioctls::VfioDevice>);
-
-impl fmt::Debug for Opened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Opened").finish_non_exhaustive()
-    }
-}
-
-impl AsFd for Opened {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        ioctl::device_fd(self.0.as_ref().expect("present until dropped"))
-    }
-}
-
-impl Drop for Opened {
-    /// vfio-ioctls 0.10 closes the device and then looks its group up in sysfs once more, with
-    /// `unwrap`: a device that is unplugged at that moment would take the process down. By then
-    /// the device is closed, and the group and container close while the panic unwinds.
-    fn drop(&mut self) {
-        let device = self.0.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(device))).is_err() {
-            tracing::warn!("a VFIO device went away while it was being closed");
-        }
-    }
+    #[cfg(feature = "open")]
+    Opened(super::opened::Opened),
 }
 
 impl VfioDevice {
@@ -68,8 +40,9 @@ impl VfioDevice {
     }
 
     /// As [`from_fd`](Self::from_fd), for a device opened here.
-    pub(super) fn from_opened(device: vfio_ioctls::VfioDevice) -> io::Result<VfioDevice> {
-        VfioDevice::with(Handle::Opened(Opened(Some(device))))
+    #[cfg(feature = "open")]
+    pub(super) fn from_opened(device: super::opened::Opened) -> io::Result<VfioDevice> {
+        VfioDevice::with(Handle::Opened(device))
     }
 
     fn with(handle: Handle) -> io::Result<VfioDevice> {
@@ -87,6 +60,7 @@ impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Handle::Owned(device) => device.as_fd(),
+            #[cfg(feature = "open")]
             Handle::Opened(device) => device.as_fd(),
         }
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use imports::{code, house, module, names, paths, shipped, sources};
 
 /// A module's floor; the longest path that fits decides.
-const FLOORS: [(&str, u8); 20] = [
+const FLOORS: [(&str, u8); 22] = [
     ("limits", 0),
     ("error", 0),
     ("errno", 0),
@@ -24,10 +24,12 @@ const FLOORS: [(&str, u8); 20] = [
     ("buffers", 2),
     ("ring", 2),
     ("compress", 2),
+    ("threads", 2),
     ("machine", 3),
     ("sender", 3),
     ("receiver", 3),
     ("drive", 4),
+    ("door", 4),
     ("session", 5),
     // Declares the others.
     ("", 9),

@@ -25,7 +25,7 @@ impl World {
                 Ok(())
             }
             Action::Detach { device } => self.detach(h, device),
-            Action::Read { device, slot, phase } => {
+            Action::Read { device, slot, phase, .. } => {
                 self.take(h, slot, Place::Fd(device))?;
                 self.give_job(h, device, Job::Read { slot, phase })
             }

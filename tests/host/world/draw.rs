@@ -222,7 +222,8 @@ impl Happening {
     fn draw(rng: &mut Rng, devices: u64, streams: u16, silence_ns: u64) -> Happening {
         let host = rng.pick(&[SOURCE, TARGET]);
         let stream = rng.below(u64::from(streams)) as u16;
-        let stall_ns = rng.pick(&[rng.clone().log(silence_ns), silence_ns * 2]);
+        let short_ns = rng.aside(|rng| rng.log(silence_ns));
+        let stall_ns = rng.pick(&[short_ns, silence_ns * 2]);
         match rng.below(19) {
             0 | 1 => Happening::Cut(stream),
             2 => Happening::CutAll,

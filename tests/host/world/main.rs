@@ -34,6 +34,7 @@ mod regressions;
 mod rng;
 mod schedule;
 mod side;
+mod tape;
 mod time;
 mod trace;
 mod world;
@@ -194,6 +195,49 @@ fn a_hostile_peer_breaks_nothing() {
         let found_out = sum.causes.contains_key(&(h, "peer_misbehaviour"));
         assert!(found_out || count < SEEDS_DEFAULT / 2, "host {h} was never lied to");
     }
+}
+
+#[test]
+fn what_the_fuzzers_found_holds() {
+    for (target, hostile) in [("sender", schedule::TARGET), ("receiver", schedule::SOURCE)] {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/");
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            for (seed, _) in regressions::REGRESSIONS {
+                if let Some(tape) = tape::of_seed(*seed) {
+                    std::fs::write(format!("{folder}{target}/seed_{seed}"), tape).expect("written");
+                }
+            }
+        }
+        let files = std::fs::read_dir(format!("{folder}{target}")).expect("the corpus");
+        let mut count = 0;
+        for file in files {
+            let path = file.expect("an entry").path();
+            let tape = std::fs::read(&path).expect("a file");
+            tape::run(&tape, hostile).unwrap_or_else(|found| {
+                panic!("{}: {}: {}", path.display(), found.invariant, found.found)
+            });
+            count += 1;
+        }
+        assert!(count > 0, "{target} has no corpus");
+    }
+}
+
+#[test]
+fn a_tape_tells_its_seeds_story() {
+    let mut told = 0;
+    for seed in 0..100 {
+        let Some(tape) = tape::of_seed(seed).filter(|tape| tape.len() < 4096) else { continue };
+        let story = |run: &dyn Fn()| {
+            trace::start();
+            run();
+            trace::stop()
+        };
+        let of_seed = story(&|| drop(run(seed, false)));
+        let of_tape = story(&|| drop(tape::run(&tape, schedule::SOURCE)));
+        assert!(of_seed == of_tape, "seed {seed} has another story on a tape");
+        told += 1;
+    }
+    assert!(told > 10, "{told} tapes");
 }
 
 #[test]

@@ -26,7 +26,7 @@ const TICKS_MAX: u32 = 200;
 /// A deadline after this is none.
 const NEVER_NS: u64 = 1000 * PATIENCE_NS;
 /// Sets the stream of numbers that time is drawn from apart from the others.
-const TIME: u64 = 0x7469_6d65_0000_0000;
+pub(crate) const TIME: u64 = 0x7469_6d65_0000_0000;
 /// How late a deadline may be looked at, in nanoseconds.
 pub(crate) const TICK_LATE_NS: u64 = 20_000;
 
@@ -91,6 +91,11 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng, hostile);
         plan.draw_time(&mut Rng::new(seed ^ TIME));
+        World::of(plan, rng)
+    }
+
+    /// What is planned, and chance for the rest.
+    pub(crate) fn of(plan: Plan, rng: Rng) -> World {
         trace!("{plan:#?}");
         let mut schedule = Schedule::new(rng);
         let mut planned = vec![(plan.switchover, Planned::Switchover)];

@@ -99,7 +99,7 @@ fn host(spec: &HostSpec, commands: Receiver<Command>, tell: &Tell) -> Result<(),
 }
 
 fn streams(spec: &HostSpec, tell: &Tell) -> io::Result<Vec<TcpStream>> {
-    let link = Link { rate: None, congestion: None };
+    let link = Link::default();
     if let Some(address) = spec.connect {
         return net::connect(&[address], spec.streams, &link);
     }

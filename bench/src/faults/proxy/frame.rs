@@ -94,6 +94,12 @@ impl Frame {
         Frame::new(Kind::Discard, 0, epoch, &[0; 16])
     }
 
+    /// A ping.
+    #[cfg(test)]
+    pub(super) fn ping() -> Frame {
+        Frame::new(Kind::Ping, NO_DEVICE, 0, &[])
+    }
+
     /// Whether it is of this kind.
     pub(super) fn is(&self, kind: Kind) -> bool {
         self.0[KIND..KIND + 2] == (kind as u16).to_le_bytes()

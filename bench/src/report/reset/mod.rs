@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::run::{Outcome, Run};
 use super::seen::{SeenReset, Sight};
-use super::spread::Spread;
+use super::spread::{Spread, median};
 use crate::spec::{OnResetChoice, ResetAt};
 
 /// The migrations of one round.
@@ -147,11 +147,8 @@ pub(crate) struct Way {
 impl Way {
     fn over(rounds: &[Round], sums: impl Fn(&Round) -> Sums) -> Way {
         let over = |value: fn(&Sums) -> u64| Spread::of(rounds.iter().map(|it| value(&sums(it))));
-        let median = |value: fn(&Sums) -> u64| {
-            let mut values: Vec<u64> = rounds.iter().map(|it| value(&sums(it))).collect();
-            values.sort_unstable();
-            values.get(values.len() / 2).copied().unwrap_or(0)
-        };
+        let median =
+            |value: fn(&Sums) -> u64| median(rounds.iter().map(|it| value(&sums(it))).collect());
         Way {
             downtime_ns: over(|sums| sums.downtime_ns),
             total_ns: over(|sums| sums.total_ns),
@@ -165,8 +162,8 @@ impl Way {
     fn beyond(&self, other: &Way) -> Difference {
         let minus = |one: u64, two: u64| one as i64 - two as i64;
         Difference {
-            downtime_ns: minus(self.downtime_ns.p50, other.downtime_ns.p50),
-            total_ns: minus(self.total_ns.p50, other.total_ns.p50),
+            downtime_ns: minus(self.downtime_ns.median, other.downtime_ns.median),
+            total_ns: minus(self.total_ns.median, other.total_ns.median),
             wire_bytes: minus(self.wire_bytes, other.wire_bytes),
             read_bytes: minus(self.read_bytes, other.read_bytes),
         }
@@ -226,8 +223,7 @@ impl Reset {
             (!must_abort(at, on_reset)).then(|| Way::over(rounds, |round| Sums::of(&round.chosen)));
         let resets: Vec<&SeenReset> =
             rounds.iter().filter_map(|round| round.chosen.reset.as_ref()).collect();
-        let mut discarded: Vec<u64> = rounds.iter().map(|it| it.chosen.discarded_bytes).collect();
-        discarded.sort_unstable();
+        let discarded = rounds.iter().map(|it| it.chosen.discarded_bytes).collect();
         Reset {
             at,
             on_reset,
@@ -235,7 +231,7 @@ impl Reset {
             rounds: rounds.len(),
             seen: Sight::count(&resets),
             told_after_ns: Spread::of(resets.iter().filter_map(|reset| reset.told_after_ns())),
-            discarded_bytes: discarded.get(discarded.len() / 2).copied().unwrap_or(0),
+            discarded_bytes: median(discarded),
             cost: with_reset.as_ref().unwrap_or(&migrated_again).beyond(&without_reset),
             saved: with_reset.as_ref().map(|way| migrated_again.beyond(way)),
             without_reset,

@@ -88,7 +88,7 @@ fn a_restart_is_weighed_against_both_other_ways() {
     let Some(saved) = report.saved else { panic!("{report:?}") };
     assert!(near(saved.total_ns, 25) && saved.wire_bytes == 100, "{saved:?}");
     assert_eq!(report.discarded_bytes, 2048);
-    assert!(near(report.told_after_ns.p50 as i64, 1));
+    assert!(near(report.told_after_ns.median as i64, 1));
     let others = |way: &Way| way.other_devices_bytes;
     assert_eq!(others(&report.without_reset), 4096);
     assert_eq!(report.with_reset.as_ref().map(others), Some(4096));

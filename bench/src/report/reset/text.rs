@@ -30,7 +30,7 @@ pub(crate) fn text(reset: &Reset, devices: u16) -> String {
 
 fn table(reset: &Reset, chosen: &str) -> String {
     let mut table = Table::default();
-    table.row(["", "downtime", "max", "total", "max", "state", "on the wire"]);
+    table.row(["", "downtime", "min", "total", "min", "state", "on the wire"]);
     table.row(way("no reset", &reset.without_reset));
     if let Some(with_reset) = &reset.with_reset {
         table.row(way(&format!("reset, {chosen}"), with_reset));
@@ -46,10 +46,10 @@ fn table(reset: &Reset, chosen: &str) -> String {
 fn way(name: &str, way: &Way) -> [String; 7] {
     [
         name.to_owned(),
-        duration(way.downtime_ns.p50),
-        duration(way.downtime_ns.max),
-        duration(way.total_ns.p50),
-        duration(way.total_ns.max),
+        duration(way.downtime_ns.median),
+        duration(way.downtime_ns.min),
+        duration(way.total_ns.median),
+        duration(way.total_ns.min),
         Size(way.read_bytes).to_string(),
         Size(way.wire_bytes).to_string(),
     ]
@@ -82,7 +82,7 @@ fn lines(reset: &Reset, devices: u16) -> Vec<(&'static str, String)> {
         "told after",
         format!(
             "{}, {} at most: from the reset to the completion",
-            duration(reset.told_after_ns.p50),
+            duration(reset.told_after_ns.median),
             duration(reset.told_after_ns.max)
         ),
     ));

@@ -100,3 +100,49 @@ fn one_bad_run_spoils_the_verdict_and_not_the_numbers() {
     assert_eq!(sum.phases_ns.len(), 1);
     assert!(!Runs::new(&[]).verified);
 }
+
+#[test]
+fn what_was_discarded_is_not_taken_for_expansion() {
+    let mut pair = pair(&["aa"], &["aa"]);
+    for side in [&mut pair.source, &mut pair.target].into_iter().flatten() {
+        (side.wire_bytes, side.discarded_bytes) = (4096, 4096);
+    }
+    // As many bytes again were sent in vain: the wire had a half of all.
+    assert_eq!(Runs::new(&[Run::new(&pair)]).ratio, 2.0);
+}
+
+#[test]
+fn phases_that_overlap_are_said_to() {
+    let mut pair = pair(&["aa"], &["aa"]);
+    assert_eq!(Runs::new(&[Run::new(&pair)]).phases_overlap_ns, 0);
+    if let Some(source) = &mut pair.source {
+        source.phases_ns = [("pre_copy", 90_000), ("stop_copy", 5000), ("load", 190)]
+            .map(|(name, ns)| (name.to_owned(), ns))
+            .to_vec();
+    }
+    let runs = Runs::new(&[Run::new(&pair)]);
+    assert_eq!(runs.phases_overlap_ns, 5190 - runs.downtime_ns.median);
+    assert!(crate::report::table::runs(&runs).contains("phases overlap by 0.10 us"));
+}
+
+#[test]
+fn a_forecast_is_weighed_against_what_came() {
+    assert!(is_forecast_good(1_000_000, 2_900_000), "2 ms");
+    assert!(is_forecast_good(95_000_000, 100_000_000));
+    assert!(!is_forecast_good(89_000_000, 100_000_000));
+    assert!(!is_forecast_good(111_000_000, 100_000_000));
+    let run = |forecast_ns| {
+        let mut run = Run::new(&pair(&["aa"], &["aa"]));
+        (run.forecast_ns, run.downtime_ns) = (forecast_ns, 100_000_000);
+        run
+    };
+    let runs = Runs::new(&[run(Some(50_000_000)), run(Some(100_000_000)), run(None)]);
+    let Some(forecast) = &runs.forecast else { panic!("there were forecasts") };
+    assert_eq!((forecast.good, forecast.runs, forecast.came_over_forecast), (1, 2, 1.5));
+    let text = crate::report::table::runs(&runs);
+    assert!(
+        text.contains("75.00 ms; 1.50 times as much came") && text.contains("in 1 of 2"),
+        "{text}"
+    );
+    assert!(Runs::new(&[run(None)]).forecast.is_none());
+}

@@ -16,6 +16,8 @@ use crate::errno::{EAGAIN, EBADF, EINTR, EIO};
 use crate::ids::DeviceId;
 use crate::machine::{Reply, Request};
 use crate::outcome::Fault;
+use crate::ring::Backend;
+use crate::threads::{Ready, ThreadKind, Threads};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::{DeviceState, opens_data_fd, path};
 
@@ -34,18 +36,19 @@ pub(in crate::drive) struct Control {
 }
 
 impl Control {
-    /// Starts the thread of a device that is in the state `known`.
+    /// Starts the thread of a device that is in the state `known`; the session's ring is of this
+    /// backend.
     pub(in crate::drive) fn spawn(
         id: DeviceId,
         device: Arc<dyn MigrationDevice>,
         known: DeviceState,
         inbox: Inbox,
-    ) -> io::Result<Control> {
+        (threads, backend): (&Threads, Backend),
+    ) -> io::Result<(Control, Ready)> {
         let spare = Spare::new()?;
         let (requests, queue) = unbounded::<Asked>();
         let (release, released) = bounded(0);
-        let thread = std::thread::Builder::new().name(format!("ferry-ctl-{}", id.0));
-        thread.spawn(move || {
+        let ready = threads.spawn_ready(ThreadKind::Control, id.0, backend, move || {
             let span = tracing::info_span!("control", device = id.0);
             let _entered = span.enter();
             Line { device: &*device, id, known, spare }.serve_all(queue, &inbox);
@@ -55,7 +58,7 @@ impl Control {
             }
             drop(release);
         })?;
-        Ok(Control { requests, released })
+        Ok((Control { requests, released }, ready))
     }
 
     /// Lets the thread end. What comes back is disconnected once nothing of it holds the device.
@@ -314,8 +317,9 @@ mod tests {
     #[test]
     fn a_device_that_panics_has_failed_and_its_thread_lives_on() {
         let (inbox, inputs) = crate::drive::devices::tests::inbox();
-        let control = Control::spawn(DeviceId(3), Arc::new(Panics), Running, inbox);
-        let control = control.expect("a thread");
+        let on = (&Threads::default(), Backend::Syscalls);
+        let control = Control::spawn(DeviceId(3), Arc::new(Panics), Running, inbox, on);
+        let (control, _) = control.expect("a thread");
         let requests = [
             (Request::SetState(StopCopy), "set_state"),
             (Request::GetState, "state"),

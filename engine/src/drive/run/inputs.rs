@@ -6,13 +6,11 @@ use crate::compress::workers::{WorkResult, Worked};
 use crate::drive::clock::now_ns;
 use crate::drive::inbox::{Chunk, Input, WorkTag};
 use crate::drive::streams::StreamEvent;
-use crate::ids::{DeviceId, Epoch};
 use crate::limits;
-use crate::machine::{Command, EncodeResult, Event, ReadResult, Request, WriteResult};
+use crate::machine::{Command, EncodeResult, Event, Request};
 use crate::metrics::Step;
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::vfio::state::DeviceState;
-use crate::wire::DevicePlace;
 
 impl Drive {
     /// Takes what another thread has put into the inbox.
@@ -31,61 +29,8 @@ impl Drive {
                 self.devices[device.index()].asked = false;
                 self.feed(Event::Control { device, request, result });
             }
-            Input::Read { device, epoch, slot, result, ns } => {
-                if let ReadResult::Chunk { bytes, .. } = result {
-                    self.measured.metrics.record_step(Step::Read, ns);
-                    let metrics = &mut self.measured.metrics.devices[device.index()];
-                    metrics.state_bytes += u64::from(bytes);
-                    metrics.device_ns += ns;
-                }
-                let slot = self.slots.put(slot);
-                self.feed(Event::Read { device, epoch, slot, result });
-            }
-            Input::Written { header, slot, result, ns } => {
-                let DevicePlace { device, epoch, .. } = header.place;
-                let raw_bytes = header.raw_bytes;
-                self.measured.metrics.record_step(Step::Write, ns);
-                let metrics = &mut self.measured.metrics.devices[device.index()];
-                metrics.device_ns += ns;
-                if let WriteResult::Written { .. } = result {
-                    metrics.state_bytes += u64::from(raw_bytes);
-                }
-                let slot = slot.map(|slot| self.slots.put(slot));
-                self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
-            }
-            Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
-            Input::Detached { device, epoch } => self.take_detached(device, epoch),
             Input::Worked(worked) => self.take_worked(worked),
             Input::Local(fault) => self.feed(Event::Local(fault)),
-            Input::Died { device, fault } => self.take_death(device, fault),
-        }
-    }
-
-    /// A data fd is closed: the one that is waited for, or one that was given up before.
-    fn take_detached(&mut self, device: DeviceId, epoch: Epoch) {
-        let ended = self.linger_until_ns.is_some();
-        let entry = &mut self.devices[device.index()];
-        if entry.detaching.is_some_and(|detaching| detaching.epoch == epoch) {
-            entry.detaching = None;
-        } else {
-            debug_assert!(entry.stuck > 0, "{device}: nobody waits for epoch {epoch}");
-            entry.stuck = entry.stuck.saturating_sub(1);
-            // The machine has gone on without it. Only after the end is this news to it.
-            if !ended {
-                return;
-            }
-        }
-        self.feed(Event::Detached { device, stuck: false });
-    }
-
-    /// The session is over: the thread's slots, and its data fd's jobs, do not come back.
-    fn take_death(&mut self, device: DeviceId, fault: Fault) {
-        let entry = &mut self.devices[device.index()];
-        (entry.dead, entry.stuck) = (true, 0);
-        let awaited = entry.detaching.take().is_some();
-        self.feed(Event::Local(fault));
-        if awaited {
-            self.feed(Event::Detached { device, stuck: true });
         }
     }
 

@@ -6,8 +6,9 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, Way, broken};
+use super::{StreamEvent, Streams, broken};
 use crate::buffers::{Buffer, Slot};
+use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Breach, Cause, Fault, Observation};
@@ -80,7 +81,8 @@ impl Streams {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = true;
         let op = Op::recv(entry.file, buffer, range);
-        if let Err(rejected) = self.ring.submit(Way::In.token(stream), op) {
+        let submitted = self.ring.borrow_mut().submit(Owner::Stream(stream, Way::In).token(), op);
+        if let Err(rejected) = submitted {
             self.received(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }

@@ -2,8 +2,9 @@
 
 use std::net::Shutdown;
 
-use super::{StreamEvent, Streams, Way, broken};
+use super::{StreamEvent, Streams, broken};
 use crate::buffers::{Buffer, Slot};
+use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Cause, Fault};
@@ -55,7 +56,8 @@ impl Streams {
         entry.metrics.sent_frames += 1;
         entry.send_since_ns = Some(now_ns);
         let op = Op::send(entry.file, buffer, 0..length);
-        if let Err(rejected) = self.ring.submit(Way::Out.token(stream), op) {
+        let submitted = self.ring.borrow_mut().submit(Owner::Stream(stream, Way::Out).token(), op);
+        if let Err(rejected) = submitted {
             self.sent(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
@@ -73,7 +75,7 @@ impl Streams {
         entry.going.end();
         let slot = match buffer {
             Buffer::Slot(slot) => Some(slot),
-            Buffer::Small(_) => None,
+            Buffer::Small(_) | Buffer::Zeros(_) => None,
         };
         match result {
             Ok(_) if entry.fault.is_none() => {

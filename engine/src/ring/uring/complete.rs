@@ -15,13 +15,9 @@ use io_uring::cqueue;
 
 use super::{Progress, Step, UringRing, zero_copy};
 use crate::errno;
+use crate::ring::interrupted::INTERRUPTIONS_MAX;
 use crate::ring::table::{Flight, Key};
 use crate::ring::{Done, FileKind, OpKind};
-
-/// How often an operation that nobody cancelled is begun again after an interruption. A kernel
-/// worker can be interrupted by the kernel's own housekeeping; a driver that answers so for ever
-/// is believed in the end.
-const INTERRUPTIONS_MAX: u8 = 3;
 
 /// What follows a completion entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,12 +71,15 @@ fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
     let Ok(moved) = usize::try_from(result) else {
         return after_error(flight, kind, -result, again);
     };
+    if flight.op.kind == OpKind::HangUp {
+        return Next::Outcome(Ok(moved));
+    }
     if flight.state.step == Step::Poll {
         return again;
     }
     flight.state.interruptions = 0;
     match flight.op.kind {
-        OpKind::Read | OpKind::TryRead | OpKind::Write => Next::Outcome(Ok(moved)),
+        OpKind::Read | OpKind::TryRead | OpKind::Write | OpKind::HangUp => Next::Outcome(Ok(moved)),
         // A stream socket takes something or says why not.
         OpKind::Send if moved == 0 => Next::Outcome(Err(errno::EPIPE)),
         OpKind::Recv if moved == 0 => Next::Outcome(Ok(flight.moved)),
