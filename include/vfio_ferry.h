@@ -923,10 +923,12 @@ vferry_status vferry_options_new(vferry_options **options);
 void vferry_options_free(vferry_options **options);
 
 /**
- * Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+ * Most bytes of state in one frame: 4096 to 4194304, by default 1048576. What is to be compressed is read in
+ * 262144 bytes at most, or a quarter of this if that is more. The smaller of both hosts'
  * numbers is used. The range is checked when a session is made.
  */
-vferry_status vferry_options_set_chunk_bytes(vferry_options *options, size_t bytes);
+vferry_status vferry_options_set_chunk_bytes(vferry_options *options,
+                                             size_t bytes);
 
 /**
  * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, but

@@ -23,7 +23,8 @@ pub enum vferry_thread_kind {
     VFERRY_THREAD_NET = 1,
     /// ferry-ctl-N: one a device, its ioctls.
     VFERRY_THREAD_CONTROL = 2,
-    /// ferry-fd-N: one a device, the reads and writes of its data fds.
+    /// ferry-fd-N: with plain system calls, one a device: reads and writes of data fds. With io_uring
+    /// the kernel does that.
     VFERRY_THREAD_DATA = 3,
     /// ferry-zstd-N: compresses, decompresses, checks.
     VFERRY_THREAD_WORKER = 4,

@@ -5,12 +5,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCS: [&str; 7] = [
+use vfio_ferry::{Backend, ThreadKind};
+
+const DOCS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "WIRE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
+    "tests/fuzz/README.md",
     "bench/PERFORMANCE.md",
     "ffi/qemu/README.md",
 ];
@@ -237,6 +241,38 @@ fn diagram(file: &str) -> String {
     format!("```text\n{lines}```\n")
 }
 
+/// Which calls each kind of thread makes. Those that all make have a row of their own, and io_uring's
+/// stand apart.
+fn system_calls() -> String {
+    let names = |kind: ThreadKind, backend| -> BTreeSet<&str> {
+        kind.system_calls(backend).map(|call| call.name).collect()
+    };
+    let common = names(ThreadKind::Worker, Backend::Syscalls);
+    let list = |names: Vec<&str>| names.join(", ");
+    let mut rows = "| thread | calls | with io_uring also |\n|---|---|---|\n".to_owned();
+    rows += &format!("| every one of them | {} | |\n", list(common.iter().copied().collect()));
+    let kinds = [
+        (ThreadKind::Net, "`ferry-net`"),
+        (ThreadKind::Control, "`ferry-ctl-N`"),
+        (ThreadKind::Data, "`ferry-fd-N`"),
+        (ThreadKind::Worker, "`ferry-zstd-N`"),
+        (
+            ThreadKind::Embedder,
+            "the VMM's that starts sessions, and each until its hook; also theirs",
+        ),
+    ];
+    let ours = kinds[..4].iter().flat_map(|(kind, _)| names(*kind, Backend::IoUring));
+    let ours: BTreeSet<&str> = ours.collect();
+    for (kind, name) in kinds {
+        let plain = names(kind, Backend::Syscalls);
+        let rings = names(kind, Backend::IoUring).difference(&plain).copied().collect();
+        let others = if kind == ThreadKind::Embedder { &ours } else { &common };
+        let more = plain.difference(others).copied().collect();
+        rows += &format!("| {name} | {} | {} |\n", list(more), list(rings));
+    }
+    rows
+}
+
 /// Puts each printed part between its marks.
 fn printed(mut text: String, parts: &[(&str, String)]) -> String {
     for (name, part) in parts {
@@ -259,9 +295,16 @@ fn what_is_printed_is_what_the_code_says() {
         ("waits of the ioctls", waits_table(&engine("vfio/waits.rs"))),
         ("waits of the door", waits_table(&engine("door/waits.rs"))),
     ];
-    let file = "ARCHITECTURE.md";
+    is_printed("ARCHITECTURE.md", &parts);
+    // Newer architectures lack some.
+    if cfg!(target_arch = "x86_64") {
+        is_printed("SECURITY.md", &[("system calls", system_calls())]);
+    }
+}
+
+fn is_printed(file: &str, parts: &[(&str, String)]) {
     let committed = read(file);
-    let now = printed(committed.clone(), &parts);
+    let now = printed(committed.clone(), parts);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         fs::write(house().join(file), &now).expect("written");
         return;

@@ -28,7 +28,8 @@ pub enum ThreadKind {
     Net,
     /// `ferry-ctl-N`: one a device, its ioctls.
     Control,
-    /// `ferry-fd-N`: one a device, the reads and writes of its data fds.
+    /// `ferry-fd-N`: with plain system calls, one a device: reads and writes of data fds. With io_uring
+    /// the kernel does that.
     Data,
     /// `ferry-zstd-N`: compresses, decompresses, checks.
     Worker,

@@ -1,0 +1,9 @@
+//! A whole session over a socket.
+#![no_main]
+
+#[path = "../session.rs"]
+mod session;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    session::session(data);
+});
