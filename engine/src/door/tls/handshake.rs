@@ -8,10 +8,10 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, Error as RustlsError};
+use rustls::{CertificateError, Error as RustlsError};
 
 use super::credentials::Side;
-use super::secured::{Kernel, Secured};
+use super::secured::{Kernel, Secured, refused};
 use super::verify::key_hash;
 use super::{ALPN, Tls};
 use crate::error::{Error, TlsFault, UsageError};
@@ -267,9 +267,4 @@ fn fault(error: &RustlsError) -> TlsFault {
         RustlsError::General(why) => TlsFault::Local(why.clone()),
         _ => TlsFault::Changed("what came is no handshake of TLS 1.3"),
     }
-}
-
-/// What a peer says by an alert.
-pub(super) fn refused(alert: AlertDescription) -> TlsFault {
-    TlsFault::Refused(format!("{alert:?}"))
 }

@@ -10,7 +10,6 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{AlertDescription, ConnectionTrafficSecrets, Error as RustlsError, ExtractedSecrets};
 
-use super::handshake::refused;
 use super::record::{
     ALERT, DATA, HANDSHAKE, HEADER, Key, PEER_RECORD_MAX, RECORD_MAX, record_length,
 };
@@ -72,6 +71,11 @@ impl fmt::Debug for Secured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secured").field("socket", &self.socket).finish_non_exhaustive()
     }
+}
+
+/// What a peer says by an alert.
+pub(super) fn refused(alert: AlertDescription) -> TlsFault {
+    TlsFault::Refused(format!("{alert:?}"))
 }
 
 fn local(error: RustlsError) -> TlsFault {
@@ -198,5 +202,78 @@ impl Secured {
 
     pub(in crate::door) fn socket(&self) -> &OwnedFd {
         &self.socket
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use rustls::{ServerConnection, Stream};
+
+    use super::*;
+    use crate::door::tls::credentials::Side;
+    use crate::door::tls::{Credentials, Handshake, Progress, Tls, Trust};
+
+    fn credentials() -> Credentials {
+        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("made");
+        Credentials {
+            certificates: made.cert.pem().into_bytes(),
+            key: made.signing_key.serialize_pem().into_bytes(),
+        }
+    }
+
+    fn heard(secured: &mut Secured, count: usize) -> Vec<u8> {
+        while secured.heard().len() < count {
+            assert!(secured.listen(count).expect("a good record"), "it goes on");
+            std::thread::yield_now();
+        }
+        std::mem::take(&mut secured.early)
+    }
+
+    /// The oracle is rustls's own record layer at the other end, over key updates in both directions.
+    #[test]
+    fn rustls_opens_what_is_sealed_and_the_reverse_over_new_keys() {
+        let (ours, theirs) = (credentials(), credentials());
+        let pin = |of: &Credentials| Trust::Keys(vec![of.key_hash().expect("a key")]);
+        let source = Tls::source(&ours, &pin(&theirs)).expect("credentials");
+        let target = Tls::target(&theirs, &pin(&ours)).expect("credentials");
+        let Side::Target(config) = target.side else { panic!("a target's") };
+        let (here, mut there) = UnixStream::pair().expect("sockets");
+        let echo = std::thread::spawn(move || {
+            let mut connection = ServerConnection::new(config).expect("a connection");
+            let mut word = [0; 5];
+            for round in 0..6 {
+                if round % 2 == 1 {
+                    connection.refresh_traffic_keys().expect("TLS 1.3");
+                }
+                let mut stream = Stream::new(&mut connection, &mut there);
+                stream.read_exact(&mut word).expect("opened");
+                stream.write_all(&word).expect("room");
+                stream.flush().expect("room");
+            }
+        });
+        let socket = OwnedFd::from(here);
+        let mut handshake = Handshake::new(&source).expect("a handshake");
+        while handshake.turn(&socket).expect("a good peer") != Progress::Done {
+            std::thread::yield_now();
+        }
+        let mut secured = handshake.finish(socket).expect("keys");
+        assert_eq!(secured.peer_key, theirs.key_hash().expect("a key"));
+        for round in 0..6u8 {
+            let mut bytes = Vec::new();
+            if round >= 3 {
+                secured.wants_update = true;
+                bytes = secured.update().expect("a new key").expect("it is due");
+                assert_eq!(secured.update().expect("no key"), None);
+            }
+            let word = [round; 5];
+            bytes.extend(secured.message(&word, DATA).expect("sealed"));
+            let sent = send(&secured.socket, &bytes, SendFlags::NOSIGNAL).expect("room");
+            assert_eq!(sent, bytes.len());
+            assert_eq!(heard(&mut secured, 5), word, "round {round}");
+        }
+        echo.join().expect("no panic");
     }
 }
