@@ -72,7 +72,7 @@ impl Drive {
         let late = self.is_late();
         let mut released = Vec::new();
         for index in 0..self.devices.len() {
-            if self.devices[index].is_late() || !(is_home(index) || !late) {
+            if self.devices[index].is_late() || (late && !is_home(index)) {
                 continue;
             }
             // Nothing is attached any more, unless the machine was lost.
