@@ -498,7 +498,9 @@ static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
     int i, count = 0;
 
     do {
-        if (!each->finished && count + 3 <= ARRAY_SIZE(fds)) {
+        /* One that has finished may have its last word to be pulled yet. */
+        if ((each == ferry || !each->finished) &&
+            count + 3 <= ARRAY_SIZE(fds)) {
             vferry_session_event_fd(each->session, &fds[count++].fd);
             vferry_channel_fd(each->channel, &fds[count++].fd);
             vferry_device_event_fd(each->device, &fds[count++].fd);
