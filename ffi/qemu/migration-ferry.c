@@ -100,6 +100,9 @@ struct VFIOFerry {
     char *failure;
     uint64_t pending_bytes;
     double ratio;
+    unsigned restarts;
+    /* Source: it saves in PRE_COPY. */
+    bool precopy;
     /* Source: the data fd's duplicate, for VFIO_MIG_GET_PRECOPY_INFO. */
     int precopy_fd;
     bool switched_over;
@@ -258,6 +261,7 @@ static void vfio_ferry_hear_completion(VFIOFerry *ferry,
     if (event->epoch_ending == VFERRY_EPOCH_RESTARTED) {
         ferry->initial_data_loaded = false;
         ferry->pending_bytes = 0;
+        ferry->restarts++;
         warn_report("%s: %s; its migration starts again", ferry->name,
                     event->text);
     }
@@ -494,7 +498,9 @@ static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
     int i, count = 0;
 
     do {
-        if (!each->finished && count + 3 <= ARRAY_SIZE(fds)) {
+        /* One that has finished may have its last word to be pulled yet. */
+        if ((each == ferry || !each->finished) &&
+            count + 3 <= ARRAY_SIZE(fds)) {
             vferry_session_event_fd(each->session, &fds[count++].fd);
             vferry_channel_fd(each->channel, &fds[count++].fd);
             vferry_device_event_fd(each->device, &fds[count++].fd);
@@ -569,6 +575,7 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
     if (!ferry) {
         return -EINVAL;
     }
+    ferry->precopy = precopy;
     if (precopy) {
         vfio_ferry_ask_for_reinit(vbasedev);
         vfio_ferry_moved(ferry, VFIO_DEVICE_STATE_PRE_COPY);
@@ -649,6 +656,19 @@ void vfio_ferry_save_pending(VFIODevice *vbasedev, uint64_t stop_copy,
     VFIOMigration *migration = vbasedev->migration;
     VFIOFerry *ferry = migration->ferry;
 
+    if (!vfio_device_state_is_precopy(vbasedev)) {
+        /* As stock: what is not saved while the VM runs does not count. */
+        if (!ferry->precopy || !runstate_is_running()) {
+            return;
+        }
+        /* It was reset, and what PRE_COPY will have anew is not known yet. */
+        if (vfio_ferry_on_reset(vbasedev->migration_ferry_on_reset) !=
+            VFERRY_ON_RESET_STOP_COPY &&
+            ferry->restarts <= VFIO_FERRY_RESTARTS) {
+            *must_precopy += VFIO_FERRY_NOT_YET;
+            return;
+        }
+    }
     *must_precopy += (ferry->pending_bytes + stop_copy) / ferry->ratio;
     /* The target's consent was to data that a reset has made worthless. */
     if (migrate_switchover_ack() && migration->initial_data_sent &&
