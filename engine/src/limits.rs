@@ -45,6 +45,12 @@ pub const DOOR_SESSIONS_MAX: usize = 1024;
 /// Connections that an acceptor turned away and can name; the others are only counted.
 pub const STRANGERS_KEPT: usize = 32;
 
+/// Records of TLS that are sealed, or opened, at a time: 128 KiB, a part of a core's L2.
+pub const TLS_RECORDS: usize = 8;
+/// Memory of one protected stream, in bytes: room for so many records in each direction, of which a
+/// peer's may be 256 bytes longer. It is taken out of what the session's buffers may have.
+pub const TLS_STREAM_BYTES: usize = 2 * TLS_RECORDS * ((16 << 10) + 512);
+
 /// Most frames, messages aside, that may wait for an idle stream: beyond it the peer asks for more
 /// than it takes in. Ahead of what the credits, pings and devices of a session can ever need.
 pub const ANSWERS_WAITING_MAX: usize = 16 * DEVICES_MAX;

@@ -132,13 +132,13 @@ fn options(choices: u8) -> Options {
 fn source(device: &Arc<Double>, stream: UnixStream, options: Options) -> SourceSession {
     let device = device.clone() as Arc<dyn MigrationDevice>;
     let device = SourceDevice { name: "net0".into(), device, options: DeviceOptions::default() };
-    SourceSession::start(vec![device], vec![stream.into()], options).expect("a session")
+    SourceSession::start(vec![device], vec![OwnedFd::from(stream)], options).expect("a session")
 }
 
 fn target(device: &Arc<Double>, stream: UnixStream, options: Options) -> TargetSession {
     let device = device.clone() as Arc<dyn MigrationDevice>;
     let device = TargetDevice { name: "net0".into(), device };
-    TargetSession::start(vec![device], vec![stream.into()], options).expect("a session")
+    TargetSession::start(vec![device], vec![OwnedFd::from(stream)], options).expect("a session")
 }
 
 /// The next whole frame; none at the end of the stream, or where none comes in time.

@@ -14,12 +14,12 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
 use vfio_ferry::session::{
-    Backend, BackendChoice, Error, Options, SourceEnding, SourceSession, SystemCall, TargetEnding,
-    ThreadHook, ThreadKind,
+    Acceptor, Backend, BackendChoice, DoorOptions, Error, Options, SourceEnding, SourceSession,
+    SystemCall, TargetEnding, TargetSession, ThreadHook, ThreadKind, connect,
 };
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Conduit, Plan, TestDevice};
-use vfio_ferry_tests::pair::{Pair, Setup, sources, streams};
+use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, sources, streams, targets};
 use vfio_ferry_tests::runs::{migrate, talkative};
 use vfio_ferry_tests::skip::skip;
 
@@ -65,7 +65,7 @@ fn jail(calls: impl Iterator<Item = SystemCall>, action: &str, left_out: &str) -
 }
 
 /// Migrates a device whose data fd is a pipe and one whose is a file, in this process, for good; and
-/// begins migrations that are cancelled, and that the target gives up.
+/// takes one through an acceptor, begins migrations that are cancelled, and that the target gives up.
 fn in_jail(action: &'static str, choice: BackendChoice, left_out: String) {
     let backend = match choice {
         BackendChoice::Syscalls => Backend::Syscalls,
@@ -77,6 +77,7 @@ fn in_jail(action: &'static str, choice: BackendChoice, left_out: String) {
     let setup = Setup { source: options.clone(), target: options, ..Setup::default() };
     // Whoever starts a session passes its own filter on.
     jail(ThreadKind::Embedder.system_calls(backend), action, &left_out).expect("a filter");
+    through_the_door(&setup);
     for conduit in [Conduit::Pipe, Conduit::File] {
         let (source, target) = migrate(Plan { conduit, ..talkative() }, &setup);
         assert_eq!((source.report.backend, target.report.backend), (backend, backend));
@@ -93,6 +94,21 @@ fn in_jail(action: &'static str, choice: BackendChoice, left_out: String) {
             assert!(matches!(target.report.ending, TargetEnding::Blank(_)), "{target:?}");
         }
     }
+}
+
+/// One migration whose streams a target's acceptor gives.
+fn through_the_door(setup: &Setup) {
+    let door = Acceptor::bind("127.0.0.1:0", DoorOptions::default()).expect("a door");
+    let (from, to) = (TestDevice::new(Plan::default()), TestDevice::new(Plan::default().target()));
+    let streams = connect(door.local_addr(), 2).expect("a connection");
+    let devices = sources(&[Arc::new(from)], &Default::default());
+    let source = SourceSession::start(devices, streams, setup.source.clone()).expect("a session");
+    let streams = door.wait(PATIENCE, None).expect("a source");
+    let devices = targets(&[Arc::new(to)]);
+    let target = TargetSession::start(devices, streams, setup.target.clone()).expect("a session");
+    source.switchover();
+    assert_eq!(source.finish().ending, SourceEnding::HandedOver);
+    assert_eq!(target.finish().ending, TargetEnding::Running);
 }
 
 #[test]

@@ -429,7 +429,6 @@ fn a_save_takes_its_time() {
     let source = Double::new(Plan { save_latency, ..plan(Conduit::Pipe, Drained::Zero) });
     let begun = Instant::now();
     let fd = enter(&source, PreCopy);
-    assert_eq!(read(&source, &fd, &mut [0; 8]), Err(AGAIN), "it is not drained: it saves");
     let mut data = Vec::new();
     assert_eq!(read_all(&source, &fd, &mut data), Ok(()));
     assert!(begun.elapsed() >= save_latency && data.len() == 100_000);

@@ -32,4 +32,5 @@ pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use guarded::guarded;
 pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Found, Machines, Running};
+pub(crate) use signals::Blocked;
 pub(crate) use waits::SAID_AFTER;

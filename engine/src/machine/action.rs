@@ -92,6 +92,8 @@ pub enum Action {
         level: i32,
         /// Look at samples first.
         probe: bool,
+        /// If it shrinks, find out from samples what each level makes of it.
+        sample: bool,
     },
     /// Verify and decompress a slot's body into another slot.
     Decode {

@@ -2,7 +2,6 @@
 
 use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
-use crate::compress::policy::{Choice, Policy, QueueView};
 use crate::ids::{DeviceId, SlotId};
 use crate::limits::ENCODED_CHUNK_BYTES;
 use crate::machine::{Action, ReadResult, Turn};
@@ -50,7 +49,7 @@ impl Sender {
     /// compressed in smaller ones, which stay in a core's cache.
     fn read_bytes_max(&self) -> u64 {
         let whole = u64::from(self.config.chunk_bytes);
-        let raw = self.config.policy == Policy::Raw || self.raw_in_a_row >= RAW_IN_A_ROW;
+        let raw = self.controller.is_raw() || self.raw_in_a_row >= RAW_IN_A_ROW;
         if raw { whole } else { whole.min((whole / 4).max(ENCODED_CHUNK_BYTES as u64)) }
     }
 
@@ -101,12 +100,14 @@ impl Sender {
         }
     }
 
-    /// Decides how a chunk travels. Gives its slot back where that needs none.
+    /// Gives a chunk its place, from where it is sent or goes to a worker. Gives its slot back where
+    /// that needs none.
     fn chunk(&mut self, turn: &mut Turn, id: DeviceId, chunk: Chunk) -> Option<SlotId> {
         let Chunk { slot, bytes, zero, hash } = chunk;
         let epoch = &mut self.devices[id.index()].epoch;
         let offset = epoch.state.digest.bytes();
         epoch.state.digest.chunk(hash, bytes);
+        self.controller.read(turn.now_ns, u64::from(bytes));
         let mut header = DataHeader {
             place: epoch.place(id),
             offset,
@@ -123,16 +124,7 @@ impl Sender {
             epoch.queue.data(header, None);
             return Some(slot);
         }
-        let view = QueueView {
-            queued_wire_bytes: self.devices.iter().map(|d| d.epoch.queue.wire_bytes()).sum(),
-            streams_idle: self.peer.idle().is_some(),
-            encoding_now: self.encoding_now(),
-            incompressible_streak: self.devices[id.index()].incompressible,
-        };
-        match self.controller.choose(turn.now_ns, &view) {
-            Choice::Raw => self.devices[id.index()].epoch.queue.data(header, Some(slot)),
-            Choice::Zstd { level, probe } => self.encode(turn, header, slot, level, probe),
-        }
+        epoch.queue.open(header, slot);
         None
     }
 }

@@ -29,8 +29,8 @@ impl Drive {
                 let slot = slot.and_then(|slot| self.slots.take(slot));
                 self.give(device, Job::Write { header, slot }, now_ns);
             }
-            Action::Encode { chunk, slot, into, bytes, level, probe } => {
-                let work = Work::Encode { raw_bytes: bytes, level, probe };
+            Action::Encode { chunk, slot, into, bytes, level, probe, sample } => {
+                let work = Work::Encode { raw_bytes: bytes, level, probe, sample };
                 self.work(Chunk::Encode(chunk), slot, into, work, now_ns);
             }
             Action::Decode { header, slot, into } => {
@@ -93,7 +93,7 @@ impl Drive {
             let into = self.slots.put(job.into);
             self.caused.push_back(match chunk {
                 Chunk::Encode(chunk) => {
-                    let result = EncodeResult::Incompressible { worker_ns: 0 };
+                    let result = EncodeResult::Incompressible { worker_ns: 0, cpu_ns: 0 };
                     Event::Encoded { chunk, slot, into, result }
                 }
                 Chunk::Decode(header) => {

@@ -35,7 +35,7 @@ impl Drive {
     }
 
     fn take_worked(&mut self, worked: Worked<WorkTag>) {
-        let Worked { tag, slot, into, result, worker_ns } = worked;
+        let Worked { tag, slot, into, result, samples, worker_ns, cpu_ns } = worked;
         if result == WorkResult::Panicked {
             let message = "a worker panicked over a chunk; this is a defect of the engine";
             let fault = Fault::session(Cause::Local, Observation::Engine, message);
@@ -50,10 +50,13 @@ impl Drive {
                 self.measured.metrics.devices[chunk.device.index()].worker_ns += ns;
                 let result = match result {
                     WorkResult::Encoded { body_bytes, body_hash } => {
-                        EncodeResult::Compressed { body_bytes, body_hash, worker_ns }
+                        EncodeResult::Compressed { body_bytes, body_hash, worker_ns, cpu_ns }
                     }
-                    _ => EncodeResult::Incompressible { worker_ns },
+                    _ => EncodeResult::Incompressible { worker_ns, cpu_ns },
                 };
+                if let Some(samples) = samples {
+                    self.feed(Event::Sampled(samples));
+                }
                 self.feed(Event::Encoded { chunk, slot, into, result });
             }
             Chunk::Decode(header) => {
@@ -102,6 +105,9 @@ impl Drive {
             }
             StreamEvent::Part { stream, sent, bytes } => {
                 self.feed(Event::Part { stream, sent, bytes });
+            }
+            StreamEvent::Link { bytes_per_s, at_least } => {
+                self.feed(Event::Link { bytes_per_s, at_least });
             }
             StreamEvent::Lost { stream, slots, fault } => {
                 let slots = slots.into_iter().map(|slot| self.slots.put(slot)).collect();

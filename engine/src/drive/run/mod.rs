@@ -36,6 +36,7 @@ use super::inbox::{Inbox, Input, WorkTag};
 use super::owner::{Owner, SharedRing};
 use super::slots::Slots;
 use super::streams::Streams;
+use crate::compress::policy::Hosts;
 use crate::compress::workers::Workers;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Event, Machine};
@@ -107,6 +108,11 @@ pub(crate) struct Drive {
 impl Drive {
     fn run(&mut self) {
         self.feed(Event::Start);
+        if let Machines::Source(_) = self.machines {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+            let (shared, bytes_per_s) = self.streams.measure();
+            self.feed(Event::Path { hosts: Hosts { cores, shared }, bytes_per_s });
+        }
         self.streams.start(now_ns());
         self.settle();
         while !self.is_over() {

@@ -4,6 +4,7 @@
 //! A stream that fails in one direction is closed for sending, and is lost once nothing is in
 //! flight on it any more: what the peer still said before it went (its abort) is heard first.
 
+mod kernel;
 mod parts;
 mod receiving;
 mod sending;
@@ -41,6 +42,8 @@ pub(super) enum StreamEvent {
     Body { stream: StreamId, header: DataHeader, slot: Slot, ns: u64 },
     /// Part of a frame has moved, and not its end.
     Part { stream: StreamId, sent: bool, bytes: u32 },
+    /// What all streams together take, as the kernel has just measured it.
+    Link { bytes_per_s: u64, at_least: bool },
     /// The stream is over; slots that it held.
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
 }
@@ -80,6 +83,8 @@ pub(super) struct Streams {
     skip: BTreeMap<u16, Vec<u8>>,
     /// When parts of frames were looked for last.
     looked_ns: u64,
+    /// When the kernel was asked last how fast the streams are; none if nobody wants to know.
+    measured_ns: Option<u64>,
     /// Nothing that happens on the streams counts any more.
     closing: bool,
 }
@@ -119,6 +124,7 @@ impl Streams {
             headers: Vec::new(),
             skip: BTreeMap::new(),
             looked_ns: 0,
+            measured_ns: None,
             closing: false,
         })
     }
@@ -133,6 +139,17 @@ impl Streams {
         for index in 0..self.streams.len() {
             self.receive_header(StreamId(index as u16), now_ns);
         }
+    }
+
+    /// From here on the streams' speed is measured, and the kernel takes no more than it can soon
+    /// send. What is known of them before: whether they lead to this host again, and what they take
+    /// at most, in bytes per second.
+    pub(super) fn measure(&mut self) -> (bool, Option<u64>) {
+        self.measured_ns = Some(0);
+        let fds = || self.streams.iter().filter_map(|stream| stream.fd.as_ref());
+        fds().for_each(kernel::keep_unsent_short);
+        let cap = fds().map(kernel::cap).reduce(|sum, next| Some(sum?.saturating_add(next?)));
+        (fds().all(kernel::is_local), cap.flatten())
     }
 
     /// What happened next, if anything did: in `wait`, or at once in one of the other calls.

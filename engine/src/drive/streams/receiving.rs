@@ -224,9 +224,11 @@ impl Streams {
         }
     }
 
-    /// Whether an announced body still waits for the machine's word on this stream.
+    /// Whether an announced body still waits for the machine's word on this stream. On one that has
+    /// failed since, where nothing more is received, none does.
     pub(in crate::drive) fn is_asking(&self, stream: StreamId) -> bool {
-        matches!(self.streams[stream.index()].receiving, Receiving::Asking(_))
+        let entry = &self.streams[stream.index()];
+        entry.fault.is_none() && matches!(entry.receiving, Receiving::Asking(_))
     }
 }
 

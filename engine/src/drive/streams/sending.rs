@@ -2,6 +2,7 @@
 
 use std::net::Shutdown;
 
+use super::kernel::{self, Speed};
 use super::{StreamEvent, Streams, broken};
 use crate::buffers::{Buffer, Slot};
 use crate::drive::owner::{Owner, Way};
@@ -10,6 +11,9 @@ use crate::limits::HEADER_BYTES;
 use crate::outcome::{Cause, Fault};
 use crate::ring::Op;
 use crate::wire::{DataHeader, Frame, Header, encode, encode_header};
+
+/// The kernel measures over a round trip; asking it takes about a microsecond.
+const SPEED_EVERY_NS: u64 = 500_000;
 
 impl Streams {
     /// Sends a frame that is not data.
@@ -79,6 +83,7 @@ impl Streams {
         };
         match result {
             Ok(_) if entry.fault.is_none() => {
+                self.look_at_speed(now_ns);
                 self.events.push_back(StreamEvent::Sent { stream, slot, ns })
             }
             Ok(_) => {
@@ -90,6 +95,23 @@ impl Streams {
                 let fault = broken("send to", stream, errno);
                 self.fail(stream, fault);
             }
+        }
+    }
+
+    /// Asks the kernel how fast the streams are, now and then.
+    fn look_at_speed(&mut self, now_ns: u64) {
+        if self.measured_ns.is_none_or(|last| now_ns.saturating_sub(last) < SPEED_EVERY_NS) {
+            return;
+        }
+        self.measured_ns = Some(now_ns);
+        let fds = self.streams.iter().filter_map(|stream| stream.fd.as_ref());
+        let speeds = fds.filter_map(kernel::speed);
+        let sum = speeds.reduce(|sum, next| Speed {
+            bytes_per_s: sum.bytes_per_s.saturating_add(next.bytes_per_s),
+            at_least: sum.at_least || next.at_least,
+        });
+        if let Some(Speed { bytes_per_s, at_least }) = sum {
+            self.events.push_back(StreamEvent::Link { bytes_per_s, at_least });
         }
     }
 
