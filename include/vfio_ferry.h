@@ -1080,7 +1080,8 @@ enum vferry_thread_kind
      */
     VFERRY_THREAD_CONTROL = 2,
     /**
-     * ferry-fd-N: one a device, the reads and writes of its data fds.
+     * ferry-fd-N: with plain system calls, one a device: reads and writes of data fds. With io_uring
+     * the kernel does that.
      */
     VFERRY_THREAD_DATA = 3,
     /**

@@ -72,7 +72,8 @@ impl Drive {
         let late = self.is_late();
         let mut released = Vec::new();
         for index in 0..self.devices.len() {
-            if self.devices[index].is_late() || (late && !is_home(index)) {
+            let stays = late && !is_home(index);
+            if stays || self.devices[index].is_late() {
                 continue;
             }
             // Nothing is attached any more, unless the machine was lost.
