@@ -274,6 +274,10 @@ enum vferry_status
      */
     VFERRY_ERR_PLAINTEXT = 116,
     /**
+     * A certificate, key or name of this host's own cannot be used. Since version 5.
+     */
+    VFERRY_ERR_CREDENTIALS = 117,
+    /**
      * A call to the device failed; `vferry_last_errno` is the kernel's errno.
      */
     VFERRY_ERR_DEVICE_IO = 200,
@@ -319,6 +323,14 @@ enum vferry_status
      */
     VFERRY_ERR_PEER_PROTOCOL = 300,
     /**
+     * The peer is not who it has to be, or its certificate is not valid today. Since version 5.
+     */
+    VFERRY_ERR_PEER_UNTRUSTED = 301,
+    /**
+     * The peer does not trust this host. Since version 5.
+     */
+    VFERRY_ERR_PEER_REFUSED = 302,
+    /**
      * A connection failed; `vferry_last_errno` is the kernel's errno.
      */
     VFERRY_ERR_CONNECTION = 400,
@@ -326,6 +338,10 @@ enum vferry_status
      * An address cannot be parsed or resolved.
      */
     VFERRY_ERR_ADDRESS = 401,
+    /**
+     * A protected stream was changed or cut on its way, or is none. Since version 5.
+     */
+    VFERRY_ERR_STREAM_CHANGED = 402,
     /**
      * The system refused memory, threads, fds or a ring; `vferry_last_errno` is the kernel's errno.
      */
@@ -907,10 +923,12 @@ vferry_status vferry_options_new(vferry_options **options);
 void vferry_options_free(vferry_options **options);
 
 /**
- * Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+ * Most bytes of state in one frame: 4096 to 4194304, by default 1048576. What is to be compressed is read in
+ * 262144 bytes at most, or a quarter of this if that is more. The smaller of both hosts'
  * numbers is used. The range is checked when a session is made.
  */
-vferry_status vferry_options_set_chunk_bytes(vferry_options *options, size_t bytes);
+vferry_status vferry_options_set_chunk_bytes(vferry_options *options,
+                                             size_t bytes);
 
 /**
  * Threads that compress (source) or decompress (target): 1 to 64, by default one for each core, but
@@ -1069,6 +1087,10 @@ enum vferry_thread_kind
      * ferry-zstd-N: compresses, decompresses, checks.
      */
     VFERRY_THREAD_WORKER = 4,
+    /**
+     * ferry-tls-N: carries a stream that is guarded by TLS. Since version 5.
+     */
+    VFERRY_THREAD_TLS = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1091,7 +1113,7 @@ typedef struct vferry_thread {
      */
     uint32_t kind;
     /**
-     * Which of its kind: the device's number, or the worker's; 0 for VFERRY_THREAD_NET.
+     * Which of its kind: the device's number, the worker's, or the stream's; 0 for VFERRY_THREAD_NET.
      */
     uint32_t index;
     /**
@@ -1497,6 +1519,14 @@ enum vferry_reason
      * As many sessions as may wait did, or the listener was freed.
      */
     VFERRY_REASON_BUSY = 10,
+    /**
+     * It is not who it has to be, or its certificate is not valid today (TLS).
+     */
+    VFERRY_REASON_UNTRUSTED = 11,
+    /**
+     * Its handshake failed, or it spoke something else (TLS).
+     */
+    VFERRY_REASON_NO_HANDSHAKE = 12,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1542,6 +1572,31 @@ void vferry_door_free(vferry_door **door);
  */
 vferry_status vferry_door_set_plaintext(vferry_door *door,
                                         bool plaintext);
+
+/**
+ * Guards streams by TLS 1.3 with certificates on both sides, from a folder as QEMU's `tls-creds-x509`
+ * has it: `ca-cert.pem`, and `client-cert.pem` with `client-key.pem` for a source (VFERRY_HOST_SOURCE),
+ * `server-cert.pem` with `server-key.pem` for a target. The peer is whoever has a certificate of that
+ * authority with `name` in it: a DNS name or an IP address. A target may give NULL: any name; a source
+ * may not. VFERRY_ERR_CREDENTIALS where anything of that cannot be used. Since version 5.
+ */
+vferry_status vferry_door_set_tls_folder(vferry_door *door,
+                                         uint32_t host,
+                                         const char *folder,
+                                         const char *name);
+
+/**
+ * Guards streams by TLS 1.3, as `vferry_door_set_tls_folder`, with a certificate and its key in PEM.
+ * The peer is whoever has one of `count` keys: each is SHA-256 of a certificate's SubjectPublicKeyInfo,
+ * 32 bytes, one after another at `keys`, which whoever starts both hosts carries from one to the other.
+ * Names and dates then mean nothing. Since version 5.
+ */
+vferry_status vferry_door_set_tls_keys(vferry_door *door,
+                                       uint32_t host,
+                                       const char *certificate,
+                                       const char *key,
+                                       const uint8_t *keys,
+                                       size_t count);
 
 /**
  * Most connections that a listener holds at once while their sessions are not complete, and most of
@@ -1635,6 +1690,12 @@ vferry_status vferry_streams_peer(const vferry_streams *streams,
                                   size_t stream,
                                   char *buffer,
                                   size_t capacity);
+
+/**
+ * Copies SHA-256 of the SubjectPublicKeyInfo that the peer has shown on every stream, 32 bytes, to
+ * `key`. VFERRY_ERR_EMPTY where the streams are not guarded by TLS. Since version 5.
+ */
+vferry_status vferry_streams_peer_key(const vferry_streams *streams, uint8_t *key);
 
 /**
  * Copies the 16 bytes that name the session, which its source has said, to `session`: of streams that a
@@ -1926,6 +1987,17 @@ vferry_status vferry_session_device_was_reset(vferry_session *session, uint32_t 
 vferry_status vferry_session_send(vferry_session *session,
                                   const uint8_t *bytes,
                                   size_t count);
+
+/**
+ * Whether a stream of a session, counted from 0, is guarded by TLS; and, of one that is, how it broke,
+ * where the session only knows that it did: to `fault`, which has room for `capacity` bytes, with a NUL
+ * after it; an empty text if it did not. VFERRY_TEXT_BYTES are enough. Since version 5.
+ */
+vferry_status vferry_session_protection(const vferry_session *session,
+                                        size_t stream,
+                                        bool *tls,
+                                        char *fault,
+                                        size_t capacity);
 
 /**
  * Gives an eventfd that is readable while an event waits; for poll, epoll or an event loop. It

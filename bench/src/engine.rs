@@ -5,7 +5,7 @@
 //! the byte counts that the report is made of are taken at the device (`device::watch`), the
 //! durations of the phases come from here.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -114,10 +114,24 @@ const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// Opens the door of a receiver.
 pub(crate) fn listen(address: SocketAddr, plaintext: bool) -> Result<Acceptor, String> {
-    let protection = if plaintext { Protection::Plaintext } else { Protection::Loopback };
-    let options = DoorOptions { protection, ..DoorOptions::default() };
-    Acceptor::bind(address, options).map_err(|error| error.to_string())
+    Acceptor::bind(address, door_options(plaintext)).map_err(|error| error.to_string())
 }
+
+fn door_options(plaintext: bool) -> DoorOptions {
+    let protection = if plaintext { Protection::Plaintext } else { Protection::Loopback };
+    DoorOptions { protection, ..DoorOptions::default() }
+}
+
+/// Accepts all streams of a sender that has said elsewhere that it comes.
+pub(crate) fn accept_at(listener: &TcpListener, plaintext: bool) -> Result<Vec<OwnedFd>, String> {
+    let listener = listener.try_clone().map_err(|error| error.to_string())?;
+    let door = Acceptor::new(listener, door_options(plaintext)).map_err(|e| e.to_string())?;
+    let streams = door.wait(COMES_WITHIN, None).map_err(|error| error.to_string())?;
+    Ok(streams.into())
+}
+
+/// How long such a sender may take.
+const COMES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Finds out before anything is connected what a session would refuse.
 pub(crate) fn check_path(addresses: &[SocketAddr], plaintext: bool) -> Result<(), UsageError> {
@@ -132,7 +146,7 @@ pub(crate) fn check_path(addresses: &[SocketAddr], plaintext: bool) -> Result<()
 /// long as it takes.
 pub(crate) fn accept(door: &Acceptor) -> Result<Vec<OwnedFd>, String> {
     let streams = door.wait(Duration::MAX, None).map_err(|error| error.to_string())?;
-    Ok(streams.into())
+    streams.into_fds().map_err(|error| error.to_string())
 }
 
 /// Who was turned away, in words; none if nobody was.

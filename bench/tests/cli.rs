@@ -68,7 +68,7 @@ fn devices_that_are_not_there() {
     refused("receive --device /no/such --listen 127.0.0.1:0", &["--device", "no such device"]);
     // A folder, but not one of a device that VFIO could open.
     refused(&format!("send --device {path} --connect 127.0.0.1:1"), &["--device", "iommu_group"]);
-    refused("send --connect 127.0.0.1:1", &["--device"]);
+    refused("send --connect 127.0.0.1:1 --runs 1", &["--connect", "refused"]);
     refused("receive --device /x --listen nowhere", &["--listen"]);
 }
 

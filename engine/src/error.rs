@@ -53,12 +53,49 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// A stream could not be protected.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsFault),
     /// The embedder ended the wait, by its [`Canceller`](crate::Canceller).
     #[error("cancelled")]
     Cancelled,
     /// This host would not give what a session needs: memory, threads, a ring.
     #[error("this host would not start a session: {0}")]
     System(#[source] io::Error),
+}
+
+/// Why a stream is not, or no longer, protected: who failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TlsFault {
+    /// This host's own certificates, keys or names cannot be used.
+    #[error("this host's credentials: {0}")]
+    Credentials(String),
+    /// The peer is not who it has to be: another authority, another name, another key, or none.
+    #[error("the peer is not trusted: {0}")]
+    Untrusted(String),
+    /// The peer's certificate is not valid today.
+    #[error("the peer's certificate is not valid at this time: {0}")]
+    Expired(String),
+    /// The peer does not trust this host, or found something wrong.
+    #[error("the peer refused this host: {0}")]
+    Refused(String),
+    /// What came is not what the peer sent: bytes were changed, dropped, repeated or put elsewhere on
+    /// the way, or were never TLS.
+    #[error("the stream was changed on its way: {0}")]
+    Changed(&'static str),
+    /// The connection ended without the word that ends TLS: it was cut on the way, or the peer died.
+    #[error("the stream was cut")]
+    Cut,
+    /// The session's streams do not lead to one peer: they show different keys.
+    #[error("the streams show different keys")]
+    OtherKey,
+    /// A key would protect more than it is good for.
+    #[error("a key is used up")]
+    KeyUsedUp,
+    /// Something in this host.
+    #[error("this host: {0}")]
+    Local(String),
 }
 
 /// Calls that cannot be carried out as they were made, and change nothing.
@@ -150,6 +187,9 @@ pub enum UsageError {
         /// Where the stream would lead to, or listen.
         address: String,
     },
+    /// A source's TLS given to an acceptor, or a target's to a source.
+    #[error("TLS that was made ready for the other host")]
+    TlsSide,
     /// A rate cap on streams that the kernel does not pace.
     #[error("a rate can be set for TCP streams only; limit other streams where they are carried")]
     Pacing,

@@ -8,8 +8,11 @@ pub const HEADER_BYTES: usize = 64;
 
 /// Smallest chunk that a session may be configured with, in bytes.
 pub const CHUNK_BYTES_MIN: usize = 4 << 10;
-/// Default chunk: large enough to amortise a frame, small enough to stay in a core's L2.
-pub const CHUNK_BYTES_DEFAULT: usize = 256 << 10;
+/// Default chunk: what a system call and a wake cost is little beside its bytes.
+pub const CHUNK_BYTES_DEFAULT: usize = 1 << 20;
+/// Largest chunk that is read to be compressed, of chunks up to the default; a quarter of larger ones.
+/// It stays in a core's L2, and there are enough of them for all workers.
+pub const ENCODED_CHUNK_BYTES: usize = 256 << 10;
 /// Largest chunk that a session may be configured with or agree to, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
 
@@ -41,6 +44,12 @@ pub const DOOR_CONNECTIONS_MAX: usize = 4096;
 pub const DOOR_SESSIONS_MAX: usize = 1024;
 /// Connections that an acceptor turned away and can name; the others are only counted.
 pub const STRANGERS_KEPT: usize = 32;
+
+/// Records of TLS that are sealed, or opened, at a time: 128 KiB, a part of a core's L2.
+pub const TLS_RECORDS: usize = 8;
+/// Memory of one protected stream, in bytes: room for so many records in each direction, of which a
+/// peer's may be 256 bytes longer. It is taken out of what the session's buffers may have.
+pub const TLS_STREAM_BYTES: usize = 2 * TLS_RECORDS * ((16 << 10) + 512);
 
 /// Most frames, messages aside, that may wait for an idle stream: beyond it the peer asks for more
 /// than it takes in. Ahead of what the credits, pings and devices of a session can ever need.
@@ -87,5 +96,6 @@ pub const CANCEL_BOUND_DEFAULT: Duration = Duration::from_secs(2);
 /// How long the engine waits before it asks a drained PRE_COPY device again.
 pub const PRECOPY_POLL_DEFAULT: Duration = Duration::from_millis(20);
 
-/// Bytes of a slot before its body: the page in which the frame header ends.
-pub const SLOT_HEAD_BYTES: usize = 4096;
+/// Bytes of a slot around its body: the page in which the frame header ends, and the page in which the
+/// next header begins.
+pub const SLOT_HEAD_BYTES: usize = 8192;

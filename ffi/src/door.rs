@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
-use vfio_ferry::{Canceller, DoorOptions, Protection, Reason};
+use vfio_ferry::{Canceller, Credentials, DoorOptions, Protection, Reason, Tls, Trust};
 
 use crate::failure::{Failure, guarded};
 use crate::options::period;
@@ -79,6 +79,80 @@ pub extern "C" fn vferry_door_set_plaintext(
     set(door, |door| {
         door.protection = if plaintext { Protection::Plaintext } else { Protection::Loopback };
         Ok(())
+    })
+}
+
+/// What guards streams, for the side that `host` (`enum vferry_host`) is.
+fn set_tls(
+    door: Option<&mut vferry_door>,
+    host: u32,
+    make: impl FnOnce(bool) -> Result<Tls, Failure>,
+) -> vferry_status {
+    set(door, |door| {
+        let is_source = match host {
+            1 => true,
+            2 => false,
+            _ => return Err(unknown("host", host)),
+        };
+        door.protection = Protection::Tls(make(is_source)?);
+        Ok(())
+    })
+}
+
+/// Guards streams by TLS 1.3 with certificates on both sides, from a folder as QEMU's `tls-creds-x509`
+/// has it: `ca-cert.pem`, and `client-cert.pem` with `client-key.pem` for a source (VFERRY_HOST_SOURCE),
+/// `server-cert.pem` with `server-key.pem` for a target. The peer is whoever has a certificate of that
+/// authority with `name` in it: a DNS name or an IP address. A target may give NULL: any name; a source
+/// may not. VFERRY_ERR_CREDENTIALS where anything of that cannot be used. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_door_set_tls_folder(
+    door: Option<&mut vferry_door>,
+    host: u32,
+    folder: *const c_char,
+    name: *const c_char,
+) -> vferry_status {
+    set_tls(door, host, |is_source| {
+        // SAFETY: the caller's string, as the header asks.
+        let folder = unsafe { raw::text(folder, "folder") }?;
+        // SAFETY: the caller's string, or NULL, as the header asks.
+        let name = unsafe { raw::optional_text(name, "name") }?;
+        Ok(match (is_source, name) {
+            (true, None) => return Err(raw::null("name")),
+            (true, Some(name)) => Tls::source_from_folder(folder, name)?,
+            (false, name) => Tls::target_from_folder(folder, name)?,
+        })
+    })
+}
+
+/// Guards streams by TLS 1.3, as `vferry_door_set_tls_folder`, with a certificate and its key in PEM.
+/// The peer is whoever has one of `count` keys: each is SHA-256 of a certificate's SubjectPublicKeyInfo,
+/// 32 bytes, one after another at `keys`, which whoever starts both hosts carries from one to the other.
+/// Names and dates then mean nothing. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_door_set_tls_keys(
+    door: Option<&mut vferry_door>,
+    host: u32,
+    certificate: *const c_char,
+    key: *const c_char,
+    keys: *const u8,
+    count: usize,
+) -> vferry_status {
+    set_tls(door, host, |is_source| {
+        // SAFETY: the caller's string, as the header asks.
+        let certificate = unsafe { raw::text(certificate, "certificate") }?;
+        // SAFETY: the same.
+        let key = unsafe { raw::text(key, "key") }?;
+        // SAFETY: the caller's array, as the header asks.
+        let keys = unsafe { raw::array(keys.cast::<[u8; 32]>(), count, "keys") }?;
+        let credentials = Credentials {
+            certificates: certificate.as_bytes().to_vec(),
+            key: key.as_bytes().to_vec(),
+        };
+        let trust = Trust::Keys(keys.to_vec());
+        Ok(match is_source {
+            true => Tls::source(&credentials, &trust)?,
+            false => Tls::target(&credentials, &trust)?,
+        })
     })
 }
 
@@ -186,6 +260,10 @@ pub enum vferry_reason {
     VFERRY_REASON_UNPROTECTED = 9,
     /// As many sessions as may wait did, or the listener was freed.
     VFERRY_REASON_BUSY = 10,
+    /// It is not who it has to be, or its certificate is not valid today (TLS).
+    VFERRY_REASON_UNTRUSTED = 11,
+    /// Its handshake failed, or it spoke something else (TLS).
+    VFERRY_REASON_NO_HANDSHAKE = 12,
 }
 
 const TEXTS: [(Reason, &CStr); Reason::ALL.len()] = [
@@ -199,6 +277,8 @@ const TEXTS: [(Reason, &CStr); Reason::ALL.len()] = [
     (Reason::Unexpected, c"unexpected"),
     (Reason::Unprotected, c"unprotected"),
     (Reason::Busy, c"busy"),
+    (Reason::Untrusted, c"untrusted"),
+    (Reason::NoHandshake, c"no_handshake"),
 ];
 
 /// The engine's reason of a number; none for any.
@@ -287,7 +367,7 @@ mod tests {
             assert_eq!(text.to_str(), Ok(known.name()));
             assert_eq!(reason(index as u32 + 1).ok(), Some(Some(known)));
         }
-        assert_eq!(vferry_reason::VFERRY_REASON_BUSY as usize, Reason::ALL.len());
+        assert_eq!(vferry_reason::VFERRY_REASON_NO_HANDSHAKE as usize, Reason::ALL.len());
         assert_eq!(reason(0).ok(), Some(None));
         assert!(reason(Reason::ALL.len() as u32 + 1).is_err());
     }

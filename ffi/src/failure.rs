@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[cfg(feature = "open")]
 use vfio_ferry::OpenError;
-use vfio_ferry::{Error, UsageError};
+use vfio_ferry::{Error, TlsFault, UsageError};
 
 use crate::status::vferry_status::{self, *};
 
@@ -67,6 +67,7 @@ impl From<Error> for Failure {
             Error::Device { source, .. } => (VFERRY_ERR_DEVICE_IO, Some(source)),
             Error::NotMigratable { .. } => (VFERRY_ERR_NOT_MIGRATABLE, None),
             Error::DeviceState { .. } => (VFERRY_ERR_DEVICE_STATE, None),
+            Error::Tls(fault) => (tls_status(fault), None),
             Error::Peer(_) => (VFERRY_ERR_PEER_PROTOCOL, None),
             Error::Network { source, .. } => (network_status(source), Some(source)),
             Error::System(source) => (VFERRY_ERR_SYSTEM, Some(source)),
@@ -112,6 +113,7 @@ fn usage_status(error: &UsageError) -> vferry_status {
         UsageError::Name { .. } => VFERRY_ERR_DEVICE_NAME,
         UsageError::TooLong { .. } => VFERRY_ERR_TOO_LONG,
         UsageError::Memory { .. } => VFERRY_ERR_MEMORY_LIMIT,
+        UsageError::TlsSide => VFERRY_ERR_WRONG_HOST,
         UsageError::Plaintext { .. } => VFERRY_ERR_PLAINTEXT,
         UsageError::Pacing => VFERRY_ERR_RATE_NEEDS_TCP,
         UsageError::UnknownDevice { .. } => VFERRY_ERR_UNKNOWN_NUMBER,
@@ -121,6 +123,19 @@ fn usage_status(error: &UsageError) -> vferry_status {
         }
         UsageError::Stream { .. } | UsageError::SameStream { .. } => VFERRY_ERR_BAD_FD,
         _ => VFERRY_ERR_RANGE,
+    }
+}
+
+/// Who failed: them or us, or somebody between.
+fn tls_status(fault: &TlsFault) -> vferry_status {
+    match fault {
+        TlsFault::Credentials(_) => VFERRY_ERR_CREDENTIALS,
+        TlsFault::Untrusted(_) | TlsFault::Expired(_) | TlsFault::OtherKey => {
+            VFERRY_ERR_PEER_UNTRUSTED
+        }
+        TlsFault::Refused(_) => VFERRY_ERR_PEER_REFUSED,
+        TlsFault::Changed(_) | TlsFault::Cut => VFERRY_ERR_STREAM_CHANGED,
+        _ => VFERRY_ERR_SYSTEM,
     }
 }
 

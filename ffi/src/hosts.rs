@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vfio_ferry::{
-    Fault, Metrics, SessionEvent, SourceReport, SourceSession, TargetReport, TargetSession,
-    UsageError,
+    Fault, Metrics, SessionEvent, SourceReport, SourceSession, StreamProtection, TargetReport,
+    TargetSession, UsageError,
 };
 
 use crate::failure::Failure;
@@ -67,6 +67,10 @@ impl AnySession {
 
     pub(crate) fn send_message(&self, message: Bytes) -> Result<(), UsageError> {
         either!(self, session => session.send_message(message))
+    }
+
+    pub(crate) fn protection(&self) -> Vec<StreamProtection> {
+        either!(self, session => session.protection())
     }
 
     pub(crate) fn has_ended(&self) -> bool {

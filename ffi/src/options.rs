@@ -114,7 +114,8 @@ pub extern "C" fn vferry_options_free(options: Option<&mut *mut vferry_options>)
     });
 }
 
-/// Most bytes of state in one frame: 4096 to 4194304, by default 262144. The smaller of both hosts'
+/// Most bytes of state in one frame: 4096 to 4194304, by default 1048576. What is to be compressed is read in
+/// 262144 bytes at most, or a quarter of this if that is more. The smaller of both hosts'
 /// numbers is used. The range is checked when a session is made.
 #[unsafe(no_mangle)]
 pub extern "C" fn vferry_options_set_chunk_bytes(

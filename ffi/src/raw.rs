@@ -70,6 +70,21 @@ pub(crate) unsafe fn text<'a>(text: *const c_char, what: &'static str) -> Result
     text.to_str().map_err(|_| Failure::new(VFERRY_ERR_NOT_UTF8, format!("{what} is not UTF-8")))
 }
 
+/// A C string, or none for NULL.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn optional_text<'a>(
+    text: *const c_char,
+    what: &'static str,
+) -> Result<Option<&'a str>, Failure> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: handed on.
+    unsafe { self::text(text, what) }.map(Some)
+}
+
 /// An array that is read. NULL is an empty one if the count is 0.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! Sessions: made, commanded and freed. Their events and results are in `event`, `wait`, `report` and
 //! `stats`.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use vfio_ferry::{
-    DeviceId, Host, SourceDevice, SourceSession, Streams, TargetDevice, TargetSession, UsageError,
+    DeviceId, Host, SourceDevice, SourceSession, StreamProtection, Streams, TargetDevice,
+    TargetSession, UsageError,
 };
 
 use crate::device::{DeviceInner, Use, vferry_device};
@@ -339,6 +340,35 @@ pub unsafe extern "C" fn vferry_session_send(
         // SAFETY: the caller's array of this count, as the header asks.
         let bytes = unsafe { raw::array(bytes, count, "bytes") }?;
         Ok(session.send_message(Bytes::copy_from_slice(bytes))?)
+    })
+}
+
+/// Whether a stream of a session, counted from 0, is guarded by TLS; and, of one that is, how it broke,
+/// where the session only knows that it did: to `fault`, which has room for `capacity` bytes, with a NUL
+/// after it; an empty text if it did not. VFERRY_TEXT_BYTES are enough. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_session_protection(
+    session: Option<&vferry_session>,
+    stream: usize,
+    tls: Option<&mut MaybeUninit<bool>>,
+    fault: *mut c_char,
+    capacity: usize,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(tls, "tls")?;
+        let protection = raw::inner(session)?.session.protection();
+        let message = || format!("the session has no stream {stream}");
+        let protection = protection
+            .get(stream)
+            .ok_or_else(|| Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, message()))?;
+        let (is_tls, broke) = match protection {
+            StreamProtection::Tls { fault } => (true, fault.as_ref().map(ToString::to_string)),
+            _ => (false, None),
+        };
+        // SAFETY: the caller's buffer of this capacity, as the header asks.
+        raw::fill_text(&broke.unwrap_or_default(), unsafe { raw::room(fault, capacity, "fault") }?);
+        place.write(is_tls);
+        Ok(())
     })
 }
 

@@ -60,6 +60,8 @@ pub enum vferry_status {
     VFERRY_ERR_LOG_TAKEN = 115,
     /// A stream would leave this host in plaintext, and that was not asked for. Since version 5.
     VFERRY_ERR_PLAINTEXT = 116,
+    /// A certificate, key or name of this host's own cannot be used. Since version 5.
+    VFERRY_ERR_CREDENTIALS = 117,
 
     /// A call to the device failed; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_DEVICE_IO = 200,
@@ -85,11 +87,17 @@ pub enum vferry_status {
 
     /// The peer does not speak this protocol, or broke it.
     VFERRY_ERR_PEER_PROTOCOL = 300,
+    /// The peer is not who it has to be, or its certificate is not valid today. Since version 5.
+    VFERRY_ERR_PEER_UNTRUSTED = 301,
+    /// The peer does not trust this host. Since version 5.
+    VFERRY_ERR_PEER_REFUSED = 302,
 
     /// A connection failed; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_CONNECTION = 400,
     /// An address cannot be parsed or resolved.
     VFERRY_ERR_ADDRESS = 401,
+    /// A protected stream was changed or cut on its way, or is none. Since version 5.
+    VFERRY_ERR_STREAM_CHANGED = 402,
 
     /// The system refused memory, threads, fds or a ring; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_SYSTEM = 500,
@@ -102,7 +110,7 @@ use vferry_status::*;
 
 impl vferry_status {
     /// All of them, with their texts.
-    const TEXTS: [(vferry_status, &'static CStr); 38] = [
+    const TEXTS: [(vferry_status, &'static CStr); 42] = [
         (VFERRY_OK, c"done"),
         (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
         (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
@@ -129,6 +137,7 @@ impl vferry_status {
         (VFERRY_ERR_RATE_NEEDS_TCP, c"a rate can be set for TCP streams only"),
         (VFERRY_ERR_LOG_TAKEN, c"the process already collects log lines"),
         (VFERRY_ERR_PLAINTEXT, c"a stream would leave this host in plaintext"),
+        (VFERRY_ERR_CREDENTIALS, c"this host's credentials cannot be used"),
         (VFERRY_ERR_DEVICE_IO, c"a call to the device failed"),
         (VFERRY_ERR_NOT_MIGRATABLE, c"the device's driver has no migration support"),
         (VFERRY_ERR_NO_SUCH_DEVICE, c"there is no such device"),
@@ -140,8 +149,11 @@ impl vferry_status {
         (VFERRY_ERR_DEVICE_STATE, c"the device is not where a migration begins"),
         (VFERRY_ERR_NOT_BUILT_IN, c"the library was built without this function"),
         (VFERRY_ERR_PEER_PROTOCOL, c"the peer does not speak this protocol"),
+        (VFERRY_ERR_PEER_UNTRUSTED, c"the peer is not trusted"),
+        (VFERRY_ERR_PEER_REFUSED, c"the peer does not trust this host"),
         (VFERRY_ERR_CONNECTION, c"a connection failed"),
         (VFERRY_ERR_ADDRESS, c"an address cannot be parsed or resolved"),
+        (VFERRY_ERR_STREAM_CHANGED, c"a protected stream was changed or cut on its way"),
         (VFERRY_ERR_SYSTEM, c"the system refused memory, threads, fds or a ring"),
         (VFERRY_ERR_INTERNAL, c"a bug of vfio-ferry"),
     ];

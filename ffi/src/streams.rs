@@ -77,6 +77,23 @@ pub unsafe extern "C" fn vferry_streams_peer(
     })
 }
 
+/// Copies SHA-256 of the SubjectPublicKeyInfo that the peer has shown on every stream, 32 bytes, to
+/// `key`. VFERRY_ERR_EMPTY where the streams are not guarded by TLS. Since version 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vferry_streams_peer_key(
+    streams: Option<&vferry_streams>,
+    key: *mut u8,
+) -> vferry_status {
+    guarded(|| {
+        let Some(found) = raw::inner(streams)?.peer_key() else {
+            return Err(Failure::not_now(VFERRY_ERR_EMPTY));
+        };
+        // SAFETY: the caller's 32 bytes, as the header asks.
+        unsafe { raw::room(key, found.len(), "key") }?.copy_from_slice(&found);
+        Ok(())
+    })
+}
+
 /// Copies the 16 bytes that name the session, which its source has said, to `session`: of streams that a
 /// listener gave. VFERRY_ERR_EMPTY of others. Since version 5.
 #[unsafe(no_mangle)]
@@ -282,7 +299,8 @@ pub unsafe extern "C" fn vferry_listener_accept(
             let message = format!("the source has {found} streams; there is room for {capacity}");
             return Err(Failure::new(VFERRY_ERR_BUFFER_TOO_SMALL, message));
         }
-        give(streams.into(), room);
+        let fds = streams.into_fds().map_err(Error::System)?;
+        give(fds, room);
         place.write(found);
         Ok(())
     })

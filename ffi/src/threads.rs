@@ -23,10 +23,13 @@ pub enum vferry_thread_kind {
     VFERRY_THREAD_NET = 1,
     /// ferry-ctl-N: one a device, its ioctls.
     VFERRY_THREAD_CONTROL = 2,
-    /// ferry-fd-N: one a device, the reads and writes of its data fds.
+    /// ferry-fd-N: with plain system calls, one a device: reads and writes of data fds. With io_uring
+    /// the kernel does that.
     VFERRY_THREAD_DATA = 3,
     /// ferry-zstd-N: compresses, decompresses, checks.
     VFERRY_THREAD_WORKER = 4,
+    /// ferry-tls-N: carries a stream that is guarded by TLS. Since version 5.
+    VFERRY_THREAD_TLS = 5,
 }
 
 /// Room for a thread's name, the NUL included; as much as the kernel keeps.
@@ -40,7 +43,7 @@ pub struct vferry_thread {
     pub size: u32,
     /// A `vferry_thread_kind`.
     pub kind: u32,
-    /// Which of its kind: the device's number, or the worker's; 0 for VFERRY_THREAD_NET.
+    /// Which of its kind: the device's number, the worker's, or the stream's; 0 for VFERRY_THREAD_NET.
     pub index: u32,
     /// How it does its I/O: VFERRY_BACKEND_IO_URING or VFERRY_BACKEND_SYSCALLS.
     pub backend: u32,
@@ -54,12 +57,13 @@ pub type vferry_thread_hook =
     Option<extern "C" fn(thread: &vferry_thread, opaque: *mut c_void) -> c_int>;
 
 /// The numbers of `ThreadKind::ALL` in their order.
-const KINDS: [vferry_thread_kind; 5] = [
+const KINDS: [vferry_thread_kind; 6] = [
     vferry_thread_kind::VFERRY_THREAD_EMBEDDER,
     vferry_thread_kind::VFERRY_THREAD_NET,
     vferry_thread_kind::VFERRY_THREAD_CONTROL,
     vferry_thread_kind::VFERRY_THREAD_DATA,
     vferry_thread_kind::VFERRY_THREAD_WORKER,
+    vferry_thread_kind::VFERRY_THREAD_TLS,
 ];
 
 fn number(kind: ThreadKind) -> u32 {

@@ -195,6 +195,15 @@ static void door(vferry_listener *listener, const char *address)
     ANSWERS(VFERRY_OK, vferry_door_set_session(guarded, session));
     ANSWERS(VFERRY_OK, vferry_door_set_session(guarded, NULL));
 
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_set_tls_folder(guarded, VFERRY_HOST_SOURCE, NULL, "a"));
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_set_tls_folder(guarded, VFERRY_HOST_SOURCE, "/no/such", NULL));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_door_set_tls_folder(guarded, 3, "/no/such", "a"));
+    ANSWERS(VFERRY_ERR_CREDENTIALS, vferry_door_set_tls_folder(guarded, VFERRY_HOST_TARGET, "/no/such", NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_set_tls_keys(guarded, VFERRY_HOST_TARGET, NULL, "", session, 0));
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_set_tls_keys(guarded, VFERRY_HOST_TARGET, "", "", NULL, 1));
+    ANSWERS(VFERRY_ERR_CREDENTIALS,
+        vferry_door_set_tls_keys(guarded, VFERRY_HOST_TARGET, "no PEM", "", NULL, 0));
+
     /* Plaintext stays on this host, unless it is asked for by name. */
     ANSWERS(VFERRY_ERR_PLAINTEXT, vferry_listener_new("0.0.0.0:0", &other));
     ANSWERS(VFERRY_ERR_PLAINTEXT, vferry_listener_new_with("0.0.0.0:0", guarded, &other));
@@ -226,6 +235,7 @@ static void door(vferry_listener *listener, const char *address)
     MUST(vferry_streams_peer(streams, 1, peer, sizeof peer));
     CHECK(strcmp(peer, address) == 0);
     ANSWERS(VFERRY_ERR_EMPTY, vferry_streams_session(streams, session));
+    ANSWERS(VFERRY_ERR_EMPTY, vferry_streams_peer_key(streams, session));
     vferry_streams_free(&streams);
     vferry_streams_free(&streams);
     vferry_streams_free(NULL);
@@ -252,6 +262,8 @@ static void too_little_room(vferry_listener *listener, const char *address)
     vferry_streams *streams = NULL, *arrived = NULL;
     int fds[VFERRY_STREAMS_MAX];
     uint8_t session[16] = {0};
+    char fault[VFERRY_TEXT_BYTES] = "x";
+    bool tls = true;
     size_t count = 77;
 
     double_source(&leaving, "net0", plan);
@@ -281,6 +293,11 @@ static void too_little_room(vferry_listener *listener, const char *address)
     handle = coming.ferry;
     MUST(vferry_session_target_over(NULL, &handle, 1, &arrived, &target));
     CHECK(arrived == NULL);
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_protection(target, 0, NULL, fault, sizeof fault));
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_protection(target, 0, &tls, NULL, sizeof fault));
+    ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_protection(target, 2, &tls, fault, sizeof fault));
+    MUST(vferry_session_protection(target, 1, &tls, fault, sizeof fault));
+    CHECK(!tls && fault[0] == 0);
     vferry_session_free(&source);
     vferry_session_free(&target);
     double_free(&leaving);

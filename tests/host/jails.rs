@@ -176,6 +176,16 @@ fn what_is_not_allowed_ends_the_process() {
 
 #[test]
 fn the_hook_runs_once_on_each_thread_under_its_name() {
+    let of_session = ["ferry-ctl-0", "ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
+    hook_runs_on(BackendChoice::Auto, &of_session, has_io_uring());
+    let with_data = ["ferry-ctl-0", "ferry-fd-0", "ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
+    hook_runs_on(BackendChoice::Syscalls, &with_data, true);
+}
+
+fn hook_runs_on(backend: BackendChoice, expected: &[&str], can: bool) {
+    if !can {
+        return;
+    }
     let seen = Arc::new(Mutex::new(Vec::new()));
     let here = seen.clone();
     let hook = ThreadHook::new(move |thread| {
@@ -185,13 +195,12 @@ fn the_hook_runs_once_on_each_thread_under_its_name() {
         Ok(())
     });
     let mut setup = Setup::default();
-    setup.source = Options { workers: 2, thread_start: Some(hook), ..setup.source };
+    setup.source = Options { workers: 2, backend, thread_start: Some(hook), ..setup.source };
     migrate(talkative(), &setup);
     let seen = seen.lock().expect("no panic");
     assert_eq!(seen.last().map(|last| last.0), Some(ThreadKind::Net), "it comes last");
     let names: BTreeSet<&str> = seen.iter().map(|(_, _, name)| name.as_str()).collect();
-    let expected = ["ferry-ctl-0", "ferry-fd-0", "ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
-    assert_eq!((names, seen.len()), (expected.into(), expected.len()));
+    assert_eq!((names, seen.len()), (expected.iter().copied().collect(), expected.len()));
     assert!(seen.contains(&(ThreadKind::Worker, 1, "ferry-zstd-1".to_owned())));
 }
 
@@ -206,7 +215,9 @@ fn a_hook_that_fails_or_panics_means_no_session() {
                 true => Err(io::Error::from_raw_os_error(libc::EPERM)),
                 false => Ok(()),
             });
-            let options = Options { thread_start: Some(hook), ..Options::default() };
+            // All kinds of threads are there with plain system calls only.
+            let backend = BackendChoice::Syscalls;
+            let options = Options { backend, thread_start: Some(hook), ..Options::default() };
             let device = Arc::new(TestDevice::new(Plan::default()));
             let (ours, _theirs) = streams(1);
             let devices = sources(std::slice::from_ref(&device), &Default::default());

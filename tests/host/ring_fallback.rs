@@ -7,12 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfio_ferry::buffers::Buffer;
-use vfio_ferry::ring::{Backend, BackendChoice, Classes, Op, OpenError, RingConfig, Token, open};
+use vfio_ferry::ring::{
+    Backend, BackendChoice, BlockingThreads, Classes, Op, OpenError, RingConfig, Token, open,
+};
 use vfio_ferry_tests::refuse::where_refused;
 use vfio_ferry_tests::skip::skip;
 
-const CONFIG: RingConfig =
-    RingConfig { backend: BackendChoice::Auto, depth: 4, files: 2, zero_copy: None };
+const CONFIG: RingConfig = RingConfig {
+    backend: BackendChoice::Auto,
+    depth: 4,
+    files: 2,
+    blocking: BlockingThreads::plain(1),
+    zero_copy: None,
+};
 
 fn falls_back_and_says(call: libc::c_long, errno: i32, word: &'static str) {
     where_refused(call, errno, move || {

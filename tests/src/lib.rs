@@ -5,6 +5,7 @@ pub mod fuse;
 pub mod mutate;
 pub mod pair;
 pub mod peer;
+pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod refuse;

@@ -1,5 +1,9 @@
 //! The command line. No arguments at all mean `downtime` with its defaults.
 
+mod grid;
+
+pub(crate) use grid::GridArgs;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +11,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::limits;
-use crate::grid::Axes;
 use crate::spec::{
-    ArcTime, BackendChoice, DataFdChoice, DataKind, Entrant, Limits, OnResetChoice, Policy, Rate,
-    ResetAt, ShaperChoice, Size, Time, UnitError,
+    ArcTime, BackendChoice, DataFdChoice, DataKind, Limits, OnResetChoice, Policy, Rate, ResetAt,
+    ShaperChoice, Size, Time, UnitError,
 };
 
 /// Measures the downtime of a VFIO device migration.
@@ -48,9 +51,9 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Migrate every state over every link by every contender, in turns.
     Grid(GridArgs),
-    /// Send a real device to a host that runs `ferry-bench receive`.
+    /// Send real devices, or test devices, to a host that runs `ferry-bench receive`.
     Send(SendArgs),
-    /// Receive a real device from a host that runs `ferry-bench send`.
+    /// Receive them from a host that runs `ferry-bench send`.
     Receive(ReceiveArgs),
     /// Show what becomes of the guest when things go wrong: every fault that a driver, a peer, the
     /// network or a host can show, through real processes and test devices.
@@ -134,121 +137,6 @@ pub(crate) struct CompareArgs {
     pub(crate) shaper: ShaperChoice,
 }
 
-/// Options of `grid`. Lists have commas.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct GridArgs {
-    /// Sizes of a device's state [default: 64KiB,1MiB,16MiB,64MiB,256MiB,1GiB].
-    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
-    state: Vec<Size>,
-    /// Rates of the link, or none [default: none,10Gbit,2.5Gbit,1Gbit].
-    #[arg(long, value_name = "RATES", value_delimiter = ',', value_parser = link_rate)]
-    link: Vec<LinkRate>,
-    /// Kinds of content [default: zero,structured,random,elf].
-    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
-    data: Vec<DataKind>,
-    /// The engine's policies and the peers [default: all].
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    contender: Vec<Entrant>,
-    /// So many rounds in each cell; by default from 5 on until every median holds, 25 at most.
-    #[arg(long, value_name = "N", value_parser = runs())]
-    rounds: Option<u32>,
-    /// A small grid of one round, to see that it runs: a few seconds.
-    #[arg(long)]
-    quick: bool,
-    /// Keep finished cells in this file, and do not run those again that are in it.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) resume: Option<PathBuf>,
-    /// Write the report to this file as JSON too.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Draw it to this file, as SVG: throughput over the link, a line a contender.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) plot: Option<PathBuf>,
-    /// How many devices migrate at once.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = devices())]
-    pub(crate) devices: u16,
-    /// What each device's data fd is.
-    #[arg(long, value_name = "KIND", default_value = "memory")]
-    pub(crate) data_fd: DataFdChoice,
-    /// The engine saves in PRE_COPY first; the peers cannot.
-    #[arg(long)]
-    pub(crate) precopy: bool,
-    #[command(flatten)]
-    pub(crate) host: HostArgs,
-    /// TCP congestion control of every connection; the host's own default if absent.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) congestion: Option<String>,
-    /// What holds the links' rates.
-    #[arg(long, value_name = "WHAT", default_value = "auto")]
-    pub(crate) shaper: ShaperChoice,
-    /// TCP connections of the engine's sessions.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
-    pub(crate) streams: u16,
-}
-
-/// A rate, or `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LinkRate(Option<Rate>);
-
-fn link_rate(text: &str) -> Result<LinkRate, String> {
-    match text {
-        "none" => Ok(LinkRate(None)),
-        text => text
-            .parse()
-            .map(|rate| LinkRate(Some(rate)))
-            .map_err(|error: UnitError| error.to_string()),
-    }
-}
-
-impl GridArgs {
-    /// What is run.
-    pub(crate) fn axes(&self) -> Axes {
-        const MIB: u64 = 1 << 20;
-        const GBIT: u64 = 125_000_000;
-        let states: &[u64] = match self.quick {
-            true => &[64 << 10, MIB],
-            false => &[64 << 10, MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB],
-        };
-        let links: &[Option<u64>] = match self.quick {
-            true => &[None, Some(GBIT)],
-            false => &[None, Some(10 * GBIT), Some(GBIT * 5 / 2), Some(GBIT)],
-        };
-        let data: &[DataKind] = match self.quick {
-            true => &[DataKind::Structured],
-            false => &[DataKind::Zero, DataKind::Structured, DataKind::Random, DataKind::Elf],
-        };
-        let links_default = links.iter().map(|&link| link.map(Rate)).collect();
-        Axes {
-            states: or(self.state.clone(), states.iter().map(|&bytes| Size(bytes)).collect()),
-            links: or(self.link.iter().map(|link| link.0).collect(), links_default),
-            data: or(self.data.clone(), data.to_vec()),
-        }
-    }
-
-    /// Who takes part.
-    pub(crate) fn contenders(&self) -> Vec<Entrant> {
-        or(self.contender.clone(), Entrant::ALL.to_vec())
-    }
-
-    /// At least and at most so many rounds a cell.
-    pub(crate) fn rounds(&self) -> (u32, u32) {
-        match (self.rounds, self.quick) {
-            (Some(rounds), _) => (rounds, rounds),
-            (None, true) => (1, 1),
-            (None, false) => (5, 25),
-        }
-    }
-
-    /// The connections of a cell.
-    pub(crate) fn link(&self, rate: Option<Rate>) -> LinkArgs {
-        LinkArgs { link: rate, congestion: self.congestion.clone() }
-    }
-}
-
-fn or<T>(chosen: Vec<T>, default: Vec<T>) -> Vec<T> {
-    if chosen.is_empty() { default } else { chosen }
-}
-
 /// Options of `faults`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = FAULTS_EXIT_STATUS)]
@@ -283,9 +171,18 @@ Exit status:
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SendArgs {
     /// The device's path in sysfs, e.g. /sys/bus/pci/devices/0000:5e:00.1 or
-    /// /sys/bus/mdev/devices/UUID; several times for several devices.
-    #[arg(long = "device", value_name = "PATH", required = true)]
-    pub(crate) devices: Vec<PathBuf>,
+    /// /sys/bus/mdev/devices/UUID; several times for several devices. Without one, test devices go to a
+    /// `receive` without one: what would the downtime be on this network?
+    #[arg(long, value_name = "PATH")]
+    pub(crate) device: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) test: TestDeviceArgs,
+    /// How fast the running test device changes what PRE_COPY has already saved.
+    #[arg(long, value_name = "RATE", requires = "precopy", conflicts_with = "device")]
+    pub(crate) dirty_rate: Option<Rate>,
+    /// How often to migrate the test devices.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = runs())]
+    pub(crate) runs: u32,
     /// Where `ferry-bench receive` listens, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     pub(crate) connect: String,
@@ -312,9 +209,10 @@ pub(crate) struct SendArgs {
 /// Options of `receive`. Everything else is the sender's choice.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReceiveArgs {
-    /// The device's path in sysfs; as many, and in the same order, as on the sending side.
-    #[arg(long = "device", value_name = "PATH", required = true)]
-    pub(crate) devices: Vec<PathBuf>,
+    /// The device's path in sysfs; as many, and in the same order, as on the sending side. Without one,
+    /// test devices as the sender wants them.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) device: Vec<PathBuf>,
     /// The address and port to listen on, e.g. 127.0.0.1:7000.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
@@ -381,7 +279,7 @@ pub(crate) struct HostArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: BackendChoice,
     /// Most bytes of one read, and of one frame.
-    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = chunk)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = chunk)]
     pub(crate) chunk: Size,
 }
 

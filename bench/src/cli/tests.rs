@@ -50,7 +50,7 @@ fn bad_input_is_one_line_that_names_the_option() {
         ("downtime --dirty-rate 1GB/s", "--precopy"),
         ("downtime --policy zstd=99", "zstd"),
         ("compare --link 10", "--link"),
-        ("send --connect 127.0.0.1:1", "--device"),
+        ("send --connect 127.0.0.1:1 --dirty-rate 1MB", "--precopy"),
         ("send --device /x", "--connect"),
         ("--reset-at handover", "handover"),
         ("--on-reset shrug", "shrug"),
@@ -66,4 +66,30 @@ fn bad_input_is_one_line_that_names_the_option() {
         assert!(error.contains(word), "{line}: {error}");
         assert!(!error.contains('\n'), "{line}: {error}");
     }
+}
+
+#[test]
+fn every_rate_is_taken_with_and_without_its_s() {
+    let rates = |line: &str| {
+        let cli = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        (cli.downtime.link.link, cli.downtime.device.device_rate, cli.downtime.dirty_rate)
+    };
+    let expected = (Some(Rate(1_250_000_000)), Some(Rate(1 << 30)), Some(Rate(100_000_000)));
+    for line in [
+        "--precopy --link 10Gbit --device-rate 1GiB --dirty-rate 100MB",
+        "--precopy --link 10Gbit/s --device-rate 1GiB/s --dirty-rate 100MB/s",
+    ] {
+        assert_eq!(rates(line), expected, "{line}");
+    }
+    let grid = |line: &str| match parse(line).map(|cli| cli.command) {
+        Ok(Some(Command::Grid(args))) => args.axes(),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(
+        grid("grid --link none,1Gbit/s,1GB").links,
+        [None, Some(Rate(125_000_000)), Some(Rate(1_000_000_000))]
+    );
+    let all = grid("grid");
+    assert_eq!((all.states.len(), all.links.len(), all.data.len()), (6, 4, 4));
+    assert_eq!(grid("grid --quick").places().len(), 4);
 }

@@ -4,6 +4,7 @@ pub(crate) mod compare;
 pub(crate) mod downtime;
 pub(crate) mod faults;
 pub(crate) mod grid;
+mod hosts;
 pub(crate) mod real;
 mod rounds;
 

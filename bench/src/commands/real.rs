@@ -1,4 +1,4 @@
-//! `send` and `receive`: one side each, with real devices.
+//! `send` and `receive`: one side each, with real devices; without any they are [`hosts`].
 //!
 //! Two hosts share no clock. The sender's downtime therefore ends when the target's running
 //! frame arrives: longer than the true one by the way back. The state is verified by the engine's own
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Failure, input, link, many};
+use super::{Failure, hosts, input, link, many};
 use crate::carriers;
 use crate::cli::{HostArgs, ReceiveArgs, SendArgs};
 use crate::clock;
@@ -28,12 +28,15 @@ use crate::spec::{Contender, Limits, Policy, Side};
 
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
+    if args.device.is_empty() {
+        return hosts::send(args);
+    }
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
     engine::check_path(&addresses, args.plaintext).map_err(|error| input(&connecting, error))?;
-    let devices = RealDevices::open(&args.devices)?;
+    let devices = RealDevices::open(&args.device)?;
     let streams =
         net::connect(&addresses, args.streams, &link).map_err(|error| input(&connecting, error))?;
     let options = EngineOptions {
@@ -48,12 +51,15 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
 
 /// Runs `receive`.
 pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
+    if args.device.is_empty() {
+        return hosts::receive(args);
+    }
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
     let door =
         engine::listen(args.listen, args.plaintext).map_err(|error| input(&listening, error))?;
-    let devices = RealDevices::open(&args.devices)?;
+    let devices = RealDevices::open(&args.device)?;
     console::complain(format_args!("listening on {}", door.local_addr()));
     let streams = engine::accept(&door).map_err(Failure::Migration)?;
     if let Some(strangers) = engine::turned_away(&door) {
@@ -75,7 +81,7 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
 }
 
 /// What either side chooses; the rest means nothing on a target.
-fn options(args: &HostArgs, limits: Limits, plaintext: bool) -> EngineOptions {
+pub(super) fn options(args: &HostArgs, limits: Limits, plaintext: bool) -> EngineOptions {
     EngineOptions {
         policy: Policy::Adaptive,
         backend: args.backend,
@@ -130,16 +136,20 @@ fn migrate(
     let outcome =
         with_pulse(|| progress.at(bytes()), || carriers::run(Contender::Engine, side, inputs));
     drop(progress);
-    let mut run = run(side, &watches, outcome.map_err(failed)?);
+    let mut run = figures(side, &watches, outcome.map_err(failed)?);
     run.tcp_congestion = tcp_congestion;
     run.cpu_ns = clock::process_cpu_ns() - cpu_before;
     let runs = Runs::new(&[run]);
+    let command = match side {
+        Side::Source => "send",
+        Side::Target => "receive",
+    };
     say!("{title}, {streams_used}\n\n");
     if runs.runs > 0 {
         say!("{}", table::runs(&runs));
         say!("  {:<12} the target's digest of the loaded state is the source's\n", "verified");
     }
-    json.write(side.name(), &runs).map_err(|error| input("--json", error))?;
+    json.write(command, &runs).map_err(|error| input("--json", error))?;
     match runs.message {
         None => Ok(()),
         Some(fault) => Err(failed(format!("the migration did not complete: {fault}"))),
@@ -147,7 +157,7 @@ fn migrate(
 }
 
 /// What the devices' own clocks and counts, and the engine's, come to.
-fn run(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
+pub(super) fn figures(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) -> Run {
     let first = |time: fn(&Watch) -> u64| {
         watches.iter().map(|watch| time(watch)).filter(|&ns| ns > 0).min().unwrap_or(0)
     };

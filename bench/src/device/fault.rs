@@ -6,11 +6,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -100,6 +100,8 @@ pub struct Faulty {
     endless: AtomicBool,
     released: Mutex<bool>,
     release: Condvar,
+    /// Reads and writes that the driver holds: on which fd, what it does, and since when.
+    held: Mutex<Vec<(RawFd, Deed, Instant)>>,
 }
 
 impl Faulty {
@@ -118,6 +120,7 @@ impl Faulty {
             endless: AtomicBool::new(false),
             released: Mutex::new(false),
             release: Condvar::new(),
+            held: Mutex::default(),
         }
     }
 
@@ -142,6 +145,40 @@ impl Faulty {
                 fault.deed
             })
         })
+    }
+
+    /// Whether a driver that does this from then on holds an operation still.
+    fn holds(&self, deed: Deed, since: Instant) -> bool {
+        match deed {
+            Deed::Late(ms) => since.elapsed() < Duration::from_millis(ms),
+            Deed::Held => !*self.released.lock().unwrap_or_else(PoisonError::into_inner),
+            _ => false,
+        }
+    }
+
+    /// The deed that is due at a read or write, once the driver does not hold it any more. None: it
+    /// does.
+    fn due_at_transfer(&self, data_fd: BorrowedFd<'_>, at: u64) -> Option<Option<Deed>> {
+        let fd = data_fd.as_raw_fd();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = held.iter().position(|(of, ..)| *of == fd) {
+            let (_, deed, since) = held[index];
+            if self.holds(deed, since) {
+                return None;
+            }
+            held.swap_remove(index);
+            return Some(None);
+        }
+        let deed = self.due(|call| matches!(call, Call::Transfer(beyond) if at > beyond));
+        let since = Instant::now();
+        match deed {
+            Some(deed @ (Deed::Late(_) | Deed::Held)) if self.holds(deed, since) => {
+                held.push((fd, deed, since));
+                None
+            }
+            Some(Deed::Late(_) | Deed::Held) => Some(None),
+            deed => Some(deed),
+        }
     }
 
     /// What comes before the call itself.
@@ -252,7 +289,9 @@ impl MigrationDevice for Faulty {
             return Ok(bytes);
         }
         let at = self.moved.load(Ordering::Relaxed) + bytes as u64;
-        let deed = self.due(|call| matches!(call, Call::Transfer(beyond) if at > beyond));
+        let Some(deed) = self.due_at_transfer(data_fd, at) else {
+            return Err(Errno::INPROGRESS.into());
+        };
         let bytes = match deed {
             Some(Deed::Short(most)) => self.shorten(data_fd, bytes, most)?,
             // What failed has moved nothing.

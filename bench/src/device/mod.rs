@@ -209,7 +209,7 @@ impl Drop for Double {
 impl Inner {
     fn begin_session(&mut self, session: Session, data_fd: &OwnedFd) -> io::Result<()> {
         self.session.kill();
-        self.users = Users::of(data_fd.as_fd(), self.users.strangers())?;
+        self.users.begin(data_fd.as_fd())?;
         self.session = session;
         Ok(())
     }
@@ -300,15 +300,18 @@ impl MigrationDevice for Double {
             return result;
         }
         let mut inner = self.lock();
+        if inner.held && inner.users.is_stuck(data_fd)? {
+            return Err(Errno::INPROGRESS.into());
+        }
         if !inner.users.use_of(data_fd)? {
             return Err(Errno::NODEV.into());
         }
         if let (Ok(bytes), Some(at)) = (&result, self.plan.sticks_at)
+            && inner.held
             && inner.session.observed_bytes() + *bytes as u64 >= at
         {
-            while inner.held {
-                inner = self.wait(inner);
-            }
+            inner.users.sticks(data_fd)?;
+            return Err(Errno::INPROGRESS.into());
         }
         if !inner.is_alive() {
             return Err(Errno::NODEV.into());

@@ -58,7 +58,8 @@ impl Saving {
                 dead: false,
                 digest: None,
                 file: None,
-                ready_at: Instant::now(),
+                // Before the thread can look.
+                ready_at: Instant::now() + plan.save_latency,
             }),
             changed: Condvar::new(),
         });

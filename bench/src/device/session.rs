@@ -70,12 +70,26 @@ pub(super) struct Users {
     file: Option<(u64, u64)>,
     thread: Option<ThreadId>,
     strangers: u32,
+    /// The file, of this session or one before it, whose read or write the driver holds.
+    stuck: Option<(u64, u64)>,
 }
 
 impl Users {
-    /// Of this session; so many strangers used those before it.
-    pub(super) fn of(data_fd: BorrowedFd<'_>, strangers: u32) -> io::Result<Users> {
-        Ok(Users { file: Some(file(data_fd)?), thread: None, strangers })
+    /// A session begins.
+    pub(super) fn begin(&mut self, data_fd: BorrowedFd<'_>) -> io::Result<()> {
+        (self.file, self.thread) = (Some(file(data_fd)?), None);
+        Ok(())
+    }
+
+    /// The driver keeps a read or write of this fd.
+    pub(super) fn sticks(&mut self, data_fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.stuck = Some(file(data_fd)?);
+        Ok(())
+    }
+
+    /// Whether the driver was to keep a read or write of this fd.
+    pub(super) fn is_stuck(&self, data_fd: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(self.stuck.is_some() && self.stuck == Some(file(data_fd)?))
     }
 
     /// The calling thread uses an fd: whether it is the session's, and not one of an ended one.

@@ -10,7 +10,9 @@ use crate::spec::{DataKind, Entrant, Size};
 
 const PANEL_WIDTH: u32 = 380;
 const PANEL_HEIGHT: u32 = 260;
-const LEGEND_HEIGHT: u32 = 60;
+/// A row of the legend, and a name in it.
+const LEGEND_ROW: u32 = 18;
+const LEGEND_COLUMN: u32 = 150;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -21,12 +23,15 @@ pub(crate) fn grid(
     cells: &[Cell],
 ) -> Result<String, NotDrawn> {
     let (columns, rows) = (axes.data.len().max(1), axes.states.len().max(1));
-    let size = (PANEL_WIDTH * columns as u32, LEGEND_HEIGHT + PANEL_HEIGHT * rows as u32);
+    let width = PANEL_WIDTH * columns as u32;
+    let names = (contenders.len() as u32).div_ceil(width / LEGEND_COLUMN);
+    let legend_height = names * LEGEND_ROW + 14;
+    let size = (width, legend_height + PANEL_HEIGHT * rows as u32);
     let mut picture = String::new();
     {
         let root = SVGBackend::with_string(&mut picture, size).into_drawing_area();
         root.fill(&WHITE).map_err(not_drawn)?;
-        let (top, body) = root.split_vertically(LEGEND_HEIGHT);
+        let (top, body) = root.split_vertically(legend_height);
         legend(&top, contenders)?;
         let panels = body.split_evenly((rows, columns));
         let places =
@@ -41,11 +46,11 @@ pub(crate) fn grid(
 
 /// Their names, each beside its line.
 fn legend(area: &Area<'_>, contenders: &[Entrant]) -> Result<(), NotDrawn> {
-    const COLUMN: i32 = 150;
+    const COLUMN: i32 = LEGEND_COLUMN as i32;
     let columns = (area.dim_in_pixel().0 as i32 / COLUMN).max(1);
     for (index, who) in contenders.iter().enumerate() {
         let (column, row) = (index as i32 % columns, index as i32 / columns);
-        let (x, y) = (column * COLUMN + 12, row * 18 + 16);
+        let (x, y) = (column * COLUMN + 12, row * LEGEND_ROW as i32 + 16);
         let line = PathElement::new(vec![(x, y), (x + 22, y)], colour(index).stroke_width(3));
         area.draw(&line).map_err(not_drawn)?;
         area.draw_text(&who.to_string(), &text(13), (x + 28, y - 7)).map_err(not_drawn)?;

@@ -46,7 +46,8 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
 fn every_peer_carries_every_byte() {
     let sizes = [5_000_003, 1, 1 << 20, (32 << 10) - 16];
     let content = Content::new(&DataKind::Structured).unwrap_or_else(|e| panic!("{e}"));
-    let all: [(Contender, fn() -> Box<dyn Peer + Send>); 5] = [
+    type Make = fn() -> Box<dyn Peer + Send>;
+    let all: [(Contender, Make); 5] = [
         (Contender::QemuMain, || Box::new(QemuMain)),
         (Contender::QemuMultifd, || Box::new(QemuMultifd)),
         (Contender::Snapshot, || Box::new(Snapshot)),

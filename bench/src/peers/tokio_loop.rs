@@ -53,7 +53,7 @@ async fn send(devices: &[DataFd<'_>], stream: TcpStream) -> io::Result<u64> {
     let socket = Rc::new(Socket::from_std(stream));
     let mut sent = 0;
     let mut idle = Some(piece());
-    let mut sending: Option<tokio::task::JoinHandle<io::Result<Piece>>> = None;
+    let mut sending = None;
     for data in devices {
         let file = File::from_std(fs::File::from(data.fd().try_clone_to_owned()?));
         loop {
@@ -68,7 +68,7 @@ async fn send(devices: &[DataFd<'_>], stream: TcpStream) -> io::Result<u64> {
             let (socket, length) = (Rc::clone(&socket), HEAD_BYTES + count);
             sending = Some(tokio_uring::spawn(async move {
                 let (result, slice) = socket.write_all(buffer.slice(..length)).await;
-                result.map(|()| slice.into_inner())
+                result.map(|()| slice.into_inner()) as io::Result<Piece>
             }));
             sent += length as u64;
             if count == 0 {

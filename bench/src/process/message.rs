@@ -141,3 +141,33 @@ pub(crate) struct DeviceReport {
     /// What happened when, if it was recorded.
     pub(crate) record: Option<Record>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Some run.
+    pub(crate) fn spec() -> RunSpec {
+        RunSpec {
+            contender: Contender::Engine,
+            state: Size(1),
+            data: DataKind::Zero,
+            devices: 1,
+            streams: 1,
+            device_rate: None,
+            data_fd: DataFdChoice::Pipe,
+            save_latency: None,
+            set_state_latency: Vec::new(),
+            dirty_rate: None,
+            reset_at: None,
+            link: Link::default(),
+            policy: Policy::Raw,
+            backend: BackendChoice::Auto,
+            chunk: Size(1 << 18),
+            precopy: false,
+            on_reset: OnResetChoice::Abort,
+            limits: Limits::default(),
+            timeline: false,
+        }
+    }
+}

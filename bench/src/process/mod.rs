@@ -3,6 +3,8 @@
 //! output, in lines of JSON. A process serves one run, so that its CPU and peak memory are the run's.
 
 pub(crate) mod agent;
+pub(crate) mod control;
+pub(crate) mod doubles;
 pub(crate) mod message;
 pub(crate) mod pair;
 pub(crate) mod pulse;

@@ -161,7 +161,8 @@ impl Run {
     }
 }
 
-fn judge(pair: &PairReport) -> (Outcome, Option<String>) {
+/// How a run went, by what both sides reported.
+pub(crate) fn judge(pair: &PairReport) -> (Outcome, Option<String>) {
     if let Some(refusal) = &pair.refusal {
         return (Outcome::Refused, Some(refusal.clone()));
     }

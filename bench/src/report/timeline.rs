@@ -24,6 +24,8 @@ pub(crate) struct Lane {
     pub(crate) name: String,
     /// What took from when to when.
     pub(crate) spans: Vec<Span>,
+    /// The name of one that is too narrow for it stands beside it.
+    pub(crate) names_all: bool,
     /// How much went when.
     pub(crate) bytes: Vec<Part>,
     /// The colour of that, by its number.
@@ -142,7 +144,7 @@ fn calls(name: String, calls: &[CallSpan], zero: u64) -> Lane {
         to_ns: since(call.to_ns, zero),
         colour: CALL,
     };
-    Lane { name, spans: calls.iter().map(span).collect(), ..Lane::default() }
+    Lane { name, spans: calls.iter().map(span).collect(), names_all: true, ..Lane::default() }
 }
 
 fn bytes(name: String, slices: &Slices, colour: usize, zero: u64) -> Lane {
@@ -154,7 +156,8 @@ fn bytes(name: String, slices: &Slices, colour: usize, zero: u64) -> Lane {
     };
     let sum: u64 = slices.bytes.iter().map(|&(_, bytes)| bytes).sum();
     let words = Some(Size(sum).to_string());
-    Lane { name, bytes: slices.bytes.iter().map(part).collect(), colour, words, spans: Vec::new() }
+    let bytes = slices.bytes.iter().map(part).collect();
+    Lane { name, bytes, colour, words, ..Lane::default() }
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //! allocated for state: a full set of slots in use is back-pressure.
 //!
 //! ```text
-//! slot i:  | unused, 4096 - 64 | header, 64 | body, chunk_bytes | unused up to a page |
+//! slot i:  | unused, 4096 - 64 | header, 64 | body, chunk_bytes | next header, 64 | unused up to a page |
 //!          ^ page              ^ frame      ^ page
 //! ```
 //!
 //! The body starts on a page, so that the kernel copies into whole pages and registered buffers
 //! pin no more than they carry; the header stands right before it, so that a raw frame is one
-//! contiguous range and one send.
+//! contiguous range and one send. Behind the longest body there is room for the header that follows it on
+//! a stream: one receive brings both.
 //!
 //! A [`Slot`] is the only way to a slot's bytes, there is exactly one for each, and it cannot be
 //! cloned: the borrow checker keeps two users of one slot apart, across threads too. Dropping a
@@ -56,7 +57,7 @@ impl Arena {
             return Err(invalid("chunk size outside the limits"));
         }
         let count = u32::try_from(slots).map_err(|_| invalid("too many slots"))?;
-        let stride_bytes = PAGE_BYTES + chunk_bytes.next_multiple_of(PAGE_BYTES);
+        let stride_bytes = PAGE_BYTES + (chunk_bytes + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
         let bytes = match stride_bytes.checked_mul(slots) {
             Some(bytes) if (1..=ARENA_BYTES_MAX).contains(&bytes) => bytes,
             _ => return Err(invalid("arena size outside the limits")),
@@ -165,6 +166,17 @@ impl Slot {
 
     /// Header and body as one range.
     pub fn frame(&self) -> &[u8] {
+        &self.whole()[..HEADER_BYTES + self.arena.chunk_bytes]
+    }
+
+    /// Header and body as one range, to be written.
+    pub fn frame_mut(&mut self) -> &mut [u8] {
+        let bytes = HEADER_BYTES + self.arena.chunk_bytes;
+        &mut self.whole_mut()[..bytes]
+    }
+
+    /// Header, body, and the room for the next header as one range.
+    pub fn whole(&self) -> &[u8] {
         let Range { start, end } = self.frame_range();
         // SAFETY: needed because a slot's bytes lie in a mapping that Rust knows nothing of.
         // `start` lies inside the mapping, as `frame_range` says.
@@ -175,8 +187,8 @@ impl Slot {
         unsafe { slice::from_raw_parts(first, end - start) }
     }
 
-    /// Header and body as one range, to be written.
-    pub fn frame_mut(&mut self) -> &mut [u8] {
+    /// Header, body, and the room for the next header as one range, to be written.
+    pub fn whole_mut(&mut self) -> &mut [u8] {
         let Range { start, end } = self.frame_range();
         // SAFETY: needed because a slot's bytes lie in a mapping that Rust knows nothing of.
         // `start` lies inside the mapping, as `frame_range` says.
@@ -187,11 +199,11 @@ impl Slot {
         unsafe { slice::from_raw_parts_mut(first, end - start) }
     }
 
-    /// The frame's place in the mapping. It lies inside: `id` is below the number of slots, and a
-    /// stride is a page more than a chunk, rounded up.
+    /// The slot's place in the mapping. It lies inside: `id` is below the number of slots, and a
+    /// stride is a page more than a chunk and a header, rounded up.
     fn frame_range(&self) -> Range<usize> {
         let start = self.arena.frame_offset(self.id);
-        let end = start + HEADER_BYTES + self.arena.chunk_bytes;
+        let end = start + HEADER_BYTES + self.arena.chunk_bytes + HEADER_BYTES;
         debug_assert!(end <= self.arena.bytes);
         start..end
     }
@@ -205,9 +217,11 @@ impl fmt::Debug for Slot {
 
 fn map(bytes: usize) -> io::Result<NonNull<u8>> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // Its pages are there from the start, and not found one by one while a VM stands still.
+    let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
     // SAFETY: needed because the arena must be page-aligned memory of its own. A new private
     // mapping at an address of the kernel's choice overlaps nothing.
-    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) }?;
+    let base = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, flags) }?;
     NonNull::new(base.cast()).ok_or_else(|| invalid("mmap gave the null page"))
 }
 

@@ -15,6 +15,7 @@ use zstd::zstd_safe::{
     get_error_name, get_frame_content_size,
 };
 
+use super::policy::{LEVELS, Sample};
 use crate::limits;
 
 /// The probe's samples: how many, and how long each is, in bytes. 10 us on a 256 KiB chunk, where
@@ -133,8 +134,48 @@ impl Codec {
     /// last third, at level 1. A chunk no longer than the samples is tried in full. It may be
     /// wrong either way; a chunk is never wrong, only larger or slower than it could be.
     pub fn probe(&mut self, chunk: &[u8]) -> bool {
+        let length = self.take_samples(chunk);
+        if self.set_level(1).is_err() {
+            return false;
+        }
+        let at_most = worth_at_most(length);
+        let samples = &self.samples[..length];
+        matches!(
+            compress_at_most(&mut self.compressor, samples, &mut self.scratch[..], at_most),
+            Ok(Some(_))
+        )
+    }
+
+    /// What the probe's samples of a chunk that shrinks come to at each of [`LEVELS`], and what that
+    /// takes by this clock, in nanoseconds. None if zstd fails.
+    pub fn sample(
+        &mut self,
+        chunk: &[u8],
+        clock_ns: fn() -> u64,
+    ) -> Option<[Sample; LEVELS.len()]> {
+        let length = self.take_samples(chunk);
+        let mut samples = [Sample::default(); LEVELS.len()];
+        for (level, sample) in LEVELS.into_iter().zip(&mut samples) {
+            // A context that changes its level is set up anew, which is not part of a chunk's time.
+            self.set_level(level).ok()?;
+            let mut cpu_ns = 0;
+            for _ in 0..2 {
+                let start_ns = clock_ns();
+                let samples = &self.samples[..length];
+                let made =
+                    compress_at_most(&mut self.compressor, samples, &mut self.scratch[..], length);
+                cpu_ns = clock_ns().saturating_sub(start_ns);
+                sample.wire_bytes = made.ok()?.unwrap_or(length) as u32;
+            }
+            (sample.raw_bytes, sample.cpu_ns) = (length as u32, cpu_ns);
+        }
+        Some(samples)
+    }
+
+    /// Puts the samples of a chunk side by side; how many bytes they are.
+    fn take_samples(&mut self, chunk: &[u8]) -> usize {
         let total = SAMPLES * SAMPLE_BYTES;
-        let length = if chunk.len() <= total {
+        if chunk.len() <= total {
             self.samples[..chunk.len()].copy_from_slice(chunk);
             chunk.len()
         } else {
@@ -146,16 +187,7 @@ impl Codec {
                 sample.copy_from_slice(&chunk[start..start + SAMPLE_BYTES]);
             }
             total
-        };
-        if self.set_level(1).is_err() {
-            return false;
         }
-        let at_most = worth_at_most(length);
-        let samples = &self.samples[..length];
-        matches!(
-            compress_at_most(&mut self.compressor, samples, &mut self.scratch[..], at_most),
-            Ok(Some(_))
-        )
     }
 
     fn set_level(&mut self, level: i32) -> Result<(), CodecError> {
@@ -291,6 +323,22 @@ mod tests {
         let mut mixed = noise(256 << 10, 5);
         mixed[100 << 10..156 << 10].fill(7);
         assert!(codec.probe(&mixed), "the middle sample shrinks");
+    }
+
+    #[test]
+    fn samples_tell_the_levels_apart() {
+        let mut codec = codec();
+        let mut body = vec![0; 256 << 10];
+        let made = codec.compress(&records(256 << 10), &mut body, 1).expect("ok");
+        for length in [100, 12 << 10, 256 << 10] {
+            let samples = codec.sample(&records(length), || 7).expect("zstd works");
+            assert!(samples.iter().all(|sample| sample.raw_bytes as usize == length.min(12 << 10)));
+            assert!(samples.iter().all(|sample| sample.wire_bytes <= sample.raw_bytes));
+        }
+        let samples = codec.sample(&records(256 << 10), || 7).expect("zstd works");
+        assert!(samples[0].wire_bytes > samples[3].wire_bytes, "{samples:?}");
+        // The next chunk is as if nothing had been.
+        assert_eq!(codec.compress(&records(256 << 10), &mut body, 1).expect("ok"), made);
     }
 
     #[test]

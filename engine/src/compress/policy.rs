@@ -1,77 +1,75 @@
-//! Raw or zstd, and which level: decided per chunk, from what the queues show.
+//! Raw or zstd, and which level: bound late, and by a plan from what everything costs.
 //!
 //! Throughput is the least of: reading, workers x compression speed, link x ratio, and the same on
 //! the other host. No fixed choice is right: on a 10 Gb/s link and few cores compression loses, on
 //! 2.5 Gb/s it wins, and in between the fastest is a mixture, part of the chunks compressed and
-//! part raw, so that neither the link nor the workers ever wait. Two rules, one in the other:
+//! part raw, so that neither the link nor the workers ever wait.
 //!
-//! 1. **The queue rule** makes the mixture. Frames of a device leave in order, so a chunk chosen
-//!    now can go on the link when everything ahead of it has gone, and not before a worker is done
-//!    with it. Of raw and each level it takes the choice that is across the link first: a long
-//!    queue gives time to compress for nothing, a short one does not, and on a slow link even a
-//!    wait for the worker is shorter than the raw chunk's way. What levels cost and give is
-//!    measured; a level not used lately is judged by the others, in proportion.
-//! 2. **The outer loop** (`arms`) sets the rule's cap: raw only, or at most level -5, 1, 3, 6.
-//!    The queue rule believes that a worker is free when it is idle. On few cores it is not:
-//!    compression takes them from the reader and the network, the link then looks slower than it
-//!    is, and the rule would compress still more. So what counts is measured: raw bytes per
-//!    second, end to end, over a slice of chunks with each cap; the best is kept, and its
-//!    neighbours are tried again now and then, for a few per cent of the time at most. Caps matter
-//!    without contention too: the rule is greedy, and a high level now may cost the next chunks
-//!    their worker.
-//!
-//! What the path takes is known only by what the target says that it is done with, and that time is
-//! also a latency, and the target's work. `estimate` tells them apart. The first chunks go raw to
-//! feel it, and it says what the outer loop measures first and which rungs are not worth a trial.
+//! - **Late binding** makes the mixture. A chunk that was read may go raw at once. A worker that is
+//!   free takes the raw chunk that is farthest from the link, and puts it back compressed; the link
+//!   takes the lowest sequence that is ready. Where the link is fast nothing is left to take; where
+//!   it is slow all is compressed; between, the mixture makes itself.
+//! - **The plan** (`plan`) says at which level, and how much of it is worth while: compression takes
+//!   cores from the reader and the network, and where both hosts are one, from the target too.
+//!   Where all of it is worth while a raw chunk *waits* for a worker, nearest to the link first.
+//! - What it goes by is measured before it matters: the link by the kernel (`link`), the levels by
+//!   samples of the first chunk that shrinks, and of one in 64 later, at every level, for 0.2 ms of
+//!   one worker.
 //!
 //! Incompressible data is a matter of the chunk, not of the link: a device whose chunks did not
 //! shrink is probed first, and then more and more seldom.
 //!
+//! - What else the cores have to do shows in workers that wait for one (`load`).
+//!
 //! `simulator` (tests) has what this is worth against every fixed choice: links of 0.1 to 12 GB/s,
-//! 2 to 8 cores, shared by both ends or not, 240 cells, one seed of noise, with the window and its
-//! credits as the machines have them:
+//! 2 to 8 cores, shared by both ends or not, 240 cells, with noise from a seed (small states: from
+//! several), and with the window and its credits:
 //!
 //! | state | worst cell | mean | cells at 0.95 or more of the best fixed choice |
 //! |---|---|---|---|
-//! | 1 GiB | 0.91 | 1.00 | 232 |
-//! | 256 MiB | 0.88 | 0.99 | 198 |
-//! | 64 MiB | 0.51 | 0.93 | 112 |
-//! | 16 MiB | 0.44 | 0.81 | 78 |
+//! | 1 GiB | 0.89 | 1.01 | 228 |
+//! | 256 MiB | 0.89 | 1.01 | 225 |
+//! | 64 MiB | 0.88 | 1.01 | 230 |
+//! | 16 MiB | 0.84 | 1.00 | 218 |
+//! | 64 MiB, the link not known before | 0.78 | 1.00 | 203 |
 //!
-//! A small state is over before the levels are known; on a slow link the raw chunks at the start
-//! weigh on it too: eight of them take as long as sixty that shrink well. Fewer do not tell how
-//! fast the path is (4 in place of 8: the worst cell of 1 GiB falls from 0.91 to 0.50).
-//!
-//! Pure: time comes in as nanoseconds of any clock that does not go back. Chunks of zeros never
-//! come here; they have no body to compress.
+//! Pure: what is measured comes in. Chunks of zeros never come here; they have no body to compress.
 
-mod arms;
-mod estimate;
+mod levels;
+mod link;
+mod load;
+mod meter;
+mod plan;
 #[cfg(test)]
 mod simulator;
 
-use arms::{Arms, Model};
-pub use estimate::Departure;
-use estimate::{Levels, PRIORS, Path};
+use levels::Levels;
+pub use levels::Sample;
+use link::Link;
+use load::Load;
+use meter::Meter;
+pub use plan::Hosts;
+use plan::{Costs, Plan, decode, stages};
 
 /// The zstd levels that the adaptive policy chooses among. Above 6 zstd gains little on device
 /// state and costs a multiple.
 pub const LEVELS: [i32; 4] = [-5, 1, 3, 6];
 
-/// What a link is taken for before anything was sent: 1 GB/s.
-const LINK_PRIOR_BYTES_PER_NS: f64 = 1.0;
-
-/// Chunks that go raw at the start, to feel how fast the path is.
-const FEELERS: u64 = 8;
-
-/// The part of a core that a worker is sure of: compression shares them with the reader, the
-/// network and the devices.
-const CORE: f64 = 0.5;
-
-/// How many chunks in a row must fail to shrink before probing them becomes seldom.
+/// How many chunks in a row must fail to shrink before trying them becomes seldom.
 const STREAK_FREE: u32 = 4;
-/// The seldomest probing is one chunk in 2^this.
-const STREAK_SHIFT_MAX: u32 = 5;
+/// The seldomest is one chunk in 2^this.
+const STREAK_SHIFT_MAX: u32 = 3;
+/// Where this share is compressed the others are the exception, and chunks wait for a worker.
+const MOST: f64 = 0.6;
+/// Of so many chunks sent the share of compressed ones is reckoned.
+const SHARE_CHUNKS: f64 = 32.0;
+/// By so many chunks what was compressed may be ahead of its share.
+const SHARE_SLACK: f64 = 2.0;
+
+/// After so many chunks another is sampled at every level: the data may have changed.
+const SAMPLE_EVERY: u32 = 64;
+/// After so many bytes of state the load is measured.
+const LOAD_BYTES: u64 = 4 << 20;
 
 /// The embedder's choice for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -86,34 +84,32 @@ pub enum Policy {
     Zstd(i32),
 }
 
-/// What to do with one chunk.
+/// What a worker that is free does with a raw chunk that waits for the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Choice {
-    /// Send it as it was read.
+    /// Nothing for now.
+    Wait,
+    /// Nothing, for good: the chunk goes as it was read.
     Raw,
-    /// Give it to a worker.
+    /// It compresses it.
     Zstd {
         /// The zstd level.
         level: i32,
         /// Probe samples of it first and leave it raw if they do not shrink
         /// ([`Codec::probe`](super::codec::Codec::probe)).
         probe: bool,
+        /// If it shrinks, find out from samples what all of [`LEVELS`] make of it
+        /// ([`Codec::sample`](super::codec::Codec::sample)).
+        sample: bool,
     },
 }
 
-/// What the sender's queues show at the moment of a choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QueueView {
-    /// Bytes that will go out before this chunk and need no worker any more: being sent, ready,
-    /// and ready but waiting behind a chunk that is still being encoded.
-    pub queued_wire_bytes: u64,
-    /// At least one stream has nothing to send.
-    pub streams_idle: bool,
-    /// Chunks with a worker or waiting for one.
-    pub encoding_now: u32,
-    /// How many chunks of this device in a row did not shrink, by probe or in full. A chunk that
-    /// shrank sets it to 0; chunks chosen raw leave it.
-    pub incompressible_streak: u32,
+/// What was done in how much time.
+#[derive(Debug, Default)]
+struct Since {
+    ns: u64,
+    raw_bytes: u64,
+    wire_bytes: u64,
 }
 
 /// Chooses for one session. See the top of this file.
@@ -121,113 +117,149 @@ pub struct QueueView {
 pub struct Controller {
     policy: Policy,
     workers: f64,
-    chunk_bytes: f64,
-    /// Wire bytes per nanosecond that the target takes.
-    link: Path,
-    /// What the levels cost and give.
+    hosts: Hosts,
+    link: Link,
+    load: Load,
+    /// What was done since the load was measured last.
+    since: Since,
     levels: Levels,
-    /// Raw bytes per wire byte of what shrank lately, at whatever level.
-    shrunk: f64,
-    /// Raw bytes per wire byte of everything sent.
+    /// Chunks to be compressed until one is sampled at every level.
+    until_sample: u32,
+    plan: Plan,
+    /// Of the chunks sent lately, all and the compressed.
+    sent: f64,
+    sent_compressed: f64,
+    offered: u64,
+    meter: Meter,
+    /// Of everything that the target is done with.
     sent_raw_bytes: u64,
     sent_wire_bytes: u64,
-    choices: u64,
-    arms: Arms,
 }
 
 impl Controller {
     /// For a session with this many compression workers (0: never compress) and chunks of this
-    /// many bytes.
+    /// many bytes. Until it is told, the source has a core for each worker, and the target is
+    /// elsewhere.
     pub fn new(policy: Policy, workers: u32, chunk_bytes: u32) -> Controller {
         let policy = if workers == 0 { Policy::Raw } else { policy };
-        Controller {
+        let mut controller = Controller {
             policy,
             workers: f64::from(workers.max(1)),
-            chunk_bytes: f64::from(chunk_bytes.max(1)),
-            link: Path::prior(LINK_PRIOR_BYTES_PER_NS),
+            hosts: Hosts { cores: workers.max(1), shared: false },
+            link: Link::new(),
+            load: Load::new(),
+            since: Since::default(),
             levels: Levels::default(),
-            shrunk: PRIORS[1].1,
+            until_sample: 0,
+            plan: Plan::RAW,
+            sent: 0.0,
+            sent_compressed: 0.0,
+            offered: 0,
+            meter: Meter::new(chunk_bytes),
             sent_raw_bytes: 0,
             sent_wire_bytes: 0,
-            choices: 0,
-            arms: Arms::new(f64::from(chunk_bytes.max(1))),
+        };
+        controller.replan();
+        controller
+    }
+
+    /// Whether nothing is compressed, whatever it is.
+    pub fn is_raw(&self) -> bool {
+        match self.policy {
+            Policy::Raw => true,
+            Policy::Zstd(_) => false,
+            Policy::Adaptive => self.plan.level.is_none(),
         }
     }
 
-    /// Chooses for the next chunk of a device. Call it once per chunk, when it has been read.
-    pub fn choose(&mut self, now_ns: u64, view: &QueueView) -> Choice {
-        self.choices += 1;
-        let empty = view.queued_wire_bytes == 0 && view.encoding_now == 0;
-        self.arms.chosen(now_ns, empty);
+    /// Whether raw chunks wait for a worker rather than go when the link is free. Then the one that
+    /// is nearest to the link is offered first, else the one that is farthest from it.
+    pub fn holds(&self) -> bool {
+        match self.policy {
+            Policy::Raw => false,
+            Policy::Zstd(_) => true,
+            Policy::Adaptive => self.plan.share >= MOST && !self.is_ahead_of_share(),
+        }
+    }
+
+    /// A worker is free, and this raw chunk could be compressed: `ahead` frames of state go out
+    /// before it, and `streak` chunks of its device in a row did not shrink, by probe or in full.
+    pub fn offer(&mut self, ahead: usize, streak: u32) -> Choice {
         let level = match self.policy {
             Policy::Raw => None,
             Policy::Zstd(level) => Some(level),
-            Policy::Adaptive if self.choices <= FEELERS => None,
-            Policy::Adaptive => self.queue_rule(now_ns, view),
+            Policy::Adaptive => self.plan.level.map(|index| LEVELS[index]),
         };
-        self.arms.at_cap(level.is_some() && level == self.arms.cap());
-        match level {
-            Some(level) if self.worth_a_try(view.incompressible_streak) => {
-                Choice::Zstd { level, probe: view.incompressible_streak > 0 }
-            }
-            _ => Choice::Raw,
+        let Some(level) = level else { return Choice::Wait };
+        if !self.holds() && (self.is_too_near(ahead) || self.is_ahead_of_share()) {
+            return Choice::Wait;
         }
+        self.offered += 1;
+        if !self.worth_a_try(streak) {
+            return Choice::Raw;
+        }
+        let sample = self.policy == Policy::Adaptive && self.until_sample == 0;
+        Choice::Zstd { level, probe: streak > 0, sample }
     }
 
-    /// A worker is done with a chunk: at this level `raw_bytes` became `wire_bytes` (the same
-    /// number if it was left raw) in `worker_ns` of its time, probe included.
-    pub fn encoded(
-        &mut self,
-        _now_ns: u64,
-        level: i32,
-        raw_bytes: u64,
-        wire_bytes: u64,
-        worker_ns: u64,
-    ) {
-        let Some(index) = LEVELS.iter().position(|&known| known == level) else { return };
+    /// A worker is done with a chunk: at this level it became smaller, or (the same size) was left
+    /// raw, probe included. `wall_ns` is how long it took, waiting for a core included.
+    pub fn encoded(&mut self, level: i32, sample: Sample, wall_ns: u64) {
+        self.load.worked(sample.cpu_ns, wall_ns);
+        self.until_sample = self.until_sample.saturating_sub(1);
+        let shrank = sample.wire_bytes < sample.raw_bytes;
         // What a probe rejected says nothing about compressing what shrinks.
-        if wire_bytes >= raw_bytes {
-            return;
+        if let Some(index) = LEVELS.iter().position(|&known| known == level).filter(|_| shrank) {
+            self.levels.measured(index, sample);
         }
-        let (raw_bytes, wire_bytes) = (raw_bytes as f64, wire_bytes.max(1) as f64);
-        self.levels.measured(index, raw_bytes, wire_bytes, worker_ns as f64);
-        self.shrunk += (raw_bytes / wire_bytes - self.shrunk) / 16.0;
+        self.replan();
     }
 
-    /// A chunk of so many wire bytes is submitted to a stream; `waited` if it was ready before the
-    /// path had room for it. What this returns goes to [`sent`](Self::sent) or
-    /// [`dropped`](Self::dropped).
-    pub fn sending(&mut self, now_ns: u64, wire_bytes: u64, raw: bool, waited: bool) -> Departure {
-        self.link.depart(now_ns, wire_bytes, raw, waited)
+    /// What samples of a chunk came to, at each of [`LEVELS`].
+    pub fn sampled(&mut self, samples: &[Sample; LEVELS.len()]) {
+        self.until_sample = SAMPLE_EVERY;
+        for (index, sample) in samples.iter().enumerate() {
+            self.levels.measured(index, *sample);
+        }
+        self.replan();
     }
 
-    /// The target says at once that it is done with these chunks: as they departed, and their
-    /// bytes of state.
-    pub fn sent(&mut self, now_ns: u64, chunks: impl IntoIterator<Item = (Departure, u64)>) {
-        let mut last = None;
-        for (departure, raw_bytes) in chunks {
-            self.link.arrive(&departure);
-            self.sent_raw_bytes += raw_bytes;
-            self.sent_wire_bytes += departure.wire_bytes();
-            self.arms.sent(now_ns, raw_bytes as f64);
-            last = Some(departure);
-        }
-        if let Some(departure) = last {
-            self.link.arrived(now_ns, &departure);
-            let link = self.link.bytes_per_ns(now_ns);
-            let model = Model {
-                link,
-                ratio: self.shrunk,
-                compressing: self.workers / self.levels.expect(0).0,
-                first: self.promising(link),
-            };
-            self.arms.sent_all(now_ns, model);
-        }
+    /// A chunk is submitted to a stream.
+    pub fn sending(&mut self, compressed: bool) {
+        let keep = 1.0 - 1.0 / SHARE_CHUNKS;
+        self.sent = self.sent * keep + 1.0;
+        self.sent_compressed = self.sent_compressed * keep + f64::from(u8::from(compressed));
     }
 
-    /// Of a chunk that was submitted nobody will hear again: its epoch was discarded.
-    pub fn dropped(&mut self, departure: &Departure) {
-        self.link.forget(departure);
+    /// What the hosts are.
+    pub fn hosts_known(&mut self, hosts: Hosts) {
+        self.hosts = hosts;
+        self.replan();
+    }
+
+    /// A chunk of so many bytes was read.
+    pub fn read(&mut self, now_ns: u64, raw_bytes: u64) {
+        self.meter.enters(now_ns, raw_bytes);
+    }
+
+    /// The target says at once that it is done with frames of so many bytes of state, and so many
+    /// on the wire.
+    pub fn sent(&mut self, now_ns: u64, raw_bytes: u64, wire_bytes: u64) {
+        if let Some((ns, bytes)) = self.meter.leaves(now_ns, raw_bytes) {
+            self.since.ns += ns;
+            self.since.raw_bytes += bytes;
+        }
+        self.since.wire_bytes += wire_bytes;
+        if self.since.raw_bytes >= LOAD_BYTES {
+            self.measure_load();
+        }
+        self.sent_raw_bytes += raw_bytes;
+        self.sent_wire_bytes += wire_bytes;
+    }
+
+    /// Of so many bytes that were read nobody will hear again: their epoch was discarded.
+    pub fn dropped(&mut self, raw_bytes: u64) {
+        self.meter.forgets(raw_bytes);
     }
 
     /// Raw bytes per wire byte over everything sent; 1 before the first.
@@ -238,59 +270,65 @@ impl Controller {
         self.sent_raw_bytes as f64 / self.sent_wire_bytes as f64
     }
 
-    /// What the streams take while they have something to send, in wire bytes per second, lately;
-    /// none before the first send completed.
-    pub fn link_bytes_per_s(&self) -> Option<f64> {
-        self.link.is_measured().then(|| self.link.bytes_per_ns(0) * 1e9)
-    }
-
-    /// State bytes per second end to end while there was something to do, over the last slice;
-    /// none before the first slice ended.
+    /// State bytes per second end to end while there was something to do, lately; none before
+    /// anything was sent.
     pub fn raw_bytes_per_s(&self) -> Option<f64> {
-        self.arms.bytes_per_ns().map(|rate| rate * 1e9)
+        self.meter.bytes_per_s()
     }
 
-    /// The rung, raw or a level, that moves most if each worker has half a core: what the workers
-    /// make, or what the path takes of it.
-    fn promising(&self, link: f64) -> usize {
-        let levels = (0..LEVELS.len()).map(|index| {
-            let (ns_per_byte, ratio) = self.levels.expect(index);
-            (self.workers / ns_per_byte * CORE).min(link * ratio)
-        });
-        let mut best = (link, 0);
-        for (index, promise) in levels.enumerate() {
-            if promise > best.0 {
-                best = (promise, index + 1);
-            }
-        }
-        best.1
+    /// What the path takes, in wire bytes per second: known before anything is measured.
+    pub fn link_known(&mut self, bytes_per_s: u64) {
+        self.link.known(bytes_per_s);
+        self.replan();
     }
 
-    /// Of raw and the levels up to the cap, the choice with which this chunk is on the link's far
-    /// side first.
-    fn queue_rule(&self, now_ns: u64, view: &QueueView) -> Option<i32> {
-        let cap = self.arms.cap()?;
-        let link = self.link.bytes_per_ns(now_ns);
-        let backlog = f64::from(view.encoding_now);
-        let ahead_bytes = view.queued_wire_bytes as f64 + backlog * self.chunk_bytes / self.shrunk;
-        let needed_ns = ahead_bytes / link;
-        let mut first = (needed_ns + self.chunk_bytes / link, None);
-        for (index, &level) in LEVELS.iter().enumerate().take_while(|&(_, &level)| level <= cap) {
-            let (ns_per_byte, ratio) = self.levels.expect(index);
-            let ready_ns = ns_per_byte * self.chunk_bytes * (1.0 + backlog / self.workers);
-            let there_ns = ready_ns.max(needed_ns) + self.chunk_bytes / ratio / link;
-            if there_ns < first.0 {
-                first = (there_ns, Some(level));
-            }
-        }
-        first.1
+    /// What the path takes, in wire bytes per second, as just measured; at least this where there was
+    /// too little to send.
+    pub fn link_measured(&mut self, bytes_per_s: u64, at_least: bool) {
+        self.link.measured(bytes_per_s, at_least);
+        self.replan();
+    }
+
+    fn measure_load(&mut self) {
+        let Since { ns, raw_bytes, wire_bytes } = std::mem::take(&mut self.since);
+        let (source, target) = stages((wire_bytes as f64 / raw_bytes as f64).min(1.0));
+        let (cost, _) = self.levels.expect(self.plan.level.unwrap_or(0));
+        let (stages, decode) = match self.hosts.shared {
+            true => (source + target, decode(&self.levels) / cost),
+            false => (source, 0.0),
+        };
+        let cores_ns = ns as f64 * f64::from(self.hosts.cores.max(1));
+        self.load.measured(cores_ns, stages * raw_bytes as f64, decode);
+        self.replan();
+    }
+
+    fn replan(&mut self) {
+        let costs = Costs {
+            hosts: self.hosts,
+            workers: self.workers,
+            link: self.link.bytes_per_ns(),
+            load: self.load.factor(),
+            levels: &self.levels,
+        };
+        self.plan = self.plan.best(&costs);
+    }
+
+    /// Whether the chunk's turn would come before it is compressed, with a core for it alone.
+    fn is_too_near(&self, ahead: usize) -> bool {
+        let (ns_per_byte, _) = self.levels.expect(self.plan.level.unwrap_or(0));
+        ahead == 0 || (ahead + 1) as f64 <= ns_per_byte * self.link.bytes_per_ns()
+    }
+
+    fn is_ahead_of_share(&self) -> bool {
+        let slack = if self.plan.share >= MOST { 0.0 } else { SHARE_SLACK };
+        self.sent_compressed > self.plan.share * self.sent + slack
     }
 
     /// Whether a chunk of a device with this streak is given to a worker at all. The choice among
     /// chunks is by a hash of their count, so that devices taking turns do not fall into step.
     fn worth_a_try(&self, streak: u32) -> bool {
         let shift = streak.saturating_sub(STREAK_FREE - 1).min(STREAK_SHIFT_MAX);
-        let hash = self.choices.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let hash = self.offered.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         hash & ((1 << shift) - 1) == 0
     }
 }
@@ -301,95 +339,115 @@ mod tests {
 
     const CHUNK: u32 = 256 << 10;
 
-    fn view(queued_wire_bytes: u64, encoding_now: u32) -> QueueView {
-        QueueView { queued_wire_bytes, encoding_now, ..QueueView::default() }
-    }
-
-    /// A controller that has seen a link of this speed.
+    /// A controller that knows a link of this speed, between hosts of four cores.
     fn with_link(gb_s: f64) -> Controller {
-        let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
-        let mut now_ns = 0;
-        controller.choices = FEELERS;
-        for _ in 0..100 {
-            let departure = controller.sending(now_ns, u64::from(CHUNK), true, true);
-            now_ns += (f64::from(CHUNK) / gb_s) as u64;
-            controller.sent(now_ns, [(departure, u64::from(CHUNK))]);
-        }
+        let mut controller = Controller::new(Policy::Adaptive, 4, CHUNK);
+        controller.link_known((gb_s * 1e9) as u64);
         controller
     }
 
     #[test]
     fn a_fixed_policy_is_what_it_says() {
-        for streak in [0, 1, 3] {
-            let view = QueueView { incompressible_streak: streak, ..view(0, 0) };
-            let choice = Controller::new(Policy::Zstd(3), 2, CHUNK).choose(0, &view);
-            assert_eq!(choice, Choice::Zstd { level: 3, probe: streak > 0 });
-            assert_eq!(Controller::new(Policy::Raw, 2, CHUNK).choose(0, &view), Choice::Raw);
-            assert_eq!(Controller::new(Policy::Zstd(3), 0, CHUNK).choose(0, &view), Choice::Raw);
+        for (streak, ahead) in [(0, 0), (1, 5), (3, 100)] {
+            let mut fixed = Controller::new(Policy::Zstd(3), 2, CHUNK);
+            let choice = fixed.offer(ahead, streak);
+            assert_eq!(choice, Choice::Zstd { level: 3, probe: streak > 0, sample: false });
+            assert!(fixed.holds(), "no chunk goes raw before a worker has seen it");
+            for (policy, workers) in [(Policy::Raw, 2), (Policy::Zstd(3), 0)] {
+                let mut raw = Controller::new(policy, workers, CHUNK);
+                assert_eq!((raw.holds(), raw.offer(ahead, streak)), (false, Choice::Wait));
+            }
         }
     }
 
     #[test]
-    fn a_fast_idle_link_gets_raw_and_a_slow_one_does_not() {
-        assert_eq!(with_link(12.0).choose(0, &view(0, 0)), Choice::Raw);
-        assert!(matches!(with_link(0.1).choose(0, &view(0, 0)), Choice::Zstd { .. }));
+    fn a_fast_link_gets_raw_and_for_a_slow_one_chunks_wait_for_a_worker() {
+        let mut fast = with_link(12.0);
+        assert_eq!((fast.holds(), fast.offer(100, 0)), (false, Choice::Wait));
+        let mut slow = with_link(0.1);
+        assert!(slow.holds());
+        assert!(matches!(slow.offer(0, 0), Choice::Zstd { .. }));
     }
 
     #[test]
-    fn a_queue_gives_time_to_compress_and_a_backlog_takes_it() {
+    fn between_them_a_chunk_is_compressed_whose_turn_is_far() {
         let mut controller = with_link(3.0);
-        assert_eq!(controller.choose(0, &view(0, 0)), Choice::Raw);
-        assert!(matches!(controller.choose(0, &view(4 << 20, 0)), Choice::Zstd { .. }));
-        assert_eq!(controller.choose(0, &view(4 << 20, 100)), Choice::Raw);
+        assert!(!controller.holds(), "{:?}", controller.plan);
+        assert_eq!(controller.offer(0, 0), Choice::Wait);
+        assert!(matches!(controller.offer(20, 0), Choice::Zstd { .. }));
+        // And no more than the plan says.
+        (0..10).for_each(|_| controller.sending(true));
+        assert_eq!(controller.offer(20, 0), Choice::Wait);
     }
 
     #[test]
-    fn incompressible_chunks_are_probed_ever_more_seldom_but_for_ever() {
+    fn where_most_is_compressed_the_rest_may_go_raw() {
+        let mut controller = with_link(0.1);
+        controller.plan.share = 0.9;
+        (0..20).for_each(|_| controller.sending(true));
+        assert!(!controller.holds());
+        (0..4).for_each(|_| controller.sending(false));
+        assert!(controller.holds());
+    }
+
+    #[test]
+    fn the_levels_are_sampled_until_they_are_known_and_now_and_then() {
+        let mut controller = with_link(0.1);
+        assert!(matches!(controller.offer(9, 0), Choice::Zstd { sample: true, .. }));
+        let asks = |controller: &mut Controller| {
+            let Choice::Zstd { sample, level, .. } = controller.offer(9, 0) else {
+                panic!("the link is slow")
+            };
+            let sample_of = Sample { raw_bytes: CHUNK, wire_bytes: CHUNK / 4, cpu_ns: 200_000 };
+            controller.encoded(level, sample_of, 200_000);
+            sample
+        };
+        // Only the lowest level is fast.
+        let samples = [1, 100, 200, 400].map(|times| Sample {
+            raw_bytes: 12_288,
+            wire_bytes: 4096,
+            cpu_ns: 10_000 * times,
+        });
+        controller.sampled(&samples);
+        assert_eq!(controller.plan.level, Some(0));
+        let asked = (0..2 * SAMPLE_EVERY).position(|_| asks(&mut controller));
+        assert_eq!(asked, Some(SAMPLE_EVERY as usize));
+    }
+
+    #[test]
+    fn incompressible_chunks_are_tried_ever_more_seldom_but_for_ever() {
         let tried = |streak: u32| {
             let mut controller = Controller::new(Policy::Zstd(1), 2, CHUNK);
-            let view = QueueView { incompressible_streak: streak, ..view(0, 0) };
-            let choices = (0..6400).map(|_| controller.choose(0, &view));
-            choices.filter(|choice| *choice != Choice::Raw).count()
+            (0..3200).filter(|_| controller.offer(0, streak) != Choice::Raw).count()
         };
-        assert_eq!(tried(3), 6400);
-        assert!((2900..3500).contains(&tried(4)), "{}", tried(4));
-        for streak in [9, 100, u32::MAX] {
-            assert!((130..270).contains(&tried(streak)), "{}", tried(streak));
+        assert_eq!((tried(0), tried(3)), (3200, 3200));
+        assert!((1000..2200).contains(&tried(4)), "{}", tried(4));
+        assert!((250..600).contains(&tried(100)), "{}", tried(100));
+        assert_eq!(tried(6), tried(u32::MAX));
+    }
+
+    #[test]
+    fn cores_that_are_busy_with_other_things_do_not_compress() {
+        let mut controller = with_link(1.0);
+        let before = controller.plan.share;
+        assert!(before > 0.0);
+        let (mut now_ns, bytes) = (0, u64::from(CHUNK));
+        for _ in 0..100 {
+            // Four times as slow as the plan has it, and workers wait for a core.
+            controller.read(now_ns, bytes);
+            now_ns += bytes * 4;
+            controller.sent(now_ns, bytes, bytes);
+            controller.load.worked(bytes, bytes * 2);
         }
+        assert!(controller.plan.share < before, "{:?}", controller.plan);
     }
 
     #[test]
-    fn two_devices_taking_turns_are_both_probed() {
-        let mut controller = Controller::new(Policy::Zstd(1), 2, CHUNK);
-        let hopeless = QueueView { incompressible_streak: 50, ..view(0, 0) };
-        let tried: Vec<usize> =
-            (0..20_000).filter(|_| controller.choose(0, &hopeless) != Choice::Raw).collect();
-        assert!(tried.iter().any(|index| index % 2 == 0));
-        assert!(tried.iter().any(|index| index % 2 == 1));
-    }
-
-    #[test]
-    fn the_read_outs_are_what_was_fed_in() {
-        let fresh = Controller::new(Policy::Adaptive, 2, CHUNK);
-        assert_eq!((fresh.link_bytes_per_s(), fresh.raw_bytes_per_s()), (None, None));
-        assert_eq!(fresh.ratio(), 1.0);
-        let link = with_link(2.0).link_bytes_per_s().expect("measured");
-        assert!((1.9e9..2.1e9).contains(&link), "{link}");
-        let mut controller = fresh;
-        let departure = controller.sending(0, 100, false, false);
-        controller.sent(10, [(departure, 400)]);
-        assert_eq!(controller.ratio(), 4.0);
-    }
-
-    #[test]
-    fn idle_time_is_not_the_links() {
-        let mut controller = Controller::new(Policy::Adaptive, 2, CHUNK);
-        for second in 0..200 {
-            let now_ns = second * 1_000_000_000;
-            let departure = controller.sending(now_ns, 100_000, true, true);
-            controller.sent(now_ns + 100_000, [(departure, 100_000)]);
-        }
-        let link = controller.link_bytes_per_s().expect("measured");
-        assert!((0.99e9..1.01e9).contains(&link), "{link}");
+    fn the_ratio_is_that_of_what_was_sent() {
+        let mut controller = with_link(1.0);
+        assert_eq!(controller.ratio(), 1.0);
+        controller.sent(0, 3000, 1000);
+        assert_eq!(controller.ratio(), 3.0);
+        assert_eq!(controller.raw_bytes_per_s(), None, "a trickle says nothing");
     }
 }

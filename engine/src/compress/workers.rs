@@ -8,8 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::codec::{Codec, CodecError};
+use super::policy::{LEVELS, Sample};
 use crate::buffers::Slot;
 use crate::ring::Backend;
 use crate::threads::{Ready, ThreadKind, Threads};
@@ -39,6 +41,8 @@ pub enum Work {
         level: i32,
         /// Try samples first.
         probe: bool,
+        /// If it shrinks, try samples of it at every level.
+        sample: bool,
     },
     /// Verify the body and decompress it.
     Decode {
@@ -64,8 +68,12 @@ pub struct Worked<T> {
     pub into: Slot,
     /// What came of it.
     pub result: WorkResult,
-    /// The worker's time in nanoseconds.
+    /// What the samples came to, where they were asked for.
+    pub samples: Option<[Sample; LEVELS.len()]>,
+    /// The worker's time in nanoseconds, without the samples.
     pub worker_ns: u64,
+    /// What of it was on a core.
+    pub cpu_ns: u64,
 }
 
 /// What came of a job.
@@ -133,12 +141,25 @@ impl<T: Send + 'static> Workers<T> {
 
 fn work_all<T, F: Fn(Worked<T>)>(mut codec: Codec, queue: Receiver<Job<T>>, done: F) {
     for mut job in queue {
-        let start = Instant::now();
+        let (start, start_ns) = (Instant::now(), cpu_ns());
         let result = guarded(|| work(&mut codec, &job.slot, &mut job.into, job.work));
+        let cpu_ns = cpu_ns().saturating_sub(start_ns);
         let worker_ns = start.elapsed().as_nanos() as u64;
+        let samples = match (job.work, result) {
+            (Work::Encode { raw_bytes, sample: true, .. }, WorkResult::Encoded { .. }) => {
+                codec.sample(&job.slot.body()[..raw_bytes as usize], self::cpu_ns)
+            }
+            _ => None,
+        };
         let Job { tag, slot, into, .. } = job;
-        done(Worked { tag, slot, into, result, worker_ns });
+        done(Worked { tag, slot, into, result, samples, worker_ns, cpu_ns });
     }
+}
+
+/// What this thread has had of a core. Time that it waited for one is not the chunk's.
+fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn guarded(work: impl FnOnce() -> WorkResult) -> WorkResult {
@@ -148,7 +169,7 @@ fn guarded(work: impl FnOnce() -> WorkResult) -> WorkResult {
 
 fn work(codec: &mut Codec, slot: &Slot, into: &mut Slot, work: Work) -> WorkResult {
     match work {
-        Work::Encode { raw_bytes, level, probe } => {
+        Work::Encode { raw_bytes, level, probe, .. } => {
             let chunk = &slot.body()[..raw_bytes as usize];
             if probe && !codec.probe(chunk) {
                 return WorkResult::Incompressible;
@@ -196,7 +217,7 @@ mod tests {
         // More bytes than a slot has: nobody asks for that but a defect.
         for (raw_bytes, expected) in [(1 << 20, true), (4096, false)] {
             let (slot, into) = (slots.remove(0), slots.remove(0));
-            let work = Work::Encode { raw_bytes, level: 1, probe: false };
+            let work = Work::Encode { raw_bytes, level: 1, probe: false, sample: false };
             workers.submit(Job { tag: (), slot, into, work }).expect("there is a thread");
             let worked = results.recv().expect("it answers");
             assert_eq!(worked.result == WorkResult::Panicked, expected, "{:?}", worked.result);

@@ -11,8 +11,9 @@ use rustix::event::{PollFd, PollFlags};
 use super::cancel::Canceller;
 use super::connect::wait_for;
 use super::inner::Inner;
-use super::options::DoorOptions;
+use super::options::{DoorOptions, Protection};
 use super::streams::Streams;
+use super::tls::Handshake;
 use super::turned_away::TurnedAway;
 use crate::drive::deadline;
 use crate::error::{Error, UsageError};
@@ -51,6 +52,9 @@ impl Acceptor {
     /// As [`bind`](Self::bind).
     pub fn new(listener: TcpListener, options: DoorOptions) -> Result<Acceptor, Error> {
         options.check()?;
+        if let Protection::Tls(tls) = &options.protection {
+            Handshake::check_side(tls, false)?;
+        }
         let network = |source| Error::Network { what: "the listening socket".to_owned(), source };
         let address = listener.local_addr().map_err(network)?;
         if !options.protection.allows(address.ip()) {
@@ -144,5 +148,5 @@ pub fn accept(listener: &TcpListener, timeout: Duration) -> Result<Vec<OwnedFd>,
     let streams = acceptor.and_then(|acceptor| acceptor.wait(timeout, None));
     // The flag is the open file's, which both have.
     rustix::fs::fcntl_setfl(listener, flags).map_err(|errno| network(errno.into()))?;
-    streams.map(Vec::from)
+    streams?.into_fds().map_err(Error::System)
 }

@@ -12,10 +12,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::cancel::Canceller;
 use super::options::Protection;
-use super::streams::Streams;
+use super::streams::{Stream, Streams};
+use super::tls::{Handshake, Progress, Secured, Tls};
 use super::waits;
 use crate::drive::deadline;
-use crate::error::{Error, UsageError};
+use crate::error::{Error, TlsFault, UsageError};
 
 /// How a source connects.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub fn connect_within(
 ) -> Result<Vec<OwnedFd>, Error> {
     let timeout = timeout.unwrap_or(Duration::MAX);
     let options = ConnectOptions { timeout, ..ConnectOptions::default() };
-    connect_with(address, count, &options).map(Vec::from)
+    connect_with(address, count, &options)?.into_fds().map_err(Error::System)
 }
 
 /// Connects `count` streams to a target's [`Acceptor`](super::Acceptor): each to the first of the
@@ -68,7 +69,9 @@ pub fn connect_within(
 ///
 /// # Errors
 /// [`UsageError::Plaintext`] where no address is one that the protection allows; [`Error::Network`],
-/// of the kind `TimedOut` and without an errno when the time is over; [`Error::Cancelled`].
+/// of the kind `TimedOut` and without an errno when the time is over; [`Error::Cancelled`];
+/// [`Error::Tls`] where the target is not who it has to be. Whether the target trusts this host is seen
+/// only once the session has begun ([`Session::protection`](crate::Session::protection)).
 pub fn connect_with(
     address: impl ToSocketAddrs,
     count: usize,
@@ -80,14 +83,56 @@ pub fn connect_with(
     if let (true, Some(address)) = (allowed.is_empty(), others.first()) {
         return Err(UsageError::Plaintext { address: address.to_string() }.into());
     }
-    let deadline = deadline(options.timeout);
+    if let Protection::Tls(tls) = &options.protection {
+        Handshake::check_side(tls, true)?;
+    }
+    let (deadline, cancel) = (deadline(options.timeout), options.cancel.as_ref());
     let one = |_| {
-        let (stream, address) = connect_one(&allowed, deadline, options.cancel.as_ref())?;
+        let (stream, address) = connect_one(&allowed, deadline, cancel)?;
         stream.set_nodelay(true).map_err(network)?;
-        Ok((OwnedFd::from(stream), address))
+        let stream = match &options.protection {
+            Protection::Tls(tls) => {
+                Stream::Secured(Box::new(secure(stream.into(), tls, deadline, cancel)?))
+            }
+            _ => Stream::Plain(stream.into()),
+        };
+        Ok((stream, address))
     };
-    let streams = (0..count).map(one).collect::<Result<_, Error>>()?;
-    Ok(Streams::new(streams, None, options.protection.clone()))
+    let streams = (0..count).map(one).collect::<Result<Vec<_>, Error>>()?;
+    check_key(&streams)?;
+    Ok(Streams::new(streams, None, &options.protection))
+}
+
+/// That all streams lead to one target: a name may have several.
+fn check_key(streams: &[(Stream, SocketAddr)]) -> Result<(), TlsFault> {
+    let mut keys = streams.iter().filter_map(|(stream, _)| match stream {
+        Stream::Secured(secured) => Some(secured.peer_key),
+        Stream::Plain(_) => None,
+    });
+    let first = keys.next();
+    match keys.all(|key| Some(key) == first) {
+        true => Ok(()),
+        false => Err(TlsFault::OtherKey),
+    }
+}
+
+/// The handshake of a stream.
+fn secure(
+    socket: OwnedFd,
+    tls: &Tls,
+    deadline: Option<Instant>,
+    cancel: Option<&Canceller>,
+) -> Result<Secured, Error> {
+    let mut handshake = Handshake::new(tls)?;
+    loop {
+        let flags = match handshake.turn(&socket)? {
+            Progress::Done => return Ok(handshake.finish(socket)?),
+            Progress::Reads => PollFlags::IN,
+            Progress::Writes => PollFlags::OUT,
+        };
+        let ready = PollFd::new(&socket, flags);
+        wait_for(ready, deadline, cancel).map_err(|ended| ended.into_error(network))?;
+    }
 }
 
 fn network(source: io::Error) -> Error {

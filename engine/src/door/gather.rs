@@ -10,19 +10,29 @@ use crate::wire::{Hello, Offer, negotiate};
 #[derive(Debug)]
 pub(super) struct Gathering {
     first: Hello,
+    /// The key that every stream has to show; none where they are not protected.
+    key: Option<[u8; 32]>,
     /// The connections by their streams' numbers.
     streams: Vec<Option<u64>>,
 }
 
 impl Gathering {
     /// The session of a hello that [`fits`].
-    pub(super) fn new(first: Hello) -> Gathering {
-        Gathering { first, streams: vec![None; usize::from(first.streams)] }
+    pub(super) fn new(first: Hello, key: Option<[u8; 32]>) -> Gathering {
+        Gathering { first, key, streams: vec![None; usize::from(first.streams)] }
     }
 
     /// Adds a connection. True when all are there; [`Reason::Misfit`] where it is none of this
     /// session's, or its place is taken.
-    pub(super) fn join(&mut self, hello: &Hello, connection: u64) -> Result<bool, Reason> {
+    pub(super) fn join(
+        &mut self,
+        hello: &Hello,
+        key: Option<[u8; 32]>,
+        connection: u64,
+    ) -> Result<bool, Reason> {
+        if key != self.key {
+            return Err(Reason::Misfit);
+        }
         hello.same_session(&self.first).map_err(|_| Reason::Misfit)?;
         match self.streams.get_mut(hello.stream.index()) {
             Some(place @ None) => *place = Some(connection),
@@ -53,12 +63,26 @@ mod tests {
 
     #[test]
     fn a_session_is_complete_when_each_stream_is_there_once() {
-        let mut gathering = Gathering::new(hello(3, 0));
-        assert_eq!(gathering.join(&hello(3, 2), 30), Ok(false));
-        assert_eq!(gathering.join(&hello(3, 0), 10), Ok(false));
-        assert_eq!(gathering.join(&hello(3, 2), 31), Err(Reason::Misfit), "its place is taken");
-        assert_eq!(gathering.join(&hello(2, 1), 32), Err(Reason::Misfit), "it counts otherwise");
-        assert_eq!(gathering.join(&hello(3, 1), 20), Ok(true));
+        let mut gathering = Gathering::new(hello(3, 0), Some([1; 32]));
+        assert_eq!(gathering.join(&hello(3, 2), Some([1; 32]), 30), Ok(false));
+        assert_eq!(gathering.join(&hello(3, 0), Some([1; 32]), 10), Ok(false));
+        assert_eq!(
+            gathering.join(&hello(3, 2), Some([1; 32]), 31),
+            Err(Reason::Misfit),
+            "its place is taken"
+        );
+        assert_eq!(
+            gathering.join(&hello(2, 1), Some([1; 32]), 32),
+            Err(Reason::Misfit),
+            "it counts otherwise"
+        );
+        assert_eq!(
+            gathering.join(&hello(3, 1), Some([2; 32]), 33),
+            Err(Reason::Misfit),
+            "another key"
+        );
+        assert_eq!(gathering.join(&hello(3, 1), None, 34), Err(Reason::Misfit), "no key");
+        assert_eq!(gathering.join(&hello(3, 1), Some([1; 32]), 20), Ok(true));
         assert_eq!(gathering.connections().collect::<Vec<_>>(), [10, 20, 30]);
     }
 

@@ -2,15 +2,20 @@
 //! reads it again.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use super::streams::Stream;
+use super::tls::Secured;
 use super::turned_away::Reason;
 use crate::cause::{Cause, Observation};
+use crate::error::TlsFault;
 use crate::limits::HEADER_BYTES;
-use crate::wire::{Abort, Frame, Hello, Kind, WireLimits, decode, decode_header, encode};
+use crate::wire::{
+    Abort, Frame, Hello, Kind, WireFault, WireLimits, decode, decode_header, encode,
+};
 
 /// Most bytes of one that is read: a later version may say more, which is ignored here.
 const HELLO_BYTES_MAX: usize = 1024;
@@ -39,6 +44,24 @@ pub(super) fn hear(fd: BorrowedFd<'_>) -> Heard {
         },
         Err(Errno::AGAIN) => Heard::Part,
         Err(_) => Heard::Stranger(Reason::Closed),
+    }
+}
+
+/// What is there of a protected connection, opened.
+pub(super) fn hear_secured(secured: &mut Secured) -> Heard {
+    match secured.listen(HELLO_BYTES_MAX) {
+        Ok(true) => judge(secured.heard()),
+        Ok(false) => Heard::Stranger(Reason::Closed),
+        Err(fault) => Heard::Stranger(reason_of(&fault)),
+    }
+}
+
+/// Why a connection that has no protection has to go.
+pub(super) fn reason_of(fault: &TlsFault) -> Reason {
+    match fault {
+        TlsFault::Untrusted(_) | TlsFault::Expired(_) => Reason::Untrusted,
+        TlsFault::Cut => Reason::Closed,
+        _ => Reason::NoHandshake,
     }
 }
 
@@ -75,11 +98,25 @@ pub(super) fn has_ended(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Tells one that has said a good hello that its session is not taken. What does not go out at once
-/// does not go out: nobody waits for one who is sent away.
-pub(super) fn send_away(fd: BorrowedFd<'_>, reason: Reason) -> io::Result<()> {
+/// does not go out: nobody waits for one who is sent away, and one who has left cannot be told.
+pub(super) fn send_away(stream: &mut Stream, reason: Reason) {
+    let Ok(frame) = last_word(reason) else { return };
+    match stream {
+        Stream::Plain(socket) => drop(send_plain(socket.as_fd(), &frame)),
+        Stream::Secured(secured) => drop(secured.part(&frame)),
+    }
+}
+
+fn send_plain(fd: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
     // A socket that is closed with unread bytes resets the connection, and may take our words with it.
     let mut hello = [0u8; HELLO_BYTES_MAX];
     let _ = recv(fd, &mut hello, RecvFlags::DONTWAIT)?;
+    send(fd, frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    shutdown(fd, Shutdown::Write)?;
+    Ok(())
+}
+
+fn last_word(reason: Reason) -> Result<Vec<u8>, WireFault> {
     let abort = Abort {
         cause: Cause::Local,
         observed: Observation::Engine,
@@ -88,10 +125,8 @@ pub(super) fn send_away(fd: BorrowedFd<'_>, reason: Reason) -> io::Result<()> {
         message: reason.words().to_owned(),
     };
     let mut frame = Vec::new();
-    encode(&Frame::Abort(abort), 0, &mut frame).map_err(io::Error::other)?;
-    send(fd, &frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-    shutdown(fd, Shutdown::Write)?;
-    Ok(())
+    encode(&Frame::Abort(abort), 0, &mut frame)?;
+    Ok(frame)
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! blocks and is bounded, however many knock.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
@@ -18,11 +18,13 @@ use rustix::time::{
 
 use super::crowd::{Member, Origin, who_goes};
 use super::gather::{Gathering, fits};
-use super::greeting::{Heard, has_ended, hear, send_away};
-use super::options::DoorOptions;
-use super::streams::Streams;
+use super::greeting::{Heard, has_ended, hear, hear_secured, reason_of, send_away};
+use super::options::{DoorOptions, Protection};
+use super::streams::{Stream, Streams};
+use super::tls::{Handshake, Progress};
 use super::turned_away::{Reason, Stranger, TurnedAway};
 use super::waits::NO_ROOM;
+use crate::error::TlsFault;
 use crate::wire::Hello;
 
 /// What an event of epoll is about, beside connections, which have numbers from [`FIRST`] on.
@@ -37,13 +39,75 @@ const ROUND_MAX: usize = 64;
 #[derive(Debug)]
 struct Connection {
     number: u64,
-    socket: OwnedFd,
+    talk: Talk,
     peer: SocketAddr,
     member: Member,
     /// When it has to have said its hello.
     until: Option<Instant>,
     /// The session that its hello named.
     session: Option<u128>,
+}
+
+/// What a connection speaks so far.
+enum Talk {
+    /// Its handshake is not over.
+    Handshake(OwnedFd, Box<Handshake>),
+    /// Its hello, or more.
+    Stream(Stream),
+    /// Nothing any more: its handshake failed at the end, and the socket is closed.
+    Nothing,
+}
+
+impl Talk {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Talk::Handshake(socket, _) => Some(socket.as_fd()),
+            Talk::Stream(stream) => Some(stream.socket()),
+            Talk::Nothing => None,
+        }
+    }
+}
+
+impl Talk {
+    /// Goes on with the handshake, and listens for the hello behind it.
+    fn hear(&mut self) -> Heard {
+        if let Talk::Handshake(socket, handshake) = self {
+            match handshake.turn(socket) {
+                Ok(Progress::Reads | Progress::Writes) => return Heard::Part,
+                Ok(Progress::Done) => {}
+                Err(fault) => return Heard::Stranger(reason_of(&fault)),
+            }
+            if let Err(fault) = self.secure() {
+                return Heard::Stranger(reason_of(&fault));
+            }
+        }
+        match self {
+            Talk::Handshake(..) | Talk::Nothing => Heard::Stranger(Reason::NoHandshake),
+            Talk::Stream(Stream::Plain(socket)) => hear(socket.as_fd()),
+            Talk::Stream(Stream::Secured(secured)) => hear_secured(secured),
+        }
+    }
+
+    /// The handshake is over.
+    fn secure(&mut self) -> Result<(), TlsFault> {
+        if let Talk::Handshake(socket, handshake) = std::mem::replace(self, Talk::Nothing) {
+            *self = Talk::Stream(Stream::Secured(Box::new(handshake.finish(socket)?)));
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> Option<[u8; 32]> {
+        match self {
+            Talk::Stream(Stream::Secured(secured)) => Some(secured.peer_key),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Talk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Talk").field(&self.socket()).finish()
+    }
 }
 
 /// A session that is not complete, and when it has to be.
@@ -167,15 +231,27 @@ impl Inner {
         self.next += 1;
         let member = Member { origin, silent: true };
         let until = now.checked_add(self.options.greeting_limit);
+        let talk = match &self.options.protection {
+            Protection::Tls(tls) => match Handshake::new(tls) {
+                Ok(handshake) => Talk::Handshake(socket, Box::new(handshake)),
+                Err(error) => {
+                    tracing::warn!(%error, "a handshake could not begin");
+                    return self.turned_away.add(Stranger { peer, reason: Reason::NoHandshake });
+                }
+            },
+            _ => Talk::Stream(Stream::Plain(socket)),
+        };
         // Edges: a part of a hello stays in the socket, and would be told of for ever.
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        let watched = epoll::add(&*self.epoll, &socket, EventData::new_u64(number), flags)
-            .and_then(|()| sockopt::set_tcp_nodelay(&socket, true));
-        self.held.push(Connection { number, socket, peer, member, until, session: None });
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let watched = talk.socket().map(|socket| {
+            epoll::add(&*self.epoll, socket, EventData::new_u64(number), flags)?;
+            sockopt::set_tcp_nodelay(socket, true)
+        });
+        self.held.push(Connection { number, talk, peer, member, until, session: None });
         match watched {
             // It may have said its hello already, and then is not silent for a moment.
-            Ok(()) => self.hear(number, now),
-            Err(_) => self.drop_connection(self.held.len() - 1, Reason::Closed),
+            Some(Ok(())) => self.hear(number, now),
+            _ => self.drop_connection(self.held.len() - 1, Reason::Closed),
         }
     }
 
@@ -187,14 +263,14 @@ impl Inner {
     fn hear(&mut self, number: u64, now: Instant) {
         // It may have been dropped in this round.
         let Some(at) = self.place(number) else { return };
-        let held = &self.held[at];
+        let held = &mut self.held[at];
         if let Some(session) = held.session {
-            if has_ended(held.socket.as_fd()) {
+            if held.talk.socket().is_none_or(has_ended) {
                 self.drop_session(session, Reason::Closed);
             }
             return;
         }
-        match hear(held.socket.as_fd()) {
+        match held.talk.hear() {
             Heard::Part => {}
             Heard::Hello(hello) => {
                 if let Err(reason) = self.greeted(at, &hello, now) {
@@ -219,11 +295,12 @@ impl Inner {
             return Err(Reason::Unexpected);
         }
         let until = now.checked_add(self.options.gathering_limit);
+        let key = held.talk.key();
         let expected = self
             .expected
             .entry(hello.session)
-            .or_insert_with(|| Expected { gathering: Gathering::new(*hello), until });
-        let is_complete = expected.gathering.join(hello, held.number)?;
+            .or_insert_with(|| Expected { gathering: Gathering::new(*hello, key), until });
+        let is_complete = expected.gathering.join(hello, key, held.number)?;
         held.session = Some(hello.session);
         held.until = None;
         if is_complete {
@@ -240,19 +317,20 @@ impl Inner {
         let mut streams = Vec::new();
         for number in gathering.connections() {
             let Some(at) = self.place(number) else { continue };
-            let Connection { socket, peer, .. } = self.held.remove(at);
-            // It fails for an fd that is not there only.
-            let _ = epoll::delete(&*self.epoll, &socket);
-            streams.push((socket, peer));
+            let Connection { talk, peer, .. } = self.held.remove(at);
+            if let Talk::Stream(stream) = talk {
+                // It fails for an fd that is not there only.
+                let _ = epoll::delete(&*self.epoll, stream.socket());
+                streams.push((stream, peer));
+            }
         }
-        let protection = self.options.protection.clone();
-        self.complete.push_back(Streams::new(streams, Some(session), protection));
+        self.complete.push_back(Streams::new(streams, Some(session), &self.options.protection));
     }
 
     /// The first session that is still there.
     fn take_complete(&mut self) -> Option<Streams> {
         while let Some(streams) = self.complete.pop_front() {
-            if !streams.fds.iter().any(|stream| has_ended(stream.as_fd())) {
+            if !streams.sockets().any(has_ended) {
                 return Some(streams);
             }
             self.turn_session_away(streams, Reason::Closed);
@@ -327,22 +405,23 @@ impl Inner {
 
     /// A session that was complete and not taken.
     fn turn_session_away(&mut self, streams: Streams, reason: Reason) {
-        for (socket, peer) in streams.into_parts() {
+        for (mut stream, peer) in streams.into_parts() {
             self.turned_away.add(Stranger { peer, reason });
-            // One who has left cannot be told.
-            let _ = send_away(socket.as_fd(), reason);
+            send_away(&mut stream, reason);
         }
     }
 
     fn turn_away(&mut self, connection: Connection, reason: Reason) {
-        let Connection { socket, peer, member, .. } = connection;
+        let Connection { talk, peer, member, .. } = connection;
         self.turned_away.add(Stranger { peer, reason });
-        if member.silent {
+        match talk {
+            Talk::Stream(mut stream) if !member.silent => send_away(&mut stream, reason),
+            // One who failed the handshake was told so by an alert, which must not be lost.
+            Talk::Handshake(..) | Talk::Nothing => {}
             // Aborted rather than closed: a stranger leaves nothing behind, not even TIME_WAIT.
-            let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
-        } else {
-            // One who has left cannot be told.
-            let _ = send_away(socket.as_fd(), reason);
+            Talk::Stream(stream) => {
+                let _ = sockopt::set_socket_linger(stream.socket(), Some(Duration::ZERO));
+            }
         }
     }
 }

@@ -24,6 +24,7 @@
 //! | `turned_away` | the strangers, counted and named |
 //! | `connect`, `cancel` | the source's side |
 //! | `streams` | what comes out of both |
+//! | `tls` | protection, on the way from the one to the other |
 
 mod acceptor;
 mod cancel;
@@ -34,6 +35,7 @@ mod greeting;
 mod inner;
 mod options;
 mod streams;
+mod tls;
 mod turned_away;
 mod waits;
 
@@ -42,5 +44,7 @@ pub use cancel::Canceller;
 pub use connect::{ConnectOptions, connect, connect_with, connect_within};
 pub(crate) use options::is_loopback;
 pub use options::{DoorOptions, Protection};
-pub use streams::Streams;
+pub use streams::{StreamProtection, Streams};
+pub(crate) use tls::Guard;
+pub use tls::{Credentials, Tls, Trust};
 pub use turned_away::{Reason, Stranger, TurnedAway};

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::tls::Tls;
 use super::waits;
 use crate::error::UsageError;
 use crate::limits;
@@ -20,6 +21,8 @@ pub enum Protection {
     /// None, though the path leaves this host: who asks for it says that the path is guarded
     /// otherwise (a tunnel, a network of its own).
     Plaintext,
+    /// TLS 1.3 with certificates on both sides. Nothing else is let in, from this host either.
+    Tls(Tls),
 }
 
 impl Protection {
@@ -27,7 +30,7 @@ impl Protection {
     pub(super) fn allows(&self, address: IpAddr) -> bool {
         match self {
             Protection::Loopback => is_loopback(address),
-            Protection::Plaintext => true,
+            Protection::Plaintext | Protection::Tls(_) => true,
         }
     }
 }

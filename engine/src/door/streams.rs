@@ -1,9 +1,14 @@
 //! What comes through the door: the connected streams of one session.
 
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::options::Protection;
+use super::tls::{Guard, Secured};
+use crate::error::TlsFault;
+use crate::threads::Threads;
 
 /// The streams of one session, connected: what a session is started with.
 ///
@@ -12,25 +17,66 @@ use super::options::Protection;
 /// [`Options::plaintext`](crate::Options::plaintext) says that it may.
 #[derive(Debug)]
 pub struct Streams {
-    pub(crate) fds: Vec<OwnedFd>,
+    streams: Vec<Stream>,
     peers: Vec<SocketAddr>,
     session: Option<u128>,
-    protection: Protection,
+    /// The embedder has asked for plaintext.
+    plaintext: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(OwnedFd),
+    Secured(Box<Secured>),
+}
+
+/// How a session's stream is guarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamProtection {
+    /// Not by the engine.
+    None,
+    /// TLS 1.3, whose records a thread of the stream's own seals and opens.
+    Tls {
+        /// How it broke, if it did: what the session only knows as a broken stream.
+        fault: Option<TlsFault>,
+    },
+}
+
+impl StreamProtection {
+    pub(crate) fn of(guard: Option<&Guard>) -> StreamProtection {
+        match guard {
+            None => StreamProtection::None,
+            Some(guard) => StreamProtection::Tls { fault: guard.fault().cloned() },
+        }
+    }
+}
+
+impl Stream {
+    /// The socket that leads to the peer.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Plain(socket) => socket.as_fd(),
+            Stream::Secured(secured) => secured.socket().as_fd(),
+        }
+    }
 }
 
 impl Streams {
     pub(super) fn new(
-        streams: Vec<(OwnedFd, SocketAddr)>,
+        streams: Vec<(Stream, SocketAddr)>,
         session: Option<u128>,
-        protection: Protection,
+        protection: &Protection,
     ) -> Streams {
-        let (fds, peers) = streams.into_iter().unzip();
-        Streams { fds, peers, session, protection }
+        let (streams, peers) = streams.into_iter().unzip();
+        let plaintext = matches!(protection, Protection::Plaintext);
+        Streams { streams, peers, session, plaintext }
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.fds.len()
+        self.streams.len()
     }
 
     /// Where each of them leads to, in their order. Empty where the embedder connected them.
@@ -43,25 +89,60 @@ impl Streams {
         self.session
     }
 
-    /// The streams one by one; none where the embedder connected them.
-    pub(super) fn into_parts(self) -> impl Iterator<Item = (OwnedFd, SocketAddr)> {
-        self.fds.into_iter().zip(self.peers)
+    /// SHA-256 of the SubjectPublicKeyInfo that the peer has shown on every stream; none where they are
+    /// not protected.
+    pub fn peer_key(&self) -> Option<[u8; 32]> {
+        match self.streams.first()? {
+            Stream::Plain(_) => None,
+            Stream::Secured(secured) => Some(secured.peer_key),
+        }
     }
 
-    /// Whether the embedder has said, in any way, that they need no protection of ours.
-    pub(crate) fn may_be_plain(&self) -> bool {
-        matches!(self.protection, Protection::Plaintext)
+    /// The streams as sockets, for another use than a session's start. Of protected ones each is one end
+    /// of a socket pair, with a thread that seals and opens between it and the peer until it is closed.
+    ///
+    /// # Errors
+    /// The system's where it gives no threads or sockets.
+    pub fn into_fds(self) -> io::Result<Vec<OwnedFd>> {
+        self.open(&Threads::default())
+            .map(|opened| opened.into_iter().map(|(stream, _)| stream).collect())
+    }
+
+    /// The engine's ends.
+    pub(crate) fn open(self, threads: &Threads) -> io::Result<Vec<(OwnedFd, Option<Arc<Guard>>)>> {
+        let open = |(number, stream)| match stream {
+            Stream::Plain(socket) => Ok((socket, None)),
+            Stream::Secured(secured) => {
+                secured.start(number, threads).map(|(end, guard)| (end, Some(guard)))
+            }
+        };
+        self.streams.into_iter().enumerate().map(open).collect()
+    }
+
+    /// The sockets that lead to the peer.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.streams.iter().map(Stream::socket)
+    }
+
+    /// The streams one by one; none where the embedder connected them.
+    pub(super) fn into_parts(self) -> impl Iterator<Item = (Stream, SocketAddr)> {
+        self.streams.into_iter().zip(self.peers)
+    }
+
+    /// Those that the engine protects.
+    pub(crate) fn secured(&self) -> usize {
+        self.streams.iter().filter(|stream| matches!(stream, Stream::Secured(_))).count()
+    }
+
+    /// Whether nobody has to ask what these are: they are protected, or asked for in plaintext.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.plaintext || self.secured() == self.count()
     }
 }
 
 impl From<Vec<OwnedFd>> for Streams {
     fn from(fds: Vec<OwnedFd>) -> Streams {
-        Streams { fds, peers: Vec::new(), session: None, protection: Protection::Loopback }
-    }
-}
-
-impl From<Streams> for Vec<OwnedFd> {
-    fn from(streams: Streams) -> Vec<OwnedFd> {
-        streams.fds
+        let streams = fds.into_iter().map(Stream::Plain).collect();
+        Streams { streams, peers: Vec::new(), session: None, plaintext: false }
     }
 }

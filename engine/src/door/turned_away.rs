@@ -29,11 +29,15 @@ pub enum Reason {
     Unprotected,
     /// Its session was complete, and as many wait as may; or the acceptor was closed.
     Busy,
+    /// It is not who it has to be, or its certificate is not valid today (TLS).
+    Untrusted,
+    /// Its handshake failed, or it spoke something else (TLS).
+    NoHandshake,
 }
 
 impl Reason {
     /// All reasons, in declaration order.
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Silent,
         Reason::Closed,
         Reason::NotAHello,
@@ -44,6 +48,8 @@ impl Reason {
         Reason::Unexpected,
         Reason::Unprotected,
         Reason::Busy,
+        Reason::Untrusted,
+        Reason::NoHandshake,
     ];
 
     /// The name used in logs and reports.
@@ -59,6 +65,8 @@ impl Reason {
             Reason::Unexpected => "unexpected",
             Reason::Unprotected => "unprotected",
             Reason::Busy => "busy",
+            Reason::Untrusted => "untrusted",
+            Reason::NoHandshake => "no_handshake",
         }
     }
 
@@ -137,8 +145,8 @@ mod tests {
             }
             assert_eq!(away.count(reason), index as u64 + 1);
         }
-        assert_eq!(away.total(), 55);
+        assert_eq!(away.total(), 78);
         assert_eq!(away.last().len(), limits::STRANGERS_KEPT);
-        assert!(away.last().all(|last| last.reason as usize >= 6), "the oldest went");
+        assert!(away.last().all(|last| last.reason as usize >= 8), "the oldest went");
     }
 }

@@ -4,10 +4,9 @@ use std::os::fd::OwnedFd;
 
 use crossbeam_channel::Sender;
 
-use crate::buffers::Slot;
 use crate::compress::workers::Worked;
-use crate::ids::{DeviceId, Epoch};
-use crate::machine::{ChunkKey, Command, ReadResult, Reply, Request, WriteResult};
+use crate::ids::DeviceId;
+use crate::machine::{ChunkKey, Command, Reply, Request};
 use crate::outcome::Fault;
 use crate::ring::Waker;
 use crate::wire::DataHeader;
@@ -23,35 +22,9 @@ pub(crate) enum Input {
         fd: Option<OwnedFd>,
         ns: u64,
     },
-    Read {
-        device: DeviceId,
-        epoch: Epoch,
-        slot: Slot,
-        result: ReadResult,
-        ns: u64,
-    },
-    Written {
-        header: DataHeader,
-        slot: Option<Slot>,
-        result: WriteResult,
-        ns: u64,
-    },
-    HungUp {
-        device: DeviceId,
-        epoch: Epoch,
-    },
-    Detached {
-        device: DeviceId,
-        epoch: Epoch,
-    },
     Worked(Worked<WorkTag>),
     /// The session cannot go on.
     Local(Fault),
-    /// The thread of a device's data fds has died; so have the slots that it had.
-    Died {
-        device: DeviceId,
-        fault: Fault,
-    },
 }
 
 /// Which chunk a worker's result belongs to, and when the work was given out.

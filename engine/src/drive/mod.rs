@@ -2,14 +2,15 @@
 //! happens, hands it to the machine, and carries out what the machine wants.
 //!
 //! ```text
-//! ferry-net       the machine and all streams, on one ring
+//! ferry-net       the machine, all streams and all data fds, on one ring
 //! ferry-ctl-N     ioctls of device N
-//! ferry-fd-N      reads or writes of device N's data fds, on a ring of its own
 //! ferry-zstd-N    compression
+//! ferry-fd-N      with plain system calls, reads and writes of data fds that may block: under
+//!                 io_uring the kernel has workers for that
 //! ```
 //!
-//! Everything reaches `ferry-net` through its inbox; nothing waits for it, and it waits for nothing
-//! but its ring. Teardown is: stop, wait for every operation in flight, release.
+//! Everything reaches `ferry-net` through its ring or its inbox; nothing waits for it, and it waits
+//! for nothing but its ring. Teardown is: stop, wait for every operation in flight, release.
 
 mod clock;
 mod devices;
@@ -17,6 +18,7 @@ mod embedder;
 mod figures;
 mod guarded;
 mod inbox;
+mod owner;
 mod run;
 mod signals;
 mod slots;
@@ -30,4 +32,5 @@ pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use guarded::guarded;
 pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Found, Machines, Running};
+pub(crate) use signals::Blocked;
 pub(crate) use waits::SAID_AFTER;

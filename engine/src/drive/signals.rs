@@ -6,12 +6,12 @@ use nix::sys::signal::{SigSet, Signal};
 /// As long as this lives, the calling thread takes no signal, nor does a thread that it starts then,
 /// for good. What a thread does to itself is not blocked: it would end the process without its
 /// handler.
-pub(super) struct Blocked {
+pub(crate) struct Blocked {
     before: Option<SigSet>,
 }
 
 impl Blocked {
-    pub(super) fn all() -> Blocked {
+    pub(crate) fn all() -> Blocked {
         let mut set = SigSet::all();
         let own = [
             Signal::SIGSEGV,

@@ -12,7 +12,7 @@ pub(super) const SET_STATE_MAX: u32 = 100;
 /// The pause between two of them.
 pub(super) const SET_STATE_PAUSE: Duration = Duration::from_millis(1);
 
-/// ferry-fd-N on the source
+/// ferry-net on the source, for a data fd
 /// | the driver to give the first byte of a chunk, where it answers EAGAIN and has no poll, or EINTR
 /// though nobody interrupted it
 /// | 1 ms
@@ -26,19 +26,25 @@ pub(super) const READ_PAUSE: Duration = Duration::from_millis(1);
 /// | the device was reset, or is where nobody has put it
 pub(crate) const SAID_AFTER: Duration = Duration::from_millis(300);
 
-/// ferry-fd-N on the target
+/// ferry-net on the target, for a data fd
 /// | the driver to take more of a chunk, where it answers EAGAIN: a resume fd cannot be polled
 /// | 1000 EAGAINs in a row, 1 ms apart
 /// | the write has failed with EAGAIN
 pub(super) const WRITE_AGAIN_MAX: u32 = 1000;
 
-/// ferry-fd-N on the target
+/// ferry-net on the target, for a data fd
 /// | a write that nobody interrupted, where the driver answers EINTR
 /// | 10 EINTRs in a row, 1 ms apart
 /// | it has failed with EINTR
 pub(super) const INTERRUPTED_MAX: u32 = 10;
 /// The pause between two of each of these writes.
 pub(super) const AGAIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// ferry-net, for a data fd of a test double
+/// | `observe` to say what the driver has answered, where it says EINPROGRESS: the driver has not
+/// | the double answers, without a bound, asked every 1 ms
+/// | the answer is the operation's; meanwhile it counts as held by the driver
+pub(super) const HELD_PAUSE: Duration = Duration::from_millis(1);
 
 /// ferry-net
 /// | nothing: a copy of the figures is 250 KB, and is published at a pace that costs nothing
@@ -53,10 +59,11 @@ pub(super) const FIGURES_EVERY: Duration = Duration::from_millis(100);
 /// | the machine is told of the part that has moved
 pub(super) const PARTS_EVERY: Duration = Duration::from_millis(50);
 
-/// ferry-net, for a data fd that was taken from its thread
+/// ferry-net, for a data fd that was taken away
 /// | the operation that the driver holds, which was cancelled
 /// | `cancel_bound` / 2; the other half is left for the devices' way back
-/// | the device is reported as stuck; thread, slot and fd stay with the driver until it returns
+/// | the device is reported as stuck; a worker of the ring, slot and fd stay with the driver until it
+/// returns
 pub(super) const DETACH_PART: u32 = 2;
 
 /// ferry-net, at the session's end

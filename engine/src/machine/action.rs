@@ -64,6 +64,8 @@ pub enum Action {
         device: DeviceId,
         /// Where to.
         slot: SlotId,
+        /// How many bytes at most, and no more than was agreed on.
+        bytes: u32,
         /// Whether SET_STATE(STOP_COPY) had returned when this was asked.
         phase: DataPhase,
     },
@@ -90,6 +92,8 @@ pub enum Action {
         level: i32,
         /// Look at samples first.
         probe: bool,
+        /// If it shrinks, find out from samples what each level makes of it.
+        sample: bool,
     },
     /// Verify and decompress a slot's body into another slot.
     Decode {

@@ -5,6 +5,7 @@ use super::Action;
 use bytes::Bytes;
 
 use super::{ChunkKey, Reply, Request};
+use crate::compress::policy::{Hosts, LEVELS, Sample};
 use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
 use crate::outcome::Fault;
 use crate::wire::{DataHeader, Frame};
@@ -74,6 +75,23 @@ pub enum Event {
         into: SlotId,
         /// How it ended.
         result: EncodeResult,
+    },
+    /// What samples of a chunk that was compressed came to, at each of the adaptive policy's levels;
+    /// comes before its [`Event::Encoded`].
+    Sampled([Sample; LEVELS.len()]),
+    /// What is known of the session's hosts, and of the path between them.
+    Path {
+        /// The hosts.
+        hosts: Hosts,
+        /// What the streams together take at most, in bytes per second.
+        bytes_per_s: Option<u64>,
+    },
+    /// What the streams together take to the peer, as the kernel has just measured it.
+    Link {
+        /// Bytes per second.
+        bytes_per_s: u64,
+        /// There was too little to send: they may take more.
+        at_least: bool,
     },
     /// An [`Action::Decode`] ended: both slots are the machine's again.
     Decoded {
@@ -244,10 +262,14 @@ pub enum EncodeResult {
         body_hash: u64,
         /// The worker's time in nanoseconds.
         worker_ns: u64,
+        /// What of it was on a core.
+        cpu_ns: u64,
     },
     /// Not worth it: the chunk goes raw.
     Incompressible {
         /// The worker's time in nanoseconds.
         worker_ns: u64,
+        /// What of it was on a core.
+        cpu_ns: u64,
     },
 }

@@ -172,7 +172,12 @@ impl Receiver {
             }
             Event::Local(fault) => return Err(fault),
             Event::Tick => return self.tick(turn),
-            Event::Read { .. } | Event::HungUp { .. } | Event::Encoded { .. } => {
+            // Who receives does not choose how chunks travel.
+            Event::Path { .. } | Event::Link { .. } => {}
+            Event::Read { .. }
+            | Event::HungUp { .. }
+            | Event::Encoded { .. }
+            | Event::Sampled(_) => {
                 debug_assert!(false, "a receiver reads and encodes nothing");
             }
         }

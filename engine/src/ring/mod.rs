@@ -20,17 +20,19 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod uring;
+mod waker;
+mod workers;
 
 pub use class::Classes;
 pub use op::{Op, OpKind};
 pub use open::{DEPTH_MAX, FILES_MAX, Opened, open};
 pub use refusal::OpenError;
+pub use waker::Waker;
+pub use workers::BlockingThreads;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-use rustix::event::EventfdFlags;
 
 use crate::buffers::Buffer;
 
@@ -73,8 +75,9 @@ pub enum FileKind {
     /// The flag sits on the open file description, which others may share: it is taken off again
     /// by `remove_file` and at the ring's end, if it was not set before.
     Pollable,
-    /// A data fd without `->poll`: blocking, on a kernel worker (IOSQE_ASYNC) under io_uring, and
-    /// on the ring's own thread with plain system calls.
+    /// A data fd without `->poll`: its driver may sleep in a read or write. Under io_uring those run
+    /// on a kernel worker (IOSQE_ASYNC), with plain system calls on a thread of the ring's own, so
+    /// that such a driver holds nothing but that.
     Blocking,
 }
 
@@ -123,6 +126,9 @@ pub struct RingConfig {
     pub depth: u32,
     /// Most files.
     pub files: u32,
+    /// What runs operations of [`FileKind::Blocking`] files where there are no kernel workers. They
+    /// are made with the ring.
+    pub blocking: BlockingThreads,
     /// The arena whose slots this ring may send from with SEND_ZC, registered as fixed buffers
     /// where RLIMIT_MEMLOCK allows; none: plain sends.
     pub zero_copy: Option<Arc<crate::buffers::Arena>>,
@@ -147,9 +153,6 @@ pub trait Ring {
     fn cancel(&mut self, token: Token);
     /// Waits until something completes, the waker is used or `timeout` is over (none: for ever),
     /// and appends the completions, in no particular order.
-    ///
-    /// The system-call backend runs reads and writes of [`FileKind::Blocking`] files inside this
-    /// call: it lasts as long as the driver does.
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> std::io::Result<()>;
     /// How many bytes of a send or receive in flight have moved so far; 0 for anything else. On a
     /// slow path they are seen in small pieces, on a fast one in large ones.
@@ -161,37 +164,5 @@ pub trait Ring {
     /// What became of zero-copy sends; all zero where there are none.
     fn zero_copy(&self) -> ZeroCopyStats {
         ZeroCopyStats::default()
-    }
-}
-
-/// Ends a [`Ring::wait`] from any thread; a wake before the wait is not lost.
-#[derive(Debug, Clone)]
-pub struct Waker {
-    eventfd: Arc<OwnedFd>,
-}
-
-impl AsFd for Waker {
-    /// Readable after a wake, until [`Ring::wait`] or `drain` has seen it.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
-    }
-}
-
-impl Waker {
-    fn new() -> std::io::Result<Waker> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Waker { eventfd: Arc::new(rustix::event::eventfd(0, flags)?) })
-    }
-
-    /// Takes back what [`wake`](Waker::wake) left; a later wake shows again.
-    pub(crate) fn drain(&self) {
-        // EAGAIN means that nobody woke the ring.
-        let _ = rustix::io::read(&*self.eventfd, &mut [0u8; 8]);
-    }
-
-    /// Wakes the ring's thread.
-    pub fn wake(&self) {
-        // EAGAIN means that the counter is full: the ring is woken already.
-        let _ = rustix::io::write(&*self.eventfd, &1u64.to_ne_bytes());
     }
 }

@@ -21,6 +21,9 @@ pub struct Op {
     /// Which bytes of the buffer. A range that is empty, outside the buffer or longer than one
     /// system call may move is refused with EINVAL.
     pub range: Range<usize>,
+    /// How many bytes of the range end a [`OpKind::Recv`]: what has arrived beyond them is taken along,
+    /// and nothing more is waited for. All others move what they move.
+    pub enough: usize,
 }
 
 /// What an operation does, and what its completion means. At most one operation of each direction
@@ -37,11 +40,15 @@ pub enum OpKind {
     /// Send the whole range on a socket; a short send is resumed. Completes with the whole length
     /// or an error, after which what was sent is not known.
     Send,
-    /// Receive from a socket until the range is full. Completes short when the stream ends or fails
+    /// Receive from a socket until there is enough. Completes short when the stream ends or fails
     /// inside the range (the kernel swallows an error that follows bytes), with 0 at the end of the
     /// stream, and with an error when nothing had arrived. A receive that is cancelled inside the
     /// range completes with ECANCELED, and the stream has lost those bytes.
     Recv,
+    /// Wait until the file's other end is gone; completes with what poll(2) says (POLLRDHUP, and
+    /// POLLERR and POLLHUP, which nobody can leave out). It moves nothing: it needs no buffer, and
+    /// its range is empty. Reads and writes go on meanwhile.
+    HangUp,
 }
 
 /// Which way an operation moves bytes. A file has at most one operation in flight for each way.
@@ -51,6 +58,8 @@ pub(super) enum Direction {
     In,
     /// From the buffer into the file.
     Out,
+    /// None: it waits.
+    Nowhere,
 }
 
 impl OpKind {
@@ -58,6 +67,7 @@ impl OpKind {
         match self {
             OpKind::Read | OpKind::TryRead | OpKind::Recv => Direction::In,
             OpKind::Write | OpKind::Send => Direction::Out,
+            OpKind::HangUp => Direction::Nowhere,
         }
     }
 
@@ -73,34 +83,50 @@ impl OpKind {
 }
 
 impl Op {
+    /// An operation on a whole range.
+    pub fn of(kind: OpKind, file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
+        let enough = range.len();
+        Op { kind, file, buffer, range, enough }
+    }
+
     /// A [`OpKind::Read`].
     pub fn read(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
-        Op { kind: OpKind::Read, file, buffer, range }
+        Op::of(OpKind::Read, file, buffer, range)
     }
 
     /// A [`OpKind::TryRead`].
     pub fn try_read(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
-        Op { kind: OpKind::TryRead, file, buffer, range }
+        Op::of(OpKind::TryRead, file, buffer, range)
     }
 
     /// A [`OpKind::Write`].
     pub fn write(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
-        Op { kind: OpKind::Write, file, buffer, range }
+        Op::of(OpKind::Write, file, buffer, range)
     }
 
     /// A [`OpKind::Send`].
     pub fn send(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
-        Op { kind: OpKind::Send, file, buffer, range }
+        Op::of(OpKind::Send, file, buffer, range)
     }
 
     /// A [`OpKind::Recv`].
     pub fn recv(file: FileId, buffer: Buffer, range: Range<usize>) -> Op {
-        Op { kind: OpKind::Recv, file, buffer, range }
+        Op::of(OpKind::Recv, file, buffer, range)
     }
 
     /// Length of the operation's range, in bytes.
     pub(super) fn len(&self) -> usize {
         self.range.len()
+    }
+
+    /// A [`OpKind::Recv`] that so many bytes of the range end.
+    pub fn recv_enough(file: FileId, buffer: Buffer, range: Range<usize>, enough: usize) -> Op {
+        Op { enough, ..Op::recv(file, buffer, range) }
+    }
+
+    /// A [`OpKind::HangUp`].
+    pub fn hang_up(file: FileId) -> Op {
+        Op::of(OpKind::HangUp, file, Buffer::Small(Vec::new()), 0..0)
     }
 
     /// The bytes of the range that are still to go out when `moved` have gone.
@@ -117,9 +143,16 @@ impl Op {
     /// not.
     pub(super) fn check(&self, file: FileKind) -> Result<(), i32> {
         self.kind.check(file)?;
+        if self.kind == OpKind::HangUp {
+            return if self.range == (0..0) { Ok(()) } else { Err(errno::EINVAL) };
+        }
+        if matches!(self.buffer, Buffer::Zeros(_)) && self.kind.direction() == Direction::In {
+            return Err(errno::EINVAL);
+        }
         // The kernel answers an empty read with 0 without asking the driver, which would pass for
         // the end of the stream.
         if self.range.is_empty()
+            || !(1..=self.range.len()).contains(&self.enough)
             || !self.buffer.holds(&self.range)
             || self.range.len() > RANGE_BYTES_MAX
         {

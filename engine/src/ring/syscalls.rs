@@ -2,7 +2,7 @@
 //! the oracle that the other backend is tested against.
 //!
 //! `wait` tries each operation once when it is new and whenever poll(2) says that its file may be
-//! ready. Operations of a [`FileKind::Blocking`] file run inside `wait`, on the ring's own thread,
+//! ready. Operations of a [`FileKind::Blocking`] file run on threads of the ring's own (`workers`),
 //! for as long as the driver takes: a cancel cannot reach them there, and signals are blocked on our
 //! threads. That is what the mechanism costs, and why io_uring is the first choice.
 
@@ -19,15 +19,21 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::interrupted::uninterrupted;
 use super::op::Direction;
 use super::table::{File, Flight, Key, Table};
+use super::workers::{Work, Worked, Workers};
 use super::{
     Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,
 };
+use crate::buffers::Buffer;
 
 /// What this backend keeps for an operation.
 #[derive(Debug, Default)]
 struct Attempt {
     /// The last try said EAGAIN, and poll has not said otherwise since.
     parked: bool,
+    /// A worker has it, and its buffer.
+    away: bool,
+    /// What poll said of a file that is watched.
+    seen: Option<PollFlags>,
 }
 
 /// See the module's text.
@@ -35,31 +41,46 @@ struct Attempt {
 pub(super) struct SyscallRing {
     table: Table<(), Attempt>,
     waker: Waker,
+    workers: Workers,
     /// A ring belongs to its thread, as the other backend's does.
     _not_send: PhantomData<*const ()>,
 }
 
 impl SyscallRing {
     pub(super) fn open(config: &RingConfig) -> io::Result<SyscallRing> {
+        let waker = Waker::new()?;
         Ok(SyscallRing {
             table: Table::new(config.files, config.depth),
-            waker: Waker::new()?,
+            workers: Workers::start(&config.blocking, waker.clone())?,
+            waker,
             _not_send: PhantomData,
         })
     }
 
-    /// Tries every operation that is not parked.
+    /// Tries every operation that is not parked, and takes what the workers have done.
     fn attempt(&mut self, done: &mut Vec<Done>) {
+        while let Some(Worked { key, buffer, result }) = self.workers.take() {
+            if let Some((flight, _)) = self.table.flight(key) {
+                flight.op.buffer = buffer;
+            }
+            done.extend(self.table.finish(key, result.map_err(Errno::raw_os_error)));
+        }
         let keys: Vec<Key> = self.table.keys().map(|(key, _)| key).collect();
         for key in keys {
             let Some((flight, file)) = self.table.flight(key) else {
                 continue;
             };
-            let mut result = if flight.cancelled && file.kind == FileKind::Blocking {
-                // Once begun it could not be cancelled any more.
-                Err(Errno::CANCELED)
+            let mut result = if flight.state.away {
+                continue;
+            } else if flight.op.kind == OpKind::HangUp {
+                flight.state.seen.map(|seen| seen.bits().into()).ok_or(Errno::AGAIN)
             } else if flight.state.parked {
                 Err(Errno::AGAIN)
+            } else if file.kind == FileKind::Blocking {
+                match give(&mut self.workers, key, flight, file) {
+                    Ok(()) => continue,
+                    Err(errno) => Err(errno),
+                }
             } else {
                 transfer(flight, file)
             };
@@ -80,13 +101,14 @@ impl SyscallRing {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let (keys, ready, woken) = {
             let mut keys = Vec::new();
-            let mut fds = vec![PollFd::new(&*self.waker.eventfd, PollFlags::IN)];
-            for (key, flight) in self.table.keys() {
+            let eventfd = self.waker.eventfd();
+            let mut fds = vec![PollFd::from_borrowed_fd(eventfd, PollFlags::IN)];
+            for (key, flight) in self.table.keys().filter(|(_, flight)| !flight.state.away) {
                 let Some(file) = self.table.file(flight.op.file) else {
                     continue;
                 };
                 keys.push(key);
-                fds.push(PollFd::new(&*file.fd, events(flight.op.kind.direction())));
+                fds.push(PollFd::new(&*file.fd, events(flight.op.kind)));
             }
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Parked::TimedOut),
@@ -94,19 +116,20 @@ impl SyscallRing {
                 Err(Errno::INTR) => return Ok(Parked::Interrupted),
                 Err(errno) => return Err(errno.into()),
             }
-            let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-            let woken = ready.next() == Some(true);
-            (keys, ready.collect::<Vec<bool>>(), woken)
+            let mut ready = fds.iter().map(PollFd::revents);
+            let woken = ready.next().is_some_and(|seen| !seen.is_empty());
+            (keys, ready.collect::<Vec<PollFlags>>(), woken)
         };
-        for (key, _) in keys.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+        for (key, seen) in keys.into_iter().zip(ready).filter(|(_, seen)| !seen.is_empty()) {
             if let Some((flight, _)) = self.table.flight(key) {
                 flight.state.parked = false;
+                flight.state.seen = Some(seen);
             }
         }
         if woken {
             self.waker.drain();
         }
-        Ok(if woken { Parked::Woken } else { Parked::Ready })
+        Ok(Parked::Ready)
     }
 }
 
@@ -114,7 +137,6 @@ impl SyscallRing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Parked {
     Ready,
-    Woken,
     TimedOut,
     Interrupted,
 }
@@ -147,13 +169,24 @@ impl Ring for SyscallRing {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let before = done.len();
         let mut parked = Parked::Ready;
+        let mut woken = self.waker.get_up();
         loop {
             self.attempt(done);
-            if done.len() > before || matches!(parked, Parked::Woken | Parked::TimedOut) {
+            if done.len() > before || woken || parked == Parked::TimedOut {
                 return Ok(());
             }
-            let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            parked = self.park(rest)?;
+            if self.waker.fall_asleep() {
+                let now = Instant::now();
+                let rest = deadline.map(|deadline| deadline.saturating_duration_since(now));
+                match self.park(rest) {
+                    Ok(why) => parked = why,
+                    Err(error) => {
+                        self.waker.get_up();
+                        return Err(error);
+                    }
+                }
+            }
+            woken = self.waker.get_up();
         }
     }
 
@@ -170,32 +203,56 @@ impl Ring for SyscallRing {
     }
 }
 
-/// Whether EAGAIN makes this operation wait rather than complete.
-fn waits(op: OpKind, file: FileKind) -> bool {
-    file != FileKind::Blocking && op != OpKind::TryRead
+impl Drop for SyscallRing {
+    /// Waits for what is with the workers: as long as a driver keeps it, as the other backend does.
+    fn drop(&mut self) {
+        self.workers.finish();
+    }
 }
 
-fn events(direction: Direction) -> PollFlags {
-    match direction {
+/// Gives an operation that may block to a worker, with its buffer.
+fn give(
+    workers: &mut Workers,
+    key: Key,
+    flight: &mut Flight<Attempt>,
+    file: &File<()>,
+) -> Result<(), Errno> {
+    if flight.cancelled {
+        return Err(Errno::CANCELED);
+    }
+    let buffer = std::mem::replace(&mut flight.op.buffer, Buffer::Small(Vec::new()));
+    let range = flight.op.range.clone();
+    let work = Work { key, kind: flight.op.kind, fd: Arc::clone(&file.fd), buffer, range };
+    flight.state.away = true;
+    workers.give(work).map_err(|work| {
+        flight.op.buffer = work.buffer;
+        flight.state.away = false;
+        Errno::CANCELED
+    })
+}
+
+/// Whether EAGAIN makes this operation wait rather than complete.
+fn waits(op: OpKind, file: FileKind) -> bool {
+    op == OpKind::HangUp || (file != FileKind::Blocking && op != OpKind::TryRead)
+}
+
+fn events(kind: OpKind) -> PollFlags {
+    match kind.direction() {
         Direction::In => PollFlags::IN | PollFlags::RDHUP,
         Direction::Out => PollFlags::OUT,
+        Direction::Nowhere => PollFlags::RDHUP,
     }
 }
 
 /// Moves what can be moved. EAGAIN: the operation is not over.
 fn transfer(flight: &mut Flight<Attempt>, file: &File<()>) -> Result<usize, Errno> {
-    // On a blocking file a signal is the only way to end the call, and must not be swallowed.
-    let swallows = file.kind != FileKind::Blocking;
     match flight.op.kind {
         OpKind::Read | OpKind::TryRead => {
             let fd = &*file.fd;
-            let mut read = || rustix::io::read(fd, flight.op.rest_mut(0));
-            if swallows { uninterrupted(read) } else { read() }
+            uninterrupted(|| rustix::io::read(fd, flight.op.rest_mut(0)))
         }
-        OpKind::Write => {
-            let write = || rustix::io::write(&*file.fd, flight.op.rest(0));
-            if swallows { uninterrupted(write) } else { write() }
-        }
+        OpKind::Write => uninterrupted(|| rustix::io::write(&*file.fd, flight.op.rest(0))),
+        OpKind::HangUp => Err(Errno::AGAIN),
         OpKind::Send => send_all(flight, &file.fd),
         OpKind::Recv => receive_all(flight, &file.fd),
     }
@@ -213,7 +270,7 @@ fn send_all(flight: &mut Flight<Attempt>, fd: &OwnedFd) -> Result<usize, Errno> 
 }
 
 fn receive_all(flight: &mut Flight<Attempt>, fd: &OwnedFd) -> Result<usize, Errno> {
-    while flight.moved < flight.op.len() {
+    while flight.moved < flight.op.enough {
         match recv(fd, flight.op.rest_mut(flight.moved), RecvFlags::DONTWAIT) {
             Ok((0, _)) => break,
             Ok((received, _)) => flight.moved += received,

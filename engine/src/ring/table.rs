@@ -56,6 +56,7 @@ pub(super) struct File<F> {
     _nonblock: Option<Nonblock>,
     reading: bool,
     writing: bool,
+    watching: bool,
 }
 
 impl<F> File<F> {
@@ -63,6 +64,7 @@ impl<F> File<F> {
         match direction {
             Direction::In => &mut self.reading,
             Direction::Out => &mut self.writing,
+            Direction::Nowhere => &mut self.watching,
         }
     }
 }
@@ -105,8 +107,9 @@ impl<F, S: Default> Table<F, S> {
             FileKind::Pollable => Nonblock::set(&fd)?,
             FileKind::Socket | FileKind::Blocking => None,
         };
-        self.files[index] =
-            Some(File { fd, kind, state, _nonblock: nonblock, reading: false, writing: false });
+        let (reading, writing, watching) = (false, false, false);
+        let file = File { fd, kind, state, _nonblock: nonblock, reading, writing, watching };
+        self.files[index] = Some(file);
         // The table's length came as a u32.
         Ok(FileId(index as u32))
     }
@@ -116,7 +119,7 @@ impl<F, S: Default> Table<F, S> {
         let place = self.files.get_mut(id.0 as usize).ok_or(error(errno::EBADF))?;
         match place {
             None => Err(error(errno::EBADF)),
-            Some(file) if file.reading || file.writing => Err(error(errno::EBUSY)),
+            Some(file) if file.reading || file.writing || file.watching => Err(error(errno::EBUSY)),
             Some(_) => place.take().ok_or(error(errno::EBADF)),
         }
     }

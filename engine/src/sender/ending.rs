@@ -50,7 +50,6 @@ impl Sender {
         }
         self.fault = Some(fault);
         for id in (0..self.devices.len() as u32).map(DeviceId) {
-            self.drop_unencoded(id);
             let device = &mut self.devices[id.index()];
             for slot in device.epoch.queue.drop_waiting() {
                 self.slots.put(slot);

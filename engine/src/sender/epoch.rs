@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::{Sender, Stage};
-use crate::compress::policy::Departure;
 use crate::ids::{DeviceId, Epoch as Number, Sequence, SlotId};
 use crate::limits::{FRAMES_QUEUED_MAX, FRAMES_UNDER_WAY_MAX};
 use crate::machine::{Outgoing, State, Wait, Waits};
@@ -15,8 +14,6 @@ use crate::wire::{DataHeader, DevicePlace, Frame};
 /// poll interval; data that flows puts the question off for so many intervals at most.
 const PROMISED_PART: u64 = 4;
 const FLOWING_TIMES: u64 = 5;
-/// A frame that waits for less has met a stream that was busy with copying, not a full path.
-const WAIT_NS_MIN: u64 = 100_000;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub(super) struct Epoch {
 /// Reads of the data fd.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// How many are in flight or wait in the fd's thread.
+    /// How many are in flight or follow.
     pub(super) reads: usize,
     /// There is nothing to read for now.
     pub(super) drained: bool,
@@ -91,20 +88,19 @@ pub(super) struct Queue {
     /// How many sequences the target takes at once: its credit goes this far beyond what is done.
     window: Option<u64>,
     ready: BTreeMap<Sequence, Outgoing>,
-    /// Chunks that are with a worker or wait for one, and the level.
+    /// Raw chunks that may go as they are, and that a worker may still take.
+    open: BTreeMap<Sequence, (DataHeader, SlotId)>,
+    /// They wait for a worker: they may not go as they are for now.
+    held: bool,
+    /// Chunks that are with a worker, and the level.
     encoding: BTreeMap<Sequence, (DataHeader, i32)>,
     /// Data frames that were sent and that the target has not said to be done with.
     under_way: BTreeMap<Sequence, UnderWay>,
-    /// What the frames in `ready` and `under_way` take on the wire.
-    wire_bytes: u64,
-    /// Since when there has always been a frame that waits: for credit or a stream.
-    waits_since_ns: Option<u64>,
 }
 
 /// A data frame until the target has said that it is done with it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct UnderWay {
-    pub(super) departure: Departure,
     pub(super) wire_bytes: u64,
     pub(super) raw_bytes: u64,
 }
@@ -114,8 +110,8 @@ pub(super) struct UnderWay {
 pub(super) struct Closed {
     /// Slots of chunks that will not be sent.
     pub(super) slots: Vec<SlotId>,
-    /// Frames that nobody will say to be done.
-    pub(super) under_way: Vec<UnderWay>,
+    /// Bytes of state that were read and that nobody will say to be done.
+    pub(super) bytes: u64,
     /// What was read of it.
     pub(super) state: State,
 }
@@ -149,10 +145,10 @@ impl Epoch {
                 credit: Sequence(1),
                 window: None,
                 ready: BTreeMap::new(),
+                open: BTreeMap::new(),
+                held: false,
                 encoding: BTreeMap::new(),
                 under_way: BTreeMap::new(),
-                wire_bytes: 0,
-                waits_since_ns: None,
             },
             stop_copy: Length::Unasked,
         }
@@ -170,9 +166,10 @@ impl Epoch {
 
     /// The epoch is over.
     pub(super) fn close(mut self) -> Closed {
+        let under_way: u64 = self.queue.under_way.values().map(|frame| frame.raw_bytes).sum();
         Closed {
+            bytes: under_way + self.queue.unsent_bytes(),
             slots: self.queue.drop_waiting(),
-            under_way: self.queue.under_way.into_values().collect(),
             state: self.state,
         }
     }
@@ -334,13 +331,45 @@ impl Precopy {
 impl Queue {
     /// A chunk's data frame may be sent: from this slot, or without a body.
     pub(super) fn data(&mut self, header: DataHeader, slot: Option<SlotId>) {
-        self.wire_bytes += header.wire_bytes();
         self.ready.insert(header.place.sequence, Outgoing::Data { header, slot });
     }
 
-    /// A chunk is to be compressed.
-    pub(super) fn encode(&mut self, header: DataHeader, level: i32) {
-        self.encoding.insert(header.place.sequence, (header, level));
+    /// A raw chunk may be sent from this slot, or compressed.
+    pub(super) fn open(&mut self, header: DataHeader, slot: SlotId) {
+        self.open.insert(header.place.sequence, (header, slot));
+    }
+
+    /// The open chunk that a worker is offered, and how many frames go out before it: where they
+    /// wait for a worker the next to go, else the last.
+    pub(super) fn offered(&self) -> Option<(Sequence, usize)> {
+        let next = if self.held { self.open.first_key_value() } else { self.open.last_key_value() };
+        let (&sequence, _) = next?;
+        let before = |ready: &&Sequence| **ready < sequence;
+        let ready = self.ready.keys().take_while(before).count();
+        Some((sequence, ready + self.open.keys().take_while(before).count()))
+    }
+
+    /// An open chunk goes as it is.
+    pub(super) fn leave_raw(&mut self, sequence: Sequence) {
+        if let Some((header, slot)) = self.open.remove(&sequence) {
+            self.data(header, Some(slot));
+        }
+    }
+
+    /// An open chunk goes to a worker.
+    pub(super) fn encode(
+        &mut self,
+        sequence: Sequence,
+        level: i32,
+    ) -> Option<(DataHeader, SlotId)> {
+        let (header, slot) = self.open.remove(&sequence)?;
+        self.encoding.insert(sequence, (header, level));
+        Some((header, slot))
+    }
+
+    /// Whether open chunks wait for a worker.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// A compression ended; none if the chunk is not waited for any more.
@@ -350,21 +379,24 @@ impl Queue {
 
     /// Whether frames wait to be sent.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.ready.is_empty()
+        self.next_out().is_some()
     }
 
     /// Whether so much waits that no more is read: a chunk of zeros needs no slot.
     pub(super) fn is_full(&self) -> bool {
-        self.ready.len() + self.encoding.len() >= FRAMES_QUEUED_MAX
+        self.ready.len() + self.open.len() + self.encoding.len() >= FRAMES_QUEUED_MAX
     }
 
     /// Whether a frame may be sent: in order of sequence, as far as the credit goes.
     pub(super) fn is_sendable(&self) -> bool {
-        self.under_way.len() < FRAMES_UNDER_WAY_MAX && self.is_in_credit()
+        self.under_way.len() < FRAMES_UNDER_WAY_MAX
+            && self.next_out().is_some_and(|next| next < self.credit)
     }
 
-    fn is_in_credit(&self) -> bool {
-        self.ready.keys().next().is_some_and(|first| *first < self.credit)
+    /// The lowest sequence that need not wait for a worker.
+    fn next_out(&self) -> Option<Sequence> {
+        let open = self.open.keys().next().filter(|_| !self.held);
+        self.ready.keys().next().into_iter().chain(open).min().copied()
     }
 
     /// Takes out the frame that is sent next.
@@ -372,7 +404,9 @@ impl Queue {
         if !self.is_sendable() {
             return None;
         }
-        self.ready.pop_first().map(|(_, what)| what)
+        let next = self.next_out()?;
+        self.leave_raw(next);
+        self.ready.remove(&next)
     }
 
     /// A data frame that was taken out is being sent.
@@ -385,20 +419,17 @@ impl Queue {
         up_to > self.credit
     }
 
-    /// Credit from the target. Gives back the frames that it says to be done with.
-    pub(super) fn credited(&mut self, up_to: Sequence) -> impl Iterator<Item = UnderWay> + use<> {
+    /// Credit from the target. Gives back what it says to be done with, together.
+    pub(super) fn credited(&mut self, up_to: Sequence) -> UnderWay {
         // The first credit of an epoch comes when only its first frame is done.
         let window = *self.window.get_or_insert(up_to.0.saturating_sub(1));
         self.credit = self.credit.max(up_to);
         let later = self.under_way.split_off(&Sequence(up_to.0.saturating_sub(window)));
         let done = std::mem::replace(&mut self.under_way, later);
-        self.wire_bytes -= done.values().map(|frame| frame.wire_bytes).sum::<u64>();
-        done.into_values()
-    }
-
-    /// Wire bytes of data that is ready, and of data that was sent and is not done.
-    pub(super) fn wire_bytes(&self) -> u64 {
-        self.wire_bytes
+        done.into_values().fold(UnderWay::default(), |sum, frame| UnderWay {
+            raw_bytes: sum.raw_bytes + frame.raw_bytes,
+            wire_bytes: sum.wire_bytes + frame.wire_bytes,
+        })
     }
 
     fn unsent_bytes(&self) -> u64 {
@@ -407,33 +438,19 @@ impl Queue {
             Outgoing::Data { header, .. } => u64::from(header.raw_bytes),
             Outgoing::Frame(_) => 0,
         });
-        encoding.chain(ready).sum()
-    }
-
-    /// Everything that could go out has gone out for now.
-    pub(super) fn pumped(&mut self, now_ns: u64) {
-        if self.ready.is_empty() {
-            self.waits_since_ns = None;
-        } else {
-            self.waits_since_ns.get_or_insert(now_ns);
-        }
-    }
-
-    /// Whether frames have had to wait for longer than a send takes that only copies.
-    pub(super) fn waited(&self, now_ns: u64) -> bool {
-        self.waits_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= WAIT_NS_MIN)
+        let open = self.open.values().map(|(header, _)| u64::from(header.raw_bytes));
+        encoding.chain(ready).chain(open).sum()
     }
 
     /// Forgets what waits to be sent or is being compressed, and gives back the slots that waited.
     pub(super) fn drop_waiting(&mut self) -> Vec<SlotId> {
         self.encoding.clear();
-        self.wire_bytes = self.under_way.values().map(|frame| frame.wire_bytes).sum();
+        let open = std::mem::take(&mut self.open).into_values().map(|(_, slot)| slot);
         let ready = std::mem::take(&mut self.ready).into_values();
-        ready
-            .filter_map(|what| match what {
-                Outgoing::Data { slot, .. } => slot,
-                Outgoing::Frame(_) => None,
-            })
-            .collect()
+        let ready = ready.filter_map(|what| match what {
+            Outgoing::Data { slot, .. } => slot,
+            Outgoing::Frame(_) => None,
+        });
+        ready.chain(open).collect()
     }
 }

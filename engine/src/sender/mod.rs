@@ -15,7 +15,7 @@
 //! | `stage` | where a device rests and what it is asked next: tables |
 //! | `device`, `epoch` | a device; one saving session of it |
 //! | `requests` | requests to devices and their answers |
-//! | `read`, `encode`, `schedule` | a chunk's way: out of the fd, through a worker, onto a stream |
+//! | `read`, `encode`, `schedule` | a chunk's way: out of the fd, through a worker or not, onto a stream |
 //! | `frames` | what the target says |
 //! | `estimate` | what the downtime would be now |
 //! | `reset` | a lost epoch: abort, restart or stop-copy |
@@ -39,8 +39,6 @@ mod switchover;
 mod tests;
 
 pub use device::DeviceConfig;
-
-use std::collections::VecDeque;
 
 use crate::compress::policy::{Controller, Policy};
 use crate::ids::DeviceId;
@@ -104,9 +102,9 @@ pub struct Sender {
     devices: Vec<Device>,
     slots: SlotBudget,
     controller: Controller,
+    /// Data frames that have left raw since one left compressed.
+    raw_in_a_row: u32,
     switchover: bool,
-    /// Chunks to be compressed that wait for a worker's slot.
-    unencoded: VecDeque<encode::Unencoded>,
     /// Where the service of the device that sent last has started.
     service: u64,
     fault: Option<Fault>,
@@ -130,8 +128,8 @@ impl Sender {
             waits: Waits::default(),
             slots: SlotBudget::new(devices.len(), config.slots_per_device, config.workers),
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
+            raw_in_a_row: 0,
             switchover: false,
-            unencoded: VecDeque::new(),
             service: 0,
             fault: None,
             ending: None,
@@ -164,7 +162,15 @@ impl Sender {
             Event::HungUp { device, .. } => self.hung_up(device),
             Event::Detached { device, stuck } => return self.detached(turn, device, stuck),
             Event::Encoded { chunk, slot, into, result } => {
-                self.encoded(turn, chunk, slot, into, result);
+                self.encoded(chunk, slot, into, result);
+            }
+            Event::Sampled(samples) => self.controller.sampled(&samples),
+            Event::Path { hosts, bytes_per_s } => {
+                self.controller.hosts_known(hosts);
+                bytes_per_s.into_iter().for_each(|rate| self.controller.link_known(rate));
+            }
+            Event::Link { bytes_per_s, at_least } => {
+                self.controller.link_measured(bytes_per_s, at_least);
             }
             Event::Sent { stream, slot } => {
                 self.peer.sent(stream);
@@ -283,9 +289,9 @@ impl Sender {
 
     /// Everything that can be started now is started.
     fn pump(&mut self, turn: &mut Turn) {
-        self.encode_next(turn);
         self.advance(turn);
         self.ask_for_reads(turn);
+        self.offer_chunks(turn);
         self.peer.pump(turn);
         self.confirm_if_out(turn);
         self.send_data(turn);

@@ -2,15 +2,20 @@
 
 use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
-use crate::compress::policy::{Choice, QueueView};
 use crate::ids::{DeviceId, SlotId};
+use crate::limits::ENCODED_CHUNK_BYTES;
 use crate::machine::{Action, ReadResult, Turn};
 use crate::outcome::Operation;
 use crate::wire::{DataHeader, Encoding, chunk_hash};
 
-/// Reads that wait in a device's thread, so that it never waits for the machine: the one in flight
-/// and those behind it.
-const READ_AHEAD: usize = 4;
+/// Reads that were asked for: the one in flight, and one that follows it at once.
+const READ_AHEAD: usize = 2;
+
+/// The first reads of a data fd are short, so that the other stages begin early.
+const FIRST_BYTES: u64 = 128 << 10;
+
+/// So many raw chunks in a row make it likely that the next one goes raw, too.
+const RAW_IN_A_ROW: u32 = 8;
 
 /// A chunk that a read has put into its slot.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +32,33 @@ impl Sender {
         if self.stage != Stage::Active {
             return;
         }
+        let most = self.read_bytes_max();
         for device in &mut self.devices {
             let id = device.core.id();
+            let bytes = most.min(device.epoch.reading.fd_bytes.max(FIRST_BYTES)) as u32;
             let Some(phase) = device.readable() else { continue };
             while device.epoch.reading.reads < READ_AHEAD {
                 let Some(slot) = self.slots.take(id) else { break };
                 device.epoch.reading.reads += 1;
-                turn.act(Action::Read { device: id, slot, phase });
+                turn.act(Action::Read { device: id, slot, bytes, phase });
             }
+        }
+    }
+
+    /// How long a read may be. What goes raw is read in large chunks, which cost least; what is to be
+    /// compressed in smaller ones, which stay in a core's cache.
+    fn read_bytes_max(&self) -> u64 {
+        let whole = u64::from(self.config.chunk_bytes);
+        let raw = self.controller.is_raw() || self.raw_in_a_row >= RAW_IN_A_ROW;
+        if raw { whole } else { whole.min((whole / 4).max(ENCODED_CHUNK_BYTES as u64)) }
+    }
+
+    /// A data frame leaves: what that tells of the next chunks.
+    pub(super) fn leaves(&mut self, encoding: Encoding) {
+        match encoding {
+            Encoding::Raw => self.raw_in_a_row = self.raw_in_a_row.saturating_add(1),
+            Encoding::Zstd => self.raw_in_a_row = 0,
+            Encoding::Zero => {}
         }
     }
 
@@ -76,12 +100,14 @@ impl Sender {
         }
     }
 
-    /// Decides how a chunk travels. Gives its slot back where that needs none.
+    /// Gives a chunk its place, from where it is sent or goes to a worker. Gives its slot back where
+    /// that needs none.
     fn chunk(&mut self, turn: &mut Turn, id: DeviceId, chunk: Chunk) -> Option<SlotId> {
         let Chunk { slot, bytes, zero, hash } = chunk;
         let epoch = &mut self.devices[id.index()].epoch;
         let offset = epoch.state.digest.bytes();
         epoch.state.digest.chunk(hash, bytes);
+        self.controller.read(turn.now_ns, u64::from(bytes));
         let mut header = DataHeader {
             place: epoch.place(id),
             offset,
@@ -98,16 +124,7 @@ impl Sender {
             epoch.queue.data(header, None);
             return Some(slot);
         }
-        let view = QueueView {
-            queued_wire_bytes: self.devices.iter().map(|d| d.epoch.queue.wire_bytes()).sum(),
-            streams_idle: self.peer.idle().is_some(),
-            encoding_now: self.encoding_now(),
-            incompressible_streak: self.devices[id.index()].incompressible,
-        };
-        match self.controller.choose(turn.now_ns, &view) {
-            Choice::Raw => self.devices[id.index()].epoch.queue.data(header, Some(slot)),
-            Choice::Zstd { level, probe } => self.encode(turn, header, slot, level, probe),
-        }
+        epoch.queue.open(header, slot);
         None
     }
 }

@@ -107,7 +107,6 @@ impl Sender {
 
     /// Replaces a device's epoch, and opens the next one with its discard frame.
     fn discard(&mut self, turn: &mut Turn, id: DeviceId, fault: Fault, choice: Choice) {
-        self.drop_unencoded(id);
         let device = &mut self.devices[id.index()];
         device.restarts += 1;
         device.stop_copy_only |= choice == Choice::StopCopyOnly;
@@ -120,9 +119,7 @@ impl Sender {
         };
         self.peer.queue_on(OPENERS, Frame::Discard(device.epoch.opener(id), discard));
         closed.slots.into_iter().for_each(|slot| self.slots.put(slot));
-        for frame in closed.under_way {
-            self.controller.dropped(&frame.departure);
-        }
+        self.controller.dropped(closed.bytes);
     }
 
     pub(super) fn detached(

@@ -24,9 +24,6 @@ impl Sender {
             let Some(next) = self.next_device() else { break };
             self.send_from(turn, next, stream);
         }
-        for device in &mut self.devices {
-            device.epoch.queue.pumped(turn.now_ns);
-        }
     }
 
     /// The device that sends next, and where its service starts: start-time fair queueing.
@@ -45,32 +42,27 @@ impl Sender {
         if let Outgoing::Data { header, .. } = &what {
             device.core.count_chunk(header);
             let wire_bytes = header.wire_bytes();
-            let departure = self.controller.sending(
-                turn.now_ns,
-                wire_bytes,
-                header.encoding == Encoding::Raw,
-                device.epoch.queue.waited(turn.now_ns),
-            );
+            self.controller.sending(header.encoding == Encoding::Zstd);
             let raw_bytes = u64::from(header.raw_bytes);
-            let frame = UnderWay { departure, wire_bytes, raw_bytes };
+            let frame = UnderWay { wire_bytes, raw_bytes };
             device.epoch.queue.sending(header.place.sequence, frame);
             sent_bytes = wire_bytes;
         }
         let weight = u64::from(device.config.options.weight.max(1));
         device.served = start + sent_bytes * SERVICE_UNIT / weight;
         self.service = start;
+        if let Outgoing::Data { header, .. } = &what {
+            self.leaves(header.encoding);
+        }
         self.peer.send(turn, stream, what);
     }
 
-    /// The target takes frames of a device up to here, and says thereby which it is done with. Only
-    /// this tells how fast the path is: a send ends when the socket's buffer has the frame, and
-    /// that buffer can hold more than the target's whole window.
+    /// The target takes frames of a device up to here, and says thereby which it is done with.
     pub(super) fn credited(&mut self, turn: &Turn, id: DeviceId, up_to: Sequence) {
         if self.devices[id.index()].epoch.queue.gains(up_to) {
             self.peer_moved();
         }
         let done = self.devices[id.index()].epoch.queue.credited(up_to);
-        let chunks = done.map(|frame| (frame.departure, frame.raw_bytes));
-        self.controller.sent(turn.now_ns, chunks);
+        self.controller.sent(turn.now_ns, done.raw_bytes, done.wire_bytes);
     }
 }

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use super::SessionEvent;
 use super::embedded::EmbeddedDevice;
 use super::side::{ReportOf, Side};
+use crate::door::{Guard, StreamProtection};
 use crate::drive::{Input, Running, deadline};
 use crate::error::UsageError;
 use crate::limits;
 use crate::machine::Command;
 use crate::metrics::Metrics;
+use crate::outcome::Cause;
 
 /// A migration that runs on this host: a [`SourceSession`](super::SourceSession) or a
 /// [`TargetSession`](super::TargetSession). See the [crate](crate) for how one is used.
@@ -28,6 +30,7 @@ pub struct Session<S: Side> {
     pub(super) devices: usize,
     pub(super) embedded: Vec<Option<Arc<EmbeddedDevice>>>,
     pub(super) streams: usize,
+    pub(super) guards: Vec<Option<Arc<Guard>>>,
     pub(super) side: PhantomData<S>,
 }
 
@@ -35,6 +38,11 @@ impl<S: Side> Session<S> {
     /// How many streams it was made with.
     pub fn streams(&self) -> usize {
         self.streams
+    }
+
+    /// How each stream is guarded, in their order; and of one that TLS guards, how it broke.
+    pub fn protection(&self) -> Vec<StreamProtection> {
+        self.guards.iter().map(|guard| StreamProtection::of(guard.as_deref())).collect()
     }
 
     /// The next event, if one waits. Never blocks.
@@ -104,7 +112,15 @@ impl<S: Side> Session<S> {
     /// How the session ended, once [`SessionEvent::Finished`] was there to be fetched.
     pub fn report(&self) -> Option<ReportOf<S>> {
         let ended = self.running.report.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.as_ref().and_then(S::report).cloned()
+        let mut report = ended.as_ref().and_then(S::report).cloned()?;
+        // The machine knows only that a stream broke.
+        let broken = self.guards.iter().flatten().find_map(|guard| guard.fault());
+        if let (Some(broken), Some(fault)) = (broken, S::fault_mut(&mut report.ending))
+            && fault.cause == Cause::Network
+        {
+            fault.message = format!("{}; TLS: {broken}", fault.message);
+        }
+        Some(report)
     }
 
     /// Waits for the end, throwing away events that were not fetched. Nothing more is waited for:
@@ -122,7 +138,9 @@ impl<S: Side> Session<S> {
     /// peer has not read, the last word of this host among it. It takes half a second at most where
     /// the peer does not close its end.
     pub fn wait_closed(&self, timeout: Duration) -> bool {
-        self.running.closing.wait(deadline(timeout))
+        let deadline = deadline(timeout);
+        self.running.closing.wait(deadline)
+            && self.guards.iter().flatten().all(|guard| guard.wait_closed(deadline))
     }
 
     pub(super) fn command(&self, command: Command) {

@@ -17,10 +17,11 @@ mod target;
 
 pub use crate::compress::policy::Policy;
 pub use crate::door::{
-    Acceptor, Canceller, ConnectOptions, DoorOptions, Protection, Reason, Stranger, Streams,
-    TurnedAway, accept, connect, connect_with, connect_within,
+    Acceptor, Canceller, ConnectOptions, Credentials, DoorOptions, Protection, Reason, Stranger,
+    StreamProtection, Streams, Tls, Trust, TurnedAway, accept, connect, connect_with,
+    connect_within,
 };
-pub use crate::error::{Error, UsageError};
+pub use crate::error::{Error, TlsFault, UsageError};
 pub use crate::ids::{DeviceId, Epoch, StreamId};
 pub use crate::limits;
 pub use crate::machine::{DeviceReport, Estimate, Notice};

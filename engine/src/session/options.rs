@@ -158,32 +158,39 @@ impl Options {
     }
 
     /// Checks everything that can be wrong before anything is started.
-    pub(super) fn shape(&self, devices: usize, streams: usize) -> Result<Shape, UsageError> {
+    pub(super) fn shape(
+        &self,
+        devices: usize,
+        streams: usize,
+        secured: usize,
+    ) -> Result<Shape, UsageError> {
         let chunk = (limits::CHUNK_BYTES_MIN, limits::CHUNK_BYTES_MAX);
         range("the number of devices", devices, (1, limits::DEVICES_MAX))?;
         range("the number of streams", streams, (1, limits::STREAMS_MAX))?;
         range("the chunk size", self.chunk_bytes, chunk)?;
         range("the number of workers", self.workers, (1, limits::WORKERS_MAX))?;
         range("the memory for buffers", self.memory_bytes, (1, limits::ARENA_BYTES_MAX))?;
+        // What TLS's records take is no longer there for the slots.
+        let memory_bytes = self.memory_bytes.saturating_sub(secured * limits::TLS_STREAM_BYTES);
         let slots = |per_device| SlotBudget::total(devices, per_device, self.workers);
         let bytes =
             |per_device, chunk_bytes| slots(per_device) * (chunk_bytes + limits::SLOT_HEAD_BYTES);
         // Of many devices each has small chunks rather than none.
         let mut chunk_bytes = self.chunk_bytes;
         let least = |chunk_bytes| bytes(limits::SLOTS_PER_DEVICE_MIN, chunk_bytes);
-        while least(chunk_bytes) > self.memory_bytes && chunk_bytes > limits::CHUNK_BYTES_MIN {
+        while least(chunk_bytes) > memory_bytes && chunk_bytes > limits::CHUNK_BYTES_MIN {
             chunk_bytes = (chunk_bytes / 2).max(limits::CHUNK_BYTES_MIN);
         }
-        if least(chunk_bytes) > self.memory_bytes {
+        if least(chunk_bytes) > memory_bytes {
             return Err(UsageError::Memory {
                 devices,
                 chunk_bytes,
                 needed: least(chunk_bytes),
-                allowed: self.memory_bytes,
+                allowed: memory_bytes,
             });
         }
         let mut slots_per_device = SlotBudget::per_device(devices, self.workers, streams);
-        while bytes(slots_per_device, chunk_bytes) > self.memory_bytes {
+        while bytes(slots_per_device, chunk_bytes) > memory_bytes {
             slots_per_device -= 1;
         }
         Ok(Shape { chunk_bytes, slots_per_device, slots: slots(slots_per_device) })
@@ -220,22 +227,32 @@ mod tests {
     fn as_many_devices_as_may_be_fit_into_the_default_memory() {
         let options = Options { workers: limits::WORKERS_MAX, ..Options::default() };
         for devices in 1..=limits::DEVICES_MAX {
-            let shape = options.shape(devices, 2).expect("the memory reaches");
+            let shape = options.shape(devices, 2, 0).expect("the memory reaches");
             let taken = shape.slots * (shape.chunk_bytes + limits::SLOT_HEAD_BYTES);
             assert!(taken <= options.memory_bytes, "{devices}: {shape:?}");
             assert!(shape.slots_per_device >= limits::SLOTS_PER_DEVICE_MIN, "{devices}: {shape:?}");
             assert!(shape.chunk_bytes >= limits::CHUNK_BYTES_MIN, "{devices}: {shape:?}");
         }
-        let few = Options { workers: 2, ..Options::default() }.shape(8, 2).expect("it reaches");
+        let few = Options { workers: 2, ..Options::default() }.shape(8, 2, 0).expect("it reaches");
         assert_eq!(few.chunk_bytes, limits::CHUNK_BYTES_DEFAULT, "nothing asks for less");
+    }
+
+    #[test]
+    fn what_tls_takes_is_not_there_for_the_slots() {
+        let options = Options { memory_bytes: 12 << 20, ..Options::default() };
+        let shape = options.shape(1, 4, 4).expect("it fits");
+        let slots = shape.slots * (shape.chunk_bytes + limits::SLOT_HEAD_BYTES);
+        assert!(slots + 4 * limits::TLS_STREAM_BYTES <= options.memory_bytes, "{shape:?}");
+        let less = Options { memory_bytes: 4 * limits::TLS_STREAM_BYTES, ..options };
+        assert!(less.shape(1, 4, 4).is_err() && less.shape(1, 4, 0).is_ok());
     }
 
     #[test]
     fn what_does_not_fit_with_the_smallest_chunks_is_refused() {
         let least = 5 * (limits::CHUNK_BYTES_MIN + limits::SLOT_HEAD_BYTES);
         let options = Options { workers: 1, memory_bytes: least, ..Options::default() };
-        assert_eq!(options.shape(1, 1).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
-        let refused = options.shape(2, 1).expect_err("it does not fit");
+        assert_eq!(options.shape(1, 1, 0).expect("it fits").chunk_bytes, limits::CHUNK_BYTES_MIN);
+        let refused = options.shape(2, 1, 0).expect_err("it does not fit");
         assert!(matches!(refused, UsageError::Memory { chunk_bytes: 4096, .. }), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 //! kernel keeps to it for TCP, in its own timers or in sch_fq; other sockets take the option and
 //! ignore it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 
 use nix::sys::socket::setsockopt;
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
@@ -21,7 +21,11 @@ sockopt_impl!(
 );
 
 /// Shares a rate among a session's streams.
-pub(super) fn limit(streams: &[OwnedFd], bytes_per_s: u64) -> Result<(), Error> {
+pub(super) fn limit<'a>(
+    streams: impl Iterator<Item = BorrowedFd<'a>>,
+    bytes_per_s: u64,
+) -> Result<(), Error> {
+    let streams: Vec<_> = streams.collect();
     let network =
         |source| Error::Network { what: "the streams' rate cannot be limited".to_owned(), source };
     let share = usize::try_from(bytes_per_s / streams.len().max(1) as u64).unwrap_or(usize::MAX);
@@ -30,7 +34,7 @@ pub(super) fn limit(streams: &[OwnedFd], bytes_per_s: u64) -> Result<(), Error> 
         if domain != AddressFamily::INET && domain != AddressFamily::INET6 {
             return Err(UsageError::Pacing.into());
         }
-        setsockopt(stream, MaxPacingRate, &share.max(1))
+        setsockopt(&stream, MaxPacingRate, &share.max(1))
             .map_err(|errno| network(std::io::Error::from_raw_os_error(errno as i32)))?;
     }
     Ok(())
@@ -40,6 +44,7 @@ pub(super) fn limit(streams: &[OwnedFd], bytes_per_s: u64) -> Result<(), Error> 
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, OwnedFd};
 
     #[test]
     fn tcp_streams_share_the_rate_and_others_are_refused() {
@@ -47,12 +52,15 @@ mod tests {
         let address = listener.local_addr().expect("its address");
         let stream = || OwnedFd::from(TcpStream::connect(address).expect("loopback"));
         let streams = [stream(), stream()];
-        limit(&streams, 2_000_000).expect("TCP is paced");
+        limit(streams.iter().map(AsFd::as_fd), 2_000_000).expect("TCP is paced");
         for stream in &streams {
             let rate = nix::sys::socket::getsockopt(stream, MaxPacingRate).expect("asked");
             assert_eq!(rate, 1_000_000);
         }
         let (_channel, other) = super::super::Channel::new().expect("sockets");
-        assert!(matches!(limit(&[other], 1), Err(Error::Usage(UsageError::Pacing))));
+        assert!(matches!(
+            limit([other.as_fd()].into_iter(), 1),
+            Err(Error::Usage(UsageError::Pacing))
+        ));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
@@ -87,10 +87,12 @@ fn is_same_open_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> rustix::io::
 }
 
 /// Checks that each stream is a connected stream socket, and none of them there twice.
-pub(super) fn check_streams(streams: &[OwnedFd]) -> Result<(), UsageError> {
-    let mut seen = Vec::with_capacity(streams.len());
-    for (index, stream) in streams.iter().enumerate() {
-        if let Err(why) = check_stream(stream.as_fd()) {
+pub(super) fn check_streams<'a>(
+    streams: impl Iterator<Item = BorrowedFd<'a>>,
+) -> Result<(), UsageError> {
+    let mut seen = Vec::new();
+    for (index, stream) in streams.enumerate() {
+        if let Err(why) = check_stream(stream) {
             return Err(UsageError::Stream { index, why });
         }
         // A socket has its own number, whatever its descriptors.
@@ -108,10 +110,10 @@ pub(super) fn check_streams(streams: &[OwnedFd]) -> Result<(), UsageError> {
 /// Checks that no stream leaves this host in plaintext without anybody having asked for it. What is no
 /// IP does not leave it.
 pub(super) fn check_protection(streams: &Streams, plaintext: bool) -> Result<(), UsageError> {
-    if plaintext || streams.may_be_plain() {
+    if plaintext || streams.may_leave() {
         return Ok(());
     }
-    for stream in &streams.fds {
+    for stream in streams.sockets() {
         let peer = rustix::net::getpeername(stream).ok().flatten();
         let Some(Ok(peer)) = peer.map(SocketAddr::try_from) else { continue };
         if !is_loopback(peer.ip()) {
@@ -144,13 +146,18 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsFd, OwnedFd};
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use rustix::net::{AddressFamily, SocketFlags, socket_with, socketpair};
 
+    fn check(streams: &[OwnedFd]) -> Result<(), UsageError> {
+        check_streams(streams.iter().map(AsFd::as_fd))
+    }
+
     fn refused(stream: impl Into<OwnedFd>) -> String {
         let (good, _peer) = UnixStream::pair().expect("sockets");
-        let error = check_streams(&[good.into(), stream.into()]).expect_err("it is no stream");
+        let error = check(&[good.into(), stream.into()]).expect_err("it is no stream");
         let UsageError::Stream { index: 1, why } = error else { panic!("{error}") };
         why.to_owned()
     }
@@ -180,10 +187,10 @@ mod tests {
             TcpStream::connect(listener.local_addr().expect("its address")).expect("loopback");
         let (one, other) = UnixStream::pair().expect("sockets");
         let streams = [tcp.into(), OwnedFd::from(one), other.into()];
-        assert_eq!(check_streams(&streams), Ok(()));
+        assert_eq!(check(&streams), Ok(()));
         let [tcp, one, other] = streams;
         let again = one.try_clone().expect("a duplicate");
-        let twice = check_streams(&[tcp, one, other, again]);
+        let twice = check(&[tcp, one, other, again]);
         assert_eq!(twice, Err(UsageError::SameStream { first: 1, second: 3 }));
     }
 

@@ -45,11 +45,16 @@ impl Side for Target {
 pub(super) mod sealed {
     use super::{ReportOf, Side, Source, Target};
     use crate::drive::Ended;
+    use crate::outcome::{Fault, SourceEnding, TargetEnding};
 
     /// Nobody else can be a [`Side`].
     pub trait Sealed {
         /// The report of this side's session.
         fn report(ended: &Ended) -> Option<&ReportOf<Self>>
+        where
+            Self: Side;
+        /// The fault of an ending, to be added to.
+        fn fault_mut(ending: &mut <Self as Side>::Ending) -> Option<&mut Fault>
         where
             Self: Side;
     }
@@ -61,6 +66,15 @@ pub(super) mod sealed {
                 Ended::Target(_) => None,
             }
         }
+
+        fn fault_mut(ending: &mut SourceEnding) -> Option<&mut Fault> {
+            match ending {
+                SourceEnding::HandedOver => None,
+                SourceEnding::Returned(fault)
+                | SourceEnding::NotReturned(fault)
+                | SourceEnding::Unconfirmed(fault) => Some(fault),
+            }
+        }
     }
 
     impl Sealed for Target {
@@ -68,6 +82,13 @@ pub(super) mod sealed {
             match ended {
                 Ended::Target(report) => Some(report),
                 Ended::Source(_) => None,
+            }
+        }
+
+        fn fault_mut(ending: &mut TargetEnding) -> Option<&mut Fault> {
+            match ending {
+                TargetEnding::Running => None,
+                TargetEnding::Blank(fault) | TargetEnding::NotBlank(fault) => Some(fault),
             }
         }
     }

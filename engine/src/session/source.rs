@@ -37,10 +37,10 @@ impl Session<Source> {
         options: Options,
     ) -> Result<SourceSession, Error> {
         let streams = streams.into();
-        let shape = options.shape(devices.len(), streams.count())?;
+        let shape = options.shape(devices.len(), streams.count(), streams.secured())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
-        check_streams(&streams.fds)?;
+        check_streams(streams.sockets())?;
         check_protection(&streams, options.plaintext)?;
         for device in &devices {
             let (what, max) = ("a device's opaque bytes", limits::MESSAGE_BYTES_MAX);
@@ -75,7 +75,7 @@ impl Session<Source> {
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        start(Machines::Source(Box::new(sender)), found, taken, streams.fds, &options, shape)
+        start(Machines::Source(Box::new(sender)), found, taken, streams, &options, shape)
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the

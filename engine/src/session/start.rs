@@ -1,12 +1,12 @@
 //! What starting a session has in common on both hosts.
 
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
+use crate::door::Streams;
 use crate::drive::{Drive, DriveConfig, Found, Input, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
@@ -50,13 +50,16 @@ pub(super) fn start<S: Side>(
     machines: Machines,
     devices: Vec<Found>,
     Devices { embedded, joined }: Devices,
-    sockets: Vec<OwnedFd>,
+    streams: Streams,
     options: &Options,
     shape: Shape,
 ) -> Result<Session<S>, Error> {
     if let Some(rate) = options.rate_bytes_per_s {
-        super::pacing::limit(&sockets, rate)?;
+        super::pacing::limit(streams.sockets(), rate)?;
     }
+    let threads = Threads::new(options.thread_start.clone());
+    let (sockets, guards): (Vec<_>, Vec<_>) =
+        streams.open(&threads).map_err(Error::System)?.into_iter().unzip();
     let (count, streams) = (devices.len(), sockets.len());
     let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {
@@ -69,7 +72,7 @@ pub(super) fn start<S: Side>(
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
         cancel_bound: options.cancel_bound,
-        threads: Threads::new(options.thread_start.clone()),
+        threads,
         wire_limits: WireLimits::from(&offer),
     })
     .map_err(Error::System)?;
@@ -79,7 +82,7 @@ pub(super) fn start<S: Side>(
             joined.keep(id, move |fault| inbox.send(Input::Command(Command::Discard(id, fault))));
         }
     }
-    Ok(Session { running, devices: count, embedded, streams, side: PhantomData })
+    Ok(Session { running, devices: count, embedded, streams, guards, side: PhantomData })
 }
 
 pub(super) fn peer(options: &Options, streams: usize) -> PeerConfig {

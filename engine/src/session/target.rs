@@ -23,10 +23,10 @@ impl Session<Target> {
         options: Options,
     ) -> Result<TargetSession, Error> {
         let streams = streams.into();
-        let shape = options.shape(devices.len(), streams.count())?;
+        let shape = options.shape(devices.len(), streams.count(), streams.secured())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
-        check_streams(&streams.fds)?;
+        check_streams(streams.sockets())?;
         check_protection(&streams, options.plaintext)?;
         let taken = devices.iter().map(|device| (device.name.as_str(), &device.device));
         let taken = Devices::take(taken)?;
@@ -45,6 +45,6 @@ impl Session<Target> {
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        start(Machines::Target(Box::new(receiver)), found, taken, streams.fds, &options, shape)
+        start(Machines::Target(Box::new(receiver)), found, taken, streams, &options, shape)
     }
 }

@@ -63,9 +63,12 @@ const NET: &[SystemCall] = calls!(
 /// The ioctls, and the descriptor that is kept free for a data fd.
 const CONTROL: &[SystemCall] = calls!(SYS_eventfd2 SYS_ioctl SYS_ppoll; SYS_poll);
 
-/// The data fd is read and written, watched for its death, asked whether it can be polled.
-const DATA: &[SystemCall] = calls!(
-    SYS_epoll_ctl SYS_getsockopt SYS_ppoll; SYS_poll
+/// A data fd is asked whether it can be polled.
+const DATA: &[SystemCall] = calls!(SYS_epoll_ctl SYS_getsockopt);
+
+/// A protected stream is carried between its sockets.
+const TLS: &[SystemCall] = calls!(
+    SYS_ppoll SYS_recvfrom SYS_recvmsg SYS_sendmsg SYS_sendto SYS_shutdown; SYS_poll
 );
 
 /// Of a thread with a ring, where it is an io_uring.
@@ -83,17 +86,19 @@ const START: &[SystemCall] = calls!(
     SYS_set_robust_list SYS_statx; SYS_readlink SYS_stat
 );
 
-/// Connecting and accepting, addresses given as numbers, and the socket pairs of channels.
+/// Connecting and accepting (an acceptor is an epoll with a timer in it), addresses given as numbers, and
+/// the socket pairs of channels.
 const DOOR: &[SystemCall] = calls!(
-    SYS_accept4 SYS_bind SYS_epoll_pwait SYS_epoll_pwait2 SYS_listen SYS_socket SYS_socketpair
-    SYS_timerfd_create SYS_timerfd_settime; SYS_epoll_wait
+    SYS_accept4 SYS_bind SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_listen SYS_socket
+    SYS_socketpair SYS_timerfd_create SYS_timerfd_settime; SYS_epoll_wait
 );
 
 impl ThreadKind {
     /// The system calls that threads of this kind make, sorted by their numbers. For the engine's own
     /// threads: from the moment when their hook is called until they have ended. For
     /// [`ThreadKind::Embedder`]: to start a session, to talk to it and to drop it, to connect and to
-    /// accept (host names are looked up by libc, in ways of its own), all threads' calls included, because a filter passes on to the threads that are started under it.
+    /// accept (host names are looked up by libc, in ways of its own), all threads' calls included,
+    /// because a filter passes on to the threads that are started under it.
     ///
     /// With [`Backend::Syscalls`] none of io_uring's is among them: where
     /// [`BackendChoice::Syscalls`](crate::BackendChoice::Syscalls) was chosen, the engine does not
@@ -105,11 +110,12 @@ impl ThreadKind {
         let ring = if backend == Backend::IoUring { RING } else { &[] };
         let ring_start = if backend == Backend::IoUring { RING_START } else { &[] };
         let parts: &[&[SystemCall]] = match self {
-            ThreadKind::Net => &[NET, ring],
+            ThreadKind::Net => &[NET, DATA, ring],
             ThreadKind::Control => &[CONTROL],
-            ThreadKind::Data => &[DATA, ring],
+            ThreadKind::Data => &[],
             ThreadKind::Worker => &[],
-            ThreadKind::Embedder => &[NET, CONTROL, DATA, START, DOOR, ring, ring_start],
+            ThreadKind::Tls => &[TLS],
+            ThreadKind::Embedder => &[NET, CONTROL, DATA, TLS, START, DOOR, ring, ring_start],
         };
         // A start may open as it likes, and comes after what every thread may.
         let all = [OPEN_TO_READ, EVERY].into_iter().chain(parts.iter().copied()).flatten();

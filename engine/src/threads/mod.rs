@@ -28,20 +28,24 @@ pub enum ThreadKind {
     Net,
     /// `ferry-ctl-N`: one a device, its ioctls.
     Control,
-    /// `ferry-fd-N`: one a device, the reads and writes of its data fds.
+    /// `ferry-fd-N`: with plain system calls, one a device: reads and writes of data fds. With io_uring
+    /// the kernel does that.
     Data,
     /// `ferry-zstd-N`: compresses, decompresses, checks.
     Worker,
+    /// `ferry-tls-N`: one a protected stream, whose records it seals and opens.
+    Tls,
 }
 
 impl ThreadKind {
     /// All of them.
-    pub const ALL: [ThreadKind; 5] = [
+    pub const ALL: [ThreadKind; 6] = [
         ThreadKind::Embedder,
         ThreadKind::Net,
         ThreadKind::Control,
         ThreadKind::Data,
         ThreadKind::Worker,
+        ThreadKind::Tls,
     ];
 
     /// What a thread of this kind is called. The kernel keeps 15 bytes of it.
@@ -52,6 +56,7 @@ impl ThreadKind {
             ThreadKind::Control => format!("ferry-ctl-{index}"),
             ThreadKind::Data => format!("ferry-fd-{index}"),
             ThreadKind::Worker => format!("ferry-zstd-{index}"),
+            ThreadKind::Tls => format!("ferry-tls-{index}"),
         }
     }
 }
@@ -62,7 +67,7 @@ impl ThreadKind {
 pub struct ThreadStart<'a> {
     /// What it does.
     pub kind: ThreadKind,
-    /// Which of its kind: the device's number, or the worker's; 0 for [`ThreadKind::Net`].
+    /// Which of its kind: the device's number, the worker's, or the stream's; 0 for [`ThreadKind::Net`].
     pub index: u32,
     /// Its name, as the system shows it.
     pub name: &'a str,

@@ -75,6 +75,9 @@ pub trait MigrationDevice: Any + Send + Sync {
 
     /// Last say over the result of a read or write of one of this device's data fds. Real devices
     /// keep the default. A test double on a pipe, which cannot answer ENODEV, puts it in here.
+    /// Called on the session's thread, which must not wait in here: where the driver that is played
+    /// holds the operation, this returns EINPROGRESS, and is asked again, with the same result, until
+    /// it says something else.
     fn observe(&self, data_fd: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         let _ = data_fd;
         result

@@ -7,11 +7,11 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// XXH3-64 (seed 0, default secret) of a chunk, or of a body as it travels.
 pub fn chunk_hash(bytes: &[u8]) -> u64 {
-    xxh3_64(bytes)
+    XxHash3_64::oneshot(bytes)
 }
 
 /// The digest of a device's whole state: see [`StateDigest`].
@@ -36,14 +36,14 @@ impl fmt::Debug for Digest {
 /// another digest; both hosts see the same chunks, because a chunk is a frame.
 #[derive(Clone)]
 pub struct StateDigest {
-    hasher: Xxh3Default,
+    hasher: XxHash3_128,
     bytes: u64,
 }
 
 impl StateDigest {
     /// The digest of no chunks yet.
     pub fn new() -> StateDigest {
-        StateDigest { hasher: Xxh3Default::new(), bytes: 0 }
+        StateDigest { hasher: XxHash3_128::new(), bytes: 0 }
     }
 
     /// Adds the next chunk: its [`chunk_hash`] and its length in bytes.
@@ -51,7 +51,7 @@ impl StateDigest {
         let mut pair = [0; 12];
         pair[..8].copy_from_slice(&hash.to_le_bytes());
         pair[8..].copy_from_slice(&len.to_le_bytes());
-        self.hasher.update(&pair);
+        self.hasher.write(&pair);
         self.bytes = self.bytes.saturating_add(u64::from(len));
     }
 
@@ -62,7 +62,7 @@ impl StateDigest {
 
     /// The digest of the chunks so far. More may be added after it.
     pub fn finish(&self) -> Digest {
-        Digest(self.hasher.digest128())
+        Digest(self.hasher.finish_128())
     }
 }
 

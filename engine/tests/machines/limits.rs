@@ -78,7 +78,7 @@ fn stop_copy(limits: TimeLimits) -> Run<Sender> {
 /// One whose state, which is nothing, is sent.
 fn sent(limits: TimeLimits) -> Run<Sender> {
     let mut run = stop_copy(limits);
-    for _ in 0..4 {
+    for _ in 0..2 {
         run.reads(FIRST, ReadResult::End);
     }
     run.found(FIRST, DeviceState::StopCopy);

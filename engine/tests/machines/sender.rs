@@ -165,7 +165,7 @@ fn sent(streams: u16) -> Run<Sender> {
     run.feed(Event::Command(Command::Switchover));
     run.set(FIRST, DeviceState::StopCopy, true);
     run.credits(FIRST, 0, 1);
-    for _ in 0..4 {
+    for _ in 0..2 {
         run.reads(FIRST, ReadResult::End);
     }
     run.found(FIRST, DeviceState::StopCopy);

@@ -259,7 +259,7 @@ fn after_the_handover_a_late_device_is_put_to_stop_and_told_of() {
     run.feed(Event::Command(Command::Switchover));
     run.set(P2P, DeviceState::StopCopy, false);
     run.credits(P2P, 0, 1);
-    (0..4).for_each(|_| run.reads(P2P, ReadResult::End));
+    (0..2).for_each(|_| run.reads(P2P, ReadResult::End));
     run.found(P2P, DeviceState::StopCopy);
     let total = Total { bytes: 0, digest: StateDigest::new().finish() };
     run.hears(0, Frame::Loaded { device: P2P, epoch: Epoch(0), total });

@@ -5,3 +5,4 @@ mod crowd;
 mod honest;
 mod sessions;
 mod strangers;
+mod tls;

@@ -25,7 +25,7 @@ impl World {
                 Ok(())
             }
             Action::Detach { device } => self.detach(h, device),
-            Action::Read { device, slot, phase } => {
+            Action::Read { device, slot, phase, .. } => {
                 self.take(h, slot, Place::Fd(device))?;
                 self.give_job(h, device, Job::Read { slot, phase })
             }
@@ -178,13 +178,18 @@ impl World {
         );
         let worker_ns = 1000;
         let result = if raw.len() <= TOKEN_BYTES || self.schedule.rng.one_in(4) {
-            EncodeResult::Incompressible { worker_ns }
+            EncodeResult::Incompressible { worker_ns, cpu_ns: worker_ns }
         } else {
             let token = (self.bodies.len() as u64 + 1).to_le_bytes().to_vec();
             self.bodies.insert(token.clone(), raw);
             let body_hash = chunk_hash(&token);
             self.sides[SOURCE].slot(into).bytes = token;
-            EncodeResult::Compressed { body_bytes: TOKEN_BYTES as u32, body_hash, worker_ns }
+            EncodeResult::Compressed {
+                body_bytes: TOKEN_BYTES as u32,
+                body_hash,
+                worker_ns,
+                cpu_ns: worker_ns,
+            }
         };
         self.feed(SOURCE, Event::Encoded { chunk, slot, into, result })
     }

@@ -51,6 +51,23 @@ fn what_is_held_is_done_when_it_is_released() {
 }
 
 #[test]
+fn a_transfer_that_is_held_is_asked_for_again_until_it_is_released() {
+    let call = Call::Transfer(0);
+    let (_, device) = faulty(vec![DriverFault::once(call, Deed::Held)]);
+    let fd = device.set_state(DeviceState::StopCopy).ok().flatten();
+    let fd = fd.unwrap_or_else(|| panic!("no fd"));
+    let read = rustix::io::read(&fd, &mut [0; 100]).unwrap_or_else(|error| panic!("{error}"));
+    for _ in 0..3 {
+        assert_eq!(
+            errno(device.observe(fd.as_fd(), Ok(read))),
+            Some(Errno::INPROGRESS.raw_os_error())
+        );
+    }
+    device.release();
+    assert!(device.observe(fd.as_fd(), Ok(read)).is_ok_and(|bytes| bytes == read));
+}
+
+#[test]
 fn short_transfers_lose_nothing() {
     let short = DriverFault::always(Call::Transfer(0), Deed::Short(7_000));
     let (source, from) = faulty(vec![short.clone()]);

@@ -9,6 +9,8 @@ use crate::report::timeline::{Lane, Timeline};
 
 const WIDTH: i32 = 1200;
 const NAMES: i32 = 190;
+/// What is said at the lanes' ends.
+const SUMS: i32 = 80;
 const LANE: i32 = 22;
 const HEAD: i32 = 54;
 const FOOT: i32 = 34;
@@ -57,7 +59,7 @@ struct Scale {
 impl Scale {
     fn x(&self, ns: i64) -> i32 {
         let part = (ns - self.from) as f64 / (self.to - self.from) as f64;
-        NAMES + (part.clamp(0.0, 1.0) * f64::from(WIDTH - NAMES - 20)) as i32
+        NAMES + (part.clamp(0.0, 1.0) * f64::from(WIDTH - NAMES - SUMS)) as i32
     }
 }
 
@@ -107,6 +109,8 @@ fn draw(root: &Area<'_>, scale: &Scale, lane: &Lane, y: i32) -> Result<(), NotDr
         if right - left > span.name.chars().count() as i32 * 7 + 4 {
             let style = text(11).color(&WHITE);
             root.draw_text(&span.name, &style, (left + 3, y + 4)).map_err(not_drawn)?;
+        } else if lane.names_all {
+            root.draw_text(&span.name, &text(9), (right + 3, y + 5)).map_err(not_drawn)?;
         }
     }
     // Bytes: a bar in each slice of time, as high as its share of the lane's fastest slice.
@@ -120,7 +124,7 @@ fn draw(root: &Area<'_>, scale: &Scale, lane: &Lane, y: i32) -> Result<(), NotDr
     }
     if let Some(words) = &lane.words {
         let style = text(11).color(&GREY);
-        root.draw_text(words, &style, (scale.x(scale.to) - 130, y + 4)).map_err(not_drawn)?;
+        root.draw_text(words, &style, (WIDTH - SUMS + 8, y + 4)).map_err(not_drawn)?;
     }
     Ok(())
 }

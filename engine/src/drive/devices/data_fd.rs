@@ -1,349 +1,568 @@
-//! A device's data fds, one after another on one ring: a chunk is read into a slot or written from
-//! one, with one operation in flight.
+//! A device's data fd on the session's ring: chunks are read into slots or written from them, with
+//! one operation in flight, in the order in which they were asked for.
+//!
+//! ```text
+//! Idle --a job--> an operation on the ring --its answer--> the next operation of the same chunk,
+//!   ^                                             |        a pause (the driver says EAGAIN or EINTR),
+//!   +---- the next job, or the watch for a <------+        or the chunk's end
+//!         hang-up where there is none
+//! ```
+//!
+//! While an fd that has a poll has nothing to read it is watched for its death: that is how a reset
+//! of a drained device shows at once. When the fd is taken away, what is in flight on it is cancelled
+//! and waited for: a driver that ignores the cancel keeps a worker of the ring, its slot and its fd
+//! until it returns, and nobody else waits for that.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::zeros::Zeros;
 use crate::buffers::{Buffer, Slot};
 use crate::compress::codec::is_zero;
-use crate::drive::guarded::guarded;
-use crate::drive::waits::{AGAIN_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX};
-use crate::errno::{EAGAIN, EBADF, EIO, ENOMSG, is_interruption};
+use crate::drive::clock::until_ns;
+use crate::drive::guarded::{guarded, panicked};
+use crate::drive::owner::{DataFdId, Owner};
+use crate::drive::waits::{AGAIN_PAUSE, HELD_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX};
+use crate::errno::{EAGAIN, ECANCELED, EINPROGRESS, EIO, ENOMSG, is_interruption};
+use crate::ids::{DeviceId, Epoch};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
-use crate::ring::{
-    Backend, BackendChoice, Classes, Done, FileId, FileKind, Op, OpKind, Ring, RingConfig, Token,
-    Waker, open,
-};
+use crate::ring::{Done, FileId, FileKind, Op, OpKind, Ring};
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 
-/// See the module's text. Used on the thread that opened it.
-pub(super) struct DataFd {
-    /// Has the last say over what an operation answered.
-    device: Arc<dyn MigrationDevice>,
-    ring: Box<dyn Ring>,
-    classes: Classes,
-    attached: Option<Attached>,
-    /// What is written of chunks of zeros.
-    zeros: Vec<u8>,
-    done: Vec<Done>,
-    operations: u64,
-    /// Set by another thread: up to which data fd, by number, what is in flight is cancelled and
-    /// nothing more is begun.
-    stop: Arc<AtomicU64>,
-    /// What the device's code said when it panicked.
-    panicked: Option<String>,
+/// What is to be done with a data fd.
+#[derive(Debug)]
+pub(in crate::drive) enum Job {
+    /// Read a chunk of so many bytes at most into the slot.
+    Read { slot: Slot, bytes: usize, phase: DataPhase },
+    /// Verify the chunk that stands in the slot, or zeros, and write it.
+    Write { header: DataHeader, slot: Option<Slot> },
 }
 
-/// The data fd of an epoch.
-struct Attached {
-    number: u64,
+/// What happened on a data fd.
+#[derive(Debug)]
+pub(in crate::drive) enum DataEvent {
+    Read {
+        id: DataFdId,
+        epoch: Epoch,
+        slot: Slot,
+        result: ReadResult,
+        ns: u64,
+    },
+    Written {
+        header: DataHeader,
+        slot: Option<Slot>,
+        result: WriteResult,
+        ns: u64,
+    },
+    HungUp {
+        id: DataFdId,
+        epoch: Epoch,
+    },
+    /// One that was taken away is closed: the one that is awaited, or one whose driver was given up.
+    Closed {
+        device: DeviceId,
+        awaited: bool,
+    },
+    /// The session cannot go on.
+    Local(Fault),
+}
+
+/// What data fds use together, for the time of a call.
+pub(in crate::drive) struct Tools<'a> {
+    pub(in crate::drive) ring: &'a mut dyn Ring,
+    pub(in crate::drive) zeros: &'a mut Zeros,
+    pub(in crate::drive) events: &'a mut VecDeque<DataEvent>,
+    pub(in crate::drive) now_ns: u64,
+}
+
+/// See the module's text.
+pub(in crate::drive) struct DataFd {
+    pub(super) id: DataFdId,
+    pub(super) epoch: Epoch,
+    /// Has the last say over what an operation answered.
+    device: Arc<dyn MigrationDevice>,
     fd: Arc<OwnedFd>,
     file: FileId,
     kind: FileKind,
     chunk_bytes: usize,
+    jobs: VecDeque<Job>,
+    chunk: Option<Chunk>,
+    place: Place,
     /// An error that came after bytes in one chunk; the next read answers with it.
     pending: Option<i32>,
+    /// A read in STOP_COPY has met the end, which is all that those behind it would find.
+    ended: bool,
+    /// The last read found nothing, in PRE_COPY: only a poll shows now that the fd died.
+    drained: bool,
+    watching: bool,
+    /// It is to be closed: what is in flight is cancelled, and nothing more is begun.
+    stopped: bool,
+}
+
+/// The chunk that is being read or written.
+#[derive(Debug)]
+struct Chunk {
+    what: What,
+    /// The bytes of the buffer that are still to be moved.
+    rest: Range<usize>,
+    since_ns: u64,
+    interruptions: u32,
+}
+
+#[derive(Debug)]
+enum What {
+    /// Patient: what it reads next is waited for.
+    Read {
+        phase: DataPhase,
+        patient: bool,
+    },
+    Write {
+        header: DataHeader,
+        hash: u64,
+        again: u32,
+    },
+}
+
+/// Where the chunk's buffer is.
+#[derive(Debug)]
+enum Place {
+    /// There is no chunk, or its buffer is in the hands of the one who looks.
+    Here,
+    OnRing,
+    /// Until it is time for what comes then.
+    Paused {
+        buffer: Buffer,
+        until_ns: u64,
+        then: Then,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Operate,
+    /// The driver is asked again whether it has answered this.
+    Observe(Result<usize, i32>),
+    /// The chunk fails.
+    Fail(i32),
+}
+
+/// What follows in a chunk's life.
+enum Step {
+    Operate(Buffer),
+    Pause(Buffer, std::time::Duration, Then),
+    End(Buffer, Result<(), i32>),
+    /// Without an operation.
+    Over(DataEvent),
 }
 
 impl DataFd {
-    /// Opens a ring. Whoever sets `stop` uses the ring's waker after it.
-    pub(super) fn open(
+    /// Takes a data fd for an epoch. It is on the ring from now on.
+    pub(in crate::drive) fn attach(
+        id: DataFdId,
+        epoch: Epoch,
         device: Arc<dyn MigrationDevice>,
-        backend: BackendChoice,
-        stop: Arc<AtomicU64>,
+        (fd, kind): (Arc<OwnedFd>, FileKind),
+        chunk_bytes: usize,
+        ring: &mut dyn Ring,
     ) -> io::Result<DataFd> {
-        let config = RingConfig { backend, depth: 2, files: 1, zero_copy: None };
+        if kind == FileKind::Socket {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a socket"));
+        }
         Ok(DataFd {
+            id,
+            epoch,
             device,
-            ring: open(&config).map_err(io::Error::other)?.ring,
-            classes: Classes::new()?,
-            attached: None,
-            zeros: Vec::new(),
-            done: Vec::new(),
-            operations: 0,
-            stop,
-            panicked: None,
+            file: ring.add_file(Arc::clone(&fd), kind)?,
+            fd,
+            kind,
+            chunk_bytes,
+            jobs: VecDeque::new(),
+            chunk: None,
+            place: Place::Here,
+            pending: None,
+            ended: false,
+            drained: false,
+            watching: false,
+            stopped: false,
         })
     }
 
-    /// Takes a data fd, whose number is above those before it.
-    pub(super) fn attach(
-        &mut self,
-        number: u64,
-        fd: Arc<OwnedFd>,
-        chunk_bytes: usize,
-    ) -> io::Result<()> {
-        self.detach();
-        let kind = self.classes.class(fd.as_fd())?;
-        let file = self.ring.add_file(Arc::clone(&fd), kind)?;
-        self.attached = Some(Attached { number, fd, file, kind, chunk_bytes, pending: None });
-        Ok(())
+    /// Takes a job; those before it come first. There are no more of them than slots, and frames
+    /// that wait to be written.
+    pub(in crate::drive) fn give(&mut self, job: Job, tools: &mut Tools) {
+        self.jobs.push_back(job);
+        self.go_on(tools);
     }
 
-    /// Closes the data fd. Nothing is in flight on it: every operation is waited for.
-    pub(super) fn detach(&mut self) {
-        if let Some(attached) = self.attached.take()
-            && let Err(error) = self.ring.remove_file(attached.file)
-        {
+    /// Takes the completion of its operation.
+    pub(in crate::drive) fn done(&mut self, done: Done, tools: &mut Tools) {
+        self.place = Place::Here;
+        let step = self.answered(done.buffer, done.result, tools.events);
+        self.run(step, tools);
+    }
+
+    /// Takes the completion of its watch.
+    pub(in crate::drive) fn watched(&mut self, done: &Done, tools: &mut Tools) {
+        self.watching = false;
+        // A pipe whose other end is closed answers POLLHUP; no driver does.
+        let rdhup = usize::try_from(libc::POLLRDHUP).unwrap_or(usize::MAX);
+        let died = done.result.is_ok_and(|seen| seen & rdhup != 0);
+        if died && self.drained && self.jobs.is_empty() && !self.stopped {
+            self.drained = false;
+            tools.events.push_back(DataEvent::HungUp { id: self.id, epoch: self.epoch });
+        }
+    }
+
+    /// When it has something to do by itself.
+    pub(in crate::drive) fn deadline_ns(&self) -> Option<u64> {
+        match &self.place {
+            Place::Paused { until_ns, .. } => Some(*until_ns),
+            Place::Here | Place::OnRing => None,
+        }
+    }
+
+    /// Does what it has to do by itself, if it is time.
+    pub(in crate::drive) fn look_at_the_clock(&mut self, tools: &mut Tools) {
+        if self.deadline_ns().is_none_or(|at| at > tools.now_ns) {
+            return;
+        }
+        let Place::Paused { buffer, then, .. } = std::mem::replace(&mut self.place, Place::Here)
+        else {
+            return;
+        };
+        let step = match then {
+            Then::Operate => Step::Operate(buffer),
+            Then::Observe(result) => self.observed(buffer, result, tools.events),
+            Then::Fail(errno) => Step::End(buffer, Err(errno)),
+        };
+        self.run(step, tools);
+    }
+
+    /// Begins to take it away: what is in flight is cancelled, what waits is given back.
+    pub(in crate::drive) fn stop(&mut self, tools: &mut Tools) {
+        self.stopped = true;
+        if self.watching {
+            tools.ring.cancel(Owner::Watch(self.id).token());
+        }
+        match std::mem::replace(&mut self.place, Place::Here) {
+            Place::Here => {}
+            Place::OnRing => {
+                self.place = Place::OnRing;
+                tools.ring.cancel(Owner::Data(self.id).token());
+            }
+            // The driver has it still.
+            held @ Place::Paused { then: Then::Observe(_), .. } => self.place = held,
+            Place::Paused { buffer, .. } => {
+                self.run(Step::End(buffer, Err(ECANCELED)), tools);
+            }
+        }
+        let jobs = std::mem::take(&mut self.jobs);
+        tools.events.extend(jobs.into_iter().map(|job| self.undone(job, 0)));
+    }
+
+    /// Whether nothing of it is in flight.
+    pub(in crate::drive) fn is_idle(&self) -> bool {
+        self.chunk.is_none() && self.jobs.is_empty() && !self.watching
+    }
+
+    /// Closes it. Nothing is in flight on it.
+    pub(in crate::drive) fn close(self, ring: &mut dyn Ring) {
+        debug_assert!(self.is_idle(), "it is closed under an operation");
+        if let Err(error) = ring.remove_file(self.file) {
             tracing::warn!(%error, "a data fd stays open until its ring ends");
         }
     }
 
-    /// The fd, if a poll of it tells of its death.
-    pub(super) fn to_be_watched(&self) -> Option<BorrowedFd<'_>> {
-        self.attached.as_ref().filter(|_| self.has_poll()).map(|attached| attached.fd.as_fd())
+    /// Gives back what was not begun.
+    fn undone(&self, job: Job, ns: u64) -> DataEvent {
+        match job {
+            Job::Read { slot, .. } => self.read(slot, ReadResult::Cancelled, ns),
+            Job::Write { header, slot } => {
+                DataEvent::Written { header, slot, result: WriteResult::Cancelled, ns }
+            }
+        }
+    }
+
+    fn read(&self, slot: Slot, result: ReadResult, ns: u64) -> DataEvent {
+        DataEvent::Read { id: self.id, epoch: self.epoch, slot, result, ns }
     }
 
     fn has_poll(&self) -> bool {
-        self.attached.as_ref().is_some_and(|attached| attached.kind == FileKind::Pollable)
+        self.kind == FileKind::Pollable
     }
 
-    pub(super) fn backend(&self) -> Backend {
-        self.ring.backend()
-    }
-
-    pub(super) fn waker(&self) -> Waker {
-        self.ring.waker()
-    }
-
-    /// Lets go of the device, whose last reference may run the embedder's code, and then of the
-    /// ring, which waits for what is in flight.
-    pub(super) fn end(self, released: impl FnOnce()) {
-        let DataFd { device, ring, attached, .. } = self;
-        if let Err(said) = guarded(move || drop(device)) {
-            tracing::warn!(said, "a device panicked when it was dropped");
+    /// Begins the next job if there is no chunk.
+    fn go_on(&mut self, tools: &mut Tools) {
+        if self.chunk.is_none()
+            && let Some(job) = self.jobs.pop_front()
+        {
+            let step = self.begin(job, tools);
+            self.run(step, tools);
         }
-        released();
-        drop((ring, attached));
     }
 
-    /// What the device's code said when it panicked since this was last asked.
-    pub(super) fn take_panic(&mut self) -> Option<String> {
-        self.panicked.take()
-    }
-
-    /// Reads a chunk into a slot.
-    pub(super) fn read_chunk(&mut self, slot: Slot, phase: DataPhase) -> (Slot, ReadResult) {
-        if self.stopped() {
-            return (slot, ReadResult::Cancelled);
-        }
-        if let Some(errno) = self.attached.as_mut().and_then(|attached| attached.pending.take()) {
-            return (slot, ReadResult::Failed(errno));
-        }
-        let (slot, filled) = self.fill(slot, phase);
-        let result = match filled {
-            Ok(0) if phase == DataPhase::StopCopy => ReadResult::End,
-            Ok(0) => ReadResult::Empty,
-            Ok(bytes) => {
-                let chunk = &slot.body()[..bytes];
-                let (zero, hash) = (is_zero(chunk), chunk_hash(chunk));
-                ReadResult::Chunk { bytes: bytes as u32, zero, hash }
-            }
-            Err(ENOMSG) if phase == DataPhase::PreCopy => ReadResult::Empty,
-            Err(errno) if is_interruption(errno) && self.stopped() => ReadResult::Cancelled,
-            Err(errno) => ReadResult::Failed(errno),
-        };
-        (slot, result)
-    }
-
-    /// Fills a slot: one read, and on an fd that polls, more of them for as long as there is data,
-    /// so that drivers with small segments do not make small frames. The bytes that came, 0 at the
-    /// end, or the errno of the first read.
-    fn fill(&mut self, slot: Slot, phase: DataPhase) -> (Slot, Result<usize, i32>) {
-        let chunk_bytes = self.attached.as_ref().map_or(0, |attached| attached.chunk_bytes);
-        let mut rest = HEADER_BYTES..HEADER_BYTES + chunk_bytes;
-        let mut buffer = Buffer::Slot(slot);
-        // In PRE_COPY an fd that polls is tried before it is waited for, so that a device double
-        // that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does not mean drained:
-        // mlx5 says so while it saves, and a poll tells when there is more.
-        let mut patient = !self.has_poll() || phase == DataPhase::StopCopy;
-        let last = loop {
-            let kind = if patient { OpKind::Read } else { OpKind::TryRead };
-            let result;
-            (buffer, result) = self.operate(kind, buffer, rest.clone());
-            match self.observe(result) {
-                Err(EAGAIN) if rest.start == HEADER_BYTES && !patient => patient = true,
-                Ok(bytes) if bytes > 0 => {
-                    rest.start += bytes;
-                    patient = false;
-                    if rest.is_empty() || !self.has_poll() {
-                        break Ok(());
+    /// Takes steps until something is waited for.
+    fn run(&mut self, mut step: Step, tools: &mut Tools) {
+        loop {
+            let event = match step {
+                Step::Operate(buffer) => match self.submit(buffer, tools.ring) {
+                    Ok(()) => return,
+                    Err((buffer, errno)) => {
+                        step = self.answered(buffer, Err(errno), tools.events);
+                        continue;
                     }
+                },
+                Step::Pause(buffer, pause, then) => {
+                    let until_ns = until_ns(tools.now_ns, pause);
+                    self.place = Place::Paused { buffer, until_ns, then };
+                    return;
                 }
-                result => break result.map(drop),
-            }
-        };
-        let bytes = rest.start - HEADER_BYTES;
-        let unpolled = last == Err(EAGAIN) && !self.has_poll();
-        let interrupted = last.is_err_and(is_interruption) && !self.stopped();
-        if bytes == 0 && (unpolled || interrupted) {
-            // Nothing tells when there is more: the next try comes a little later.
-            std::thread::sleep(READ_PAUSE);
-        }
-        let filled = match last {
-            Err(errno) if bytes == 0 => Err(errno),
-            // These two only end the chunk; the next read meets them again.
-            Ok(()) | Err(EAGAIN | ENOMSG) => Ok(bytes),
-            Err(errno) => {
-                if let Some(attached) = &mut self.attached {
-                    attached.pending = Some(errno);
-                }
-                Ok(bytes)
-            }
-        };
-        let Buffer::Slot(slot) = buffer else { unreachable!("the ring gives back what it took") };
-        (slot, filled)
-    }
-
-    /// Verifies a chunk and writes all of it.
-    pub(super) fn write_chunk(
-        &mut self,
-        header: &DataHeader,
-        slot: Option<Slot>,
-    ) -> (Option<Slot>, WriteResult) {
-        if self.stopped() {
-            return (slot, WriteResult::Cancelled);
-        }
-        let bytes = header.raw_bytes as usize;
-        let (mut buffer, start) = match slot {
-            Some(slot) => (Buffer::Slot(slot), HEADER_BYTES),
-            None => {
-                if self.zeros.len() < bytes {
-                    self.zeros.resize(bytes, 0);
-                }
-                (Buffer::Small(std::mem::take(&mut self.zeros)), 0)
-            }
-        };
-        let range = start..start + bytes;
-        let hash = chunk_hash(&buffer.bytes()[range.clone()]);
-        let result = if hash == header.raw_hash {
-            let written;
-            (buffer, written) = self.write_all(buffer, range);
-            match written {
-                Ok(()) => WriteResult::Written { hash },
-                Err(errno) if is_interruption(errno) && self.stopped() => WriteResult::Cancelled,
-                Err(errno) => WriteResult::Failed(errno),
-            }
-        } else {
-            let place = header.place;
-            WriteResult::Corrupt(Fault::breach(match header.encoding {
-                Encoding::Zero => Breach::Chunk { place, what: "its zeros have another hash" },
-                _ => Breach::BodyHash { place },
-            }))
-        };
-        match buffer {
-            Buffer::Slot(slot) => (Some(slot), result),
-            Buffer::Small(zeros) => {
-                self.zeros = zeros;
-                (None, result)
-            }
-        }
-    }
-
-    /// Writes all of a range, in as many writes as the driver wants.
-    fn write_all(
-        &mut self,
-        mut buffer: Buffer,
-        mut rest: Range<usize>,
-    ) -> (Buffer, Result<(), i32>) {
-        let mut again = 0;
-        while !rest.is_empty() {
-            let result;
-            (buffer, result) = self.operate(OpKind::Write, buffer, rest.clone());
-            match self.observe(result) {
-                // A driver that takes nothing and says nothing would be asked for ever.
-                Ok(0) => return (buffer, Err(EIO)),
-                Ok(bytes) => {
-                    rest.start += bytes;
-                    again = 0;
-                }
-                Err(EAGAIN) if again < WRITE_AGAIN_MAX && !self.stopped() => {
-                    again += 1;
-                    std::thread::sleep(AGAIN_PAUSE);
-                }
-                Err(errno) => return (buffer, Err(errno)),
-            }
-        }
-        (buffer, Ok(()))
-    }
-
-    /// Runs one operation to its completion. When the thread is to end, the operation is cancelled,
-    /// and its completion still waited for. A write that was interrupted by anything else starts again.
-    fn operate(
-        &mut self,
-        kind: OpKind,
-        mut buffer: Buffer,
-        range: Range<usize>,
-    ) -> (Buffer, Result<usize, i32>) {
-        let mut interruptions = 0;
-        loop {
-            let result;
-            let Some(file) = self.attached.as_ref().map(|attached| attached.file) else {
-                return (buffer, Err(EBADF));
+                Step::End(buffer, result) => self.end(buffer, result, tools),
+                Step::Over(event) => Some(event),
             };
-            let op = Op { kind, file, buffer, range: range.clone() };
-            (buffer, result) = self.operate_once(op);
-            match result {
-                // A read is asked for again by the machine, which counts.
-                Err(errno)
-                    if kind == OpKind::Write
-                        && is_interruption(errno)
-                        && interruptions < INTERRUPTED_MAX
-                        && !self.stopped() =>
-                {
-                    interruptions += 1;
-                    std::thread::sleep(AGAIN_PAUSE);
+            // The next operation is on its way before anybody looks at what this one has brought.
+            let next = self.jobs.pop_front().map(|job| self.begin(job, tools));
+            tools.events.extend(event);
+            match next {
+                Some(next) => step = next,
+                None => return self.watch(tools.ring),
+            }
+        }
+    }
+
+    fn begin(&mut self, job: Job, tools: &mut Tools) -> Step {
+        if self.stopped {
+            return Step::Over(self.undone(job, 0));
+        }
+        self.drained = false;
+        let (buffer, rest, what) = match job {
+            Job::Read { slot, bytes, phase } => {
+                if let Some(errno) = self.pending.take() {
+                    return Step::Over(self.read(slot, ReadResult::Failed(errno), 0));
                 }
-                result => return (buffer, result),
+                if self.ended && phase == DataPhase::StopCopy {
+                    return Step::Over(self.read(slot, ReadResult::End, 0));
+                }
+                // In PRE_COPY an fd that polls is tried before it is waited for, so that a device
+                // double that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does
+                // not mean drained: mlx5 says so while it saves, and a poll tells when there is more.
+                let patient = !self.has_poll() || phase == DataPhase::StopCopy;
+                let rest = HEADER_BYTES..HEADER_BYTES + bytes.clamp(1, self.chunk_bytes);
+                (Buffer::Slot(slot), rest, What::Read { phase, patient })
             }
-        }
+            Job::Write { header, slot } => {
+                let bytes = header.raw_bytes as usize;
+                let (buffer, rest, hash) = match slot {
+                    Some(slot) => {
+                        let hash = chunk_hash(&slot.body()[..bytes]);
+                        (Buffer::Slot(slot), HEADER_BYTES..HEADER_BYTES + bytes, hash)
+                    }
+                    None => {
+                        debug_assert!(tools.zeros.reach(bytes), "a chunk of more than was agreed");
+                        (tools.zeros.buffer(), 0..bytes, tools.zeros.hash(bytes))
+                    }
+                };
+                if hash != header.raw_hash {
+                    let result = WriteResult::Corrupt(corrupt(&header));
+                    let slot = slot_of(buffer);
+                    return Step::Over(DataEvent::Written { header, slot, result, ns: 0 });
+                }
+                (buffer, rest, What::Write { header, hash, again: 0 })
+            }
+        };
+        self.chunk = Some(Chunk { what, rest, since_ns: tools.now_ns, interruptions: 0 });
+        Step::Operate(buffer)
     }
 
-    fn operate_once(&mut self, op: Op) -> (Buffer, Result<usize, i32>) {
-        self.operations += 1;
-        let token = Token(self.operations);
-        if let Err(rejected) = self.ring.submit(token, op) {
-            return (rejected.op.buffer, Err(rejected.errno));
-        }
-        let mut cancelled = false;
-        loop {
-            if self.stopped() && !cancelled {
-                cancelled = true;
-                self.ring.cancel(token);
-            }
-            // An error here is the ring's own (EINTR, ENOMEM): the operation is still in flight,
-            // and only its completion gives the buffer back.
-            if let Err(error) = self.ring.wait(None, &mut self.done) {
-                tracing::debug!(%error, "waiting for a data fd");
-            }
-            if let Some(done) = self.done.pop() {
-                return (done.buffer, done.result);
-            }
-        }
+    fn submit(&mut self, buffer: Buffer, ring: &mut dyn Ring) -> Result<(), (Buffer, i32)> {
+        let Some(chunk) = &self.chunk else { return Err((buffer, EIO)) };
+        let kind = match chunk.what {
+            What::Read { patient: true, .. } => OpKind::Read,
+            What::Read { patient: false, .. } => OpKind::TryRead,
+            What::Write { .. } => OpKind::Write,
+        };
+        let op = Op::of(kind, self.file, buffer, chunk.rest.clone());
+        ring.submit(Owner::Data(self.id).token(), op)
+            .map(|()| self.place = Place::OnRing)
+            .map_err(|rejected| (rejected.op.buffer, rejected.errno))
     }
 
-    /// Whether the data fd is to be closed, or there is none.
-    fn stopped(&self) -> bool {
-        let stop = self.stop.load(Ordering::Acquire);
-        self.attached.as_ref().is_none_or(|attached| attached.number <= stop)
+    /// The ring has answered. A write that was interrupted by nobody here is begun again; a read is
+    /// asked for again by the machine, which counts.
+    fn answered(
+        &mut self,
+        buffer: Buffer,
+        result: Result<usize, i32>,
+        events: &mut VecDeque<DataEvent>,
+    ) -> Step {
+        if let (Err(errno), Some(chunk)) = (result, &mut self.chunk)
+            && matches!(chunk.what, What::Write { .. })
+            && is_interruption(errno)
+            && !self.stopped
+            && chunk.interruptions < INTERRUPTED_MAX
+        {
+            chunk.interruptions += 1;
+            return Step::Pause(buffer, AGAIN_PAUSE, Then::Operate);
+        }
+        self.observed(buffer, result, events)
     }
 
-    fn observe(&mut self, result: Result<usize, i32>) -> Result<usize, i32> {
-        let result = result.map_err(io::Error::from_raw_os_error);
-        let Some(Attached { fd, .. }) = &self.attached else { return Err(EBADF) };
-        let device = &self.device;
-        match guarded(|| device.observe(fd.as_fd(), result)) {
-            Ok(result) => result.map_err(|error| error.raw_os_error().unwrap_or(EIO)),
+    /// The device has the last say.
+    fn observed(
+        &mut self,
+        buffer: Buffer,
+        result: Result<usize, i32>,
+        events: &mut VecDeque<DataEvent>,
+    ) -> Step {
+        let told = result.map_err(io::Error::from_raw_os_error);
+        let (device, fd) = (&self.device, &self.fd);
+        let observed = match guarded(|| device.observe(fd.as_fd(), told)) {
+            Ok(observed) => observed.map_err(|error| error.raw_os_error().unwrap_or(EIO)),
             Err(said) => {
-                self.panicked = Some(said);
+                events.push_back(DataEvent::Local(panicked("observe", self.id.device, &said)));
                 Err(EIO)
             }
+        };
+        if observed == Err(EINPROGRESS) {
+            return Step::Pause(buffer, HELD_PAUSE, Then::Observe(result));
         }
+        let (stopped, has_poll) = (self.stopped, self.has_poll());
+        let Some(chunk) = &mut self.chunk else { return Step::End(buffer, Err(EIO)) };
+        match &mut chunk.what {
+            What::Read { patient, .. } => {
+                let first = chunk.rest.start == HEADER_BYTES;
+                match observed {
+                    Err(EAGAIN) if first && !*patient => {
+                        *patient = true;
+                        Step::Operate(buffer)
+                    }
+                    // Nothing tells when there is more: the next try comes a little later.
+                    Err(errno)
+                        if first
+                            && !stopped
+                            && ((errno == EAGAIN && !has_poll) || is_interruption(errno)) =>
+                    {
+                        Step::Pause(buffer, READ_PAUSE, Then::Fail(errno))
+                    }
+                    // On an fd that polls, more is read for as long as there is data, so that
+                    // drivers with small segments do not make small frames.
+                    Ok(bytes) if bytes > 0 => {
+                        chunk.rest.start += bytes;
+                        *patient = false;
+                        match has_poll && !chunk.rest.is_empty() && !stopped {
+                            true => Step::Operate(buffer),
+                            false => Step::End(buffer, Ok(())),
+                        }
+                    }
+                    result => Step::End(buffer, result.map(drop)),
+                }
+            }
+            What::Write { again, .. } => match observed {
+                // A driver that takes nothing and says nothing would be asked for ever.
+                Ok(0) => Step::End(buffer, Err(EIO)),
+                Ok(bytes) => {
+                    chunk.rest.start += bytes;
+                    *again = 0;
+                    match chunk.rest.is_empty() {
+                        true => Step::End(buffer, Ok(())),
+                        false if stopped => Step::End(buffer, Err(ECANCELED)),
+                        false => Step::Operate(buffer),
+                    }
+                }
+                Err(EAGAIN) if *again < WRITE_AGAIN_MAX && !stopped => {
+                    *again += 1;
+                    Step::Pause(buffer, AGAIN_PAUSE, Then::Operate)
+                }
+                Err(errno) => Step::End(buffer, Err(errno)),
+            },
+        }
+    }
+
+    /// The chunk is read or written, or has failed.
+    fn end(
+        &mut self,
+        buffer: Buffer,
+        result: Result<(), i32>,
+        tools: &mut Tools,
+    ) -> Option<DataEvent> {
+        let Chunk { what, rest, since_ns, .. } = self.chunk.take()?;
+        let ns = tools.now_ns.saturating_sub(since_ns);
+        match what {
+            What::Read { phase, .. } => {
+                let bytes = rest.start - HEADER_BYTES;
+                let slot = slot_of(buffer)?;
+                let result = self.read_result(&slot, bytes, result, phase, tools.zeros);
+                self.drained = result == ReadResult::Empty;
+                self.ended = result == ReadResult::End;
+                Some(self.read(slot, result, ns))
+            }
+            What::Write { header, hash, .. } => {
+                let result = match result {
+                    Ok(()) => WriteResult::Written { hash },
+                    Err(errno) if is_interruption(errno) && self.stopped => WriteResult::Cancelled,
+                    Err(errno) => WriteResult::Failed(errno),
+                };
+                Some(DataEvent::Written { header, slot: slot_of(buffer), result, ns })
+            }
+        }
+    }
+
+    fn read_result(
+        &mut self,
+        slot: &Slot,
+        bytes: usize,
+        last: Result<(), i32>,
+        phase: DataPhase,
+        zeros: &mut Zeros,
+    ) -> ReadResult {
+        if bytes > 0 {
+            if let Err(errno) = last
+                // These two only end the chunk, as a cancel does; the next read meets them again.
+                && !matches!(errno, EAGAIN | ENOMSG)
+                && !(is_interruption(errno) && self.stopped)
+            {
+                self.pending = Some(errno);
+            }
+            let chunk = &slot.body()[..bytes];
+            let zero = is_zero(chunk);
+            let hash = if zero { zeros.hash(bytes) } else { chunk_hash(chunk) };
+            return ReadResult::Chunk { bytes: bytes as u32, zero, hash };
+        }
+        match last {
+            Ok(()) if phase == DataPhase::StopCopy => ReadResult::End,
+            Ok(()) => ReadResult::Empty,
+            Err(ENOMSG) if phase == DataPhase::PreCopy => ReadResult::Empty,
+            Err(errno) if is_interruption(errno) && self.stopped => ReadResult::Cancelled,
+            Err(errno) => ReadResult::Failed(errno),
+        }
+    }
+
+    /// Watches for the fd's death where only that shows it.
+    fn watch(&mut self, ring: &mut dyn Ring) {
+        if self.drained && self.has_poll() && !self.watching && !self.stopped {
+            let watch = Op::hang_up(self.file);
+            self.watching = ring.submit(Owner::Watch(self.id).token(), watch).is_ok();
+        }
+    }
+}
+
+fn corrupt(header: &DataHeader) -> Fault {
+    let place = header.place;
+    Fault::breach(match header.encoding {
+        Encoding::Zero => Breach::Chunk { place, what: "its zeros have another hash" },
+        _ => Breach::BodyHash { place },
+    })
+}
+
+fn slot_of(buffer: Buffer) -> Option<Slot> {
+    match buffer {
+        Buffer::Slot(slot) => Some(slot),
+        Buffer::Small(_) | Buffer::Zeros(_) => None,
     }
 }

@@ -1,36 +1,37 @@
-//! The devices of a session: each with a thread that asks it, and one that reads or writes its
-//! data fds.
+//! The devices of a session: each with a thread that asks it, and data fds on the session's ring.
 //!
 //! ```text
 //! control.rs       the thread of the ioctls
 //! spare.rs         a descriptor that is kept free for SET_STATE
-//! data_thread.rs   the thread of the data fds
-//! data_fd.rs       data fds on a ring: a chunk read, a chunk written
-//! jobs.rs          what the thread of the data fds is to do, and how it waits for that
+//! data_fd.rs       one data fd on the ring: a chunk read, a chunk written
+//! data_fds.rs      a device's data fds: the one that is attached, and those that a driver holds
+//! zeros.rs         what is written of chunks of zeros
 //! ```
 
 mod control;
 mod data_fd;
-mod data_thread;
-mod jobs;
+mod data_fds;
 mod spare;
 #[cfg(test)]
 pub(super) mod tests;
+mod zeros;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use crate::ids::Epoch;
 use crate::machine::Goal;
 use crate::vfio::device::MigrationDevice;
 pub(super) use control::Control;
-pub(super) use data_thread::{DataHandle, DataThread, Starting};
-pub(super) use jobs::Job;
+pub(super) use data_fd::{DataEvent, Job, Tools};
+pub(super) use data_fds::DataFds;
+pub(super) use zeros::Zeros;
 
-/// One device: its threads and fds.
+/// One device: its thread and fds.
 pub(super) struct Device {
+    /// Before its thread, which is to drop the last reference to the device.
+    pub(super) data: DataFds,
     threads: Option<Threads>,
     /// How it is left where the migration does not take place.
     pub(super) goal: Goal,
@@ -38,46 +39,17 @@ pub(super) struct Device {
     pub(super) asked: bool,
     /// What the last SET_STATE gave and nobody has taken.
     pub(super) fresh: Option<OwnedFd>,
-    /// The epoch of the data fd that was attached last.
-    pub(super) epoch: Epoch,
-    /// The data fd that is attached.
-    pub(super) fd: Option<Arc<OwnedFd>>,
-    /// The data fd that was attached before, while it is waited for.
-    pub(super) detaching: Option<Detaching>,
-    /// Data fds that were given up while the driver held an operation, and have not come back.
-    pub(super) stuck: u32,
-    /// The thread of the data fds is no more.
-    pub(super) dead: bool,
 }
 
 /// What holds the device.
 pub(super) struct Threads {
     pub(super) device: Arc<dyn MigrationDevice>,
     pub(super) control: Control,
-    pub(super) data: DataHandle,
-}
-
-/// A data fd that was taken from its thread.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Detaching {
-    pub(super) epoch: Epoch,
-    /// When the driver is given up.
-    pub(super) until_ns: u64,
 }
 
 impl Device {
-    pub(super) fn new(threads: Threads, goal: Goal) -> Device {
-        Device {
-            threads: Some(threads),
-            goal,
-            asked: false,
-            fresh: None,
-            epoch: Epoch::default(),
-            fd: None,
-            detaching: None,
-            stuck: 0,
-            dead: false,
-        }
+    pub(super) fn new(data: DataFds, threads: Threads, goal: Goal) -> Device {
+        Device { data, threads: Some(threads), goal, asked: false, fresh: None }
     }
 
     /// Its threads, until it is released.
@@ -87,17 +59,19 @@ impl Device {
 
     /// Whether its driver holds something.
     pub(super) fn is_late(&self) -> bool {
-        self.asked || self.detaching.is_some() || self.stuck > 0
+        self.asked || self.data.is_late()
     }
 
-    /// Lets its threads end. What comes back is disconnected once they hold the device no more.
-    pub(super) fn release(&mut self) -> Vec<Receiver<()>> {
-        (self.fresh, self.fd) = (None, None);
-        let Some(Threads { device, control, data }) = self.threads.take() else {
-            return Vec::new();
-        };
+    /// Lets its thread end. What comes back is disconnected once that holds the device no more. None
+    /// where a data fd is still attached, or the device was released before.
+    pub(super) fn release(&mut self) -> Option<Receiver<()>> {
+        self.fresh = None;
+        if !self.data.are_closed() {
+            return None;
+        }
+        let Threads { device, control } = self.threads.take()?;
         // Whoever drops the last reference may run the embedder's code: the control thread.
         drop(device);
-        vec![data.end(), control.end()]
+        Some(control.end())
     }
 }

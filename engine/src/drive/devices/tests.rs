@@ -1,25 +1,30 @@
 //! Data fds on pipes and files, with a device that has the last say over what they answer.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::thread::{Pid, gettid};
 
 use super::data_fd::DataFd;
-use super::{DataHandle, DataThread, Job, Starting};
+use super::{DataEvent, DataFds, Job, Tools, Zeros};
 use crate::buffers::{Arena, Slot};
+use crate::drive::clock::{left, now_ns};
 use crate::drive::inbox::{Inbox, Input};
+use crate::drive::owner::{DataFdId, Owner};
 use crate::drive::waits::WRITE_AGAIN_MAX;
-use crate::errno::{EAGAIN, EIO, ENODEV, ENOMSG};
+use crate::errno::{EAGAIN, EINPROGRESS, EIO, ENODEV, ENOMSG};
 use crate::ids::{DeviceId, Epoch, Sequence};
-use crate::machine::{ReadResult, WriteResult};
-use crate::ring::{BackendChoice, RingConfig, open};
-use crate::threads::Threads;
+use crate::machine::{NO_LIMIT_NS, ReadResult, WriteResult};
+use crate::ring::{
+    BackendChoice, BlockingThreads, Classes, Done, FileKind, Ring, RingConfig, open,
+};
 use crate::vfio::device::{MigrationDevice, PrecopyInfo};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataHeader, DataPhase, DevicePlace, Encoding, chunk_hash};
@@ -96,20 +101,105 @@ fn slot() -> Slot {
     Arena::new(1, CHUNK_BYTES).expect("memory").1.remove(0)
 }
 
-/// For this thread alone: a ring belongs to who opens it.
-fn data_fd(fd: OwnedFd, device: &Arc<Double>, backend: BackendChoice) -> (DataFd, Arc<AtomicU64>) {
-    let stop = Arc::new(AtomicU64::new(0));
-    let device: Arc<dyn MigrationDevice> = Arc::<Double>::clone(device);
-    let mut opened = DataFd::open(device, backend, Arc::clone(&stop)).expect("a ring");
-    opened.attach(1, Arc::new(fd), CHUNK_BYTES).expect("a file");
-    (opened, stop)
+/// A device's data fds on a ring of this thread.
+struct Bed {
+    ring: Box<dyn Ring>,
+    classes: Classes,
+    zeros: Zeros,
+    events: VecDeque<DataEvent>,
+    device: Arc<Double>,
+    fds: DataFds,
+    epochs: u32,
+}
+
+fn config(backend: BackendChoice) -> RingConfig {
+    RingConfig { backend, depth: 8, files: 4, blocking: BlockingThreads::plain(1), zero_copy: None }
+}
+
+impl Bed {
+    /// Data fds of which this is the first.
+    fn new(fd: OwnedFd, device: &Arc<Double>, backend: BackendChoice) -> Bed {
+        let mut bed = Bed {
+            ring: open(&config(backend)).expect("a ring").ring,
+            classes: Classes::new().expect("a descriptor"),
+            zeros: Zeros::new(CHUNK_BYTES),
+            events: VecDeque::new(),
+            device: Arc::clone(device),
+            fds: DataFds::of(DeviceId(0)),
+            epochs: 0,
+        };
+        bed.attach(fd).expect("a file");
+        bed
+    }
+
+    fn attach(&mut self, fd: OwnedFd) -> io::Result<()> {
+        let device: Arc<dyn MigrationDevice> = Arc::<Double>::clone(&self.device);
+        let (epoch, with) = (Epoch(self.epochs), (&self.classes, CHUNK_BYTES));
+        self.epochs += 1;
+        self.fds.attach(epoch, device, fd, with, &mut *self.ring)
+    }
+
+    fn with<T>(&mut self, call: impl FnOnce(&mut DataFds, &mut Tools) -> T) -> T {
+        let Bed { ring, zeros, events, fds, .. } = self;
+        call(fds, &mut Tools { ring: &mut **ring, zeros, events, now_ns: now_ns() })
+    }
+
+    fn give(&mut self, job: Job) {
+        self.with(|fds, tools| fds.give(job, tools)).expect("an fd is attached");
+    }
+
+    fn detach(&mut self) {
+        self.with(|fds, tools| fds.detach(NO_LIMIT_NS, tools));
+    }
+
+    /// What happens next, waited for.
+    fn next(&mut self) -> DataEvent {
+        let start = Instant::now();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            assert!(start.elapsed() < LONG, "nothing happens");
+            self.turn();
+        }
+    }
+
+    /// One wait, and what comes of it.
+    fn turn(&mut self) {
+        let due = self.fds.deadline_ns().and_then(|at| left(now_ns(), at));
+        let mut done: Vec<Done> = Vec::new();
+        self.ring.wait(Some(due.unwrap_or(LONG)), &mut done).expect("a wait");
+        for done in done {
+            self.with(|fds, tools| fds.done(Owner::of(done.token), done, tools));
+        }
+        self.with(|fds, tools| fds.look_at_the_clock(tools));
+    }
+
+    fn read_chunk(&mut self, slot: Slot, phase: DataPhase) -> (Slot, ReadResult) {
+        self.give(Job::Read { slot, bytes: CHUNK_BYTES, phase });
+        match self.next() {
+            DataEvent::Read { slot, result, .. } => (slot, result),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn write_chunk(
+        &mut self,
+        header: &DataHeader,
+        slot: Option<Slot>,
+    ) -> (Option<Slot>, WriteResult) {
+        self.give(Job::Write { header: *header, slot });
+        match self.next() {
+            DataEvent::Written { slot, result, .. } => (slot, result),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// What reaches a session's thread that is the test.
 pub(in crate::drive) fn inbox() -> (Inbox, Receiver<Input>) {
     let (sender, inputs) = crossbeam_channel::unbounded();
-    let ring = RingConfig { backend: BackendChoice::Auto, depth: 2, files: 1, zero_copy: None };
-    let waker = open(&ring).expect("a ring").ring.waker();
+    let waker = open(&config(BackendChoice::Auto)).expect("a ring").ring.waker();
     (Inbox::new(sender, waker), inputs)
 }
 
@@ -160,7 +250,7 @@ fn a_driver_that_writes_short_gets_every_byte_once() {
             std::fs::File::from(reader).read_to_end(&mut written).expect("the pipe is open");
             written
         });
-        let (mut fd, _) = data_fd(writer, &device, backend);
+        let mut fd = Bed::new(writer, &device, backend);
         let (slot, result) = fd.write_chunk(&header, Some(slot));
         drop(fd);
         assert_eq!(result, WriteResult::Written { hash: header.raw_hash });
@@ -174,7 +264,7 @@ fn a_driver_that_writes_short_gets_every_byte_once() {
 fn a_write_that_fails_after_bytes_has_failed() {
     for backend in BACKENDS {
         let device = double(|n, _| if n == 1 { Ok(CHUNK_BYTES / 2) } else { errno(ENODEV) });
-        let (mut fd, _) = data_fd(file(), &device, backend);
+        let mut fd = Bed::new(file(), &device, backend);
         let (header, slot) = chunk();
         let (slot, result) = fd.write_chunk(&header, Some(slot));
         assert_eq!((slot.is_some(), result), (true, WriteResult::Failed(ENODEV)));
@@ -188,7 +278,7 @@ fn an_error_after_bytes_is_told_once_by_the_next_read() {
         let (reader, writer) = pipe();
         rustix::io::write(&writer, b"state").expect("the pipe is open");
         let device = double(|n, result| if n == 2 { errno(ENODEV) } else { result });
-        let (mut fd, _) = data_fd(reader, &device, backend);
+        let mut fd = Bed::new(reader, &device, backend);
         let (slot, result) = fd.read_chunk(slot(), DataPhase::PreCopy);
         assert!(matches!(result, ReadResult::Chunk { bytes: 5, .. }), "{result:?}");
         assert_eq!(&slot.body()[..5], b"state");
@@ -210,7 +300,7 @@ fn what_only_ends_a_chunk_is_met_again_by_the_next_read() {
             ENOMSG => double(drained_when_dry),
             _ => double(|n, result| if n == 3 { errno(ENODEV) } else { result }),
         };
-        let (mut fd, _) = data_fd(reader, &device, BackendChoice::Auto);
+        let mut fd = Bed::new(reader, &device, BackendChoice::Auto);
         let (slot, result) = fd.read_chunk(slot(), DataPhase::PreCopy);
         assert!(matches!(result, ReadResult::Chunk { bytes: 5, .. }), "{result:?}");
         assert_eq!(fd.read_chunk(slot, DataPhase::PreCopy).1, then);
@@ -221,7 +311,7 @@ fn what_only_ends_a_chunk_is_met_again_by_the_next_read() {
 #[test]
 fn a_driver_that_says_eagain_for_ever_is_given_up() {
     let device = double(|_, _| errno(EAGAIN));
-    let (mut fd, _) = data_fd(file(), &device, BackendChoice::Auto);
+    let mut fd = Bed::new(file(), &device, BackendChoice::Auto);
     let (header, slot) = chunk();
     let (slot, result) = fd.write_chunk(&header, Some(slot));
     assert_eq!((slot.is_some(), result), (true, WriteResult::Failed(EAGAIN)));
@@ -230,7 +320,7 @@ fn a_driver_that_says_eagain_for_ever_is_given_up() {
     let mut slot = slot.expect("a slot");
     for phase in [DataPhase::PreCopy, DataPhase::StopCopy] {
         let device = double(|_, _| errno(EAGAIN));
-        let (mut fd, _) = data_fd(file(), &device, BackendChoice::Auto);
+        let mut fd = Bed::new(file(), &device, BackendChoice::Auto);
         let result;
         (slot, result) = fd.read_chunk(slot, phase);
         assert_eq!((result, device.answers()), (ReadResult::Failed(EAGAIN), 1), "{phase:?}");
@@ -245,7 +335,7 @@ fn a_driver_that_takes_a_little_now_and_then_is_not_given_up() {
         0 => Ok(CHUNK_BYTES / 2),
         _ => errno(EAGAIN),
     });
-    let (mut fd, _) = data_fd(file(), &device, BackendChoice::Auto);
+    let mut fd = Bed::new(file(), &device, BackendChoice::Auto);
     let (header, slot) = chunk();
     let (_, result) = fd.write_chunk(&header, Some(slot));
     assert_eq!(result, WriteResult::Written { hash: header.raw_hash });
@@ -255,22 +345,10 @@ fn a_driver_that_takes_a_little_now_and_then_is_not_given_up() {
 #[test]
 fn a_driver_that_takes_nothing_and_says_nothing_is_broken() {
     let device = double(|_, _| Ok(0));
-    let (mut fd, _) = data_fd(file(), &device, BackendChoice::Auto);
+    let mut fd = Bed::new(file(), &device, BackendChoice::Auto);
     let (header, slot) = chunk();
     assert_eq!(fd.write_chunk(&header, Some(slot)).1, WriteResult::Failed(EIO));
     assert_eq!(device.answers(), 1);
-}
-
-#[test]
-fn nothing_is_begun_on_an_fd_that_is_to_be_closed() {
-    let device = double(|_, result| result);
-    let (mut fd, stop) = data_fd(file(), &device, BackendChoice::Auto);
-    stop.store(1, Ordering::Release);
-    let (header, slot) = chunk();
-    let (slot, result) = fd.write_chunk(&header, Some(slot));
-    assert_eq!(result, WriteResult::Cancelled);
-    let (_, result) = fd.read_chunk(slot.expect("a slot"), DataPhase::StopCopy);
-    assert_eq!((result, device.answers()), (ReadResult::Cancelled, 0));
 }
 
 /// EAGAIN does not mean drained: mlx5 says so while it saves. In STOP_COPY nothing but the end is
@@ -285,7 +363,7 @@ fn a_device_that_is_still_saving_is_waited_for_in_every_phase() {
             let (told, thread) = crossbeam_channel::bounded(1);
             let reading = std::thread::spawn(move || {
                 let slot = slot();
-                let (mut fd, _) = data_fd(reader, &double(observe), backend);
+                let mut fd = Bed::new(reader, &double(observe), backend);
                 told.send(gettid()).expect("the test waits");
                 fd.read_chunk(slot, phase).1
             });
@@ -298,154 +376,194 @@ fn a_device_that_is_still_saving_is_waited_for_in_every_phase() {
     }
 }
 
-/// A thread with one end of a pipe as its first data fd, and what it tells.
-fn thread(fd: OwnedFd, device: Arc<Double>) -> (DataHandle, Receiver<Input>) {
-    let (inbox, inputs) = inbox();
-    let thread = DataThread { id: DeviceId(0), device, backend: BackendChoice::Auto, inbox };
-    let mut handle = thread.spawn(&Threads::default()).and_then(Starting::wait).expect("a thread");
-    handle.attach(Arc::new(fd), CHUNK_BYTES);
-    (handle, inputs)
+fn read(phase: DataPhase) -> Job {
+    Job::Read { slot: slot(), bytes: CHUNK_BYTES, phase }
 }
 
-fn read(epoch: u32, phase: DataPhase) -> Job {
-    Job::Read { epoch: Epoch(epoch), slot: slot(), phase }
+/// What an event says, in short.
+fn short(event: &DataEvent) -> String {
+    match event {
+        DataEvent::Read { epoch, result: ReadResult::Chunk { bytes, .. }, .. } => {
+            format!("{} {bytes} bytes", epoch.0)
+        }
+        DataEvent::Read { epoch, result, .. } => format!("{} {result:?}", epoch.0),
+        DataEvent::Written { result, .. } => format!("{result:?}"),
+        DataEvent::HungUp { epoch, .. } => format!("{} hung up", epoch.0),
+        DataEvent::Closed { awaited: true, .. } => "closed".to_owned(),
+        DataEvent::Closed { awaited: false, .. } => "closed late".to_owned(),
+        DataEvent::Local(fault) => fault.message.clone(),
+    }
 }
 
 #[test]
 fn a_drained_device_on_a_pipe_says_so_before_anything_else_happens() {
     let (reader, _writer) = pipe();
-    let (handle, inputs) = thread(reader, double(drained_when_dry));
-    handle.submit(read(3, DataPhase::PreCopy)).expect("it lives");
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Read { epoch: Epoch(3), result: ReadResult::Empty, .. }) => {}
-        other => panic!("{other:?}"),
-    }
-    assert!(handle.end().recv().is_err(), "it holds the device no more");
+    let mut bed = Bed::new(reader, &double(drained_when_dry), BackendChoice::Auto);
+    bed.give(read(DataPhase::PreCopy));
+    assert_eq!(short(&bed.next()), "0 Empty");
 }
 
 #[test]
-fn an_fd_is_closed_before_its_thread_says_so() {
-    for _ in 0..50 {
-        let (reader, writer) = pipe();
-        let (handle, inputs) = thread(reader, double(|_, result| result));
-        for _ in 0..3 {
-            handle.submit(read(3, DataPhase::StopCopy)).expect("it lives");
+fn an_fd_is_closed_before_that_is_said() {
+    for backend in BACKENDS {
+        for turns in 0..20 {
+            let (reader, writer) = pipe();
+            let mut bed = Bed::new(reader, &double(|_, result| result), backend);
+            for _ in 0..3 {
+                bed.give(read(DataPhase::StopCopy));
+            }
+            if turns > 0 {
+                // The kernel has it.
+                bed.ring.wait(Some(Duration::ZERO), &mut Vec::new()).expect("a wait");
+            }
+            bed.detach();
+            let told: Vec<String> = (0..4).map(|_| short(&bed.next())).collect();
+            assert_eq!(told, ["0 Cancelled", "0 Cancelled", "0 Cancelled", "closed"]);
+            let written = std::fs::File::from(writer).write(b"nobody reads");
+            assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
         }
-        handle.detach(Epoch(3));
-        let told: Vec<Input> = inputs.iter().take(4).collect();
-        let [read @ .., Input::Detached { epoch: Epoch(3), .. }] = told.as_slice() else {
-            panic!("{told:?}")
-        };
-        for input in read {
-            let Input::Read { result: ReadResult::Cancelled, .. } = input else {
-                panic!("{input:?}")
-            };
-        }
-        let written = std::fs::File::from(writer).write(b"nobody reads");
-        assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
     }
 }
 
 #[test]
-fn one_thread_reads_one_fd_after_another_and_a_stop_is_for_those_before_it() {
+fn one_fd_is_read_after_another() {
+    for backend in BACKENDS {
+        let (first, _writer) = pipe();
+        let mut bed = Bed::new(first, &double(|_, result| result), backend);
+        bed.give(read(DataPhase::StopCopy));
+        bed.detach();
+        // Before the first one is known to be closed.
+        let (second, writer) = pipe();
+        bed.attach(second).expect("a file");
+        bed.give(read(DataPhase::StopCopy));
+        assert_eq!(short(&bed.next()), "0 Cancelled");
+        assert_eq!(short(&bed.next()), "closed");
+        rustix::io::write(&writer, b"state").expect("the pipe is open");
+        assert_eq!(short(&bed.next()), "1 5 bytes");
+        bed.give(read(DataPhase::StopCopy));
+        bed.detach();
+        assert_eq!(short(&bed.next()), "1 Cancelled");
+        assert_eq!(short(&bed.next()), "closed");
+        assert!(bed.fds.are_closed());
+    }
+}
+
+#[test]
+fn a_data_fd_that_cannot_be_used_is_said_and_the_next_one_can() {
     let (first, _writer) = pipe();
-    let (mut handle, inputs) = thread(first, double(|_, result| result));
-    let next = |expected: &str| {
-        let input = inputs.recv_timeout(LONG).expect("it answers");
-        let found = match &input {
-            Input::Read { epoch, result: ReadResult::Cancelled, .. } => {
-                format!("{epoch} cancelled")
-            }
-            Input::Read { epoch, result: ReadResult::Chunk { bytes, .. }, .. } => {
-                format!("{epoch} {bytes} bytes")
-            }
-            Input::Detached { epoch, .. } => format!("{epoch} closed"),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(found, expected);
-    };
-    handle.submit(read(0, DataPhase::StopCopy)).expect("it lives");
-    handle.detach(Epoch(0));
-    // Before the first one is known to be closed.
-    let (second, writer) = pipe();
-    handle.attach(Arc::new(second), CHUNK_BYTES);
-    handle.submit(read(1, DataPhase::StopCopy)).expect("it lives");
-    next("epoch 0 cancelled");
-    next("epoch 0 closed");
-    rustix::io::write(&writer, b"state").expect("the pipe is open");
-    next("epoch 1 5 bytes");
-    handle.submit(read(1, DataPhase::StopCopy)).expect("it lives");
-    handle.detach(Epoch(1));
-    next("epoch 1 cancelled");
-    next("epoch 1 closed");
-}
-
-#[test]
-fn a_data_fd_that_cannot_be_used_is_told_and_its_thread_lives() {
+    let mut bed = Bed::new(first, &double(|_, result| result), BackendChoice::Auto);
+    bed.detach();
+    assert_eq!(short(&bed.next()), "closed");
     let datagrams = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    let (mut handle, inputs) = thread(datagrams.into(), double(|_, result| result));
-    handle.submit(read(0, DataPhase::PreCopy)).expect("it lives");
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Local(fault)) => assert!(fault.message.contains("cannot be used"), "{fault}"),
-        other => panic!("{other:?}"),
-    }
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Read { result: ReadResult::Cancelled, .. }) => {}
-        other => panic!("{other:?}"),
-    }
-    handle.detach(Epoch(0));
-    assert!(matches!(inputs.recv_timeout(LONG), Ok(Input::Detached { .. })));
+    bed.attach(datagrams.into()).expect_err("no data fd");
+    let job = read(DataPhase::PreCopy);
+    assert!(bed.with(|fds, tools| fds.give(job, tools)).is_err(), "the job comes back");
+    bed.detach();
+    assert_eq!(short(&bed.next()), "closed");
     let (reader, writer) = pipe();
     rustix::io::write(&writer, b"state").expect("the pipe is open");
-    handle.attach(Arc::new(reader), CHUNK_BYTES);
-    handle.submit(read(1, DataPhase::PreCopy)).expect("it lives");
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Read { result: ReadResult::Chunk { bytes: 5, .. }, .. }) => {}
-        other => panic!("{other:?}"),
-    }
+    bed.attach(reader).expect("a file");
+    bed.give(read(DataPhase::PreCopy));
+    assert_eq!(short(&bed.next()), "2 5 bytes");
 }
 
 #[test]
-fn a_device_that_panics_over_an_answer_has_failed_and_its_thread_lives() {
+fn a_device_that_panics_over_an_answer_has_failed_and_the_session_hears_why() {
     let (reader, writer) = pipe();
     let device = double(|n, result| if n == 1 { panic!("a defect") } else { result });
-    let (handle, inputs) = thread(reader, device);
+    let mut bed = Bed::new(reader, &device, BackendChoice::Auto);
     rustix::io::write(&writer, b"state").expect("the pipe is open");
-    handle.submit(read(0, DataPhase::StopCopy)).expect("it lives");
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Local(fault)) => {
-            assert_eq!(fault.message, "observe of device 0 panicked: a defect");
-        }
-        other => panic!("{other:?}"),
-    }
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Read { result: ReadResult::Failed(EIO), .. }) => {}
-        other => panic!("{other:?}"),
-    }
+    bed.give(read(DataPhase::StopCopy));
+    assert_eq!(short(&bed.next()), "observe of device 0 panicked: a defect");
+    assert_eq!(short(&bed.next()), format!("0 {:?}", ReadResult::Failed(EIO)));
     rustix::io::write(&writer, b"more").expect("the pipe is open");
-    handle.submit(read(0, DataPhase::StopCopy)).expect("it lives");
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Read { result: ReadResult::Chunk { bytes: 4, .. }, .. }) => {}
-        other => panic!("{other:?}"),
+    bed.give(read(DataPhase::StopCopy));
+    assert_eq!(short(&bed.next()), "0 4 bytes");
+}
+
+/// What the driver holds, in a double, is an answer that does not come.
+#[test]
+fn an_operation_that_the_driver_holds_keeps_the_fd_open_and_nothing_waits_for_it() {
+    for backend in BACKENDS {
+        let (reader, writer) = pipe();
+        let device = double(|n, result| if n < 5 { errno(EINPROGRESS) } else { result });
+        let mut bed = Bed::new(reader, &device, backend);
+        rustix::io::write(&writer, b"state").expect("the pipe is open");
+        bed.give(read(DataPhase::StopCopy));
+        bed.give(read(DataPhase::StopCopy));
+        while device.answers() == 0 {
+            bed.turn();
+        }
+        bed.detach();
+        assert_eq!(short(&bed.next()), "0 Cancelled", "what was not begun comes back at once");
+        assert!(bed.fds.is_detaching() && bed.events.is_empty());
+        assert!(!bed.with(|fds, tools| fds.give_up(tools.now_ns)), "there is no limit");
+        assert!(bed.fds.give_up(NO_LIMIT_NS), "its time is over");
+        assert!(bed.fds.is_late());
+        rustix::io::write(&writer, b"more").expect("it is still open");
+        let (second, writer) = pipe();
+        bed.attach(second).expect("a file");
+        bed.give(read(DataPhase::StopCopy));
+        rustix::io::write(&writer, b"other").expect("the pipe is open");
+        let mut told: Vec<String> = (0..3).map(|_| short(&bed.next())).collect();
+        told.sort();
+        assert_eq!(told, ["0 5 bytes", "1 5 bytes", "closed late"]);
+        assert!(!bed.fds.is_late());
+    }
+}
+
+/// A socket hangs up as mlx5's save fd does.
+#[test]
+fn a_drained_fd_that_dies_is_told_and_is_read_meanwhile() {
+    for backend in BACKENDS {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .expect("sockets");
+        let mut ring = open(&config(backend)).expect("a ring").ring;
+        let (mut zeros, mut events) = (Zeros::new(CHUNK_BYTES), VecDeque::new());
+        let id = DataFdId { device: DeviceId(0), number: 0 };
+        let device = double(drained_when_dry);
+        let file = (Arc::new(ours), FileKind::Pollable);
+        let mut fd =
+            DataFd::attach(id, Epoch(7), device, file, CHUNK_BYTES, &mut *ring).expect("a file");
+        let mut next = |fd: &mut DataFd, job: Option<Job>| {
+            let tools =
+                &mut Tools { ring: &mut *ring, zeros: &mut zeros, events: &mut events, now_ns: 0 };
+            job.into_iter().for_each(|job| fd.give(job, tools));
+            loop {
+                if let Some(event) = tools.events.pop_front() {
+                    return short(&event);
+                }
+                let mut all = Vec::new();
+                tools.ring.wait(Some(LONG), &mut all).expect("a wait");
+                for done in all {
+                    match Owner::of(done.token) {
+                        Owner::Watch(_) => fd.watched(&done, tools),
+                        _ => fd.done(done, tools),
+                    }
+                }
+            }
+        };
+        assert_eq!(next(&mut fd, Some(read(DataPhase::PreCopy))), "7 Empty");
+        rustix::io::write(&theirs, b"state").expect("a socket");
+        assert_eq!(next(&mut fd, Some(read(DataPhase::PreCopy))), "7 5 bytes");
+        assert_eq!(next(&mut fd, Some(read(DataPhase::PreCopy))), "7 Empty");
+        shutdown(&theirs, Shutdown::Write).expect("a shutdown");
+        assert_eq!(next(&mut fd, None), "7 hung up");
     }
 }
 
 #[test]
-fn the_death_of_a_data_fds_thread_is_told_and_its_fd_is_closed() {
-    let (reader, writer) = pipe();
-    let (handle, inputs) = thread(reader, double(|_, result| result));
-    let (header, slot) = chunk();
-    // More bytes than a slot has: nobody asks for that but a defect.
-    let header = DataHeader { raw_bytes: 1 << 30, ..header };
-    handle.submit(Job::Write { header, slot: Some(slot) }).expect("it lives");
-    match inputs.recv_timeout(LONG) {
-        Ok(Input::Died { device: DeviceId(0), fault }) => {
-            assert!(fault.message.contains("the data fds of device 0 died"), "{fault}");
-        }
-        other => panic!("{other:?}"),
+fn a_pipe_whose_other_end_is_closed_is_not_dead() {
+    for backend in BACKENDS {
+        let (reader, writer) = pipe();
+        let mut bed = Bed::new(reader, &double(drained_when_dry), backend);
+        bed.give(read(DataPhase::PreCopy));
+        assert_eq!(short(&bed.next()), "0 Empty");
+        drop(writer);
+        bed.turn();
+        assert!(bed.events.is_empty(), "{:?}", bed.events);
+        bed.detach();
+        assert_eq!(short(&bed.next()), "closed");
     }
-    assert!(handle.submit(read(0, DataPhase::PreCopy)).is_err(), "the job comes back");
-    drop(handle);
-    let written = std::fs::File::from(writer).write(b"nobody reads");
-    assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
 }

@@ -39,6 +39,10 @@ struct State {
     finished: bool,
     /// Nothing more comes.
     closed: bool,
+    /// The eventfd is readable.
+    lit: bool,
+    /// Callers that sleep until something comes.
+    sleepers: usize,
 }
 
 impl Outbox {
@@ -85,16 +89,30 @@ impl Outbox {
         let mut state = self.lock();
         if !state.closed {
             state.closed = true;
+            self.light(&mut state);
             self.wake(state);
         }
     }
 
-    fn wake(&self, state: MutexGuard<'_, State>) {
-        // EAGAIN: the counter is full, so it is readable.
-        let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+    /// Somebody who sleeps takes what came: whoever polls need not see it, and a system call is
+    /// spared while a VM stands still.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let sleepers = state.sleepers > 0;
+        if !sleepers {
+            self.light(&mut state);
+        }
         // Whoever this wakes wants the lock.
         drop(state);
-        self.arrived.notify_all();
+        if sleepers {
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Makes the eventfd readable.
+    fn light(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.lit, true) {
+            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+        }
     }
 
     /// Takes the next event, if there is one. The eventfd is readable while there are more, and once
@@ -124,7 +142,9 @@ impl Outbox {
         let mut state = self.lock();
         while !state.finished {
             while self.take(&mut state).is_some() {}
+            state.sleepers += 1;
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.sleepers -= 1;
         }
     }
 
@@ -137,15 +157,23 @@ impl Outbox {
     /// None at the deadline.
     fn sleep<'a>(
         &self,
-        state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, State>,
         deadline: Option<Instant>,
     ) -> Option<MutexGuard<'a, State>> {
-        let Some(deadline) = deadline else {
-            return Some(self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner));
+        let left = match deadline {
+            Some(deadline) => Some(deadline.checked_duration_since(Instant::now())?),
+            None => None,
         };
-        let left = deadline.checked_duration_since(Instant::now())?;
-        let waited = self.arrived.wait_timeout(state, left);
-        Some(waited.unwrap_or_else(PoisonError::into_inner).0)
+        state.sleepers += 1;
+        let mut state = match left {
+            Some(left) => {
+                let waited = self.arrived.wait_timeout(state, left);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.sleepers -= 1;
+        Some(state)
     }
 
     /// Readable while an event waits. For poll, epoll or an event loop; never read it.
@@ -155,8 +183,11 @@ impl Outbox {
 
     fn take(&self, state: &mut State) -> Option<SessionEvent> {
         let event = state.events.pop_front();
-        if event.is_none() || state.events.is_empty() {
-            // EAGAIN: nobody has written since.
+        // Once more, too, when nothing more comes: for whoever polls to look, and find nothing.
+        let readable = !state.events.is_empty() || (state.closed && event.is_some());
+        if readable {
+            self.light(state);
+        } else if std::mem::take(&mut state.lit) {
             let _ = rustix::io::read(&self.eventfd, &mut [0u8; 8]);
         }
         let event = event?;

@@ -1,19 +1,13 @@
 //! What the machine wants: each action, carried out against the mechanism.
 
-use std::sync::Arc;
-
 use super::Drive;
 use crate::compress::workers::{Job as WorkerJob, Work};
-use crate::drive::clock::until_ns;
-use crate::drive::devices::{Detaching, Job};
+use crate::drive::devices::Job;
 use crate::drive::embedder::SessionEvent;
 use crate::drive::inbox::{Chunk, WorkTag};
-use crate::drive::waits::DETACH_PART;
-use crate::ids::{DeviceId, Epoch, SlotId, StreamId};
+use crate::ids::{DeviceId, SlotId, StreamId};
 use crate::limits;
-use crate::machine::{
-    Action, EncodeResult, Event, Notice, Outgoing, ReadResult, Request, WriteResult,
-};
+use crate::machine::{Action, EncodeResult, Event, Notice, Outgoing, Request};
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::wire::Kind;
 
@@ -26,18 +20,17 @@ impl Drive {
             Action::Attach { device, epoch } => self.attach(device, epoch),
             Action::DropFd { device } => self.devices[device.index()].fresh = None,
             Action::Detach { device } => self.detach(device, now_ns),
-            Action::Read { device, slot, phase } => {
-                let epoch = self.devices[device.index()].epoch;
+            Action::Read { device, slot, bytes, phase } => {
                 if let Some(slot) = self.slots.take(slot) {
-                    self.give(device, Job::Read { epoch, slot, phase });
+                    self.give(device, Job::Read { slot, bytes: bytes as usize, phase }, now_ns);
                 }
             }
             Action::Write { device, header, slot } => {
                 let slot = slot.and_then(|slot| self.slots.take(slot));
-                self.give(device, Job::Write { header, slot });
+                self.give(device, Job::Write { header, slot }, now_ns);
             }
-            Action::Encode { chunk, slot, into, bytes, level, probe } => {
-                let work = Work::Encode { raw_bytes: bytes, level, probe };
+            Action::Encode { chunk, slot, into, bytes, level, probe, sample } => {
+                let work = Work::Encode { raw_bytes: bytes, level, probe, sample };
                 self.work(Chunk::Encode(chunk), slot, into, work, now_ns);
             }
             Action::Decode { header, slot, into } => {
@@ -81,67 +74,13 @@ impl Drive {
     fn ask(&mut self, device: DeviceId, request: Request, now_ns: u64) {
         self.measured.asking(request, self.switchover, now_ns);
         let entry = &mut self.devices[device.index()];
-        let data_fd = entry.fd.clone();
+        let data_fd = entry.data.fd();
         let Some(threads) = entry.threads() else {
             debug_assert!(false, "{device} was released");
             return;
         };
         threads.control.ask(request, data_fd);
         entry.asked = true;
-    }
-
-    fn attach(&mut self, device: DeviceId, epoch: Epoch) {
-        let chunk_bytes = self.chunk_bytes;
-        let entry = &mut self.devices[device.index()];
-        let Some(fd) = entry.fresh.take() else {
-            debug_assert!(false, "{device}: no fd to attach");
-            return;
-        };
-        let fd = Arc::new(fd);
-        entry.epoch = epoch;
-        entry.fd = Some(Arc::clone(&fd));
-        if let Some(threads) = entry.threads() {
-            threads.data.attach(fd, chunk_bytes);
-        }
-    }
-
-    fn detach(&mut self, device: DeviceId, now_ns: u64) {
-        let until_ns = until_ns(now_ns, self.cancel_bound / DETACH_PART);
-        let entry = &mut self.devices[device.index()];
-        let (attached, epoch, dead) = (entry.fd.take().is_some(), entry.epoch, entry.dead);
-        match entry.threads() {
-            Some(threads) if attached && !dead => {
-                threads.data.detach(epoch);
-                entry.detaching = Some(Detaching { epoch, until_ns });
-            }
-            // Slots may have died with the thread.
-            _ => self.caused.push_back(Event::Detached { device, stuck: dead }),
-        }
-    }
-
-    /// Gives a job to the thread of a device's data fd; without one it comes back undone.
-    fn give(&mut self, device: DeviceId, job: Job) {
-        let entry = &mut self.devices[device.index()];
-        let attached = entry.fd.is_some();
-        let undone = match entry.threads() {
-            Some(threads) if attached => match threads.data.submit(job) {
-                Ok(()) => return,
-                Err(job) => *job,
-            },
-            _ => job,
-        };
-        self.caused.push_back(match undone {
-            Job::Read { epoch, slot, .. } => {
-                let slot = self.slots.put(slot);
-                Event::Read { device, epoch, slot, result: ReadResult::Cancelled }
-            }
-            Job::Write { header, slot } => {
-                let slot = slot.map(|slot| self.slots.put(slot));
-                let (epoch, raw_bytes) = (header.place.epoch, header.raw_bytes);
-                Event::Written { device, epoch, raw_bytes, slot, result: WriteResult::Cancelled }
-            }
-            Job::Attach { .. } | Job::Detach { .. } => return,
-        });
     }
 
     fn work(&mut self, chunk: Chunk, slot: SlotId, into: SlotId, work: Work, since_ns: u64) {
@@ -154,7 +93,7 @@ impl Drive {
             let into = self.slots.put(job.into);
             self.caused.push_back(match chunk {
                 Chunk::Encode(chunk) => {
-                    let result = EncodeResult::Incompressible { worker_ns: 0 };
+                    let result = EncodeResult::Incompressible { worker_ns: 0, cpu_ns: 0 };
                     Event::Encoded { chunk, slot, into, result }
                 }
                 Chunk::Decode(header) => {

@@ -12,6 +12,7 @@ use crate::drive::clock::{now_ns, until_ns};
 use crate::drive::embedder::SessionEvent;
 use crate::drive::figures::{Ended, Report};
 use crate::drive::waits::{LATE_DRIVER, LINGER, RELEASE};
+use crate::ids::DeviceId;
 use crate::machine::DeviceReport;
 use crate::outcome::{Cause, Fault, Observation, SourceEnding, TargetEnding};
 
@@ -70,10 +71,15 @@ impl Drive {
     fn release(&mut self, is_home: impl Fn(usize) -> bool) {
         let late = self.is_late();
         let mut released = Vec::new();
-        for (index, device) in self.devices.iter_mut().enumerate() {
-            if !device.is_late() && (is_home(index) || !late) {
-                released.append(&mut device.release());
+        for index in 0..self.devices.len() {
+            if self.devices[index].is_late() || !(is_home(index) || !late) {
+                continue;
             }
+            // Nothing is attached any more, unless the machine was lost.
+            if !self.devices[index].data.are_closed() {
+                self.detach(DeviceId(index as u32), now_ns());
+            }
+            released.extend(self.devices[index].release());
         }
         let deadline = Instant::now() + RELEASE;
         for device in released {

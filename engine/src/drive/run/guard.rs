@@ -2,18 +2,14 @@
 //! the handover the devices are brought back, as in a session that is given up; after it nobody
 //! touches them, and nothing is claimed that cannot be known any more.
 
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::RecvTimeoutError;
+use std::time::Instant;
 
 use super::end::Endings;
 use super::{Drive, Machines};
-use crate::drive::clock::{deadline, left, now_ns, until_ns};
-use crate::drive::devices::Detaching;
+use crate::drive::clock::{deadline, left, now_ns};
 use crate::drive::embedder::SessionEvent;
 use crate::drive::guarded::guarded;
 use crate::drive::inbox::Input;
-use crate::drive::waits::DETACH_PART;
 use crate::ids::DeviceId;
 use crate::machine::{Action, DeviceReport, Line, Notice, Turn, Way};
 use crate::outcome::{Cause, EpochEnding, Fault, Observation, SourceEnding, TargetEnding};
@@ -97,17 +93,9 @@ impl<'a> Rescue<'a> {
         self.drive.streams.hang_up();
         self.drive.interrupt();
         let now_ns = now_ns();
-        for device in &mut self.drive.devices {
-            device.fresh = None;
-            let epoch = device.epoch;
-            if device.fd.take().is_some()
-                && !device.dead
-                && let Some(threads) = device.threads()
-            {
-                threads.data.detach(epoch);
-                let until_ns = until_ns(now_ns, self.drive.cancel_bound / DETACH_PART);
-                device.detaching = Some(Detaching { epoch, until_ns });
-            }
+        for index in 0..self.drive.devices.len() {
+            self.drive.devices[index].fresh = None;
+            self.drive.detach(DeviceId(index as u32), now_ns);
         }
         if !self.ended {
             let until = deadline(self.drive.cancel_bound);
@@ -133,46 +121,38 @@ impl<'a> Rescue<'a> {
         for index in 0..self.lines.len() {
             self.begin(index);
         }
-        let detaching = self.drive.devices.iter().filter_map(|device| device.detaching);
-        let next_ns = detaching.map(|detaching| detaching.until_ns).min();
+        let data_fds = self.drive.devices.iter().filter_map(|device| device.data.deadline_ns());
+        let next_ns = data_fds.min();
         let at_most = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let stuck = next_ns.and_then(|next_ns| left(now_ns(), next_ns));
-        let timeout = at_most.into_iter().chain(stuck).min().unwrap_or(Duration::MAX);
-        let input = match deadline(timeout) {
-            Some(deadline) => self.drive.inputs.recv_deadline(deadline),
-            None => self.drive.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match input {
-            Ok(Input::Control { device, request, result, fd, .. }) => {
+        let due = next_ns.and_then(|next_ns| left(now_ns(), next_ns));
+        // What came before the panic has woken the thread already.
+        if self.drive.inputs.is_empty() {
+            self.drive.wait(at_most.into_iter().chain(due).min());
+        }
+        // Nobody works with what comes here any more.
+        self.drive.caused.clear();
+        self.drive.data_events.clear();
+        while self.drive.streams.next().is_some() {}
+        while let Ok(input) = self.drive.inputs.try_recv() {
+            if let Input::Control { device, request, result, fd, .. } = input {
                 drop(fd);
                 self.drive.devices[device.index()].asked = false;
                 self.answered(device, |line, turn| line.answered(turn, request, result));
             }
-            Ok(Input::Detached { device, epoch }) => {
-                let entry = &mut self.drive.devices[device.index()];
-                match entry.detaching.take_if(|detaching| detaching.epoch == epoch) {
-                    Some(_) => {}
-                    None => entry.stuck = entry.stuck.saturating_sub(1),
-                }
-            }
-            Ok(Input::Died { device, .. }) => {
-                let entry = &mut self.drive.devices[device.index()];
-                (entry.dead, entry.stuck, entry.detaching) = (true, 0, None);
-            }
-            // Nobody works with what comes here any more.
-            Ok(_) | Err(_) => {}
         }
-        for device in &mut self.drive.devices {
-            if device.detaching.take_if(|detaching| detaching.until_ns <= now_ns()).is_some() {
-                device.stuck += 1;
-            }
+        let now_ns = now_ns();
+        for index in 0..self.drive.devices.len() {
+            self.drive.with_data(DeviceId(index as u32), now_ns, |data, tools| {
+                data.look_at_the_clock(tools);
+            });
+            self.drive.devices[index].data.give_up(now_ns);
         }
     }
 
     /// Sets a device on its way, once nothing is in flight.
     fn begin(&mut self, index: usize) {
         let entry = &self.drive.devices[index];
-        let quiet = !entry.asked && entry.detaching.is_none();
+        let quiet = !entry.asked && !entry.data.is_detaching();
         if let Some(way) = &mut self.lines[index]
             && quiet
             && !way.begun

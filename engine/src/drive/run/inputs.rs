@@ -6,13 +6,11 @@ use crate::compress::workers::{WorkResult, Worked};
 use crate::drive::clock::now_ns;
 use crate::drive::inbox::{Chunk, Input, WorkTag};
 use crate::drive::streams::StreamEvent;
-use crate::ids::{DeviceId, Epoch};
 use crate::limits;
-use crate::machine::{Command, EncodeResult, Event, ReadResult, Request, WriteResult};
+use crate::machine::{Command, EncodeResult, Event, Request};
 use crate::metrics::Step;
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::vfio::state::DeviceState;
-use crate::wire::DevicePlace;
 
 impl Drive {
     /// Takes what another thread has put into the inbox.
@@ -31,66 +29,13 @@ impl Drive {
                 self.devices[device.index()].asked = false;
                 self.feed(Event::Control { device, request, result });
             }
-            Input::Read { device, epoch, slot, result, ns } => {
-                if let ReadResult::Chunk { bytes, .. } = result {
-                    self.measured.metrics.record_step(Step::Read, ns);
-                    let metrics = &mut self.measured.metrics.devices[device.index()];
-                    metrics.state_bytes += u64::from(bytes);
-                    metrics.device_ns += ns;
-                }
-                let slot = self.slots.put(slot);
-                self.feed(Event::Read { device, epoch, slot, result });
-            }
-            Input::Written { header, slot, result, ns } => {
-                let DevicePlace { device, epoch, .. } = header.place;
-                let raw_bytes = header.raw_bytes;
-                self.measured.metrics.record_step(Step::Write, ns);
-                let metrics = &mut self.measured.metrics.devices[device.index()];
-                metrics.device_ns += ns;
-                if let WriteResult::Written { .. } = result {
-                    metrics.state_bytes += u64::from(raw_bytes);
-                }
-                let slot = slot.map(|slot| self.slots.put(slot));
-                self.feed(Event::Written { device, epoch, raw_bytes, slot, result });
-            }
-            Input::HungUp { device, epoch } => self.feed(Event::HungUp { device, epoch }),
-            Input::Detached { device, epoch } => self.take_detached(device, epoch),
             Input::Worked(worked) => self.take_worked(worked),
             Input::Local(fault) => self.feed(Event::Local(fault)),
-            Input::Died { device, fault } => self.take_death(device, fault),
-        }
-    }
-
-    /// A data fd is closed: the one that is waited for, or one that was given up before.
-    fn take_detached(&mut self, device: DeviceId, epoch: Epoch) {
-        let ended = self.linger_until_ns.is_some();
-        let entry = &mut self.devices[device.index()];
-        if entry.detaching.is_some_and(|detaching| detaching.epoch == epoch) {
-            entry.detaching = None;
-        } else {
-            debug_assert!(entry.stuck > 0, "{device}: nobody waits for epoch {epoch}");
-            entry.stuck = entry.stuck.saturating_sub(1);
-            // The machine has gone on without it. Only after the end is this news to it.
-            if !ended {
-                return;
-            }
-        }
-        self.feed(Event::Detached { device, stuck: false });
-    }
-
-    /// The session is over: the thread's slots, and its data fd's jobs, do not come back.
-    fn take_death(&mut self, device: DeviceId, fault: Fault) {
-        let entry = &mut self.devices[device.index()];
-        (entry.dead, entry.stuck) = (true, 0);
-        let awaited = entry.detaching.take().is_some();
-        self.feed(Event::Local(fault));
-        if awaited {
-            self.feed(Event::Detached { device, stuck: true });
         }
     }
 
     fn take_worked(&mut self, worked: Worked<WorkTag>) {
-        let Worked { tag, slot, into, result, worker_ns } = worked;
+        let Worked { tag, slot, into, result, samples, worker_ns, cpu_ns } = worked;
         if result == WorkResult::Panicked {
             let message = "a worker panicked over a chunk; this is a defect of the engine";
             let fault = Fault::session(Cause::Local, Observation::Engine, message);
@@ -105,10 +50,13 @@ impl Drive {
                 self.measured.metrics.devices[chunk.device.index()].worker_ns += ns;
                 let result = match result {
                     WorkResult::Encoded { body_bytes, body_hash } => {
-                        EncodeResult::Compressed { body_bytes, body_hash, worker_ns }
+                        EncodeResult::Compressed { body_bytes, body_hash, worker_ns, cpu_ns }
                     }
-                    _ => EncodeResult::Incompressible { worker_ns },
+                    _ => EncodeResult::Incompressible { worker_ns, cpu_ns },
                 };
+                if let Some(samples) = samples {
+                    self.feed(Event::Sampled(samples));
+                }
                 self.feed(Event::Encoded { chunk, slot, into, result });
             }
             Chunk::Decode(header) => {
@@ -157,6 +105,9 @@ impl Drive {
             }
             StreamEvent::Part { stream, sent, bytes } => {
                 self.feed(Event::Part { stream, sent, bytes });
+            }
+            StreamEvent::Link { bytes_per_s, at_least } => {
+                self.feed(Event::Link { bytes_per_s, at_least });
             }
             StreamEvent::Lost { stream, slots, fault } => {
                 let slots = slots.into_iter().map(|slot| self.slots.put(slot)).collect();

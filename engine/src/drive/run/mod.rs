@@ -1,15 +1,17 @@
 //! The drive's thread.
 //!
 //! ```text
-//! start.rs     makes it: arena, rings, threads
+//! start.rs     makes it: arena, ring, threads
 //! mod.rs       the loop: wait, hand events to the machine, look at the clock, end
 //! inputs.rs    what comes in, from the other threads and the streams -> events
 //! actions.rs   what the machine wants -> the mechanism
+//! data.rs      the devices' data fds: jobs in, events out
 //! end.rs       the report, and what goes on after it: streams that linger, late drivers
 //! guard.rs     what follows when this thread panics
 //! ```
 
 mod actions;
+mod data;
 mod end;
 mod guard;
 mod inputs;
@@ -26,18 +28,20 @@ use std::time::Duration;
 use crossbeam_channel::Receiver as Channel;
 
 use super::clock::{left, now_ns};
-use super::devices::Device;
+use super::devices::{DataEvent, Device, Zeros};
 use super::embedder::{Closing, MessageBudget, Outbox};
 use super::figures::{Ended, Live, Measured};
 use super::guarded::{guarded, panicked};
 use super::inbox::{Inbox, Input, WorkTag};
+use super::owner::{Owner, SharedRing};
 use super::slots::Slots;
 use super::streams::Streams;
+use crate::compress::policy::Hosts;
 use crate::compress::workers::Workers;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Event, Machine};
 use crate::receiver::Receiver;
-use crate::ring::Backend;
+use crate::ring::{Backend, Classes, Done};
 use crate::sender::Sender;
 
 /// The machine of either role.
@@ -67,6 +71,12 @@ pub(crate) struct Drive {
     machines: Machines,
     devices: Vec<Device>,
     streams: Streams,
+    /// What happened on data fds and nobody has taken yet.
+    data_events: VecDeque<DataEvent>,
+    classes: Classes,
+    zeros: Zeros,
+    ring: SharedRing,
+    done: Vec<Done>,
     workers: Workers<WorkTag>,
     slots: Slots,
     inbox: Inbox,
@@ -98,13 +108,16 @@ pub(crate) struct Drive {
 impl Drive {
     fn run(&mut self) {
         self.feed(Event::Start);
+        if let Machines::Source(_) = self.machines {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+            let (shared, bytes_per_s) = self.streams.measure();
+            self.feed(Event::Path { hosts: Hosts { cores, shared }, bytes_per_s });
+        }
         self.streams.start(now_ns());
         self.settle();
         while !self.is_over() {
             let timeout = self.timeout();
-            if let Err(error) = self.streams.wait(timeout, now_ns) {
-                tracing::debug!(%error, "waiting for the streams");
-            }
+            self.wait(timeout);
             self.settle();
             while let Ok(input) = self.inputs.try_recv() {
                 self.take(input);
@@ -116,10 +129,30 @@ impl Drive {
         }
     }
 
+    /// Waits for what happens on the ring, for a wake or the timeout.
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let waited = self.ring.borrow_mut().wait(timeout, &mut self.done);
+        if let Err(error) = waited {
+            tracing::debug!(%error, "waiting for the ring");
+        }
+        let now_ns = now_ns();
+        let mut done = std::mem::take(&mut self.done);
+        done.extend(self.streams.take_strays());
+        for done in done.drain(..) {
+            match Owner::of(done.token) {
+                Owner::Stream(stream, way) => self.streams.done(stream, way, done, now_ns),
+                owner @ (Owner::Data(id) | Owner::Watch(id)) => {
+                    self.with_data(id.device, now_ns, |data, tools| data.done(owner, done, tools));
+                }
+            }
+        }
+        self.done = done;
+        self.streams.look_for_parts(now_ns);
+    }
+
     fn timeout(&self) -> Option<Duration> {
-        let detaching = self.devices.iter().filter_map(|device| device.detaching);
-        let next = detaching
-            .map(|detaching| detaching.until_ns)
+        let data_fds = self.devices.iter().filter_map(|device| device.data.deadline_ns());
+        let next = data_fds
             .chain(self.machines.machine().deadline_ns())
             .chain(self.linger_until_ns.filter(|_| !self.streams.is_closing()))
             .chain(self.live.deadline_ns())
@@ -131,9 +164,10 @@ impl Drive {
     fn look_at_the_clock(&mut self) {
         let now_ns = now_ns();
         for index in 0..self.devices.len() {
-            if self.devices[index].detaching.is_some_and(|it| it.until_ns <= now_ns) {
-                self.devices[index].detaching = None;
-                self.devices[index].stuck += 1;
+            self.with_data(DeviceId(index as u32), now_ns, |data, tools| {
+                data.look_at_the_clock(tools);
+            });
+            if self.devices[index].data.give_up(now_ns) {
                 tracing::warn!(device = index, "the driver still holds an operation");
                 self.feed(Event::Detached { device: DeviceId(index as u32), stuck: true });
             }
@@ -149,6 +183,8 @@ impl Drive {
         loop {
             if let Some(event) = self.caused.pop_front() {
                 self.feed(event);
+            } else if let Some(event) = self.data_events.pop_front() {
+                self.take_data_event(event);
             } else if let Some(event) = self.streams.next() {
                 self.take_stream_event(event);
             } else {

@@ -1,8 +1,10 @@
 //! From what a drive is made, to a thread that runs it.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,17 +13,18 @@ use super::{Drive, Machines};
 use crate::buffers::Arena;
 use crate::compress::workers::Workers;
 use crate::drive::clock::now_ns;
-use crate::drive::devices::{self, Control, DataThread, Device, Starting};
+use crate::drive::devices::{self, Control, DataFds, Device, Zeros};
 use crate::drive::embedder::{Closing, MessageBudget, Outbox};
 use crate::drive::figures::{Ended, Live, Measured};
 use crate::drive::inbox::{Inbox, Input};
+use crate::drive::owner::SharedRing;
 use crate::drive::signals::Blocked;
 use crate::drive::slots::Slots;
 use crate::drive::streams::Streams;
 use crate::ids::DeviceId;
 use crate::machine::Goal;
 use crate::metrics::Metrics;
-use crate::ring::{Backend, BackendChoice, RingConfig, open};
+use crate::ring::{Backend, BackendChoice, BlockingThreads, Classes, RingConfig, open};
 use crate::threads::{Ready, ThreadKind, Threads};
 use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
@@ -125,11 +128,12 @@ impl Drive {
 
     pub(super) fn open(config: DriveConfig, shared: &Shared) -> io::Result<Drive> {
         let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
-        let streams = config.sockets.len();
+        let (streams, devices) = (config.sockets.len() as u32, config.devices.len() as u32);
         let ring = RingConfig {
             backend: config.backend,
-            depth: 2 * streams as u32 + 2,
-            files: streams as u32,
+            depth: 2 * streams + OPERATIONS_PER_DEVICE * devices,
+            files: streams + FILES_PER_DEVICE * devices,
+            blocking: blocking_threads(devices, &config.threads),
             zero_copy: config.zero_copy.then(|| Arc::clone(&arena)),
         };
         let opened = open(&ring).map_err(io::Error::other)?;
@@ -140,14 +144,19 @@ impl Drive {
         let workers = Workers::start(config.workers, &config.threads, backend, move |worked| {
             to_workers.send(Input::Worked(worked));
         })?;
-        let make = DeviceThreads { choice: config.backend, backend, threads: &config.threads };
-        let devices = make.devices(config.devices, &inbox)?;
+        let devices = start_devices(config.devices, &inbox, (&config.threads, backend))?;
+        let ring: SharedRing = Rc::new(RefCell::new(opened.ring));
         Ok(Drive {
             machines: config.machines,
-            measured: Measured::new(devices.len(), streams, now_ns()),
+            measured: Measured::new(devices.len(), streams as usize, now_ns()),
             live: Live::new(Arc::clone(&shared.metrics)),
             devices,
-            streams: Streams::new(opened.ring, config.sockets, config.wire_limits)?,
+            streams: Streams::new(Rc::clone(&ring), config.sockets, config.wire_limits)?,
+            data_events: VecDeque::new(),
+            classes: Classes::new()?,
+            zeros: Zeros::new(config.chunk_bytes),
+            ring,
+            done: Vec::new(),
             workers,
             slots: Slots::new(slots),
             inbox,
@@ -171,42 +180,42 @@ impl Drive {
     }
 }
 
-/// How the devices' threads are made.
-struct DeviceThreads<'a> {
-    choice: BackendChoice,
-    backend: Backend,
-    threads: &'a Threads,
+/// Files of a device: the data fd that is attached, and those that its driver has not let go of.
+/// More of those give the session up.
+const FILES_PER_DEVICE: u32 = 4;
+/// Each has a read or a write, and a watch for its death.
+const OPERATIONS_PER_DEVICE: u32 = 2 * FILES_PER_DEVICE;
+
+/// With plain system calls, a thread for each device's data fd.
+fn blocking_threads(devices: u32, threads: &Threads) -> BlockingThreads {
+    let threads = threads.clone();
+    BlockingThreads::started_by(devices, move |index, body| {
+        threads.spawn_ready(ThreadKind::Data, index, Backend::Syscalls, body)?.wait()
+    })
 }
 
-impl DeviceThreads<'_> {
-    /// The devices' threads and rings. Their rings open at the same time.
-    fn devices(&self, found: Vec<Found>, inbox: &Inbox) -> io::Result<Vec<Device>> {
-        let mut starting = Vec::with_capacity(found.len());
-        for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
-            let id = DeviceId(index as u32);
-            let refused = |error| lacking(id, &error);
-            let on = (self.threads, self.backend);
-            let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone(), on);
-            let (backend, inbox) = (self.choice, inbox.clone());
-            let data = DataThread { id, device: Arc::clone(&device), backend, inbox };
-            let data = data.spawn(self.threads);
-            let (control, data) = (control.map_err(refused)?, data.map_err(refused)?);
-            starting.push((device, goal, control, data));
-        }
-        let wait = |(index, (device, goal, (control, ready), data)): Beginning| {
-            let refused = |error| lacking(DeviceId(index as u32), &error);
-            ready.wait().map_err(refused)?;
-            let data = data.wait().map_err(refused)?;
-            Ok(Device::new(devices::Threads { device, control, data }, goal))
-        };
-        starting.into_iter().enumerate().map(wait).collect()
+/// The devices' threads, which begin at the same time.
+fn start_devices(
+    found: Vec<Found>,
+    inbox: &Inbox,
+    on: (&Threads, Backend),
+) -> io::Result<Vec<Device>> {
+    let mut starting = Vec::with_capacity(found.len());
+    for (index, Found { device, state, goal }) in found.into_iter().enumerate() {
+        let id = DeviceId(index as u32);
+        let control = Control::spawn(id, Arc::clone(&device), state, inbox.clone(), on);
+        let (control, ready) = control.map_err(|error| lacking(id, &error))?;
+        let threads = devices::Threads { device, control };
+        starting.push((id, Device::new(DataFds::of(id), threads, goal), ready));
     }
+    let wait = |(id, device, ready): (DeviceId, Device, Ready)| {
+        ready.wait().map_err(|error| lacking(id, &error)).map(|()| device)
+    };
+    starting.into_iter().map(wait).collect()
 }
-
-type Beginning = (usize, (Arc<dyn MigrationDevice>, Goal, (Control, Ready), Starting));
 
 /// What the system would not give for a device.
 fn lacking(device: DeviceId, error: &io::Error) -> io::Error {
-    let message = format!("no thread, ring or descriptor for the data fd of {device}: {error}");
+    let message = format!("no thread or descriptor for {device}: {error}");
     io::Error::new(error.kind(), message)
 }

@@ -8,15 +8,16 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::start::Shared;
 use super::*;
-use crate::drive::devices::Detaching;
+use crate::drive::devices::Tools;
 use crate::drive::devices::tests::double;
+use crate::errno::EINPROGRESS;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
 use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
-use crate::outcome::{Cause, Fault, Observation};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
 use crate::threads::Threads;
+use crate::vfio::device::MigrationDevice;
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataPhase, Frame, Offer, WireLimits};
 
@@ -24,6 +25,10 @@ const DEVICE: DeviceId = DeviceId(0);
 
 /// A target's drive with one device, and the peer's end of its stream.
 fn drive() -> (Drive, OwnedFd) {
+    drive_of(double(|_, result| result))
+}
+
+fn drive_of(device: Arc<dyn MigrationDevice>) -> (Drive, OwnedFd) {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .expect("sockets");
@@ -37,11 +42,7 @@ fn drive() -> (Drive, OwnedFd) {
     });
     let config = DriveConfig {
         machines: Machines::Target(Box::new(machine)),
-        devices: vec![Found {
-            device: double(|_, result| result),
-            state: DeviceState::Running,
-            goal: Goal::Blank,
-        }],
+        devices: vec![Found { device, state: DeviceState::Running, goal: Goal::Blank }],
         sockets: vec![ours],
         slots: 4,
         chunk_bytes: CHUNK_BYTES_MIN,
@@ -54,6 +55,11 @@ fn drive() -> (Drive, OwnedFd) {
     };
     let shared = Shared::new(1, 1).expect("an eventfd");
     (Drive::open(config, &shared).expect("a drive"), theirs)
+}
+
+fn read(slot: u32, phase: DataPhase) -> Action {
+    let bytes = CHUNK_BYTES_MIN as u32;
+    Action::Read { device: DEVICE, slot: SlotId(slot), bytes, phase }
 }
 
 #[test]
@@ -73,10 +79,8 @@ fn an_fd_that_is_detached_is_closed() {
     drive.devices[DEVICE.index()].fresh = Some(reader);
     drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(7) });
     drive.act(0, Action::Detach { device: DEVICE });
-    let awaited = drive.devices[DEVICE.index()].detaching.map(|detaching| detaching.epoch);
-    assert_eq!(awaited, Some(Epoch(7)));
-    match drive.inputs.recv() {
-        Ok(Input::Detached { device: DEVICE, epoch: Epoch(7) }) => {}
+    match drive.data_events.pop_front() {
+        Some(DataEvent::Closed { device: DEVICE, awaited: true }) => {}
         other => panic!("{other:?}"),
     }
     assert_eq!(rustix::io::write(&writer, b"closed"), Err(rustix::io::Errno::PIPE));
@@ -85,8 +89,11 @@ fn an_fd_that_is_detached_is_closed() {
 #[test]
 fn a_read_that_nobody_does_comes_back_with_its_slot() {
     let (mut drive, _peer) = drive();
-    drive.devices[DEVICE.index()].epoch = Epoch(7);
-    drive.act(0, Action::Read { device: DEVICE, slot: SlotId(1), phase: DataPhase::PreCopy });
+    let (reader, _writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    drive.devices[DEVICE.index()].fresh = Some(reader);
+    drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(7) });
+    drive.act(0, Action::Detach { device: DEVICE });
+    drive.act(0, read(1, DataPhase::PreCopy));
     match drive.caused.pop_front() {
         Some(Event::Read {
             device: DEVICE,
@@ -106,22 +113,41 @@ fn a_message_that_is_sent_makes_room_for_another() {
     let mut send = |frame| {
         let what = Outgoing::Frame(frame);
         drive.act(0, Action::Send { stream: StreamId(0), what });
-        drive.streams.wait(None, || 0).expect("wait");
+        drive.wait(None);
         drive.message_budget.take()
     };
     assert!(!send(Frame::Ping(0)), "a ping is no message");
     assert!(send(Frame::Message(Bytes::from_static(b"the VMM's"))));
 }
 
+/// A data fd in which the driver holds a read.
+fn held(drive: &mut Drive, epoch: u32) -> OwnedFd {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    drive.devices[DEVICE.index()].fresh = Some(reader);
+    drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(epoch) });
+    rustix::io::write(&writer, b"state").expect("the pipe is open");
+    drive.act(0, read(epoch, DataPhase::StopCopy));
+    drive.wait(None);
+    writer
+}
+
 #[test]
-fn the_end_of_a_thread_that_was_given_up_is_not_the_next_ones() {
-    let (mut drive, _peer) = drive();
-    let detaching = Some(Detaching { epoch: Epoch(2), until_ns: u64::MAX });
-    drive.devices[DEVICE.index()].detaching = detaching;
-    drive.devices[DEVICE.index()].stuck = 1;
-    drive.take(Input::Detached { device: DEVICE, epoch: Epoch(1) });
-    assert_eq!(drive.devices[DEVICE.index()].stuck, 0);
-    assert!(drive.devices[DEVICE.index()].detaching.is_some(), "the second one is still there");
+fn the_end_of_an_fd_that_was_given_up_is_not_the_next_ones() {
+    let (mut drive, _peer) = drive_of(double(|n, result| match n {
+        // The first one is held until it is asked for the fourth time.
+        1..=3 => Err(std::io::Error::from_raw_os_error(EINPROGRESS)),
+        _ => result,
+    }));
+    let _first = held(&mut drive, 0);
+    drive.act(0, Action::Detach { device: DEVICE });
+    assert!(drive.devices[DEVICE.index()].data.is_detaching());
+    assert!(drive.devices[DEVICE.index()].data.give_up(u64::MAX), "its time is over");
+    drive.take_data_event(DataEvent::Closed { device: DEVICE, awaited: false });
+    assert!(drive.caused.is_empty(), "nobody waits for it");
+    assert!(drive.devices[DEVICE.index()].is_late());
+    while drive.devices[DEVICE.index()].is_late() {
+        drive.look_at_the_clock();
+    }
 }
 
 #[test]
@@ -134,31 +160,17 @@ fn the_loop_sleeps_until_the_first_of_its_deadlines() {
     };
     drive.linger_until_ns = Some(at(30_000));
     between(drive.timeout(), 20_000.0, 30_001.0);
-    let detaching = Some(Detaching { epoch: Epoch(2), until_ns: at(20_000) });
-    drive.devices[DEVICE.index()].detaching = detaching;
+    let (reader, _writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    drive.devices[DEVICE.index()].fresh = Some(reader);
+    drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(2) });
+    drive.act(0, read(1, DataPhase::StopCopy));
+    let device = &mut drive.devices[DEVICE.index()];
+    let mut ring = drive.ring.borrow_mut();
+    let (zeros, events) = (&mut drive.zeros, &mut drive.data_events);
+    let mut tools = Tools { ring: &mut **ring, zeros, events, now_ns: now_ns() };
+    device.data.detach(at(20_000), &mut tools);
+    drop(ring);
     between(drive.timeout(), 10_000.0, 20_001.0);
     drive.live.touch();
     assert_eq!(drive.timeout(), Some(Duration::ZERO), "figures were never published");
-}
-
-#[test]
-fn a_data_fd_whose_thread_has_died_is_not_waited_for() {
-    let (mut drive, _peer) = drive();
-    let attach = |drive: &mut Drive, epoch| {
-        let (reader, _) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
-        drive.devices[DEVICE.index()].fresh = Some(reader);
-        drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(epoch) });
-    };
-    attach(&mut drive, 0);
-    let fault = Fault::session(Cause::Local, Observation::Engine, "it died");
-    drive.take(Input::Died { device: DEVICE, fault });
-    assert!(drive.machines.machine().is_ending(), "the session is given up");
-    attach(&mut drive, 1);
-    drive.caused.clear();
-    drive.act(0, Action::Detach { device: DEVICE });
-    assert!(!drive.devices[DEVICE.index()].is_late());
-    match drive.caused.pop_front() {
-        Some(Event::Detached { device: DEVICE, stuck: true }) => {}
-        other => panic!("{other:?}"),
-    }
 }

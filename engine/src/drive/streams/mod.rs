@@ -4,6 +4,7 @@
 //! A stream that fails in one direction is closed for sending, and is lost once nothing is in
 //! flight on it any more: what the peer still said before it went (its abort) is heard first.
 
+mod kernel;
 mod parts;
 mod receiving;
 mod sending;
@@ -15,14 +16,15 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::buffers::{Buffer, Slot};
+use crate::drive::owner::{Owner, SharedRing, Way};
 use crate::drive::waits::CLOSE;
 use crate::ids::StreamId;
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
-use crate::ring::{Done, FileId, FileKind, Ring, Token};
+use crate::ring::{Done, FileId, FileKind};
 use crate::wire::{DataHeader, Frame, FrameNumbers, WireLimits};
 use parts::Part;
 use receiving::Receiving;
@@ -40,28 +42,10 @@ pub(super) enum StreamEvent {
     Body { stream: StreamId, header: DataHeader, slot: Slot, ns: u64 },
     /// Part of a frame has moved, and not its end.
     Part { stream: StreamId, sent: bool, bytes: u32 },
+    /// What all streams together take, as the kernel has just measured it.
+    Link { bytes_per_s: u64, at_least: bool },
     /// The stream is over; slots that it held.
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
-}
-
-/// Which way an operation moves bytes. Each stream has at most one operation for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Out,
-    In,
-}
-
-impl Way {
-    /// The name of a stream's operation on the ring.
-    fn token(self, stream: StreamId) -> Token {
-        Token(u64::from(stream.0) << 1 | self as u64)
-    }
-
-    /// The operation that a token names.
-    fn of(token: Token) -> (StreamId, Way) {
-        let way = if token.0 & 1 == Way::Out as u64 { Way::Out } else { Way::In };
-        (StreamId((token.0 >> 1) as u16), way)
-    }
 }
 
 #[derive(Debug)]
@@ -87,17 +71,20 @@ struct Stream {
 
 /// See the module's text.
 pub(super) struct Streams {
-    ring: Box<dyn Ring>,
+    ring: SharedRing,
     streams: Vec<Stream>,
     limits: WireLimits,
     /// What happened and nobody has taken yet.
     events: VecDeque<StreamEvent>,
-    done: Vec<Done>,
+    /// Completions of others, met while the streams were closed.
+    strays: Vec<Done>,
     /// Small buffers to be used again, by size: headers.
     headers: Vec<Vec<u8>>,
     skip: BTreeMap<u16, Vec<u8>>,
     /// When parts of frames were looked for last.
     looked_ns: u64,
+    /// When the kernel was asked last how fast the streams are; none if nobody wants to know.
+    measured_ns: Option<u64>,
     /// Nothing that happens on the streams counts any more.
     closing: bool,
 }
@@ -105,7 +92,7 @@ pub(super) struct Streams {
 impl Streams {
     /// Takes the sockets over and starts to receive.
     pub(super) fn new(
-        mut ring: Box<dyn Ring>,
+        ring: SharedRing,
         sockets: Vec<OwnedFd>,
         limits: WireLimits,
     ) -> io::Result<Streams> {
@@ -113,9 +100,9 @@ impl Streams {
         for socket in sockets {
             let fd = Arc::new(socket);
             streams.push(Stream {
-                file: ring.add_file(Arc::clone(&fd), FileKind::Socket)?,
+                file: ring.borrow_mut().add_file(Arc::clone(&fd), FileKind::Socket)?,
                 fd: Some(fd),
-                receiving: Receiving::Header,
+                receiving: Receiving::Header { begun: 0 },
                 sent: FrameNumbers::default(),
                 received: FrameNumbers::default(),
                 receive_in_flight: false,
@@ -133,10 +120,11 @@ impl Streams {
             streams,
             limits,
             events: VecDeque::new(),
-            done: Vec::new(),
+            strays: Vec::new(),
             headers: Vec::new(),
             skip: BTreeMap::new(),
             looked_ns: 0,
+            measured_ns: None,
             closing: false,
         })
     }
@@ -153,34 +141,52 @@ impl Streams {
         }
     }
 
+    /// From here on the streams' speed is measured, and the kernel takes no more than it can soon
+    /// send. What is known of them before: whether they lead to this host again, and what they take
+    /// at most, in bytes per second.
+    pub(super) fn measure(&mut self) -> (bool, Option<u64>) {
+        self.measured_ns = Some(0);
+        let fds = || self.streams.iter().filter_map(|stream| stream.fd.as_ref());
+        fds().for_each(kernel::keep_unsent_short);
+        let cap = fds().map(kernel::cap).reduce(|sum, next| Some(sum?.saturating_add(next?)));
+        (fds().all(kernel::is_local), cap.flatten())
+    }
+
     /// What happened next, if anything did: in `wait`, or at once in one of the other calls.
     pub(super) fn next(&mut self) -> Option<StreamEvent> {
         self.events.pop_front()
     }
 
-    /// Waits for completions, a wake or the timeout.
-    pub(super) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        now: impl Fn() -> u64,
-    ) -> io::Result<()> {
-        let waited = self.ring.wait(timeout, &mut self.done);
+    /// Takes a completion of a stream's operation.
+    pub(super) fn done(&mut self, stream: StreamId, way: Way, done: Done, now_ns: u64) {
         if self.closing {
-            self.done.clear();
+            self.ended_closing(stream, way);
             self.let_go();
-            return waited;
+            return;
         }
-        let now_ns = now();
-        let mut all = std::mem::take(&mut self.done);
-        for done in all.drain(..) {
-            match Way::of(done.token) {
-                (stream, Way::Out) => self.sent(stream, done.buffer, done.result, now_ns),
-                (stream, Way::In) => self.received(stream, done.buffer, done.result, now_ns),
-            }
+        match way {
+            Way::Out => self.sent(stream, done.buffer, done.result, now_ns),
+            Way::In => self.received(stream, done.buffer, done.result, now_ns),
         }
-        self.done = all;
-        self.look_for_parts(now_ns);
-        waited
+    }
+
+    /// Completions of data fds that came while the streams were closed.
+    pub(super) fn take_strays(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.strays)
+    }
+
+    /// An operation has ended whose result counts no more.
+    fn ended_closing(&mut self, stream: StreamId, way: Way) {
+        let entry = &mut self.streams[stream.index()];
+        match way {
+            Way::Out => entry.send_since_ns = None,
+            Way::In => entry.receive_in_flight = false,
+        }
+    }
+
+    /// Whether the kernel holds nothing of the streams.
+    fn is_idle(&self) -> bool {
+        self.streams.iter().all(|it| !it.receive_in_flight && it.send_since_ns.is_none())
     }
 
     /// Notes why a stream is over. A receive in flight goes on until the peer's end: its abort may
@@ -219,14 +225,14 @@ impl Streams {
     ///
     /// A zero-copy send is in flight until the peer's host has acknowledged its bytes: with one
     /// that is frozen or cut off that takes as long as TCP has patience. Such a connection is
-    /// aborted, which drops what it still had to send. What the kernel holds even then is waited
-    /// for in [`wait`](Self::wait).
+    /// aborted, which drops what it still had to send. What the kernel holds even then comes back
+    /// later, by [`done`](Self::done).
     pub(super) fn close(&mut self) {
         self.closing = true;
         self.events.clear();
         self.hang_up();
         self.wait_until_idle();
-        if self.ring.in_flight() > 0 {
+        if !self.is_idle() {
             for fd in self.streams.iter().filter_map(|stream| stream.fd.as_ref()) {
                 let _ = rustix::net::connect_unspec(&**fd);
             }
@@ -244,23 +250,31 @@ impl Streams {
 
     fn wait_until_idle(&mut self) {
         let deadline = Instant::now() + CLOSE;
-        while self.ring.in_flight() > 0 {
+        let mut done = Vec::new();
+        while !self.is_idle() {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.ring.wait(Some(left), &mut self.done).is_err() {
-                return;
+            if left.is_zero() || self.ring.borrow_mut().wait(Some(left), &mut done).is_err() {
+                break;
             }
-            self.done.clear();
+            for done in done.drain(..) {
+                match Owner::of(done.token) {
+                    Owner::Stream(stream, way) => self.ended_closing(stream, way),
+                    Owner::Data(_) | Owner::Watch(_) => self.strays.push(done),
+                }
+            }
         }
+        // Where the wait failed, what it had to tell is not lost.
+        self.strays.extend(done);
     }
 
     /// Closes the sockets, once nothing is in flight.
     fn let_go(&mut self) {
-        if self.ring.in_flight() > 0 {
+        if !self.is_idle() {
             return;
         }
         for stream in &mut self.streams {
             if stream.fd.take().is_some()
-                && let Err(error) = self.ring.remove_file(stream.file)
+                && let Err(error) = self.ring.borrow_mut().remove_file(stream.file)
             {
                 tracing::warn!(%error, "a stream stays open until its ring ends");
             }

@@ -2,7 +2,8 @@
 //! to be known before its end.
 
 use super::receiving::Receiving;
-use super::{StreamEvent, Streams, Way};
+use super::{StreamEvent, Streams};
+use crate::drive::owner::{Owner, Way};
 use crate::drive::waits::PARTS_EVERY;
 use crate::ids::StreamId;
 
@@ -50,11 +51,12 @@ impl Streams {
     }
 
     /// Tells what has moved since the last time, if that is long enough ago.
-    pub(super) fn look_for_parts(&mut self, now_ns: u64) {
+    pub(in crate::drive) fn look_for_parts(&mut self, now_ns: u64) {
         if now_ns < self.looked_ns + EVERY_NS {
             return;
         }
         self.looked_ns = now_ns;
+        let ring = self.ring.borrow();
         for (index, entry) in self.streams.iter_mut().enumerate() {
             let stream = StreamId(index as u16);
             for way in [Way::Out, Way::In] {
@@ -62,7 +64,7 @@ impl Streams {
                     Way::Out => (&mut entry.going, true),
                     Way::In => (&mut entry.coming, false),
                 };
-                if let Some(bytes) = part.take(self.ring.moved(way.token(stream))) {
+                if let Some(bytes) = part.take(ring.moved(Owner::Stream(stream, way).token())) {
                     self.events.push_back(StreamEvent::Part { stream, sent, bytes });
                 }
             }

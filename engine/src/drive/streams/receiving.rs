@@ -6,8 +6,9 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, Way, broken};
+use super::{StreamEvent, Streams, broken};
 use crate::buffers::{Buffer, Slot};
+use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Breach, Cause, Fault, Observation};
@@ -20,11 +21,19 @@ const SKIP_BYTES: usize = 64 << 10;
 /// What a stream receives just now.
 #[derive(Debug)]
 pub(super) enum Receiving {
-    Header,
+    /// A header, of which so many bytes came with the body before it.
+    Header {
+        begun: usize,
+    },
     Control(Header),
     Asking(DataHeader),
-    Data { header: DataHeader, since_ns: u64 },
-    Skip { left: usize },
+    Data {
+        header: DataHeader,
+        since_ns: u64,
+    },
+    Skip {
+        left: usize,
+    },
     Over,
 }
 
@@ -44,7 +53,9 @@ impl Streams {
         }
         let length = HEADER_BYTES + header.body_bytes as usize;
         self.streams[stream.index()].receiving = Receiving::Data { header, since_ns: now_ns };
-        self.receive(stream, Buffer::Slot(slot), HEADER_BYTES..length, now_ns);
+        // With as much of the next header as has come.
+        let range = HEADER_BYTES..length + HEADER_BYTES;
+        self.receive(stream, Buffer::Slot(slot), range, header.body_bytes as usize, now_ns);
     }
 
     /// The machine does not want the announced body.
@@ -61,13 +72,26 @@ impl Streams {
         }
         self.streams[stream.index()].receiving = Receiving::Skip { left };
         let buffer = self.skip.remove(&stream.0).unwrap_or_else(|| vec![0; SKIP_BYTES]);
-        self.receive(stream, Buffer::Small(buffer), 0..left.min(SKIP_BYTES), now_ns);
+        let bytes = left.min(SKIP_BYTES);
+        self.receive(stream, Buffer::Small(buffer), 0..bytes, bytes, now_ns);
     }
 
     pub(super) fn receive_header(&mut self, stream: StreamId, now_ns: u64) {
-        self.streams[stream.index()].receiving = Receiving::Header;
-        let buffer = self.headers.pop().unwrap_or_else(|| vec![0; HEADER_BYTES]);
-        self.receive(stream, Buffer::Small(buffer), 0..HEADER_BYTES, now_ns);
+        self.receive_header_after(stream, &[], now_ns);
+    }
+
+    /// Receives a header of which so many bytes have come already.
+    fn receive_header_after(&mut self, stream: StreamId, begun: &[u8], now_ns: u64) {
+        let mut buffer = self.headers.pop().unwrap_or_else(|| vec![0; HEADER_BYTES]);
+        buffer[..begun.len()].copy_from_slice(begun);
+        if begun.len() == HEADER_BYTES {
+            self.header(stream, buffer, now_ns);
+            return;
+        }
+        self.streams[stream.index()].receiving = Receiving::Header { begun: begun.len() };
+        let rest = begun.len()..HEADER_BYTES;
+        let bytes = rest.len();
+        self.receive(stream, Buffer::Small(buffer), rest, bytes, now_ns);
     }
 
     fn receive(
@@ -75,12 +99,14 @@ impl Streams {
         stream: StreamId,
         buffer: Buffer,
         range: std::ops::Range<usize>,
+        enough: usize,
         now_ns: u64,
     ) {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = true;
-        let op = Op::recv(entry.file, buffer, range);
-        if let Err(rejected) = self.ring.submit(Way::In.token(stream), op) {
+        let op = Op::recv_enough(entry.file, buffer, range, enough);
+        let submitted = self.ring.borrow_mut().submit(Owner::Stream(stream, Way::In).token(), op);
+        if let Err(rejected) = submitted {
             self.received(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
@@ -96,16 +122,16 @@ impl Streams {
         entry.receive_in_flight = false;
         let receiving = std::mem::replace(&mut entry.receiving, Receiving::Over);
         let wanted = match &receiving {
-            Receiving::Header => HEADER_BYTES,
+            Receiving::Header { begun } => HEADER_BYTES - begun,
             Receiving::Control(header) => header.body_bytes as usize,
             Receiving::Data { header, .. } => header.body_bytes as usize,
             Receiving::Skip { left } => (*left).min(SKIP_BYTES),
             Receiving::Asking(_) | Receiving::Over => 0,
         };
         let fault = match result {
-            Ok(bytes) if bytes == wanted => None,
+            Ok(bytes) if bytes >= wanted => None,
             Ok(bytes) => {
-                let at_boundary = bytes == 0 && matches!(receiving, Receiving::Header);
+                let at_boundary = bytes == 0 && matches!(receiving, Receiving::Header { begun: 0 });
                 Some(ended(stream, at_boundary, bytes, wanted))
             }
             Err(errno) => Some(broken("receive from", stream, errno)),
@@ -119,19 +145,11 @@ impl Streams {
             self.fail(stream, fault);
             return;
         }
-        entry.metrics.received_bytes += wanted as u64;
+        let moved = result.unwrap_or(wanted);
+        entry.metrics.received_bytes += moved as u64;
         match (receiving, buffer) {
-            (Receiving::Header, Buffer::Small(buffer)) => {
-                let parsed = buffer.first_chunk::<HEADER_BYTES>().map(|bytes| {
-                    let header = decode_header(bytes, &self.limits)?;
-                    entry.received.check(&header).map(|()| header)
-                });
-                self.headers.push(buffer);
-                match parsed {
-                    Some(Ok(header)) => self.announced(stream, header, now_ns),
-                    Some(Err(fault)) => self.fail(stream, fault.into()),
-                    None => {}
-                }
+            (Receiving::Header { .. }, Buffer::Small(buffer)) => {
+                self.header(stream, buffer, now_ns)
             }
             (Receiving::Control(header), Buffer::Small(body)) => {
                 self.control(stream, &header, &body, now_ns);
@@ -139,14 +157,33 @@ impl Streams {
             (Receiving::Data { header, since_ns }, Buffer::Slot(slot)) => {
                 entry.metrics.received_frames += 1;
                 let ns = now_ns.saturating_sub(since_ns);
+                let mut next = [0; HEADER_BYTES];
+                let begun = moved.saturating_sub(wanted).min(HEADER_BYTES);
+                let behind = HEADER_BYTES + wanted;
+                next[..begun].copy_from_slice(&slot.whole()[behind..behind + begun]);
                 self.events.push_back(StreamEvent::Body { stream, header, slot, ns });
-                self.receive_header(stream, now_ns);
+                self.receive_header_after(stream, &next[..begun], now_ns);
             }
             (Receiving::Skip { left }, Buffer::Small(buffer)) => {
                 self.skip.insert(stream.0, buffer);
                 self.skip(stream, left - wanted, now_ns);
             }
             (_, buffer) => self.keep(stream, buffer),
+        }
+    }
+
+    /// A header has come.
+    fn header(&mut self, stream: StreamId, buffer: Vec<u8>, now_ns: u64) {
+        let entry = &mut self.streams[stream.index()];
+        let parsed = buffer.first_chunk::<HEADER_BYTES>().map(|bytes| {
+            let header = decode_header(bytes, &self.limits)?;
+            entry.received.check(&header).map(|()| header)
+        });
+        self.headers.push(buffer);
+        match parsed {
+            Some(Ok(header)) => self.announced(stream, header, now_ns),
+            Some(Err(fault)) => self.fail(stream, fault.into()),
+            None => {}
         }
     }
 
@@ -172,7 +209,7 @@ impl Streams {
         } else {
             // The header's check has bounded the length by CONTROL_BODY_BYTES_MAX.
             entry.receiving = Receiving::Control(header);
-            self.receive(stream, Buffer::Small(vec![0; length]), 0..length, now_ns);
+            self.receive(stream, Buffer::Small(vec![0; length]), 0..length, length, now_ns);
         }
     }
 
@@ -187,9 +224,11 @@ impl Streams {
         }
     }
 
-    /// Whether an announced body still waits for the machine's word on this stream.
+    /// Whether an announced body still waits for the machine's word on this stream. On one that has
+    /// failed since, where nothing more is received, none does.
     pub(in crate::drive) fn is_asking(&self, stream: StreamId) -> bool {
-        matches!(self.streams[stream.index()].receiving, Receiving::Asking(_))
+        let entry = &self.streams[stream.index()];
+        entry.fault.is_none() && matches!(entry.receiving, Receiving::Asking(_))
     }
 }
 

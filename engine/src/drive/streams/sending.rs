@@ -2,13 +2,18 @@
 
 use std::net::Shutdown;
 
-use super::{StreamEvent, Streams, Way, broken};
+use super::kernel::{self, Speed};
+use super::{StreamEvent, Streams, broken};
 use crate::buffers::{Buffer, Slot};
+use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Cause, Fault};
 use crate::ring::Op;
 use crate::wire::{DataHeader, Frame, Header, encode, encode_header};
+
+/// The kernel measures over a round trip; asking it takes about a microsecond.
+const SPEED_EVERY_NS: u64 = 500_000;
 
 impl Streams {
     /// Sends a frame that is not data.
@@ -55,7 +60,8 @@ impl Streams {
         entry.metrics.sent_frames += 1;
         entry.send_since_ns = Some(now_ns);
         let op = Op::send(entry.file, buffer, 0..length);
-        if let Err(rejected) = self.ring.submit(Way::Out.token(stream), op) {
+        let submitted = self.ring.borrow_mut().submit(Owner::Stream(stream, Way::Out).token(), op);
+        if let Err(rejected) = submitted {
             self.sent(stream, rejected.op.buffer, Err(rejected.errno), now_ns);
         }
     }
@@ -73,10 +79,11 @@ impl Streams {
         entry.going.end();
         let slot = match buffer {
             Buffer::Slot(slot) => Some(slot),
-            Buffer::Small(_) => None,
+            Buffer::Small(_) | Buffer::Zeros(_) => None,
         };
         match result {
             Ok(_) if entry.fault.is_none() => {
+                self.look_at_speed(now_ns);
                 self.events.push_back(StreamEvent::Sent { stream, slot, ns })
             }
             Ok(_) => {
@@ -88,6 +95,23 @@ impl Streams {
                 let fault = broken("send to", stream, errno);
                 self.fail(stream, fault);
             }
+        }
+    }
+
+    /// Asks the kernel how fast the streams are, now and then.
+    fn look_at_speed(&mut self, now_ns: u64) {
+        if self.measured_ns.is_none_or(|last| now_ns.saturating_sub(last) < SPEED_EVERY_NS) {
+            return;
+        }
+        self.measured_ns = Some(now_ns);
+        let fds = self.streams.iter().filter_map(|stream| stream.fd.as_ref());
+        let speeds = fds.filter_map(kernel::speed);
+        let sum = speeds.reduce(|sum, next| Speed {
+            bytes_per_s: sum.bytes_per_s.saturating_add(next.bytes_per_s),
+            at_least: sum.at_least || next.at_least,
+        });
+        if let Some(Speed { bytes_per_s, at_least }) = sum {
+            self.events.push_back(StreamEvent::Link { bytes_per_s, at_least });
         }
     }
 

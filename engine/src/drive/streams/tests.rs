@@ -1,7 +1,10 @@
 //! A session's streams, whose peer is the test.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,7 +15,7 @@ use crate::errno::EPIPE;
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::limits::{CHUNK_BYTES_MIN, HEADER_BYTES};
 use crate::outcome::Breach;
-use crate::ring::{BackendChoice, RingConfig, open};
+use crate::ring::{BackendChoice, BlockingThreads, RingConfig, open};
 use crate::wire::{
     DevicePlace, Encoding, Header, Kind, chunk_hash, decode_header, encode, encode_header,
 };
@@ -24,14 +27,32 @@ const BACKENDS: [BackendChoice; 2] = [BackendChoice::Auto, BackendChoice::Syscal
 
 /// Two streams, of which the second is used, and the peers' ends.
 fn streams(backend: BackendChoice) -> (Streams, UnixStream, UnixStream) {
-    let config = RingConfig { backend, depth: 6, files: 2, zero_copy: None };
+    let config = RingConfig {
+        backend,
+        depth: 6,
+        files: 2,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: None,
+    };
     let ring = open(&config).expect("a ring").ring;
     let (unused, other) = UnixStream::pair().expect("sockets");
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let sockets = vec![unused.into(), ours.into()];
+    let ring = Rc::new(RefCell::new(ring));
     let mut streams = Streams::new(ring, sockets, WireLimits::MAX).expect("streams");
     streams.start(0);
     (streams, theirs, other)
+}
+
+/// Waits, and hands on what has completed.
+fn wait(streams: &mut Streams, timeout: Duration, now: impl Fn() -> u64) {
+    let mut all = Vec::new();
+    streams.ring.borrow_mut().wait(Some(timeout), &mut all).expect("wait");
+    for done in all {
+        let Owner::Stream(stream, way) = Owner::of(done.token) else { panic!("{done:?}") };
+        streams.done(stream, way, done, now());
+    }
+    streams.look_for_parts(now());
 }
 
 /// The next event, waited for.
@@ -42,7 +63,7 @@ fn next(streams: &mut Streams) -> StreamEvent {
             return event;
         }
         assert!(start.elapsed() < LONG, "nothing happens");
-        streams.wait(Some(LONG), || 0).expect("wait");
+        wait(streams, LONG, || 0);
     }
 }
 
@@ -251,7 +272,7 @@ fn a_stream_that_cannot_send_still_hears_the_peer() {
         let (header, _) = data(5);
         streams.send_data(STREAM, header, Some(slot()), 0);
         while streams.streams[STREAM.index()].send_since_ns.is_some() {
-            streams.wait(Some(LONG), || 0).expect("wait");
+            wait(&mut streams, LONG, || 0);
         }
         assert!(streams.next().is_none(), "it was told before the peer could say why");
         peer.write_all(&bytes(&Frame::Ping(8), 0)).expect("the other way is open");
@@ -279,9 +300,9 @@ fn what_is_not_a_frame_ends_the_stream() {
 fn nothing_is_in_flight_on_streams_that_were_closed() {
     for backend in BACKENDS {
         let (mut streams, mut peer, _other) = streams(backend);
-        assert_eq!(streams.ring.in_flight(), 2, "both streams receive");
+        assert_eq!(streams.ring.borrow().in_flight(), 2, "both streams receive");
         streams.close();
-        assert_eq!(streams.ring.in_flight(), 0);
+        assert_eq!(streams.ring.borrow().in_flight(), 0);
         assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
     }
 }
@@ -312,7 +333,7 @@ fn next_part(streams: &mut Streams) -> (bool, u32) {
         assert!(start.elapsed() < LONG, "nothing is told");
         let due = streams.deadline_ns().map(|at| at.saturating_sub(now_ns()));
         let timeout = Duration::from_nanos(due.expect("a frame is under way"));
-        streams.wait(Some(timeout), now_ns).expect("wait");
+        wait(streams, timeout, now_ns);
     }
 }
 
@@ -386,5 +407,36 @@ fn what_is_skipped_is_told_too() {
         }
         assert!(told <= 150_000, "{told} bytes have not come");
         drop(sent.join());
+    }
+}
+
+/// However the peer's bytes are cut, the same frames come out of them.
+#[test]
+fn a_body_and_what_of_the_next_header_comes_with_it() {
+    for backend in BACKENDS {
+        for cut in [0, 1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1] {
+            let (mut streams, mut peer, _other) = streams(backend);
+            let (header, body) = data(5);
+            let mut sent = encode_header(&Header::from(header).numbered(0)).to_vec();
+            sent.extend(&body);
+            let first = sent.len() + cut;
+            sent.extend(bytes(&Frame::Ping(7), 1));
+            sent.extend(bytes(&Frame::Ping(8), 2));
+            peer.write_all(&sent[..first]).expect("a frame and a part of the next");
+            assert!(matches!(next(&mut streams), StreamEvent::Data { stream: STREAM, .. }));
+            streams.receive_body(STREAM, header, slot(), 0);
+            let StreamEvent::Body { slot, .. } = next(&mut streams) else { panic!("{cut}") };
+            assert!(slot.body() == body, "{cut}");
+            peer.write_all(&sent[first..]).expect("the rest");
+            for number in [7, 8] {
+                let event = next(&mut streams);
+                let StreamEvent::Frame { frame: Frame::Ping(found), .. } = event else {
+                    panic!("{cut}: {event:?}")
+                };
+                assert_eq!(found, number, "{cut}");
+            }
+            let received = streams.metrics().map(|it| it.received_bytes).sum::<u64>();
+            assert_eq!(received, sent.len() as u64, "{cut}");
+        }
     }
 }

@@ -376,3 +376,36 @@ fn classes_are_found_out() {
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
     assert!(classes.class(datagrams.as_fd()).is_err());
 }
+
+#[test]
+fn a_receive_that_has_enough_takes_more_where_it_is_there_and_waits_for_none() {
+    for mut ring in rings() {
+        let (here, there) = tcp();
+        let file = ring.add_file(here, FileKind::Socket).expect("add");
+        let sent = pattern(7, 1000);
+        let recv = || Op::recv_enough(file, buffer(100), 10..70, 40);
+        let mut taken = 0;
+        let mut take = |ring: &mut dyn Ring, sent_first: usize, sent_then: usize| {
+            let send = |bytes: usize, from: usize| {
+                rustix::io::write(&there, &sent[from..from + bytes]).expect("the socket takes it");
+            };
+            send(sent_first, taken);
+            submit(ring, 1, recv());
+            if sent_then > 0 {
+                nothing_completes(ring);
+                send(sent_then, taken + sent_first);
+            }
+            let done = complete(ring, 1).pop().expect("one completion");
+            let moved = done.result.expect("it has enough");
+            assert!((40..=60).contains(&moved), "{moved}");
+            assert_eq!(done.buffer.bytes()[10..10 + moved], sent[taken..taken + moved]);
+            assert!(done.buffer.bytes()[10 + moved..].iter().all(|byte| *byte == 0));
+            taken += moved;
+            moved
+        };
+        assert_eq!(take(&mut *ring, 40, 0), 40, "it has enough");
+        assert_eq!(take(&mut *ring, 60, 0), 60, "more is there");
+        assert_eq!(take(&mut *ring, 45, 0), 45, "some more is there");
+        assert_eq!(take(&mut *ring, 15, 25), 40, "it waits for what is missing");
+    }
+}

@@ -55,14 +55,12 @@ fn a_ring_ends_with_an_operation_on_a_worker() {
 
 #[test]
 fn a_waker_outlives_its_ring() {
-    for ring in rings() {
+    for mut ring in rings() {
         let waker = ring.waker();
+        ring.wait(Some(Duration::ZERO), &mut Vec::new()).expect("wait");
         drop(ring);
         waker.wake();
         waker.wake();
-        let mut count = [0; 8];
-        rustix::io::read(&waker, &mut count).expect("an eventfd that was written to");
-        assert_eq!(u64::from_ne_bytes(count), 2);
     }
 }
 
@@ -89,7 +87,13 @@ fn a_thousand_rings_leave_no_descriptor_behind() {
 fn bounds_are_checked_before_anything_is_made() {
     for (depth, files) in [(0, 1), (1, 0), (u32::MAX, 1), (1, u32::MAX)] {
         for backend in [BackendChoice::Auto, BackendChoice::Syscalls] {
-            let config = RingConfig { backend, depth, files, zero_copy: None };
+            let config = RingConfig {
+                backend,
+                depth,
+                files,
+                blocking: BlockingThreads::plain(1),
+                zero_copy: None,
+            };
             assert!(matches!(open(&config).map(|_| ()), Err(OpenError::Config(_))));
         }
     }

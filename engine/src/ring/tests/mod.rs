@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{BackendChoice, Done, FileId, Op, Ring, RingConfig, Token, open};
+use super::{BackendChoice, BlockingThreads, Done, FileId, Op, Ring, RingConfig, Token, open};
 use crate::buffers::Buffer;
 use skip::skip;
 
@@ -30,7 +30,13 @@ fn rings() -> Vec<Box<dyn Ring>> {
 }
 
 fn ring(backend: BackendChoice) -> Option<Box<dyn Ring>> {
-    let config = RingConfig { backend, depth: 16, files: 8, zero_copy: None };
+    let config = RingConfig {
+        backend,
+        depth: 16,
+        files: 8,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: None,
+    };
     match open(&config) {
         Ok(opened) => Some(opened.ring),
         Err(error) => {

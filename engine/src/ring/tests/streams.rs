@@ -12,7 +12,13 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Sends `pieces` of a pattern from an arena's slots, then ends the stream.
 fn send_pieces(backend: BackendChoice, fd: Arc<OwnedFd>, pieces: &[usize]) -> bool {
     let (arena, mut slots) = Arena::new(1, CHUNK_BYTES).expect("arena");
-    let config = RingConfig { backend, depth: 4, files: 1, zero_copy: Some(arena) };
+    let config = RingConfig {
+        backend,
+        depth: 4,
+        files: 1,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: Some(arena),
+    };
     let mut ring = match open(&config) {
         Ok(opened) => opened.ring,
         Err(error) => {

@@ -95,7 +95,13 @@ struct World {
 impl World {
     fn new(backend: BackendChoice) -> Option<World> {
         let (_, slots) = Arena::new(SLOTS, CHUNK_BYTES).expect("arena");
-        let config = RingConfig { backend, depth: 8, files: 5, zero_copy: None };
+        let config = RingConfig {
+            backend,
+            depth: 8,
+            files: 5,
+            blocking: BlockingThreads::plain(1),
+            zero_copy: None,
+        };
         let mut ring = match open(&config) {
             Ok(opened) => opened.ring,
             Err(error) => {

@@ -13,7 +13,13 @@ const CHUNK_BYTES: usize = 256 << 10;
 fn zero_copy_ring() -> Option<(Box<dyn Ring>, Vec<crate::buffers::Slot>)> {
     let (arena, slots) = Arena::new(4, CHUNK_BYTES).expect("arena");
     let backend = BackendChoice::IoUring;
-    let config = RingConfig { backend, depth: 8, files: 4, zero_copy: Some(arena) };
+    let config = RingConfig {
+        backend,
+        depth: 8,
+        files: 4,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: Some(arena),
+    };
     let opened = match open(&config) {
         Ok(opened) => opened.ring,
         Err(error) => {

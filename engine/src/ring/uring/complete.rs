@@ -71,18 +71,21 @@ fn next(flight: &mut Flight<Progress>, kind: FileKind, result: i32) -> Next {
     let Ok(moved) = usize::try_from(result) else {
         return after_error(flight, kind, -result, again);
     };
+    if flight.op.kind == OpKind::HangUp {
+        return Next::Outcome(Ok(moved));
+    }
     if flight.state.step == Step::Poll {
         return again;
     }
     flight.state.interruptions = 0;
     match flight.op.kind {
-        OpKind::Read | OpKind::TryRead | OpKind::Write => Next::Outcome(Ok(moved)),
+        OpKind::Read | OpKind::TryRead | OpKind::Write | OpKind::HangUp => Next::Outcome(Ok(moved)),
         // A stream socket takes something or says why not.
         OpKind::Send if moved == 0 => Next::Outcome(Err(errno::EPIPE)),
         OpKind::Recv if moved == 0 => Next::Outcome(Ok(flight.moved)),
         OpKind::Send | OpKind::Recv => {
             flight.moved += moved;
-            match flight.moved == flight.op.len() {
+            match flight.moved >= flight.op.enough {
                 true => Next::Outcome(Ok(flight.moved)),
                 false => again,
             }

@@ -38,7 +38,7 @@ use super::{
     ZeroCopyStats,
 };
 
-/// `user_data` of the waker's poll; no key looks like it, for a table is never that long.
+/// `user_data` of the read of the waker's eventfd; no key looks like it, for a table is never that long.
 const WAKE: u64 = u64::MAX;
 /// `user_data` of completions that nobody waits for.
 const IGNORED: u64 = u64::MAX - 1;
@@ -54,6 +54,8 @@ enum Step {
 #[derive(Debug)]
 struct Progress {
     step: Step,
+    /// A receive has looked what there is, and waits for what is missing.
+    looked: bool,
     /// Notifications of zero-copy sends still to come.
     notifications: u32,
     interruptions: u8,
@@ -64,7 +66,7 @@ struct Progress {
 impl Default for Progress {
     fn default() -> Progress {
         let step = Step::Transfer { zero_copy: false };
-        Progress { step, notifications: 0, interruptions: 0, outcome: None }
+        Progress { step, looked: false, notifications: 0, interruptions: 0, outcome: None }
     }
 }
 
@@ -103,8 +105,12 @@ pub(super) struct UringRing {
     reaped: Vec<(u64, i32, u32)>,
     /// When cancelled operations that are still in flight are cancelled again.
     cancel_again: Option<Instant>,
-    /// The waker was used since `wait` last said so.
-    woken: bool,
+    /// What the waker's eventfd is read into: always by one read, which is in flight or about to be.
+    wake_count: Vec<u8>,
+    /// The kernel has that read.
+    wake_in_flight: bool,
+    /// The ring is being dropped.
+    ending: bool,
     /// Operations are submitted by the thread that made the ring (SINGLE_ISSUER).
     _not_send: PhantomData<*const ()>,
 }
@@ -125,11 +131,14 @@ impl UringRing {
             tries: Vec::new(),
             reaped: Vec::new(),
             cancel_again: None,
-            woken: false,
+            wake_count: vec![0; 8],
+            wake_in_flight: false,
+            ending: false,
             _not_send: PhantomData,
         };
         // A filter may allow io_uring_setup and refuse io_uring_enter: better known now.
-        opened.queue_wake_poll();
+        opened.queue_wake_read();
+        opened.queue_first_worker();
         opened.fill_submissions();
         opened.ring.submit().map_err(refusal)?;
         Ok(opened)
@@ -143,10 +152,11 @@ impl Ring for UringRing {
 
     fn add_file(&mut self, fd: Arc<OwnedFd>, kind: FileKind) -> io::Result<FileId> {
         let raw = fd.as_raw_fd();
-        let zero_copy = kind == FileKind::Socket && self.zero_copy.registered();
+        let socket = kind == FileKind::Socket;
+        let zero_copy = socket && self.zero_copy.registered();
         // This sets O_NONBLOCK, which the kernel samples when the file is registered.
         let id = self.table.add_file(fd, kind, FileState::new(zero_copy))?;
-        if self.fixed_files {
+        if self.fixed_files && socket {
             match (
                 self.ring.submitter().register_files_update(id.0, &[raw]),
                 self.table.file_mut(id),
@@ -161,11 +171,12 @@ impl Ring for UringRing {
 
     /// A registered file that is taken out of its place stays open in the kernel for up to a
     /// second on kernels before 6.3 or so; only a table that goes as a whole takes its files along.
+    /// A data fd must be closed before its device goes on: only sockets are registered.
     fn remove_file(&mut self, id: FileId) -> io::Result<()> {
         let file = self.table.remove_file(id)?;
         let Some(index) = file.state.fixed else { return Ok(()) };
         let submitter = self.ring.submitter();
-        if self.table.files().next().is_some() {
+        if self.table.files().any(|file| file.state.fixed.is_some()) {
             return submitter.register_files_update(index, &[-1]).map(drop);
         }
         submitter.unregister_files()?;
@@ -194,14 +205,17 @@ impl Ring for UringRing {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let before = done.len();
         self.try_reads(done);
+        let mut woken = self.waker.get_up();
         loop {
             self.cancel_late();
             let until = deadline.into_iter().chain(self.cancel_again).min();
-            self.enter(done.len() == before && !self.woken, until)?;
+            let sleep = done.len() == before && !woken && self.waker.fall_asleep();
+            let entered = self.enter(sleep, until);
+            woken |= self.waker.get_up();
+            entered?;
             self.reap(done);
             let over = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if done.len() > before || self.woken || over {
-                self.woken = false;
+            if done.len() > before || woken || over {
                 return Ok(());
             }
         }

@@ -4,13 +4,15 @@
 
 use std::time::{Duration, Instant};
 
+use crate::limits::HEADER_BYTES;
+
 /// Small enough for a path of a few KiB/s.
 const BYTES_MIN: usize = 4 << 10;
 /// As long as nothing is known of the path.
 const BYTES_FIRST: usize = 64 << 10;
-/// A whole frame of the default size, its header included: a rest of 64 bytes would be an operation of
-/// its own.
-const BYTES_MAX: usize = 1 << 20;
+/// A whole frame of a large chunk, its header included: a rest of 64 bytes would be an operation of its
+/// own.
+const BYTES_MAX: usize = (1 << 20) + HEADER_BYTES;
 
 const FAST: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_millis(500);
@@ -68,13 +70,14 @@ mod tests {
             [after(CHUNK, 1), after(CHUNK, 1), after(CHUNK, 1)],
             [64 << 10, 256 << 10, 1 << 20]
         );
-        assert_eq!([after(CHUNK, 1), after(CHUNK, 900)], [1 << 20, 1 << 20]);
-        assert_eq!([after(CHUNK, 900), after(CHUNK, 900)], [256 << 10, 64 << 10]);
+        assert_eq!([after(CHUNK, 1), after(CHUNK, 900)], [BYTES_MAX, BYTES_MAX]);
+        assert_eq!([after(CHUNK, 900), after(CHUNK, 900)], [BYTES_MAX / 4, BYTES_MAX / 16]);
         assert_eq!(
             [after(CHUNK, 900), after(CHUNK, 900), after(CHUNK, 90)],
-            [16 << 10, 4096, 4096]
+            [BYTES_MAX / 64, BYTES_MAX / 256, BYTES_MAX / 256]
         );
-        assert_eq!([after(64, 10_000), after(CHUNK, 90)], [64, 4096], "a header that comes late");
-        assert_eq!([after(100, 1), after(CHUNK, 1), after(CHUNK, 90)], [100, 4096, 16 << 10]);
+        let least = BYTES_MAX / 256;
+        assert_eq!([after(64, 10_000), after(CHUNK, 90)], [64, least], "a header that comes late");
+        assert_eq!([after(100, 1), after(CHUNK, 1), after(CHUNK, 90)], [100, least, 4 * least]);
     }
 }

@@ -74,8 +74,10 @@ fn build(config: &RingConfig) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(completions);
         match mode {
-            Mode::Deferred => builder.setup_single_issuer().setup_defer_taskrun(),
-            Mode::Cooperative => builder.setup_coop_taskrun(),
+            Mode::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag()
+            }
+            Mode::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag(),
             Mode::Plain => &mut builder,
         };
         match builder.build(submissions.next_power_of_two()) {

@@ -63,19 +63,29 @@ impl UringRing {
                 }
             }
             OpKind::Recv => {
-                let rest = flight.op.rest_mut(moved);
-                let piece = file.state.receives.next(rest.len(), Instant::now());
-                let rest = &mut rest[..piece];
+                // Where more than enough is welcome, it takes what is there, and only if that is not
+                // enough waits for the rest: mostly one receive brings a body and the next header.
+                let (missing, whole) = (flight.op.enough - moved, flight.op.len() - moved);
+                let look = missing < whole && !std::mem::replace(&mut flight.state.looked, true);
+                let (most, flags) = if look { (whole, 0) } else { (missing, RECV_FLAGS) };
+                let piece = file.state.receives.next(most, Instant::now());
+                let rest = &mut flight.op.rest_mut(moved)[..piece];
                 let recv = opcode::Recv::new(fd, rest.as_mut_ptr(), rest.len() as u32);
-                recv.flags(RECV_FLAGS).build()
+                recv.flags(flags).build()
             }
+            OpKind::HangUp => return self.queue_poll(key),
         };
         let worker = match file.kind {
             FileKind::Blocking => squeue::Flags::ASYNC,
             FileKind::Pollable | FileKind::Socket => squeue::Flags::empty(),
         };
         let entry = entry.flags(file.target_flags() | worker).user_data(key.to_user_data());
-        self.queued.push_back(entry);
+        // The kernel takes entries in order, and does a send's copy on the way: the worker begins
+        // before that.
+        match file.kind {
+            FileKind::Blocking => self.queued.push_front(entry),
+            FileKind::Pollable | FileKind::Socket => self.queued.push_back(entry),
+        }
     }
 
     /// Queues a wait for the operation's file.
@@ -87,6 +97,7 @@ impl UringRing {
         let events = match flight.op.kind.direction() {
             Direction::In => POLL_IN,
             Direction::Out => POLL_OUT,
+            Direction::Nowhere => libc::POLLRDHUP,
         };
         let entry = opcode::PollAdd::new(file.target(), events.cast_unsigned().into())
             .build()
@@ -102,14 +113,33 @@ impl UringRing {
         self.queued.push_back(entry);
     }
 
-    /// Queues the wait for the waker. By its plain descriptor: on older kernels a request on a
-    /// registered file delays the release of all files that are taken out after it.
-    pub(super) fn queue_wake_poll(&mut self) {
-        let eventfd = types::Fd(self.waker.eventfd.as_raw_fd());
-        let entry = opcode::PollAdd::new(eventfd, libc::POLLIN.cast_unsigned().into())
+    /// Queues the read that ends a sleep when the waker is used: one operation that needs no system
+    /// call of its own. By its plain descriptor: on older kernels a request on a registered file
+    /// delays the release of all files that are taken out after it.
+    pub(super) fn queue_wake_read(&mut self) {
+        if self.ending {
+            return;
+        }
+        self.wake_in_flight = true;
+        let eventfd = types::Fd(self.waker.eventfd().as_raw_fd());
+        let length = self.wake_count.len() as u32;
+        let entry = opcode::Read::new(eventfd, self.wake_count.as_mut_ptr(), length)
             .build()
             .user_data(WAKE);
         self.queued.push_back(entry);
+    }
+
+    /// Queues the end of that read, for good.
+    pub(super) fn queue_end_of_wakes(&mut self) {
+        self.ending = true;
+        self.queued.push_back(opcode::AsyncCancel::new(WAKE).build().user_data(IGNORED));
+    }
+
+    /// Queues an operation that does nothing, on a kernel worker: the first of them is made with the
+    /// ring, and not while a VM stands still. The kernel keeps one.
+    pub(super) fn queue_first_worker(&mut self) {
+        let nothing = opcode::Nop::new().build().flags(squeue::Flags::ASYNC).user_data(IGNORED);
+        self.queued.push_back(nothing);
     }
 
     /// Moves what is queued into the submission ring, as far as there is room.
@@ -119,7 +149,8 @@ impl UringRing {
             // SAFETY: needed because an entry carries raw addresses and descriptors. They are of a
             // flight's buffer, which the table neither moves, touches nor frees before the flight
             // is finished, that is before the last completion of this entry (`Drop` waits for
-            // them too), and of a file that the table holds for at least as long.
+            // them too), and of a file that the table holds for at least as long. Those of the
+            // waker's read are of fields of the ring that stay as they are until it has completed.
             let pushed = unsafe { submissions.push(entry) };
             if pushed.is_err() {
                 return;

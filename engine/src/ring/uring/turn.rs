@@ -23,8 +23,19 @@ impl UringRing {
     /// at most.
     pub(super) fn enter(&mut self, wait: bool, until: Option<Instant>) -> io::Result<()> {
         self.fill_submissions();
+        let (waiting, unrun) = {
+            let submissions = self.ring.submission();
+            (!submissions.is_empty(), submissions.taskrun())
+        };
         let entered = match (wait, until) {
-            (false, _) => self.ring.submit(),
+            // The kernel has completions to work out, which it does for who waits only.
+            (false, _) if unrun => {
+                let at_once = types::Timespec::new();
+                let args = types::SubmitArgs::new().timespec(&at_once);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+            (false, _) if waiting => self.ring.submit(),
+            (false, _) => return Ok(()),
             (true, None) => self.ring.submit_and_wait(1),
             (true, Some(until)) => {
                 let rest = types::Timespec::from(until.saturating_duration_since(Instant::now()));
@@ -52,10 +63,10 @@ impl UringRing {
         for (user_data, result, flags) in reaped.drain(..) {
             match user_data {
                 IGNORED => {}
+                // Whether it was woken, the waker knows: this only ends a sleep.
                 WAKE => {
-                    self.waker.drain();
-                    self.woken = true;
-                    self.queue_wake_poll();
+                    self.wake_in_flight = false;
+                    self.queue_wake_read();
                 }
                 _ => self.complete(Key::from_user_data(user_data), result, flags, done),
             }
@@ -116,11 +127,13 @@ impl Drop for UringRing {
         for key in keys {
             self.cancel_key(key);
         }
-        while self.table.in_flight() > 0 {
+        self.queue_end_of_wakes();
+        while self.table.in_flight() > 0 || self.wake_in_flight {
             self.cancel_late();
             if let Err(error) = self.enter(true, self.cancel_again) {
                 tracing::error!(%error, "a ring cannot be waited for; its buffers are leaked");
                 self.table.leak();
+                std::mem::forget(std::mem::take(&mut self.wake_count));
                 return;
             }
             self.reap(&mut done);

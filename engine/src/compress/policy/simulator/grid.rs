@@ -6,6 +6,8 @@ const FIXED: [Policy; 5] =
     [Policy::Raw, Policy::Zstd(-5), Policy::Zstd(1), Policy::Zstd(3), Policy::Zstd(6)];
 const LINKS_GB_S: [f64; 8] = [0.1, 0.2, 0.3, 0.6, 1.25, 3.0, 6.0, 12.0];
 const HOSTS: [(u32, bool); 5] = [(2, true), (4, true), (2, false), (4, false), (8, false)];
+/// States of fewer chunks are run with several seeds, because a single slow job weighs on them.
+const SMALL: u64 = 512;
 /// 64 MiB.
 const WARM: usize = 256;
 
@@ -19,7 +21,14 @@ struct Cell {
 }
 
 fn cell(world: World) -> Cell {
-    let run = |policy, after| Simulation::new(world, policy).run(after);
+    let seeds = 1.max(SMALL / world.chunks);
+    let run = |policy, after| {
+        let speeds = (0..seeds).map(|seed| {
+            let world = World { seed: world.seed + 2 * seed, ..world };
+            Simulation::new(world, policy).run(after)
+        });
+        speeds.sum::<f64>() / seeds as f64
+    };
     let (best, speed) = FIXED
         .map(|policy| (policy, run(policy, 0)))
         .into_iter()
@@ -40,7 +49,7 @@ fn cell(world: World) -> Cell {
 }
 
 /// All cells for a state of so many chunks, printed.
-fn cells(chunks: u64) -> Vec<Cell> {
+fn cells(chunks: u64, known: bool) -> Vec<Cell> {
     use std::fmt::Write;
     let mut text = String::new();
     let mut cells = Vec::new();
@@ -51,7 +60,8 @@ fn cells(chunks: u64) -> Vec<Cell> {
             for link_gb_s in LINKS_GB_S {
                 let pool = 4 * cores as usize + 8;
                 let seed = 0x5eed;
-                let cell = cell(World { link_gb_s, cores, shared, chunks, pool, contents, seed });
+                let cell =
+                    cell(World { link_gb_s, cores, shared, chunks, pool, contents, seed, known });
                 let Cell { whole, best, speed, .. } = &cell;
                 let _ = write!(text, " {:3.0}% ({best} {speed:.2})", whole * 100.0);
                 cells.push(cell);
@@ -75,7 +85,7 @@ fn mean(cells: &[Cell], get: fn(&Cell) -> f64) -> f64 {
 /// choice is faster; the bounds are what is reached with this seed, with a little room.
 #[test]
 fn adaptive_keeps_up_with_the_best_fixed_choice() {
-    let cells = cells(4096);
+    let cells = cells(4096, true);
     let (least_whole, mean_whole) =
         (least(&cells, |cell| cell.whole), mean(&cells, |cell| cell.whole));
     let (least_warm, mean_warm) = (least(&cells, |cell| cell.warm), mean(&cells, |cell| cell.warm));
@@ -85,23 +95,30 @@ fn adaptive_keeps_up_with_the_best_fixed_choice() {
         cells.len()
     );
     println!("after 64 MiB: least {least_warm:.3}, mean {mean_warm:.3}");
-    assert!(least_whole >= 0.88, "{least_whole:.3}");
-    assert!(mean_whole >= 0.995, "{mean_whole:.3}");
+    assert!(least_whole >= 0.87, "{least_whole:.3}");
+    assert!(mean_whole >= 1.0, "{mean_whole:.3}");
     assert!(near * 100 >= cells.len() * 94, "{near} of {}", cells.len());
-    assert!(least_warm >= 0.88, "{least_warm:.3}");
+    assert!(least_warm >= 0.87, "{least_warm:.3}");
 }
 
 /// Small states: MiB, and what the worst cell, the mean and the cells at 95 % come to at least.
-/// What the start costs is a large part of them, and what the rungs are known by is little.
+/// What the start costs is a large part of them.
 #[test]
 fn a_small_state_is_not_over_before_the_best_choice_is_found() {
-    for (mib, least_min, mean_min, near_min) in
-        [(256, 0.86, 0.983, 190), (64, 0.48, 0.92, 108), (16, 0.41, 0.79, 74)]
-    {
-        let cells = cells((mib << 20) / CHUNK);
+    for (mib, known, least_min, mean_min, near_min) in [
+        (256, true, 0.88, 1.0, 220),
+        (64, true, 0.86, 1.0, 224),
+        (16, true, 0.82, 0.99, 212),
+        (64, false, 0.76, 0.98, 190),
+        (16, false, 0.60, 0.93, 140),
+    ] {
+        let cells = cells((mib << 20) / CHUNK, known);
         let (least, mean) = (least(&cells, |cell| cell.whole), mean(&cells, |cell| cell.whole));
         let near = cells.iter().filter(|cell| cell.whole >= 0.95).count();
-        println!("{mib} MiB: least {least:.3}, mean {mean:.3}; {near} of {}", cells.len());
+        println!(
+            "{mib} MiB, link known {known}: least {least:.3}, mean {mean:.3}; {near} of {}",
+            cells.len()
+        );
         assert!(least >= least_min, "{mib} MiB: {least:.3}");
         assert!(mean >= mean_min, "{mib} MiB: {mean:.3}");
         assert!(near >= near_min, "{mib} MiB: {near}");

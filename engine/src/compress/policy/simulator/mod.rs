@@ -2,7 +2,7 @@
 //! the noise of a real machine (and with some of its own, from a seed).
 //!
 //! ```text
-//! reader -> [choose] -> workers -> lowest first -> sender thread -> socket buffer -> link
+//! reader -> [offer] <-> workers; lowest first -> sender thread -> socket buffer -> link
 //!        -> socket buffer -> receiver thread -> workers -> in order -> writer
 //!        -> credit: half a window, or of compressed chunks all that there was -> sender
 //! ```
@@ -14,7 +14,7 @@ mod grid;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
-use super::{Choice, Controller, Departure, LEVELS, Policy, QueueView};
+use super::{Choice, Controller, Hosts, LEVELS, Policy, Sample};
 
 const CHUNK: u64 = 256 << 10;
 const READ_NS: f64 = 1.0 / 4.6;
@@ -23,10 +23,12 @@ const SEND_NS: f64 = 0.15;
 const RECEIVE_NS: f64 = 0.08;
 const PROBE_NS: f64 = 10_000.0;
 const SOCKET_BYTES: f64 = 4e6;
+/// What the sender's socket takes beyond what is on its way: TCP_NOTSENT_LOWAT.
+const UNSENT_BYTES: f64 = 512.0 * 1024.0;
+/// The probe's samples, each of which is also compressed at every level.
+const SAMPLE_BYTES: f64 = 12288.0;
 /// From the end of a write to the source's machine: two wake-ups and a small frame.
 const CREDIT_NS: f64 = 60_000.0;
-/// `sender`'s own bound for what counts as waiting.
-const WAIT_NS_MIN: f64 = 100_000.0;
 
 /// What a kind of data does at each of LEVELS: compression and decompression in GB/s, and ratio.
 #[derive(Clone, Copy)]
@@ -75,16 +77,20 @@ struct World {
     pool: usize,
     contents: Contents,
     seed: u64,
+    /// The link was measured before, to a tenth.
+    known: bool,
 }
 
+#[derive(Clone, Copy)]
 struct Chunk {
     data: Data,
     choice: Choice,
     level: Option<usize>,
     wire: f64,
     decoded: bool,
+    cpu_ns: f64,
     started_ns: f64,
-    departure: Option<Departure>,
+    sampled: bool,
 }
 
 /// A thread or the link: what it works on, and the work left in nanoseconds.
@@ -100,16 +106,16 @@ struct Simulation {
     now: f64,
     chunks: Vec<Chunk>,
     servers: Vec<Server>,
-    to_encode: VecDeque<usize>,
     to_decode: VecDeque<usize>,
     /// Chunks that can be sent.
     to_send: BTreeSet<usize>,
+    /// Those of them that a worker may still take.
+    open: BTreeSet<usize>,
     /// The first chunk that may not be sent; what the target has granted; credits on their way.
     credit: usize,
+    acknowledged: usize,
     granted: usize,
     credits: VecDeque<(f64, usize)>,
-    acknowledged: usize,
-    waits_since_ns: Option<f64>,
     next_write: usize,
     on_link: VecDeque<usize>,
     to_receive: VecDeque<usize>,
@@ -120,7 +126,6 @@ struct Simulation {
     sent: usize,
     /// The send in flight, be it blocked by a full socket.
     submitted: Option<usize>,
-    queued: f64,
     streak: u32,
     random: u64,
 }
@@ -142,19 +147,24 @@ impl Simulation {
         for host in [0, target] {
             servers.extend((0..world.cores).map(|_| Server { host: Some(host), job: None }));
         }
+        let hosts = Hosts { cores: world.cores, shared: world.shared };
+        let mut controller = Controller::new(policy, world.cores, CHUNK as u32);
+        controller.hosts_known(hosts);
+        if world.known {
+            controller.link_known((world.link_gb_s * 0.9e9) as u64);
+        }
         Simulation {
-            controller: Controller::new(policy, world.cores, CHUNK as u32),
+            controller,
             now: 0.0,
             chunks: Vec::new(),
             servers,
-            to_encode: VecDeque::new(),
             to_decode: VecDeque::new(),
             to_send: BTreeSet::new(),
+            open: BTreeSet::new(),
             credit: world.pool,
+            acknowledged: 0,
             granted: world.pool,
             credits: VecDeque::new(),
-            acknowledged: 0,
-            waits_since_ns: None,
             next_write: 0,
             on_link: VecDeque::new(),
             to_receive: VecDeque::new(),
@@ -164,19 +174,22 @@ impl Simulation {
             receiver_socket: 0.0,
             sent: 0,
             submitted: None,
-            queued: 0.0,
             streak: 0,
             random: world.seed | 1,
             world,
         }
     }
 
-    /// Between 0.8 and 1.2, and one job in sixteen takes twice as long.
-    fn noise(&mut self) -> f64 {
+    fn part(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let part = (self.random >> 40) as f64 / (1u64 << 24) as f64;
+        (self.random >> 40) as f64 / (1u64 << 24) as f64
+    }
+
+    /// Between 0.8 and 1.2, and one job in sixteen takes twice as long.
+    fn noise(&mut self) -> f64 {
+        let part = self.part();
         (0.8 + 0.4 * part) * if self.random & 15 == 0 { 2.0 } else { 1.0 }
     }
 
@@ -217,8 +230,9 @@ impl Simulation {
                 level: None,
                 wire: CHUNK as f64,
                 decoded: false,
+                cpu_ns: 0.0,
                 started_ns: 0.0,
-                departure: None,
+                sampled: false,
             });
             self.give(READER, index as usize, CHUNK as f64 * READ_NS);
         }
@@ -226,52 +240,69 @@ impl Simulation {
 
     fn encode(&mut self, encoders: Range<usize>) {
         for server in encoders {
-            if !self.idle(server) {
-                continue;
+            while self.idle(server) {
+                let chunk = match self.controller.holds() {
+                    true => self.open.first(),
+                    false => self.open.last(),
+                };
+                let Some(&chunk) = chunk else { return };
+                let ahead =
+                    self.to_send.range(..chunk).count() + usize::from(self.submitted.is_some());
+                let choice = self.controller.offer(ahead, self.streak);
+                if choice == Choice::Wait {
+                    return;
+                }
+                self.open.remove(&chunk);
+                if let Choice::Zstd { level, probe, sample } = choice {
+                    self.to_send.remove(&chunk);
+                    self.chunks[chunk].choice = choice;
+                    self.begin(server, chunk, level, probe, sample);
+                }
             }
-            let Some(chunk) = self.to_encode.pop_front() else { break };
-            let Choice::Zstd { level, probe } = self.chunks[chunk].choice else { unreachable!() };
-            let index = LEVELS.iter().position(|&known| known == level).expect("a known level");
-            let data = self.chunks[chunk].data;
-            let hopeless = data.ratio[index] < 16.0 / 15.0;
-            let mut work = if probe { PROBE_NS } else { 0.0 };
-            if !(probe && hopeless) {
-                work += CHUNK as f64 / data.compress[index];
-            }
-            if !hopeless {
-                self.chunks[chunk].wire = CHUNK as f64 / data.ratio[index];
-                self.chunks[chunk].level = Some(index);
-            }
-            self.chunks[chunk].started_ns = self.now;
-            self.give(server, chunk, work);
         }
+    }
+
+    fn begin(&mut self, server: usize, chunk: usize, level: i32, probe: bool, sample: bool) {
+        let index = LEVELS.iter().position(|&known| known == level).expect("a known level");
+        let data = self.chunks[chunk].data;
+        let hopeless = data.ratio[index] < 16.0 / 15.0;
+        let mut work = if probe { PROBE_NS } else { 0.0 };
+        if !(probe && hopeless) {
+            work += CHUNK as f64 / data.compress[index];
+        }
+        let samples: f64 = data.compress.iter().map(|speed| SAMPLE_BYTES / speed).sum();
+        let entry = &mut self.chunks[chunk];
+        if !hopeless {
+            entry.wire = CHUNK as f64 / data.ratio[index];
+            entry.level = Some(index);
+            entry.sampled = sample;
+        }
+        self.give(server, chunk, work);
+        let (_, left) = self.servers[server].job.as_mut().expect("given");
+        self.chunks[chunk].cpu_ns = *left;
+        self.chunks[chunk].started_ns = self.now;
+        *left += if sample && !hopeless { samples } else { 0.0 };
     }
 
     fn send(&mut self) {
         if self.submitted.is_none()
             && let Some(&chunk) = self.to_send.first()
             && chunk < self.credit
+            && !(self.controller.holds() && self.open.contains(&chunk))
         {
             self.to_send.pop_first();
+            self.open.remove(&chunk);
             self.submitted = Some(chunk);
-            let raw = self.chunks[chunk].level.is_none();
-            let waited = self.waits_since_ns.is_some_and(|at| self.now - at >= WAIT_NS_MIN);
-            let wire = self.chunks[chunk].wire as u64;
-            let departure = self.controller.sending(self.now as u64, wire, raw, waited);
-            self.chunks[chunk].departure = Some(departure);
+            self.controller.sending(self.chunks[chunk].level.is_some());
         }
         if self.idle(SENDER)
             && let Some(chunk) = self.submitted
-            && self.sender_socket + self.chunks[chunk].wire <= SOCKET_BYTES
+            && (self.sender_socket == 0.0
+                || self.sender_socket + self.chunks[chunk].wire <= UNSENT_BYTES)
         {
             let wire = self.chunks[chunk].wire;
             self.sender_socket += wire;
             self.give(SENDER, chunk, wire * SEND_NS);
-        }
-        if self.to_send.is_empty() {
-            self.waits_since_ns = None;
-        } else {
-            self.waits_since_ns.get_or_insert(self.now);
         }
     }
 
@@ -306,38 +337,23 @@ impl Simulation {
         }
     }
 
-    fn choose(&mut self, chunk: usize) {
-        let encoders = WORKERS..WORKERS + self.world.cores as usize;
-        let busy = encoders.filter(|&server| !self.idle(server)).count();
-        let view = QueueView {
-            queued_wire_bytes: self.queued as u64,
-            streams_idle: self.submitted.is_none(),
-            encoding_now: (busy + self.to_encode.len()) as u32,
-            incompressible_streak: self.streak,
-        };
-        let choice = self.controller.choose(self.now as u64, &view);
-        self.chunks[chunk].choice = choice;
-        match choice {
-            Choice::Raw => self.ready(chunk),
-            Choice::Zstd { .. } => self.to_encode.push_back(chunk),
-        }
-    }
-
-    fn ready(&mut self, chunk: usize) {
-        self.to_send.insert(chunk);
-        self.queued += self.chunks[chunk].wire;
-    }
-
     fn done(&mut self, server: usize, chunk: usize) {
         match server {
-            READER => self.choose(chunk),
+            READER => {
+                self.controller.read(self.now as u64, CHUNK);
+                self.to_send.insert(chunk);
+                self.open.insert(chunk);
+            }
             SENDER => {
                 self.on_link.push_back(chunk);
                 self.sent += 1;
                 self.submitted = None;
             }
             LINK => {
-                self.sender_socket -= self.chunks[chunk].wire;
+                self.sender_socket = (self.sender_socket - self.chunks[chunk].wire).max(0.0);
+                // What TCP_INFO says, give or take a tenth.
+                let part = 0.9 + 0.2 * self.part();
+                self.controller.link_measured((self.world.link_gb_s * part * 1e9) as u64, false);
                 self.to_receive.push_back(chunk);
             }
             RECEIVER => {
@@ -354,11 +370,14 @@ impl Simulation {
             }
             _ if server < WORKERS + self.world.cores as usize => {
                 let Choice::Zstd { level, .. } = self.chunks[chunk].choice else { unreachable!() };
-                self.ready(chunk);
+                self.to_send.insert(chunk);
                 self.streak = if self.chunks[chunk].level.is_some() { 0 } else { self.streak + 1 };
-                let wire = self.chunks[chunk].wire as u64;
-                let worker_ns = (self.now - self.chunks[chunk].started_ns) as u64;
-                self.controller.encoded(self.now as u64, level, CHUNK, wire, worker_ns);
+                let Chunk { data, wire, cpu_ns, started_ns, sampled, .. } = self.chunks[chunk];
+                let wall_ns = (self.now - started_ns) as u64;
+                if sampled {
+                    self.controller.sampled(&std::array::from_fn(|index| samples(&data, index)));
+                }
+                self.controller.encoded(level, sample(CHUNK as f64, wire, cpu_ns), wall_ns);
             }
             _ => self.chunks[chunk].decoded = true,
         }
@@ -380,10 +399,8 @@ impl Simulation {
         self.credit = up_to;
         let done = self.acknowledged..up_to - self.world.pool;
         self.acknowledged = done.end;
-        let chunks = &self.chunks[done];
-        self.queued -= chunks.iter().map(|chunk| chunk.wire).sum::<f64>();
-        let chunks = chunks.iter().map(|chunk| (chunk.departure.expect("it was sent"), CHUNK));
-        self.controller.sent(self.now as u64, chunks);
+        let wire: f64 = self.chunks[done.clone()].iter().map(|chunk| chunk.wire).sum();
+        self.controller.sent(self.now as u64, done.len() as u64 * CHUNK, wire as u64);
     }
 
     /// Goes on to the next thing that is done.
@@ -442,4 +459,14 @@ impl Simulation {
         }
         (self.written - start.0) as f64 * CHUNK as f64 / (self.now - start.1)
     }
+}
+
+fn sample(raw: f64, wire: f64, cpu_ns: f64) -> Sample {
+    Sample { raw_bytes: raw as u32, wire_bytes: wire as u32, cpu_ns: cpu_ns as u64 }
+}
+
+/// Samples shrink a little less than the chunk.
+fn samples(data: &Data, level: usize) -> Sample {
+    let ratio = 1.0 + (data.ratio[level] - 1.0) * 0.9;
+    sample(SAMPLE_BYTES, SAMPLE_BYTES / ratio, SAMPLE_BYTES / data.compress[level])
 }

@@ -1,0 +1,36 @@
+//! TLS 1.3 below the wire, mutual always: no resumption, no tickets, no early data, ALPN
+//! `vfio-ferry/1`.
+//!
+//! rustls does the handshake, on the thread that connects or polls the acceptor. The records that
+//! follow are sealed and opened by a thread of the stream's own, between the TCP socket and a socket
+//! pair whose other end is the engine's stream: in buffers of ours, in place, with the keys that the
+//! handshake gave.
+//!
+//! ```text
+//! engine == stream ==> [socket pair] --recv--> records --seal in place--> send --> TCP ~~> the peer
+//!        <== stream == [socket pair] <--send-- records <--open in place-- recv <-- TCP <~~
+//! ```
+//!
+//! | module | |
+//! |---|---|
+//! | `credentials` | who this host is, and whom it believes |
+//! | `verify` | the peer's certificate: authority and name, or a pinned key |
+//! | `handshake` | rustls on a socket that does not block |
+//! | `record` | one record sealed, or opened (RFC 8446, 5.2) |
+//! | `secured` | a connection after its handshake: both directions' keys |
+//! | `pump` | the thread |
+
+mod credentials;
+mod handshake;
+mod pump;
+mod record;
+mod secured;
+mod verify;
+
+pub use credentials::{Credentials, Tls, Trust};
+pub(super) use handshake::{Handshake, Progress};
+pub(crate) use pump::Guard;
+pub(super) use secured::Secured;
+
+/// What both hosts have to speak.
+const ALPN: &[u8] = b"vfio-ferry/1";

@@ -1,0 +1,143 @@
+//! What the kernel knows of a stream: how fast it is, and whether it leads to this host again.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{getsockopt, setsockopt};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
+use rustix::net::sockopt::socket_domain;
+use rustix::net::{AddressFamily, getpeername, getsockname};
+
+/// The first part of `struct tcp_info` (linux/tcp.h), which only grows at its end. This much of it
+/// has been there since 4.9.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[expect(unreachable_pub, reason = "the macro makes its option public")]
+pub struct Info {
+    /// Bit 0 of the last of these says that there was too little to send: the rate is what was
+    /// offered, and the path may take more.
+    flags: [u8; 8],
+    others: [u64; 13],
+    /// tcpi_max_pacing_rate: SO_MAX_PACING_RATE in bytes per second, all ones where it is not set.
+    max_pacing_rate: u64,
+    more: [u64; 5],
+    /// tcpi_delivery_rate, in bytes per second: what was acknowledged within about a round trip,
+    /// lately.
+    delivery_rate: u64,
+}
+
+sockopt_impl!(
+    /// What TCP knows of a connection.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    Info
+);
+
+sockopt_impl!(
+    /// How much TCP takes beyond what is on its way, in bytes.
+    NotSentLowat,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_NOTSENT_LOWAT,
+    u32
+);
+
+/// What the socket takes beyond what is on its way. A chunk that the kernel has taken is bound as it
+/// is, and megabytes of them would be on a slow link before anybody knows that it is slow; half of
+/// this starves the link.
+const UNSENT_BYTES: u32 = 512 << 10;
+
+/// Has the kernel take no more than it can send soon; sockets other than TCP are left alone.
+pub(super) fn keep_unsent_short(socket: impl AsFd) {
+    if is_tcp(&socket)
+        && let Err(error) = setsockopt(&socket, NotSentLowat, &UNSENT_BYTES)
+    {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
+    }
+}
+
+/// What the kernel has measured of a stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Speed {
+    pub(super) bytes_per_s: u64,
+    /// There was too little to send: it may be faster.
+    pub(super) at_least: bool,
+}
+
+/// How fast a stream is; none if it is not TCP, or nothing was sent.
+pub(super) fn speed(socket: impl AsFd) -> Option<Speed> {
+    let info = getsockopt(&socket, TcpInfo).ok()?;
+    // What waits to be paced is not on its way: the kernel does not measure that.
+    let speed = Speed {
+        bytes_per_s: info.delivery_rate.min(info.max_pacing_rate),
+        at_least: info.flags[7] & 1 != 0,
+    };
+    (speed.bytes_per_s > 0).then_some(speed)
+}
+
+/// What the stream takes at most; none if it has no limit.
+pub(super) fn cap(socket: impl AsFd) -> Option<u64> {
+    let info = getsockopt(&socket, TcpInfo).ok()?;
+    Some(info.max_pacing_rate).filter(|rate| *rate != u64::MAX)
+}
+
+/// Whether the other end of a stream is on this host: it has the same address.
+pub(super) fn is_local(socket: impl AsFd) -> bool {
+    let ip = |address| SocketAddr::try_from(address).ok().map(|address: SocketAddr| address.ip());
+    let (Ok(here), Ok(Some(there))) = (getsockname(&socket), getpeername(&socket)) else {
+        return false;
+    };
+    let here = ip(here);
+    here.is_some() && here == ip(there)
+}
+
+/// Others fail with EOPNOTSUPP.
+fn is_tcp(socket: impl AsFd) -> bool {
+    matches!(socket_domain(socket), Ok(AddressFamily::INET | AddressFamily::INET6))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::mem::offset_of;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_fields_stand_where_the_kernel_has_them() {
+        assert_eq!(
+            offset_of!(Info, max_pacing_rate),
+            offset_of!(libc::tcp_info, tcpi_max_pacing_rate)
+        );
+        assert_eq!(offset_of!(Info, delivery_rate), offset_of!(libc::tcp_info, tcpi_delivery_rate));
+        assert_eq!(offset_of!(Info, flags) + 6, offset_of!(libc::tcp_info, tcpi_snd_rcv_wscale));
+    }
+
+    #[test]
+    fn a_connection_to_oneself_is_local_and_has_a_speed() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut stream = TcpStream::connect(address).expect("loopback");
+        let (_peer, _) = listener.accept().expect("it is there");
+        keep_unsent_short(&stream);
+        assert!(is_local(&stream));
+        assert_eq!(cap(&stream), None);
+        assert!(speed(&stream).is_none(), "nothing was sent");
+        stream.write_all(&[0; 65536]).expect("the buffer takes it");
+        // Acknowledged by the kernel, whoever reads.
+        while speed(&stream).is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_no_tcp_has_no_speed() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        keep_unsent_short(&one);
+        assert!(!is_local(&one));
+        assert!(cap(&one).is_none() && speed(&one).is_none());
+    }
+}

@@ -1,0 +1,114 @@
+//! Honest migrations over TLS.
+
+use std::net::SocketAddr;
+use std::slice::from_ref;
+use std::sync::Arc;
+
+use vfio_ferry::outcome::DeviceOptions;
+use vfio_ferry::session::{
+    Acceptor, ConnectOptions, DoorOptions, Options, Protection, Reason, Source, SourceSession,
+    StreamProtection, Target, TargetSession, connect_with,
+};
+use vfio_ferry_tests::device::{Plan, TestDevice};
+use vfio_ferry_tests::pair::{Ended, PATIENCE, end, sources, targets};
+use vfio_ferry_tests::pki::Authority;
+use vfio_ferry_tests::runs::{assert_handed_over, assert_moved, talkative};
+
+use crate::honest::{device, door, wait_for_count};
+
+pub(crate) fn options(protection: &Protection) -> ConnectOptions {
+    ConnectOptions {
+        protection: protection.clone(),
+        timeout: PATIENCE,
+        ..ConnectOptions::default()
+    }
+}
+
+/// One migration, by way of `address`, which leads to the door. Both ends, and both devices.
+pub(crate) struct Migrated {
+    pub(crate) source: Ended<Source>,
+    pub(crate) target: Ended<Target>,
+    pub(crate) source_protection: Vec<StreamProtection>,
+    pub(crate) target_protection: Vec<StreamProtection>,
+    pub(crate) from: Arc<TestDevice>,
+    pub(crate) to: Arc<TestDevice>,
+}
+
+pub(crate) fn migrate(
+    door: &Acceptor,
+    address: SocketAddr,
+    source: &Protection,
+    streams: usize,
+    plan: Plan,
+    session_options: &Options,
+) -> Migrated {
+    let (from, to) = (device(plan.clone()), device(plan.target()));
+    let streams = std::thread::scope(|scope| {
+        let connecting =
+            scope.spawn(|| connect_with(address, streams, &options(source)).expect("a target"));
+        // The handshake is the acceptor's to make, too.
+        while !connecting.is_finished() {
+            assert!(door.poll().expect("it listens").is_none(), "nobody has said hello");
+        }
+        connecting.join().expect("no panic")
+    });
+    let devices = sources(from_ref(&from), &DeviceOptions::default());
+    let source = SourceSession::start(devices, streams, session_options.clone()).expect("a source");
+    let streams = door.wait(PATIENCE, None).expect("the source");
+    let target = TargetSession::start(targets(from_ref(&to)), streams, session_options.clone());
+    let target = target.expect("a target");
+    source.switchover();
+    let (source, source_protection) = end_of(source);
+    let (target, target_protection) = end_of(target);
+    Migrated { source, target, source_protection, target_protection, from, to }
+}
+
+fn end_of<S: vfio_ferry::session::Side>(
+    session: vfio_ferry::session::Session<S>,
+) -> (Ended<S>, Vec<StreamProtection>) {
+    while !session.has_ended() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let protection = session.protection();
+    (end(session), protection)
+}
+
+#[test]
+fn a_state_arrives_whole_over_one_stream_and_over_several() {
+    let (source, target) = Authority::new().hosts();
+    let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
+    for streams in [1, 4] {
+        // The arena and the records together stay within what was allowed.
+        let memory_bytes = 12 << 20;
+        let options = Options { memory_bytes, ..Options::default() };
+        let plan = Plan { rest_bytes: 30_000_001, ..talkative() };
+        let done = migrate(&door, door.local_addr(), &source, streams, plan, &options);
+        assert_handed_over(&done.source, &done.target);
+        assert_moved(&done.from, &done.to);
+        let whole = vec![StreamProtection::Tls { fault: None }; streams];
+        assert_eq!((&done.source_protection, &done.target_protection), (&whole, &whole));
+    }
+    assert_eq!(door.turned_away().total(), 0);
+}
+
+/// Strangers at a door with TLS are what they are at any other.
+#[test]
+fn strangers_do_not_close_a_protected_door() {
+    use std::io::Write;
+    let (source, target) = Authority::new().hosts();
+    let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
+    let mut open = Vec::new();
+    for words in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"VFRY"] {
+        let mut stream = std::net::TcpStream::connect(door.local_addr()).expect("it listens");
+        stream.write_all(words).expect("room");
+        open.push(stream);
+    }
+    let address = door.local_addr();
+    let done = migrate(&door, address, &source, 2, talkative(), &Options::default());
+    assert_handed_over(&done.source, &done.target);
+    assert_moved(&done.from, &done.to);
+    drop(open);
+    wait_for_count(&door, Reason::Closed, 2);
+    assert_eq!(door.turned_away().count(Reason::NoHandshake), 2);
+    assert_eq!(door.held(), 0);
+}
