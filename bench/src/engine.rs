@@ -127,7 +127,7 @@ pub(crate) fn accept_at(listener: &TcpListener, plaintext: bool) -> Result<Vec<O
     let listener = listener.try_clone().map_err(|error| error.to_string())?;
     let door = Acceptor::new(listener, door_options(plaintext)).map_err(|e| e.to_string())?;
     let streams = door.wait(COMES_WITHIN, None).map_err(|error| error.to_string())?;
-    Ok(streams.into())
+    streams.into_fds().map_err(|error| error.to_string())
 }
 
 /// How long such a sender may take.

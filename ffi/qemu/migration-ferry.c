@@ -8,17 +8,20 @@
  * the return path.
  *
  *   source                                  target
- *   migration thread: asks who is there --> answers, if a device wants it
+ *   migration thread: asks who is there --> each device that wants it answers
  *   save_setup: a session, PRE_COPY fd
  *   save_live_iterate: pulls, puts -------> load_state: gets, pushes
  *   return path thread: pushes <----------- ferry thread: pulls, sends
- *   save_live_complete_precopy: the rest
- *   save_state: waits until the target's device has taken all of it in
+ *   save_live_stopped: the rest, until the target's device has taken it in
+ *   save_state: the config space ---------> load_state
  *
  * Nothing in the library calls back or takes a lock of QEMU's. What it wants
  * done with the device is asked for with vferry_device_wanted() and done here:
  * on the source under the BQL, on the target by the ferry thread, which is the
  * only one that touches the device between load_setup and load_cleanup.
+ *
+ * Nothing here waits for the other host while it holds the BQL: a target that
+ * is slow, frozen or dead leaves the source's QMP alone, and can be cancelled.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -32,7 +35,6 @@
 #include <sys/ioctl.h>
 #include <vfio_ferry.h>
 
-#include "hw/vfio/vfio-common.h"
 #include "migration/misc.h"
 #include "migration/qemu-file.h"
 #include "migration/register.h"
@@ -48,16 +50,18 @@
 #define VFIO_FERRY_ROUND (1 * MiB)
 
 /* How often a wait looks whether the migration has been cancelled. */
-#define VFIO_FERRY_LOOK_MS 50
+#define VFIO_FERRY_LOOK_MS 20
 
-/* How long the target waits for what the source must have sent already. */
-#define VFIO_FERRY_CONFIRM_MS 10000
+/* How long the target waits for its own thread to say what it knows. */
+#define VFIO_FERRY_CONFIRM_MS 60000
 
 /*
- * How long a cleanup, with the BQL held, waits for an operation that a driver
- * does not give back. After that a thread of the library waits on.
+ * How long a driver may take to give back what was begun of a state that a
+ * reset has made worthless. A cleanup, with the BQL held, waits for less; after
+ * that a thread waits on.
  */
-#define VFIO_FERRY_CANCEL_MS 500
+#define VFIO_FERRY_CANCEL_MS 30000
+#define VFIO_FERRY_CLEANUP_MS 500
 
 /*
  * QEMU watches over the connection, and while the guest runs the device's
@@ -72,30 +76,48 @@
 /* Resets of one device that a migration with on-reset=restart survives. */
 #define VFIO_FERRY_RESTARTS 8
 
-typedef struct VFIOFerry {
+/* More than any downtime allows: not to be stopped now. */
+#define VFIO_FERRY_NOT_YET (100 * GiB)
+
+/* linux/vfio.h of newer kernels: REINIT says that there is new initial data. */
+#ifndef VFIO_PRECOPY_INFO_REINIT
+#define VFIO_PRECOPY_INFO_REINIT (1 << 0)
+#define VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 12
+#endif
+
+struct VFIOFerry {
     VFIODevice *vbasedev;
+    char *name;
+    vferry_host host;
     vferry_channel *channel;
     vferry_device *device;
     vferry_session *session;
     uint8_t *buffer;
     /* What events said. On the target under @lock. */
-    bool all_sent;
     bool initial_data_loaded;
+    bool was_reset;
     bool finished;
     char *failure;
+    uint64_t pending_bytes;
+    double ratio;
     /* Source: the data fd's duplicate, for VFIO_MIG_GET_PRECOPY_INFO. */
     int precopy_fd;
     bool switched_over;
+    /* Source: it is in the list, and who else uses it. Under leaving_lock. */
+    bool listed;
+    unsigned users;
     /* Target. */
+    bool silent;
     QemuThread thread;
     QemuMutex lock;
     QemuSemaphore confirmed;
     QLIST_ENTRY(VFIOFerry) next;
-} VFIOFerry;
+};
 
 /*
- * The source's. Only the thread that holds the BQL or migrates changes the
- * list; the lock keeps a session alive while the return path's thread pushes.
+ * The source's. The thread that holds the BQL changes the list; the lock keeps
+ * a session alive while the migration's and the return path's thread use it,
+ * because a device may be unplugged meanwhile.
  */
 static QemuMutex leaving_lock;
 static QLIST_HEAD(, VFIOFerry) leaving = QLIST_HEAD_INITIALIZER(leaving);
@@ -154,6 +176,7 @@ static void vfio_ferry_free(VFIOFerry *ferry)
     }
     qemu_mutex_destroy(&ferry->lock);
     qemu_sem_destroy(&ferry->confirmed);
+    g_free(ferry->name);
     g_free(ferry->failure);
     g_free(ferry->buffer);
     g_free(ferry);
@@ -172,6 +195,9 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
     bool ok;
 
     ferry->vbasedev = vbasedev;
+    ferry->name = g_strdup(vbasedev->name);
+    ferry->host = host;
+    ferry->ratio = 1.0;
     ferry->precopy_fd = -1;
     ferry->buffer = g_malloc(VFIO_FERRY_BLOCK);
     qemu_mutex_init(&ferry->lock);
@@ -184,7 +210,10 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
          !vferry_options_set_stall_limit_ms(options, VFIO_FERRY_STALL_MS) &&
          !vferry_options_set_switchover_budget_ms(options,
                                                   VFIO_FERRY_SWITCHOVER_MS) &&
-         !vferry_options_set_cancel_bound_ms(options, VFIO_FERRY_CANCEL_MS) &&
+         !vferry_options_set_cancel_bound_ms(options,
+                                             host == VFERRY_HOST_SOURCE ?
+                                             VFIO_FERRY_CANCEL_MS :
+                                             VFIO_FERRY_CLEANUP_MS) &&
          !vferry_device_embedded("vfio", host, flags, vbasedev->fd,
                                  &ferry->device) &&
          !vferry_device_set_on_reset(
@@ -216,11 +245,27 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
     return ferry;
 }
 
+/* An epoch of the device ended. */
+static void vfio_ferry_hear_completion(VFIOFerry *ferry,
+                                       const vferry_event *event)
+{
+    trace_vfio_ferry_completion(ferry->name,
+                                vferry_epoch_ending_text(event->epoch_ending),
+                                vferry_cause_text(event->cause),
+                                vferry_observed_text(event->observed),
+                                event->os_error, event->bytes);
+    ferry->was_reset |= event->cause == VFERRY_CAUSE_DEVICE_RESET;
+    if (event->epoch_ending == VFERRY_EPOCH_RESTARTED) {
+        ferry->initial_data_loaded = false;
+        ferry->pending_bytes = 0;
+        warn_report("%s: %s; its migration starts again", ferry->name,
+                    event->text);
+    }
+}
+
 /* Takes in what there is to hear. */
 static void vfio_ferry_hear(VFIOFerry *ferry)
 {
-    const char *name = ferry->vbasedev->name;
-    VFIOMigration *migration = ferry->vbasedev->migration;
     vferry_event event = { .size = sizeof(event) };
 
     for (; !vferry_session_poll(ferry->session, &event);
@@ -229,29 +274,17 @@ static void vfio_ferry_hear(VFIOFerry *ferry)
 
         switch (event.type) {
         case VFERRY_EVENT_PHASE:
-            trace_vfio_ferry_phase(name, vferry_phase_text(event.phase));
-            ferry->all_sent |= event.phase >= VFERRY_PHASE_LOAD;
+            trace_vfio_ferry_phase(ferry->name,
+                                   vferry_phase_text(event.phase));
             break;
         case VFERRY_EVENT_ESTIMATE:
-            migration->precopy_init_size = 0;
-            migration->precopy_dirty_size = event.pending_bytes;
+            ferry->pending_bytes = event.pending_bytes;
+            ferry->ratio = MAX(event.ratio, 1.0);
             ferry->initial_data_loaded =
                 event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED;
             break;
         case VFERRY_EVENT_COMPLETION:
-            trace_vfio_ferry_completion(name,
-                                        vferry_epoch_ending_text(
-                                            event.epoch_ending),
-                                        vferry_cause_text(event.cause),
-                                        vferry_observed_text(event.observed),
-                                        event.os_error, event.bytes);
-            if (event.epoch_ending == VFERRY_EPOCH_RESTARTED) {
-                ferry->initial_data_loaded = false;
-                migration->precopy_init_size = 0;
-                migration->precopy_dirty_size = 0;
-                warn_report("%s: %s; its migration starts again",
-                            name, event.text);
-            }
+            vfio_ferry_hear_completion(ferry, &event);
             break;
         case VFERRY_EVENT_FINISHED:
             ferry->finished = true;
@@ -267,13 +300,42 @@ static void vfio_ferry_hear(VFIOFerry *ferry)
     }
 }
 
+static void *vfio_ferry_free_thread(void *opaque)
+{
+    vfio_ferry_free(opaque);
+    return NULL;
+}
+
+/* Ends and frees a session, and does not wait long for a driver. */
+static void vfio_ferry_release(VFIOFerry *ferry)
+{
+    int64_t until = g_get_monotonic_time() + VFIO_FERRY_CLEANUP_MS * 1000;
+    GPollFD fd = { .events = G_IO_IN };
+    QemuThread thread;
+    int64_t left;
+
+    vferry_session_cancel(ferry->session);
+    vferry_session_event_fd(ferry->session, &fd.fd);
+    for (vfio_ferry_hear(ferry); !ferry->finished; vfio_ferry_hear(ferry)) {
+        left = until - g_get_monotonic_time();
+        if (left <= 0) {
+            qemu_thread_create(&thread, "vfio-ferry-free",
+                               vfio_ferry_free_thread, ferry,
+                               QEMU_THREAD_DETACHED);
+            return;
+        }
+        g_poll(&fd, 1, DIV_ROUND_UP(left, 1000));
+    }
+    vfio_ferry_free(ferry);
+}
+
 /* False, with the reason, once the session has ended without success. */
 static bool vfio_ferry_is_well(VFIOFerry *ferry, Error **errp)
 {
     QEMU_LOCK_GUARD(&ferry->lock);
 
     if (ferry->failure) {
-        error_setg(errp, "%s: %s", ferry->vbasedev->name, ferry->failure);
+        error_setg(errp, "%s: %s", ferry->name, ferry->failure);
         return false;
     }
     return true;
@@ -292,9 +354,22 @@ static void vfio_ferry_refresh_state(VFIODevice *vbasedev)
     feature->argsz = sizeof(buf);
     feature->flags =
         VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
-    if (!ioctl(vbasedev->fd, VFIO_DEVICE_FEATURE, feature)) {
-        vbasedev->migration->device_state = state->device_state;
+    if (!ioctl(vbasedev->fd, VFIO_DEVICE_FEATURE, feature) &&
+        vbasedev->migration->device_state != state->device_state) {
+        vfio_migration_set_device_state(vbasedev, state->device_state);
     }
+}
+
+/* Asks the kernel for REINIT, which it reports from then on if it knows it. */
+static void vfio_ferry_ask_for_reinit(VFIODevice *vbasedev)
+{
+    struct vfio_device_feature feature = {
+        .argsz = sizeof(feature),
+        .flags = VFIO_DEVICE_FEATURE_SET |
+                 VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
+    };
+
+    ioctl(vbasedev->fd, VFIO_DEVICE_FEATURE, &feature);
 }
 
 /* VFIO_MIG_GET_PRECOPY_INFO, which QEMU makes because it moves the device. */
@@ -306,23 +381,25 @@ static int vfio_ferry_precopy_info(VFIOFerry *ferry,
                                                                      : 0;
 }
 
-/* Gives the engine the fd that the last SET_STATE may have left. */
+/* Tells the engine of the last SET_STATE, and gives it the fd that this left. */
 static void vfio_ferry_moved(VFIOFerry *ferry, uint32_t state)
 {
     VFIOMigration *migration = ferry->vbasedev->migration;
+    bool precopy = state == VFIO_DEVICE_STATE_PRE_COPY ||
+                   state == VFIO_DEVICE_STATE_PRE_COPY_P2P;
     struct vfio_precopy_info info;
     int fd = migration->data_fd;
 
+    trace_vfio_ferry_hand_out(ferry->name, state, fd);
     migration->data_fd = -1;
-    if (state == VFIO_DEVICE_STATE_PRE_COPY && fd != -1) {
+    if (precopy && fd != -1) {
         if (ferry->precopy_fd != -1) {
             close(ferry->precopy_fd);
         }
         ferry->precopy_fd = qemu_dup(fd);
         /* Until the engine has an estimate. */
         if (!vfio_ferry_precopy_info(ferry, &info)) {
-            migration->precopy_init_size = info.initial_bytes;
-            migration->precopy_dirty_size = info.dirty_bytes;
+            ferry->pending_bytes = info.initial_bytes + info.dirty_bytes;
         }
     }
     if (vferry_device_state_done(ferry->device, state, fd, 0) && fd != -1) {
@@ -357,8 +434,11 @@ static void vfio_ferry_tell_precopy_info(VFIOFerry *ferry)
     if (!ferry->switched_over) {
         ret = vfio_ferry_precopy_info(ferry, &info);
     }
+    /* Without the kernel's consent it returns the flags that it was given. */
     vferry_device_precopy_info_done(ferry->device, info.initial_bytes,
-                                    info.dirty_bytes, 0, -ret);
+                                    info.dirty_bytes,
+                                    info.flags & VFIO_PRECOPY_INFO_REINIT ?
+                                    VFERRY_PRECOPY_INFO_REINIT : 0, -ret);
 }
 
 /* Does with the device what the engine wants done. */
@@ -379,7 +459,10 @@ static void vfio_ferry_serve(VFIOFerry *ferry)
     }
 }
 
-/* The same on the source, where others move the device as well. */
+/*
+ * The same on the source, where others move the device as well, and may have
+ * unplugged it.
+ */
 static void vfio_ferry_serve_locked(VFIOFerry *ferry)
 {
     uint32_t want = VFERRY_WANT_NOTHING;
@@ -387,9 +470,16 @@ static void vfio_ferry_serve_locked(VFIOFerry *ferry)
     vferry_device_wanted(ferry->device, &want);
     if (want == VFERRY_WANT_PRECOPY_INFO) {
         vfio_ferry_serve(ferry);
-    } else if (want != VFERRY_WANT_NOTHING) {
+    } else if (want != VFERRY_WANT_NOTHING || ferry->was_reset) {
         BQL_LOCK_GUARD();
-        vfio_ferry_serve(ferry);
+        if (ferry->listed) {
+            if (ferry->was_reset) {
+                /* So that who listens to QMP hears of it. */
+                ferry->was_reset = false;
+                vfio_ferry_refresh_state(ferry->vbasedev);
+            }
+            vfio_ferry_serve(ferry);
+        }
     }
 }
 
@@ -399,20 +489,24 @@ static void vfio_ferry_serve_locked(VFIOFerry *ferry)
  */
 static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
 {
-    GPollFD fds[2 + VFERRY_DEVICES_MAX] = {};
-    VFIOFerry *each;
+    GPollFD fds[3 * VFERRY_DEVICES_MAX] = {};
+    VFIOFerry *each = ferry;
     int i, count = 0;
 
-    vferry_session_event_fd(ferry->session, &fds[count++].fd);
-    vferry_channel_fd(ferry->channel, &fds[count++].fd);
-    vferry_device_event_fd(ferry->device, &fds[count++].fd);
-    if (ferry->switched_over) {
-        QLIST_FOREACH(each, &leaving, next) {
-            if (each != ferry && count < ARRAY_SIZE(fds)) {
-                vferry_device_event_fd(each->device, &fds[count++].fd);
-            }
+    do {
+        if (!each->finished && count + 3 <= ARRAY_SIZE(fds)) {
+            vferry_session_event_fd(each->session, &fds[count++].fd);
+            vferry_channel_fd(each->channel, &fds[count++].fd);
+            vferry_device_event_fd(each->device, &fds[count++].fd);
         }
-    }
+        if (!ferry->switched_over) {
+            break;
+        }
+        each = each == ferry ? QLIST_FIRST(&leaving) : QLIST_NEXT(each, next);
+        if (each == ferry) {
+            each = QLIST_NEXT(each, next);
+        }
+    } while (each);
     for (i = 0; i < count; i++) {
         fds[i].events = G_IO_IN;
     }
@@ -421,9 +515,18 @@ static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
 
 /* --- source -------------------------------------------------------------- */
 
+/* Whether this migration may move the device's state so, as far as is known. */
+static bool vfio_ferry_is_wanted(VFIODevice *vbasedev)
+{
+    return vbasedev->migration_ferry != ON_OFF_AUTO_OFF &&
+           !runstate_check(RUN_STATE_SAVE_VM) && migrate_is_live();
+}
+
 int vfio_ferry_save_prepare(VFIODevice *vbasedev, Error **errp)
 {
-    if (vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
+    vbasedev->migration->ferry_answered = false;
+    if (vfio_ferry_is_wanted(vbasedev) &&
+        vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
         !migrate_return_data_possible()) {
         error_setg(errp, "%s: x-migration-ferry=on needs the return path: "
                    "set the migration capability return-path on both hosts",
@@ -443,18 +546,17 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
     bool precopy = migration->device_state == VFIO_DEVICE_STATE_PRE_COPY;
     VFIOFerry *ferry;
 
-    if (vbasedev->migration_ferry == ON_OFF_AUTO_OFF ||
-        runstate_check(RUN_STATE_SAVE_VM) ||
+    if (!vfio_ferry_is_wanted(vbasedev) ||
         (vbasedev->migration_ferry == ON_OFF_AUTO_AUTO &&
          migration->multifd_transfer)) {
         return 0;
     }
-    if (!migrate_return_data_answered()) {
+    if (!migration->ferry_answered) {
         if (vbasedev->migration_ferry == ON_OFF_AUTO_ON) {
-            error_setg(errp, "%s: x-migration-ferry=on, but no device of the "
-                       "target takes its state so: its QEMU needs vfio-ferry, "
-                       "and x-migration-ferry=on or auto on the device",
-                       vbasedev->name);
+            error_setg(errp, "%s: x-migration-ferry=on, but this device of the "
+                       "target does not take its state so: its QEMU needs "
+                       "vfio-ferry, and x-migration-ferry=on or auto on the "
+                       "device", vbasedev->name);
             return -EOPNOTSUPP;
         }
         trace_vfio_ferry_not_used(vbasedev->name);
@@ -468,29 +570,113 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
         return -EINVAL;
     }
     if (precopy) {
+        vfio_ferry_ask_for_reinit(vbasedev);
         vfio_ferry_moved(ferry, VFIO_DEVICE_STATE_PRE_COPY);
     }
     trace_vfio_ferry_used(vbasedev->name, vferry_version_text());
     WITH_QEMU_LOCK_GUARD(&leaving_lock) {
         migration->ferry = ferry;
+        ferry->listed = true;
+        ferry->users = 1;
         QLIST_INSERT_HEAD(&leaving, ferry, next);
     }
     return 0;
+}
+
+/* The source's session, which stays until it is put back. */
+static VFIOFerry *vfio_ferry_get(VFIODevice *vbasedev)
+{
+    QEMU_LOCK_GUARD(&leaving_lock);
+    VFIOFerry *ferry = vbasedev->migration->ferry;
+
+    if (ferry) {
+        ferry->users++;
+    }
+    return ferry;
+}
+
+static void vfio_ferry_put_back(VFIOFerry *ferry)
+{
+    bool last = false;
+
+    WITH_QEMU_LOCK_GUARD(&leaving_lock) {
+        last = !--ferry->users;
+    }
+    if (last) {
+        vfio_ferry_release(ferry);
+    }
+}
+
+/*
+ * The VM stopped or goes on, and the device was moved with it (BQL held). The
+ * engine hears of it at once: a reset that neither has seen yet shows in a new
+ * data fd.
+ */
+void vfio_ferry_vm_changed(VFIODevice *vbasedev, bool running)
+{
+    VFIOMigration *migration = vbasedev->migration;
+    VFIOFerry *ferry = migration->ferry;
+    Error *err = NULL;
+
+    if (!ferry || ferry->host != VFERRY_HOST_SOURCE || ferry->finished) {
+        return;
+    }
+    if (running && migrate_is_given_up()) {
+        /* It is the end of a migration that came to nothing. */
+        vferry_session_cancel(ferry->session);
+        return;
+    }
+    if (running && vfio_ferry_on_reset(vbasedev->migration_ferry_on_reset) ==
+        VFERRY_ON_RESET_ABORT) {
+        error_setg(&err, "%s: the VM was stopped and went on while the device "
+                   "was saved, which makes void what was saved of it; "
+                   "x-migration-ferry-on-reset=restart would save it anew",
+                   vbasedev->name);
+        migrate_give_up(-ECANCELED, err);
+        vferry_session_cancel(ferry->session);
+        return;
+    }
+    vfio_ferry_moved(ferry, migration->device_state);
+}
+
+/*
+ * What has to be sent yet, as QEMU counts it: bytes on the wire. @stop_copy are
+ * those that come when the VM has stopped.
+ */
+void vfio_ferry_save_pending(VFIODevice *vbasedev, uint64_t stop_copy,
+                             uint64_t *must_precopy)
+{
+    VFIOMigration *migration = vbasedev->migration;
+    VFIOFerry *ferry = migration->ferry;
+
+    *must_precopy += (ferry->pending_bytes + stop_copy) / ferry->ratio;
+    /* The target's consent was to data that a reset has made worthless. */
+    if (migrate_switchover_ack() && migration->initial_data_sent &&
+        !ferry->initial_data_loaded) {
+        *must_precopy += VFIO_FERRY_NOT_YET;
+    }
 }
 
 /*
  * What the return path brought. The lock is not held while there is no room,
  * so that a session that nobody reads can be cleaned up.
  */
-bool vfio_ferry_return_data(void *opaque, const uint8_t *buf, size_t len,
-                            Error **errp)
+bool vfio_ferry_return_data(void *opaque, MigrationReturnData kind,
+                            const uint8_t *buf, size_t len, Error **errp)
 {
     VFIODevice *vbasedev = opaque;
     vferry_status status = VFERRY_OK;
     size_t pushed;
 
+    if (kind == MIGRATION_RETURN_DATA_READY) {
+        vbasedev->migration->ferry_answered = true;
+        return true;
+    }
     while (len && status <= VFERRY_ERR_FULL) {
         if (status == VFERRY_ERR_FULL) {
+            if (migrate_is_given_up()) {
+                break;
+            }
             g_usleep(1000);
         }
         WITH_QEMU_LOCK_GUARD(&leaving_lock) {
@@ -524,22 +710,30 @@ static size_t vfio_ferry_put(QEMUFile *f, VFIOFerry *ferry, size_t most)
         qemu_put_buffer(f, ferry->buffer, count);
         total += count;
     }
-    vfio_mig_add_bytes_transferred(total);
+    vfio_migration_add_bytes_transferred(total);
     return total;
 }
 
-/* Hears, serves and puts. Negative, with the reason, if it cannot go on. */
-static ssize_t vfio_ferry_turn(QEMUFile *f, VFIOFerry *ferry, size_t most,
-                               Error **errp)
+/*
+ * Hears, serves and puts a round's bytes. Negative if it cannot go on: then
+ * the migration has its error.
+ */
+static ssize_t vfio_ferry_turn(QEMUFile *f, VFIOFerry *ferry)
 {
     VFIOFerry *each;
+    Error *err = NULL;
 
     vfio_ferry_hear(ferry);
-    if (!vfio_ferry_is_well(ferry, errp)) {
+    if (!vfio_ferry_is_well(ferry, &err)) {
+        migrate_give_up(-EIO, err);
         /* The last of it tells the target why. */
         vfio_ferry_put(f, ferry, SIZE_MAX);
-        qemu_fflush(f);
         return -EIO;
+    }
+    if (migrate_is_given_up()) {
+        /* The return path broke, or the target has said why it refuses. */
+        migration_file_set_error(-ECANCELED, NULL);
+        return -ECANCELED;
     }
     vfio_ferry_serve_locked(ferry);
     if (ferry->switched_over) {
@@ -547,32 +741,28 @@ static ssize_t vfio_ferry_turn(QEMUFile *f, VFIOFerry *ferry, size_t most,
             vfio_ferry_serve_locked(each);
         }
     }
-    return vfio_ferry_put(f, ferry, most);
-}
-
-static int vfio_ferry_failed(int ret, Error *err)
-{
-    migration_file_set_error(ret, err);
-    return ret;
+    return vfio_ferry_put(f, ferry, VFIO_FERRY_ROUND);
 }
 
 int vfio_ferry_save_iterate(QEMUFile *f, VFIODevice *vbasedev)
 {
     VFIOMigration *migration = vbasedev->migration;
-    VFIOFerry *ferry = migration->ferry;
+    VFIOFerry *ferry = vfio_ferry_get(vbasedev);
     bool converged;
-    Error *local_err = NULL;
     ssize_t put;
 
-    put = vfio_ferry_turn(f, ferry, VFIO_FERRY_ROUND, &local_err);
-    converged = !migration->precopy_init_size && !migration->precopy_dirty_size;
-    if (!put && !converged) {
+    if (!ferry) {
+        return -ENODEV;
+    }
+    put = vfio_ferry_turn(f, ferry);
+    if (!put && ferry->pending_bytes) {
         /* The device is behind: let it, rather than ask again at once. */
         vfio_ferry_wait(ferry, 1);
-        put = vfio_ferry_turn(f, ferry, VFIO_FERRY_ROUND, &local_err);
+        put = vfio_ferry_turn(f, ferry);
     }
     if (put < 0) {
-        return vfio_ferry_failed(put, local_err);
+        vfio_ferry_put_back(ferry);
+        return put;
     }
 
     if (migrate_switchover_ack() && ferry->initial_data_loaded &&
@@ -582,90 +772,104 @@ int vfio_ferry_save_iterate(QEMUFile *f, VFIODevice *vbasedev)
     } else {
         qemu_put_be64(f, VFIO_MIG_FLAG_END_OF_STATE);
     }
+    trace_vfio_save_iterate(ferry->name, 0, ferry->pending_bytes);
+    converged = !ferry->pending_bytes;
     if (put) {
         /* The target's answers are waited for, so it must have all of it. */
         qemu_fflush(f);
     }
-    trace_vfio_save_iterate(vbasedev->name, migration->precopy_init_size,
-                            migration->precopy_dirty_size);
+    vfio_ferry_put_back(ferry);
     return converged;
 }
 
-/* Turns until @done, the session has ended badly, or the channel has failed. */
-static int vfio_ferry_turn_until(QEMUFile *f, VFIOFerry *ferry,
-                                 const bool *done, Error **errp)
+/* Whether the target's device has not taken the whole state in. */
+bool vfio_ferry_stopped_pending(void *opaque)
 {
-    ssize_t put;
-    int ret;
+    VFIODevice *vbasedev = opaque;
+    VFIOFerry *ferry = vbasedev->migration->ferry;
 
-    do {
-        put = vfio_ferry_turn(f, ferry, SIZE_MAX, errp);
-        if (put < 0) {
-            return put;
-        }
-        qemu_fflush(f);
-        ret = qemu_file_get_error(f);
-        if (ret) {
-            error_setg_errno(errp, -ret, "%s: the migration channel failed",
-                             ferry->vbasedev->name);
-            return ret;
-        }
-        if (!put && !*done) {
-            vfio_ferry_wait(ferry, VFIO_FERRY_LOOK_MS);
-        }
-    } while (put || !*done);
-    return 0;
+    return ferry && (!ferry->finished || ferry->failure);
 }
 
 /*
  * The VM has stopped. All devices begin to save at once, each into its own
- * buffers, while the channel takes one after the other.
+ * buffers, and the channel takes of each in turn; until the target's drivers
+ * have taken all of it in, and both hosts agree on that.
  */
-int vfio_ferry_save_complete(QEMUFile *f, VFIODevice *vbasedev)
+int vfio_ferry_save_stopped(QEMUFile *f, void *opaque)
 {
+    VFIODevice *vbasedev = opaque;
     VFIOFerry *ferry = vbasedev->migration->ferry;
     VFIOFerry *each;
-    Error *local_err = NULL;
-    int ret;
+    ssize_t put;
 
-    trace_vfio_save_complete_precopy_start(vbasedev->name);
     QLIST_FOREACH(each, &leaving, next) {
         if (!each->switched_over) {
+            trace_vfio_save_complete_precopy_start(each->name);
             each->switched_over = true;
             vferry_session_switchover(each->session);
         }
     }
-    ret = vfio_ferry_turn_until(f, ferry, &ferry->all_sent, &local_err);
+    put = vfio_ferry_turn(f, ferry);
+    if (!put && !ferry->finished) {
+        qemu_fflush(f);
+        vfio_ferry_wait(ferry, VFIO_FERRY_LOOK_MS);
+        put = vfio_ferry_turn(f, ferry);
+    }
+    if (put < 0) {
+        return put;
+    }
     qemu_put_be64(f, VFIO_MIG_FLAG_END_OF_STATE);
-    trace_vfio_save_complete_precopy(vbasedev->name, ret);
-    return ret ? vfio_ferry_failed(ret, local_err) : 0;
+    return 0;
 }
 
-/*
- * Before the device's config space: waits until the target's driver has taken
- * the whole state in, and both hosts agree on that.
- */
-int vfio_ferry_save_confirm(QEMUFile *f, VFIODevice *vbasedev, Error **errp)
+/* All of it was sent and taken in, or the migration has failed. */
+int vfio_ferry_save_complete(QEMUFile *f, VFIODevice *vbasedev)
 {
-    VFIOFerry *ferry = vbasedev->migration->ferry;
-
-    return ferry ? vfio_ferry_turn_until(f, ferry, &ferry->finished, errp) : 0;
+    if (vfio_ferry_stopped_pending(vbasedev)) {
+        return -EIO;
+    }
+    qemu_put_be64(f, VFIO_MIG_FLAG_END_OF_STATE);
+    trace_vfio_save_complete_precopy(vbasedev->name, 0);
+    return 0;
 }
 
-void vfio_ferry_save_cleanup(VFIODevice *vbasedev)
+/* Ends the session of a device that leaves or stays. False if it had none. */
+static bool vfio_ferry_save_end(VFIODevice *vbasedev)
 {
     VFIOFerry *ferry;
 
     WITH_QEMU_LOCK_GUARD(&leaving_lock) {
         ferry = vbasedev->migration->ferry;
-        if (!ferry) {
-            return;
+        if (!ferry || ferry->host != VFERRY_HOST_SOURCE) {
+            return false;
         }
         vbasedev->migration->ferry = NULL;
+        ferry->listed = false;
         QLIST_REMOVE(ferry, next);
     }
-    vfio_ferry_free(ferry);
-    vfio_ferry_refresh_state(vbasedev);
+    vferry_session_cancel(ferry->session);
+    vfio_ferry_put_back(ferry);
+    return true;
+}
+
+void vfio_ferry_save_cleanup(VFIODevice *vbasedev)
+{
+    if (vfio_ferry_save_end(vbasedev)) {
+        vfio_ferry_refresh_state(vbasedev);
+    }
+}
+
+/* The guest has let go of a device that it was asked for before. */
+void vfio_ferry_unplugged(VFIODevice *vbasedev)
+{
+    Error *err = NULL;
+
+    if (vfio_ferry_save_end(vbasedev)) {
+        error_setg(&err, "%s was unplugged while its state was being sent",
+                   vbasedev->name);
+        migrate_give_up(-ENODEV, err);
+    }
 }
 
 /* --- target -------------------------------------------------------------- */
@@ -675,6 +879,16 @@ bool vfio_ferry_return_data_ready(void *opaque)
     VFIODevice *vbasedev = opaque;
 
     return vbasedev->migration_ferry != ON_OFF_AUTO_OFF;
+}
+
+/* Why this device does not take in what comes: to the log, and to the source. */
+static void vfio_ferry_refuse(VFIODevice *vbasedev, Error *err)
+{
+    const char *why = error_get_pretty(err);
+
+    migrate_send_return_data(vbasedev, MIGRATION_RETURN_DATA_REFUSED,
+                             (const uint8_t *)why, strlen(why));
+    error_report_err(err);
 }
 
 /* Until the session is over: hears, serves, and sends back what it pulls. */
@@ -692,7 +906,11 @@ static void *vfio_ferry_load_thread(void *opaque)
                                     MIGRATION_RETURN_DATA_MAX, &count)) {
         case VFERRY_OK:
             /* A return path that broke breaks the migration by itself. */
-            migrate_send_return_data(ferry->vbasedev, buf, count);
+            if (!qatomic_read(&ferry->silent)) {
+                migrate_send_return_data(ferry->vbasedev,
+                                         MIGRATION_RETURN_DATA_BYTES, buf,
+                                         count);
+            }
             break;
         case VFERRY_ERR_EMPTY:
             vfio_ferry_wait(ferry, -1);
@@ -720,6 +938,7 @@ static VFIOFerry *vfio_ferry_load_begin(VFIODevice *vbasedev, Error **errp)
     ferry = vfio_ferry_new(vbasedev, VFERRY_HOST_TARGET,
                            VFERRY_EMBEDDED_STARTS_LATER, errp);
     if (ferry) {
+        vbasedev->migration->multifd_transfer = false;
         /* load_setup has set RESUMING. */
         vfio_ferry_moved(ferry, VFIO_DEVICE_STATE_RESUMING);
         vbasedev->migration->ferry = ferry;
@@ -741,7 +960,7 @@ int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
     if (!ferry) {
         ferry = vfio_ferry_load_begin(vbasedev, &local_err);
         if (!ferry) {
-            error_report_err(local_err);
+            vfio_ferry_refuse(vbasedev, local_err);
             return -EINVAL;
         }
     }
@@ -780,17 +999,19 @@ int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
 /* Whether the source may send state in the way that stock QEMU does. */
 bool vfio_ferry_load_allowed(VFIODevice *vbasedev)
 {
+    Error *err = NULL;
+
     if (vbasedev->migration->ferry) {
-        error_report("%s: state beside vfio-ferry's", vbasedev->name);
-        return false;
+        error_setg(&err, "%s: state beside vfio-ferry's", vbasedev->name);
+    } else if (vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
+               migrate_incoming_is_live()) {
+        error_setg(&err, "%s: x-migration-ferry=on, but the source does not "
+                   "send its state so", vbasedev->name);
+    } else {
+        return true;
     }
-    if (vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
-        !runstate_check(RUN_STATE_RESTORE_VM)) {
-        error_report("%s: x-migration-ferry=on, but the source does not send "
-                     "its state so", vbasedev->name);
-        return false;
-    }
-    return true;
+    vfio_ferry_refuse(vbasedev, err);
+    return false;
 }
 
 /*
@@ -825,7 +1046,16 @@ void vfio_ferry_load_cleanup(VFIODevice *vbasedev)
     if (!ferry) {
         return;
     }
-    /* The thread goes on until the source has been told. */
+    if (ferry->host != VFERRY_HOST_TARGET) {
+        return;
+    }
+    /*
+     * The thread goes on until the source has been told why, if it was this
+     * device's fault; of others the source hears otherwise.
+     */
+    WITH_QEMU_LOCK_GUARD(&ferry->lock) {
+        qatomic_set(&ferry->silent, !ferry->finished);
+    }
     vferry_channel_close(ferry->channel);
     vferry_session_cancel(ferry->session);
     qemu_thread_join(&ferry->thread);

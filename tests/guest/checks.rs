@@ -52,7 +52,7 @@ impl Checks {
     /// Runs one check and prints how it went.
     pub(crate) fn check(&mut self, name: impl Display, body: impl FnOnce() -> Outcome) {
         let name = name.to_string();
-        if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+        if self.only.as_ref().is_some_and(|only| !only.split('|').any(|only| name.contains(only))) {
             return;
         }
         match body() {

@@ -31,7 +31,7 @@ struct Arguments {
     /// Rounds of the suites that have them [default: enough for CI, more with FERRY_LONG=1]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Only checks whose name has this in it
+    /// Only checks whose name has this in it, or one of several with | between them
     #[arg(long)]
     only: Option<String>,
     /// Replays what a suite chose by chance
@@ -64,6 +64,10 @@ enum Suite {
     AbortLatency,
     /// Two QEMU processes migrate both kinds of device, as released and with our patch.
     Qemu,
+    /// One migration of the patched QEMU, with what QMP says at each step.
+    QemuDemo,
+    /// What becomes of a migration that is harmed at any of its points: stock QEMU beside ours.
+    QemuEndings,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +80,10 @@ fn main() -> ExitCode {
             abort_latency::run(&mut checks, arguments.rounds(100, 1_000), arguments.seed());
         }
         Suite::Qemu => qemu::run(&mut checks),
+        Suite::QemuDemo => qemu::demo::run(&mut checks),
+        Suite::QemuEndings => {
+            qemu::endings::run(&mut checks, std::env::var_os("FERRY_LONG").is_some());
+        }
         Suite::FerryDevFaults => faults::run(&mut checks),
         Suite::MttyResetStorm => {
             storm::run(&mut checks, arguments.rounds(2_000, 20_000), arguments.seed());

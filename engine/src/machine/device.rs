@@ -147,6 +147,12 @@ impl<S: Stages> Core<S> {
         true
     }
 
+    /// What failed is not to be told from the state yet: it is asked for again.
+    pub(crate) fn looks_again(&mut self, turn: &Turn, answer: DeviceAnswer) {
+        self.line.suspect_again(answer);
+        self.waits.set(Wait::Settle, turn.after(SETTLE_AGAIN_NS));
+    }
+
     /// Asks for the state where a failure is to be looked into, or waits until it may be asked
     /// again. False if there is none.
     pub(crate) fn looks_into(&mut self, turn: &mut Turn) -> bool {

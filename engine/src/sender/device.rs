@@ -4,7 +4,7 @@ use super::epoch::{Epoch, Length};
 use super::stage::{Stage, View};
 use crate::ids::{DeviceId, Epoch as Number};
 use crate::machine::{Core, Goal, Owed, Turn, Way};
-use crate::outcome::{DeviceOptions, Operation, Verdict, classify};
+use crate::outcome::{DeviceAnswer, DeviceOptions, Operation, Verdict, classify};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataPhase, Frame};
 
@@ -39,6 +39,23 @@ pub(super) struct Device {
     pub(super) served: u64,
     /// Chunks in a row that did not shrink.
     pub(super) incompressible: u32,
+    /// Something went wrong in PRE_COPY, and its VMM has taken it further: see [`is_ahead`].
+    pub(super) ahead: bool,
+}
+
+/// Whether an embedded device that was saving in PRE_COPY was found further on the way to STOP_COPY
+/// than it was asked to go. Then an operation that failed may have met a reset: the VMM, who did
+/// not know of it, has stopped a device that was in RUNNING, and the kernel has given a new data fd on
+/// the way. GET_STATE cannot tell; the answer to STOP_COPY can.
+pub(super) fn is_ahead(answer: &DeviceAnswer) -> bool {
+    let uses_fd = matches!(
+        answer.operation,
+        Operation::Read { .. } | Operation::Poll | Operation::PrecopyInfo
+    );
+    let further = [DeviceState::PreCopyP2p, DeviceState::Stop, DeviceState::StopCopy];
+    uses_fd
+        && answer.expected == DeviceState::PreCopy
+        && answer.found.is_some_and(|found| further.contains(&found))
 }
 
 impl Device {
@@ -56,6 +73,7 @@ impl Device {
             restarts: 0,
             served: 0,
             incompressible: 0,
+            ahead: false,
         }
     }
 

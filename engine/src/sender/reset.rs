@@ -109,6 +109,7 @@ impl Sender {
     fn discard(&mut self, turn: &mut Turn, id: DeviceId, fault: Fault, choice: Choice) {
         let device = &mut self.devices[id.index()];
         device.restarts += 1;
+        device.ahead = false;
         device.stop_copy_only |= choice == Choice::StopCopyOnly;
         let next = device.epoch.after();
         let closed = std::mem::replace(&mut device.epoch, next).close();

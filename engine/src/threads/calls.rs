@@ -86,19 +86,19 @@ const START: &[SystemCall] = calls!(
     SYS_set_robust_list SYS_statx; SYS_readlink SYS_stat
 );
 
-/// Connecting and accepting (an acceptor is an epoll with a timer in it), addresses given as numbers, and
-/// the socket pairs of channels.
+/// Connecting and accepting (an acceptor is an epoll with a timer in it), addresses given as numbers,
+/// and the socket pairs of channels.
 const DOOR: &[SystemCall] = calls!(
-    SYS_accept4 SYS_bind SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_listen SYS_socket
-    SYS_socketpair SYS_timerfd_create SYS_timerfd_settime; SYS_epoll_wait
+    SYS_accept4 SYS_bind SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd2 SYS_listen
+    SYS_socket SYS_socketpair
+    SYS_timerfd_create SYS_timerfd_settime; SYS_epoll_wait
 );
 
 impl ThreadKind {
     /// The system calls that threads of this kind make, sorted by their numbers. For the engine's own
     /// threads: from the moment when their hook is called until they have ended. For
     /// [`ThreadKind::Embedder`]: to start a session, to talk to it and to drop it, to connect and to
-    /// accept (host names are looked up by libc, in ways of its own), all threads' calls included,
-    /// because a filter passes on to the threads that are started under it.
+    /// accept (host names are looked up by libc, in ways of its own), all threads' calls included, because a filter passes on to the threads that are started under it.
     ///
     /// With [`Backend::Syscalls`] none of io_uring's is among them: where
     /// [`BackendChoice::Syscalls`](crate::BackendChoice::Syscalls) was chosen, the engine does not

@@ -8,7 +8,7 @@ use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::Frame;
 
 use crate::run::Run;
-use crate::sender::{FIRST, connected};
+use crate::sender::{FIRST, connected, connected_as};
 
 /// What a reset of the device leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,4 +147,110 @@ fn a_failure_that_has_settled_is_one() {
     run.found(FIRST, DeviceState::Running);
     assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
     assert_eq!(discards(&run), 0);
+}
+
+const FURTHER: [DeviceState; 3] =
+    [DeviceState::PreCopyP2p, DeviceState::Stop, DeviceState::StopCopy];
+
+/// An embedded device in PRE_COPY whose data fd has died, found where its VMM has taken it without
+/// the engine's knowledge.
+fn taken_ahead(on_reset: OnReset, found: DeviceState, result: ReadResult) -> Run<Sender> {
+    let mut run = connected_as(true, &[true], 1, on_reset);
+    enter(&mut run);
+    run.reads(FIRST, result);
+    run.found(FIRST, found);
+    assert_eq!(run.asked.get(&FIRST), None, "it is not known yet what that means");
+    run.next_deadline();
+    run.found(FIRST, found);
+    assert_eq!(run.ending(), None, "nor after a second look");
+    run.feed(Event::Command(Command::Switchover));
+    run
+}
+
+/// The device was reset, and the VM stopped before the engine had looked: the kernel has given a new
+/// data fd on the way to STOP_COPY, and that is what tells.
+#[test]
+fn a_device_that_was_taken_ahead_was_reset_if_there_is_a_new_data_fd() {
+    for found in FURTHER {
+        for policy in [OnReset::restart(), OnReset::StopCopy] {
+            let mut run = taken_ahead(policy, found, ReadResult::Failed(libc::ENODEV));
+            run.set(FIRST, DeviceState::StopCopy, true);
+            assert_eq!(discards(&run), 1, "{found}");
+            assert!(run.waiting_reads() > 0, "{found}: the new data fd is read");
+            run.credits(FIRST, 1, 1);
+            assert_eq!(
+                run.completions()[0].fault.as_ref().map(|f| f.cause),
+                Some(Cause::DeviceReset)
+            );
+            run.reads(FIRST, ReadResult::End);
+            while run.waiting_reads() > 0 {
+                run.reads(FIRST, ReadResult::End);
+            }
+            run.found(FIRST, DeviceState::StopCopy);
+            assert_eq!(run.count(|frame| matches!(frame, Frame::End(..))), 1, "{found}");
+            assert_eq!(run.ending(), None);
+        }
+        let mut run = taken_ahead(OnReset::Abort, found, ReadResult::Failed(libc::ENODEV));
+        run.set(FIRST, DeviceState::StopCopy, true);
+        run.set(FIRST, DeviceState::Running, false);
+        run.found(FIRST, DeviceState::Running);
+        assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceReset))), "{found}");
+    }
+}
+
+/// No new data fd: nothing was reset, the device has failed.
+#[test]
+fn a_device_that_was_taken_ahead_has_failed_if_there_is_none() {
+    for found in FURTHER {
+        for errno in [libc::ENODEV, libc::EIO] {
+            let mut run = taken_ahead(OnReset::restart(), found, ReadResult::Failed(errno));
+            run.set(FIRST, DeviceState::StopCopy, false);
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))), "{found}");
+            assert_eq!(discards(&run), 0, "{found}");
+        }
+    }
+}
+
+/// STOP_COPY itself fails: it is not asked for again and again.
+#[test]
+fn a_device_that_was_taken_ahead_and_cannot_stop_has_failed() {
+    let mut run =
+        taken_ahead(OnReset::restart(), DeviceState::Stop, ReadResult::Failed(libc::ENODEV));
+    run.replies(FIRST, Request::SetState(DeviceState::StopCopy), Err(libc::EIO));
+    run.next_deadline();
+    run.found(FIRST, DeviceState::Stop);
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
+}
+
+/// Before the switchover the VMM's word or a later look may tell as well.
+#[test]
+fn a_device_that_was_taken_ahead_and_comes_back_was_reset() {
+    let mut run = connected_as(true, &[true], 1, OnReset::restart());
+    enter(&mut run);
+    run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+    run.found(FIRST, DeviceState::StopCopy);
+    run.next_deadline();
+    run.found(FIRST, DeviceState::Running);
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(discards(&run), 1);
+    assert_eq!(run.asked.get(&FIRST), Some(&Request::SetState(DeviceState::PreCopy)));
+}
+
+/// A device that the engine moves is nowhere by itself.
+#[test]
+fn a_driven_device_that_is_further_was_moved_by_somebody() {
+    for found in [DeviceState::Stop, DeviceState::StopCopy] {
+        let mut run = connected(&[true], 1, OnReset::restart());
+        enter(&mut run);
+        run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+        run.found(FIRST, found);
+        run.set(FIRST, DeviceState::Running, false);
+        run.found(FIRST, DeviceState::Running);
+        assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))), "{found}");
+    }
 }

@@ -22,12 +22,22 @@ const SILENCE_NS: u64 = 10_000_000_000;
 
 /// A sender whose devices wait to be asked; `precopy` says which of them save in PRE_COPY.
 pub(crate) fn connected(precopy: &[bool], streams: u16, on_reset: OnReset) -> Run<Sender> {
+    connected_as(false, precopy, streams, on_reset)
+}
+
+/// The same, with devices that their VMM moves or the engine does.
+pub(crate) fn connected_as(
+    embedded: bool,
+    precopy: &[bool],
+    streams: u16,
+    on_reset: OnReset,
+) -> Run<Sender> {
     let device = |(number, precopy): (usize, &bool)| DeviceConfig {
         name: format!("device-{number}"),
         capabilities: Capabilities { p2p: false, precopy: *precopy },
         options: DeviceOptions { on_reset, ..DeviceOptions::default() },
         paused: false,
-        embedded: false,
+        embedded,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: precopy.iter().enumerate().map(device).collect(),

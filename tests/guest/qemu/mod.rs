@@ -1,6 +1,9 @@
 //! Suite `qemu`: two QEMU processes migrate real VFIO devices over TCP, as released and with our
 //! patch.
 
+pub(crate) mod demo;
+pub(crate) mod endings;
+mod races;
 mod vm;
 
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -53,10 +56,10 @@ pub(crate) fn run(checks: &mut Checks) {
         large(ON, ON, true, &[("16M", FULL), ("8M", FULL)])
     });
     checks.check("on, to a stock target: says why, and runs on", || {
-        refused(Build::Stock, "no device of the target takes its state so")
+        refused(Build::Stock, "this device of the target does not take its state so")
     });
     checks.check("on, to a target that is off: says why, and runs on", || {
-        refused(OFF, "no device of the target takes its state so")
+        refused(OFF, "this device of the target does not take its state so")
     });
     checks.check("on, without a return path: says what to do, and runs on", no_return_path);
     checks.check("a target that is on takes nothing else", target_insists);
@@ -97,6 +100,7 @@ pub(crate) fn run(checks: &mut Checks) {
     });
     checks.check("a cancel ends while the driver holds a read", cancelled);
     checks.check("the target dies in PRE_COPY: the VM runs on", target_dies);
+    races::run(checks);
 }
 
 /// Two mtty cards, whose ports' registers and buffers must have moved.
@@ -198,14 +202,11 @@ fn reset_in_precopy(
     // It is seen while the guest runs: what happens when the VM stops first is another matter.
     match source {
         Build::Stock => sleep(Duration::from_millis(200)),
-        Build::Patched(_) => until("the source has seen the reset", || {
+        Build::Patched(_) | Build::Each(_) => until("the source has seen the reset", || {
             Ok(here.said("restarted: device_reset") || here.said("aborted: device_reset"))
         })?,
     }
-    here.parameter("downtime-limit", 2000)?;
-    here.parameter("max-bandwidth", PLENTY)?;
-    // Until it has a figure of its own: with nothing to send in PRE_COPY, QEMU measures none.
-    here.parameter("avail-switchover-bandwidth", PLENTY)?;
+    hurry(&mut here)?;
     let ended = here.ended()?;
     if ended.status == "completed" {
         ensure!(here.said("its migration starts again"), "no restart: {}", here.last_words());
@@ -256,6 +257,14 @@ fn target_dies() -> Outcome {
     let ended = here.ended()?;
     ensure!(ended.status == "failed", "it {}", ended.status);
     goes_on(&mut here, &leaving)
+}
+
+/// Lets a migration converge that stayed in PRE_COPY.
+fn hurry(here: &mut Vm) -> Outcome {
+    here.parameter("downtime-limit", 2000)?;
+    here.parameter("max-bandwidth", PLENTY)?;
+    // Until it has a figure of its own: with nothing to send in PRE_COPY, QEMU measures none.
+    here.parameter("avail-switchover-bandwidth", PLENTY)
 }
 
 /// Until its bandwidth is raised, and what downtime it accepts.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::checks::{Failure, Outcome, ensure, fail};
@@ -17,6 +18,9 @@ use crate::mdev::Mdev;
 /// Software emulation in software emulation: what takes a second elsewhere takes many here.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The oldest of the releases has it, and so all of them: they migrate to each other.
+const MACHINE: &str = "pc-i440fx-10.0,accel=tcg";
 
 static NUMBER: AtomicU16 = AtomicU16::new(0);
 
@@ -27,6 +31,8 @@ pub(super) enum Build {
     Stock,
     /// With our patch, and these properties on each device.
     Patched(&'static str),
+    /// With our patch, and the properties of each device in turn.
+    Each(&'static [&'static str]),
 }
 
 /// How a migration ended, in QEMU's words.
@@ -50,15 +56,33 @@ impl Vm {
     /// Starts one on these devices. A target listens on `incoming`, and its guest goes on at once
     /// when it has arrived.
     pub(super) fn start(build: Build, devices: &[&Mdev], incoming: Option<u16>) -> Outcome<Vm> {
+        let uri = incoming.map(|port| format!("tcp:127.0.0.1:{port}"));
+        Vm::start_from(build, devices, uri.as_deref())
+    }
+
+    /// The same, and where a target's state comes from is a URI.
+    pub(super) fn start_from(
+        build: Build,
+        devices: &[&Mdev],
+        incoming: Option<&str>,
+    ) -> Outcome<Vm> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (socket, log) = (format!("/tmp/qmp.{number}"), format!("/tmp/qemu.{number}.log"));
-        let (program, extra) = match build {
-            Build::Stock => ("/qemu/stock", String::new()),
-            Build::Patched(properties) => ("/qemu/patched", format!(",{properties}")),
+        let program = match build {
+            Build::Stock => "/qemu/stock".to_owned(),
+            Build::Patched(_) | Build::Each(_) => match std::env::var("FERRY_QEMU") {
+                Ok(release) => format!("/qemu/patched-{release}"),
+                Err(_) => "/qemu/patched".to_owned(),
+            },
         };
-        let mut command = Command::new(program);
+        let extra = |index: usize| match build {
+            Build::Stock => String::new(),
+            Build::Patched(properties) => format!(",{properties}"),
+            Build::Each(properties) => format!(",{}", properties[index]),
+        };
+        let mut command = Command::new(&program);
         command
-            .args(["-L", "/qemu", "-machine", "pc,accel=tcg", "-m", "64", "-nodefaults"])
+            .args(["-L", "/qemu", "-machine", MACHINE, "-m", "64", "-nodefaults"])
             .args(["-display", "none", "-vga", "none", "-serial", "none", "-no-user-config"])
             .args(["-msg", "timestamp=on"])
             .args(["-qmp", &format!("unix:{socket},server=on,wait=off")])
@@ -68,12 +92,12 @@ impl Vm {
             // Neither device reports dirty pages well enough for QEMU; their guest does no DMA.
             let device = format!(
                 "vfio-pci,sysfsdev={folder},enable-migration=on,x-device-dirty-page-tracking=off,id=v{index}{}",
-                if extra == "," { "" } else { &extra }
+                extra(index)
             );
             command.args(["-device", &device]);
         }
-        if let Some(port) = incoming {
-            command.args(["-incoming", &format!("tcp:127.0.0.1:{port}")]);
+        if let Some(uri) = incoming {
+            command.args(["-incoming", uri]);
         }
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
@@ -134,8 +158,48 @@ impl Vm {
 
     /// Begins to migrate away.
     pub(super) fn migrate(&mut self, port: u16) -> Outcome {
-        self.ask("migrate", json!({ "uri": format!("tcp:127.0.0.1:{port}") }))?;
+        self.migrate_to(&format!("tcp:127.0.0.1:{port}"))
+    }
+
+    /// Begins to migrate to where a URI says.
+    pub(super) fn migrate_to(&mut self, uri: &str) -> Outcome {
+        self.ask("migrate", json!({ "uri": uri }))?;
         Ok(())
+    }
+
+    /// A command without arguments.
+    pub(super) fn does(&mut self, command: &str) -> Outcome {
+        self.ask(command, json!({}))?;
+        Ok(())
+    }
+
+    /// How long a QEMU may take that does not answer, before that is what is seen of it.
+    pub(super) const HARD_PATIENCE: Duration = Duration::from_secs(20);
+
+    /// The slowest of so many answers, in milliseconds; none if one did not come. Then nothing more
+    /// can be asked.
+    pub(super) fn answers_in(&mut self, times: usize) -> Option<u64> {
+        let patient = |vm: &mut Vm, patience| vm.qmp.get_mut().set_read_timeout(Some(patience));
+        patient(self, Vm::HARD_PATIENCE).ok()?;
+        let mut slowest = 0;
+        for _ in 0..times {
+            let since = Instant::now();
+            self.does("query-status").ok()?;
+            slowest = slowest.max(since.elapsed().as_millis() as u64);
+        }
+        patient(self, PATIENCE).ok()?;
+        Some(slowest)
+    }
+
+    /// Asks for a cancel; whether it is heard, the migration's end tells.
+    pub(super) fn try_cancel(&mut self) {
+        let _ = self.does("migrate_cancel");
+    }
+
+    /// Sends the process a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Outcome {
+        let id = Pid::from_child(&self.process);
+        Ok(rustix::process::kill_process(id, signal)?)
     }
 
     /// Waits for the migration's end.
@@ -173,6 +237,12 @@ impl Vm {
     /// Whether the log has this text: warnings, errors and traces.
     pub(super) fn said(&self, text: &str) -> bool {
         fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
+    }
+
+    /// The log's first line with this text.
+    pub(super) fn line_with(&self, text: &str) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().find(|line| line.contains(text)).unwrap_or_default().to_owned()
     }
 
     /// What QEMU wrote last.

@@ -383,6 +383,10 @@ impl Books {
             self.note_loss();
             return Some(Running);
         }
+        if (found, self.at) == (PreCopyP2p, PreCopy) && self.said != Some(PreCopyP2p) {
+            // Its VMM is stopping it, and has not said with or without a new data fd.
+            return Some(found);
+        }
         if plain(found) == self.at {
             return Some(self.at);
         }

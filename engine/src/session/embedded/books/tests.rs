@@ -312,3 +312,23 @@ fn a_reset_of_the_targets_vmm_counts_after_the_end() {
     assert_eq!(given(&mut books), Some(Ok(false)));
     assert_eq!(books.state(None), Some(Running));
 }
+
+/// The kernel has the device in PRE_COPY_P2P before its VMM has said so: whether with a new data fd,
+/// which tells of a reset, is not known yet. Once the VMM has said it, it is known.
+#[test]
+fn a_device_on_its_way_to_stop_is_seen_there_until_its_vmm_has_said_how() {
+    let mut books = at(Host::Source, &[PreCopy]);
+    assert_eq!(books.state(Some(PreCopy)), Some(PreCopy));
+    assert_eq!(books.state(Some(PreCopyP2p)), Some(PreCopyP2p));
+    assert_eq!(books.hear(moved(PreCopyP2p)), None);
+    assert_eq!(books.state(Some(PreCopyP2p)), Some(PreCopy), "it is where the engine has it");
+
+    let mut books = at(Host::Source, &[PreCopy]);
+    assert_eq!(books.hear(entered(PreCopyP2p)), Some(Loss::Reset));
+    assert_eq!(books.hear(moved(StopCopy)), None);
+    // The fd that came unasked is the one that is saved from.
+    books.ask(TO_PRE_COPY);
+    assert_eq!(given(&mut books), Some(Ok(true)));
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), Some(Ok(false)));
+}
