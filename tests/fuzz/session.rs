@@ -162,7 +162,14 @@ fn recorded() -> &'static [(bool, Vec<u8>)] {
     RECORDED.get_or_init(|| {
         let ((ours, there), (theirs, here)) =
             (UnixStream::pair().expect("sockets"), UnixStream::pair().expect("sockets"));
-        let honest = Options { stall_limit: PATIENCE, confirm_limit: PATIENCE, ..options(4) };
+        let honest = Options {
+            stall_limit: PATIENCE,
+            confirm_limit: PATIENCE,
+            handshake_limit: PATIENCE,
+            idle_limit: PATIENCE,
+            peer_silence: PATIENCE,
+            ..options(4)
+        };
         let source = source(&Double::new(), ours, honest.clone());
         let target = target(&Double::new(), theirs, honest);
         let passed = Mutex::new(Vec::new());

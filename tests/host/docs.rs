@@ -256,12 +256,13 @@ fn system_calls() -> String {
         (ThreadKind::Control, "`ferry-ctl-N`"),
         (ThreadKind::Data, "`ferry-fd-N`"),
         (ThreadKind::Worker, "`ferry-zstd-N`"),
+        (ThreadKind::Tls, "`ferry-tls-N`"),
         (
             ThreadKind::Embedder,
             "the VMM's that starts sessions, and each until its hook; also theirs",
         ),
     ];
-    let ours = kinds[..4].iter().flat_map(|(kind, _)| names(*kind, Backend::IoUring));
+    let ours = kinds[..5].iter().flat_map(|(kind, _)| names(*kind, Backend::IoUring));
     let ours: BTreeSet<&str> = ours.collect();
     for (kind, name) in kinds {
         let plain = names(kind, Backend::Syscalls);

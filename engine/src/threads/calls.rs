@@ -98,7 +98,8 @@ impl ThreadKind {
     /// The system calls that threads of this kind make, sorted by their numbers. For the engine's own
     /// threads: from the moment when their hook is called until they have ended. For
     /// [`ThreadKind::Embedder`]: to start a session, to talk to it and to drop it, to connect and to
-    /// accept (host names are looked up by libc, in ways of its own), all threads' calls included, because a filter passes on to the threads that are started under it.
+    /// accept (host names are looked up by libc, in ways of its own), all threads' calls included,
+    /// because a filter passes on to the threads that are started under it.
     ///
     /// With [`Backend::Syscalls`] none of io_uring's is among them: where
     /// [`BackendChoice::Syscalls`](crate::BackendChoice::Syscalls) was chosen, the engine does not
