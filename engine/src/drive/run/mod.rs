@@ -91,6 +91,8 @@ pub(crate) struct Drive {
     fallback: Option<String>,
     chunk_bytes: usize,
     cancel_bound: Duration,
+    /// Of this host. To count them opens files, which a jailed thread may not.
+    cores: u32,
     switchover: bool,
     /// The source has let go of the devices (target).
     handed_over: bool,
@@ -109,9 +111,8 @@ impl Drive {
     fn run(&mut self) {
         self.feed(Event::Start);
         if let Machines::Source(_) = self.machines {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
             let (shared, bytes_per_s) = self.streams.measure();
-            self.feed(Event::Path { hosts: Hosts { cores, shared }, bytes_per_s });
+            self.feed(Event::Path { hosts: Hosts { cores: self.cores, shared }, bytes_per_s });
         }
         self.streams.start(now_ns());
         self.settle();

@@ -169,6 +169,7 @@ impl Drive {
             fallback: opened.fallback,
             chunk_bytes: config.chunk_bytes,
             cancel_bound: config.cancel_bound,
+            cores: std::thread::available_parallelism().map_or(1, usize::from) as u32,
             switchover: false,
             handed_over: false,
             interrupted: false,
