@@ -70,8 +70,8 @@ pub fn main() -> ExitCode {
         Some(Command::Downtime(args)) => commands::downtime::run(&args),
         Some(Command::Compare(args)) => commands::compare::run(&args),
         Some(Command::Grid(args)) => commands::grid::run(&args),
-        Some(Command::Send(args)) => commands::real::send(&args),
-        Some(Command::Receive(args)) => commands::real::receive(&args),
+        Some(Command::Send(args)) => commands::send(&args),
+        Some(Command::Receive(args)) => commands::receive(&args),
         Some(Command::Faults(args)) => commands::faults::run(&args),
         Some(Command::FaultHost) => faults::host::run().map_err(|error| {
             Failure::Input(format!("fault-host, which the program starts: {error}"))

@@ -154,7 +154,8 @@ fn an_abort_that_was_chosen_is_no_failure() {
         let seen = &reset["seen"][0];
         assert_eq!(seen["ending"], "aborted", "{line}: {seen}");
         assert_eq!((&seen["host"], &seen["observed"]), (&host.into(), &observed.into()), "{line}");
-        assert!(number(&reset["cost"]["wire_bytes"]) > 0, "{line}: {reset}");
+        // The wire's bytes differ more from run to run than the reset costs.
+        assert!(number(&reset["cost"]["read_bytes"]) > 0, "{line}: {reset}");
         assert!(ended.output.contains("run again"), "{}", ended.output);
     }
 }

@@ -5,10 +5,10 @@ pub(crate) mod downtime;
 pub(crate) mod faults;
 pub(crate) mod grid;
 mod hosts;
-pub(crate) mod real;
+mod real;
 mod rounds;
 
-use crate::cli::{LinkArgs, TestDeviceArgs};
+use crate::cli::{LinkArgs, ReceiveArgs, SendArgs, TestDeviceArgs};
 use crate::console::say;
 use crate::data::Content;
 use crate::net;
@@ -16,6 +16,22 @@ use crate::process::message::RunSpec;
 use crate::process::room::{self, Room};
 use crate::report::machine;
 use crate::spec::{DataFdChoice, DataKind, Link, Rate, Shaper, ShaperChoice, Size};
+
+/// Runs `send`: real devices, or test devices where none is named.
+pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
+    match args.device.is_empty() {
+        true => hosts::send(args),
+        false => real::send(args),
+    }
+}
+
+/// Runs `receive`, likewise.
+pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
+    match args.device.is_empty() {
+        true => hosts::receive(args),
+        false => real::receive(args),
+    }
+}
 
 /// Why the program does not end with status 0. The text is one line.
 #[derive(Debug, thiserror::Error)]

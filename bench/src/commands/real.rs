@@ -1,4 +1,4 @@
-//! `send` and `receive`: one side each, with real devices; without any they are [`hosts`].
+//! `send` and `receive`: one side each, with real devices; without any see `hosts.rs`.
 //!
 //! Two hosts share no clock. The sender's downtime therefore ends when the target's running
 //! frame arrives: longer than the true one by the way back. The state is verified by the engine's own
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Failure, hosts, input, link, many};
+use super::{Failure, input, link, many};
 use crate::carriers;
 use crate::cli::{HostArgs, ReceiveArgs, SendArgs};
 use crate::clock;
@@ -28,9 +28,6 @@ use crate::spec::{Contender, Limits, Policy, Side};
 
 /// Runs `send`.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
-    if args.device.is_empty() {
-        return hosts::send(args);
-    }
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
@@ -51,9 +48,6 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
 
 /// Runs `receive`.
 pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
-    if args.device.is_empty() {
-        return hosts::receive(args);
-    }
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
