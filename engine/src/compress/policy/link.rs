@@ -1,6 +1,7 @@
 //! What the path takes: the middle of what was measured lately.
 //!
-//! The kernel measures what was acknowledged within about a round trip. Whatever disturbs that (a
+//! The kernel measures what was acknowledged within about a round trip; where a stream is none of
+//! TCP's, the drive measures how soon it takes what is sent. Whatever disturbs that (a
 //! target that is busy, a queue that runs empty, a burst) is over at the next measurement, so a
 //! single one says nothing, and several in a row do.
 

@@ -4,6 +4,7 @@
 //! A stream that fails in one direction is closed for sending, and is lost once nothing is in
 //! flight on it any more: what the peer still said before it went (its abort) is heard first.
 
+mod drain;
 mod kernel;
 mod parts;
 mod receiving;
@@ -26,6 +27,7 @@ use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind};
 use crate::wire::{DataHeader, Frame, FrameNumbers, WireLimits};
+use drain::Drain;
 use parts::Part;
 use receiving::Receiving;
 
@@ -63,6 +65,7 @@ struct Stream {
     /// What was told of the operations in flight.
     coming: Part,
     going: Part,
+    drain: Drain,
     fault: Option<Fault>,
     slots: Vec<Slot>,
     lost: bool,
@@ -109,6 +112,7 @@ impl Streams {
                 send_since_ns: None,
                 coming: Part::default(),
                 going: Part::default(),
+                drain: Drain::default(),
                 fault: None,
                 slots: Vec::new(),
                 lost: false,

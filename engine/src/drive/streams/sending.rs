@@ -82,7 +82,8 @@ impl Streams {
             Buffer::Small(_) | Buffer::Zeros(_) => None,
         };
         match result {
-            Ok(_) if entry.fault.is_none() => {
+            Ok(bytes) if entry.fault.is_none() => {
+                entry.drain.took(now_ns, bytes as u64, ns);
                 self.look_at_speed(now_ns);
                 self.events.push_back(StreamEvent::Sent { stream, slot, ns })
             }
@@ -98,14 +99,16 @@ impl Streams {
         }
     }
 
-    /// Asks the kernel how fast the streams are, now and then.
+    /// Finds out how fast the streams are, now and then: from the kernel, or from how they drain.
     fn look_at_speed(&mut self, now_ns: u64) {
         if self.measured_ns.is_none_or(|last| now_ns.saturating_sub(last) < SPEED_EVERY_NS) {
             return;
         }
         self.measured_ns = Some(now_ns);
-        let fds = self.streams.iter().filter_map(|stream| stream.fd.as_ref());
-        let speeds = fds.filter_map(kernel::speed);
+        let speeds = self.streams.iter().filter_map(|stream| {
+            let known = stream.fd.as_ref().and_then(kernel::speed);
+            known.or_else(|| stream.drain.speed())
+        });
         let sum = speeds.reduce(|sum, next| Speed {
             bytes_per_s: sum.bytes_per_s.saturating_add(next.bytes_per_s),
             at_least: sum.at_least || next.at_least,
