@@ -1740,7 +1740,7 @@ vferry_status vferry_connect_with(const char *address,
 
 /**
  * Listens on `address`, which is IP:PORT, with port 0 for any that is free. It is one of this host's:
- * 127.0.0.1 or [::1]; VFERRY_ERR_PLAINTEXT otherwise, since version 5. To be reached from others:
+ * 127.0.0.1 or `[::1]`; VFERRY_ERR_PLAINTEXT otherwise, since version 5. To be reached from others:
  * `vferry_listener_new_with`. On success `*listener` is the caller's, to be freed by
  * `vferry_listener_free`.
  */

@@ -257,6 +257,7 @@ static void too_little_room(vferry_listener *listener, const char *address)
 {
     struct double_device leaving, coming;
     struct double_plan plan = {0, 0, 1000, 0};
+    vferry_options *options = test_options();
     vferry_device *handle;
     vferry_session *source = NULL, *target = NULL;
     vferry_streams *streams = NULL, *arrived = NULL;
@@ -271,7 +272,7 @@ static void too_little_room(vferry_listener *listener, const char *address)
     ANSWERS(VFERRY_ERR_NULL, vferry_session_source_over(NULL, &handle, 1, NULL, &source));
     ANSWERS(VFERRY_ERR_NULL, vferry_session_source_over(NULL, &handle, 1, &streams, &source));
     MUST(vferry_connect_with(address, NULL, 60000, NULL, 2, &streams));
-    MUST(vferry_session_source_over(NULL, &handle, 1, &streams, &source));
+    MUST(vferry_session_source_over(options, &handle, 1, &streams, &source));
     CHECK(streams == NULL);
     ANSWERS(VFERRY_ERR_BUFFER_TOO_SMALL, vferry_listener_accept(listener, 60000, fds, 1, &count));
     CHECK(count == 77);
@@ -285,13 +286,13 @@ static void too_little_room(vferry_listener *listener, const char *address)
     double_source(&leaving, "net0", plan);
     handle = leaving.ferry;
     MUST(vferry_connect_with(address, NULL, 60000, NULL, 2, &streams));
-    MUST(vferry_session_source_over(NULL, &handle, 1, &streams, &source));
+    MUST(vferry_session_source_over(options, &handle, 1, &streams, &source));
     MUST(vferry_listener_take(listener, 60000, NULL, &arrived));
     CHECK(vferry_streams_count(arrived) == 2);
     MUST(vferry_streams_session(arrived, session));
     double_target(&coming, "net0");
     handle = coming.ferry;
-    MUST(vferry_session_target_over(NULL, &handle, 1, &arrived, &target));
+    MUST(vferry_session_target_over(options, &handle, 1, &arrived, &target));
     CHECK(arrived == NULL);
     ANSWERS(VFERRY_ERR_NULL, vferry_session_protection(target, 0, NULL, fault, sizeof fault));
     ANSWERS(VFERRY_ERR_NULL, vferry_session_protection(target, 0, &tls, NULL, sizeof fault));
@@ -302,6 +303,7 @@ static void too_little_room(vferry_listener *listener, const char *address)
     vferry_session_free(&target);
     double_free(&leaving);
     double_free(&coming);
+    vferry_options_free(&options);
 }
 
 static void streams(void)

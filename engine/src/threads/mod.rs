@@ -1,5 +1,5 @@
 //! Where the engine's threads are started, all of them: under what name, and with what the embedder
-//! wants to do on each before it works: a seccomp filter, an affinity, a priority. [`calls`] has the
+//! wants to do on each before it works: a seccomp filter, an affinity, a priority. `calls` has the
 //! system calls that each makes after that.
 
 mod calls;
