@@ -1,6 +1,8 @@
 //! That a link holds its rate from the first byte on, or that the report says it does not.
 
 mod program;
+#[path = "../../tests/src/skip.rs"]
+mod skip;
 
 use program::{ferry_bench, ferry_bench_of_a_user, report};
 
@@ -9,8 +11,7 @@ fn has_namespaces() -> bool {
     let ended = ferry_bench("--state 1KiB --runs 1 --link 1Gbit --shaper namespaces");
     if ended.status != Some(0) {
         assert_eq!((ended.status, ended.errors.lines().count()), (Some(2), 1), "{}", ended.errors);
-        println!("SKIPPED: {}", ended.errors.trim());
-        assert!(std::env::var_os("CI").is_none(), "CI has network namespaces");
+        skip::skip(ended.errors.trim());
     }
     ended.status == Some(0)
 }
