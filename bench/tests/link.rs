@@ -2,6 +2,7 @@
 
 mod program;
 #[path = "../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "the file is another crate's, too")]
 mod skip;
 
 use program::{ferry_bench, ferry_bench_of_a_user, report};
