@@ -90,11 +90,9 @@ fn a_sessions_threads_are_there_from_its_start_and_take_no_signal() {
         let options = || Options { backend, workers: 2, ..Options::default() };
         let source = source(&from, ours, options()).expect("a session");
         let of_devices = ["ferry-ctl-0", "ferry-ctl-1", "ferry-ctl-2"];
-        // Under io_uring the kernel has workers for what may block in a driver.
         let of_data = ["ferry-fd-0", "ferry-fd-1", "ferry-fd-2"];
-        let of_data = if backend == BackendChoice::Syscalls { &of_data[..] } else { &[] };
         let others = ["ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
-        let expected = [&of_devices[..], of_data, &others].concat();
+        let expected = [&of_devices[..], &of_data, &others].concat();
         let start = Instant::now();
         // A thread gives itself its name once it runs.
         while threads().into_keys().ne(expected.iter().copied()) {

@@ -23,8 +23,8 @@ pub enum vferry_thread_kind {
     VFERRY_THREAD_NET = 1,
     /// ferry-ctl-N: one a device, its ioctls.
     VFERRY_THREAD_CONTROL = 2,
-    /// ferry-fd-N: with plain system calls, one a device: reads and writes of data fds. With io_uring
-    /// the kernel does that.
+    /// ferry-fd-N: one a device: reads and writes of data fds that have a poll, and of all with plain
+    /// system calls. For the others io_uring has workers in the kernel.
     VFERRY_THREAD_DATA = 3,
     /// ferry-zstd-N: compresses, decompresses, checks.
     VFERRY_THREAD_WORKER = 4,

@@ -176,10 +176,9 @@ fn what_is_not_allowed_ends_the_process() {
 
 #[test]
 fn the_hook_runs_once_on_each_thread_under_its_name() {
-    let of_session = ["ferry-ctl-0", "ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
+    let of_session = ["ferry-ctl-0", "ferry-fd-0", "ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
     hook_runs_on(BackendChoice::Auto, &of_session, has_io_uring());
-    let with_data = ["ferry-ctl-0", "ferry-fd-0", "ferry-net", "ferry-zstd-0", "ferry-zstd-1"];
-    hook_runs_on(BackendChoice::Syscalls, &with_data, true);
+    hook_runs_on(BackendChoice::Syscalls, &of_session, true);
 }
 
 fn hook_runs_on(backend: BackendChoice, expected: &[&str], can: bool) {

@@ -5,8 +5,8 @@
 //! ferry-net       the machine, all streams and all data fds, on one ring
 //! ferry-ctl-N     ioctls of device N
 //! ferry-zstd-N    compression
-//! ferry-fd-N      with plain system calls, reads and writes of data fds that may block: under
-//!                 io_uring the kernel has workers for that
+//! ferry-fd-N      reads and writes of data fds, where no kernel worker makes them: of those that
+//!                 have a poll, and of all with plain system calls
 //! ```
 //!
 //! Everything reaches `ferry-net` through its ring or its inbox; nothing waits for it, and it waits

@@ -126,8 +126,8 @@ pub struct RingConfig {
     pub depth: u32,
     /// Most files.
     pub files: u32,
-    /// What runs operations of [`FileKind::Blocking`] files where there are no kernel workers. They
-    /// are made with the ring.
+    /// What runs reads and writes where no kernel worker does: of [`FileKind::Pollable`] files, and with
+    /// plain system calls of [`FileKind::Blocking`] ones. They are made with the ring.
     pub blocking: BlockingThreads,
     /// The arena whose slots this ring may send from with SEND_ZC, registered as fixed buffers
     /// where RLIMIT_MEMLOCK allows; none: plain sends.

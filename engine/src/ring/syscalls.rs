@@ -2,8 +2,8 @@
 //! the oracle that the other backend is tested against.
 //!
 //! `wait` tries each operation once when it is new and whenever poll(2) says that its file may be
-//! ready. Operations of a [`FileKind::Blocking`] file run on threads of the ring's own (`workers`),
-//! for as long as the driver takes: a cancel cannot reach them there, and signals are blocked on our
+//! ready. Reads and writes run on threads of the ring's own (`workers`), for as long as the driver
+//! takes: a cancel cannot reach them there, and signals are blocked on our
 //! threads. That is what the mechanism costs, and why io_uring is the first choice.
 
 use std::io;
@@ -16,22 +16,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::interrupted::uninterrupted;
+use super::interrupted::INTERRUPTIONS_MAX;
 use super::op::Direction;
 use super::table::{File, Flight, Key, Table};
-use super::workers::{Work, Worked, Workers};
+use super::workers::{Worked, Workers};
 use super::{
     Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,
 };
-use crate::buffers::Buffer;
 
 /// What this backend keeps for an operation.
 #[derive(Debug, Default)]
 struct Attempt {
     /// The last try said EAGAIN, and poll has not said otherwise since.
     parked: bool,
-    /// A worker has it, and its buffer.
-    away: bool,
+    interruptions: u8,
     /// What poll said of a file that is watched.
     seen: Option<PollFlags>,
 }
@@ -51,7 +49,7 @@ impl SyscallRing {
         let waker = Waker::new()?;
         Ok(SyscallRing {
             table: Table::new(config.files, config.depth),
-            workers: Workers::start(&config.blocking, waker.clone())?,
+            workers: Workers::start(&config.blocking, Backend::Syscalls, waker.clone())?,
             waker,
             _not_send: PhantomData,
         })
@@ -60,27 +58,28 @@ impl SyscallRing {
     /// Tries every operation that is not parked, and takes what the workers have done.
     fn attempt(&mut self, done: &mut Vec<Done>) {
         while let Some(Worked { key, buffer, result }) = self.workers.take() {
-            if let Some((flight, _)) = self.table.flight(key) {
-                flight.op.buffer = buffer;
+            let Some((flight, file)) = self.table.flight(key) else { continue };
+            (flight.op.buffer, flight.away) = (buffer, false);
+            if let Some(result) = worked(flight, file, result) {
+                done.extend(self.table.finish(key, result.map_err(Errno::raw_os_error)));
             }
-            done.extend(self.table.finish(key, result.map_err(Errno::raw_os_error)));
         }
         let keys: Vec<Key> = self.table.keys().map(|(key, _)| key).collect();
         for key in keys {
             let Some((flight, file)) = self.table.flight(key) else {
                 continue;
             };
-            let mut result = if flight.state.away {
+            let mut result = if flight.away {
                 continue;
             } else if flight.op.kind == OpKind::HangUp {
                 flight.state.seen.map(|seen| seen.bits().into()).ok_or(Errno::AGAIN)
             } else if flight.state.parked {
                 Err(Errno::AGAIN)
-            } else if file.kind == FileKind::Blocking {
-                match give(&mut self.workers, key, flight, file) {
-                    Ok(()) => continue,
-                    Err(errno) => Err(errno),
+            } else if file.kind != FileKind::Socket {
+                if !flight.cancelled && self.workers.give(key, flight, file) {
+                    continue;
                 }
+                Err(Errno::CANCELED)
             } else {
                 transfer(flight, file)
             };
@@ -103,7 +102,7 @@ impl SyscallRing {
             let mut keys = Vec::new();
             let eventfd = self.waker.eventfd();
             let mut fds = vec![PollFd::from_borrowed_fd(eventfd, PollFlags::IN)];
-            for (key, flight) in self.table.keys().filter(|(_, flight)| !flight.state.away) {
+            for (key, flight) in self.table.keys().filter(|(_, flight)| !flight.away) {
                 let Some(file) = self.table.file(flight.op.file) else {
                     continue;
                 };
@@ -210,25 +209,28 @@ impl Drop for SyscallRing {
     }
 }
 
-/// Gives an operation that may block to a worker, with its buffer.
-fn give(
-    workers: &mut Workers,
-    key: Key,
+/// What a worker's result means for its operation: how it ends, or none if it goes on.
+fn worked(
     flight: &mut Flight<Attempt>,
     file: &File<()>,
-) -> Result<(), Errno> {
-    if flight.cancelled {
-        return Err(Errno::CANCELED);
+    result: Result<usize, Errno>,
+) -> Option<Result<usize, Errno>> {
+    let again = match result {
+        Err(Errno::AGAIN) if waits(flight.op.kind, file.kind) => {
+            flight.state.parked = true;
+            true
+        }
+        Err(Errno::INTR) if flight.state.interruptions < INTERRUPTIONS_MAX => {
+            flight.state.interruptions += 1;
+            true
+        }
+        _ => false,
+    };
+    match (again, flight.cancelled) {
+        (true, false) => None,
+        (true, true) => Some(Err(Errno::CANCELED)),
+        (false, _) => Some(result),
     }
-    let buffer = std::mem::replace(&mut flight.op.buffer, Buffer::Small(Vec::new()));
-    let range = flight.op.range.clone();
-    let work = Work { key, kind: flight.op.kind, fd: Arc::clone(&file.fd), buffer, range };
-    flight.state.away = true;
-    workers.give(work).map_err(|work| {
-        flight.op.buffer = work.buffer;
-        flight.state.away = false;
-        Errno::CANCELED
-    })
 }
 
 /// Whether EAGAIN makes this operation wait rather than complete.
@@ -244,17 +246,13 @@ fn events(kind: OpKind) -> PollFlags {
     }
 }
 
-/// Moves what can be moved. EAGAIN: the operation is not over.
+/// Moves what can be moved on a socket. EAGAIN: the operation is not over.
 fn transfer(flight: &mut Flight<Attempt>, file: &File<()>) -> Result<usize, Errno> {
     match flight.op.kind {
-        OpKind::Read | OpKind::TryRead => {
-            let fd = &*file.fd;
-            uninterrupted(|| rustix::io::read(fd, flight.op.rest_mut(0)))
-        }
-        OpKind::Write => uninterrupted(|| rustix::io::write(&*file.fd, flight.op.rest(0))),
-        OpKind::HangUp => Err(Errno::AGAIN),
         OpKind::Send => send_all(flight, &file.fd),
         OpKind::Recv => receive_all(flight, &file.fd),
+        // The table admits no others on sockets.
+        OpKind::Read | OpKind::TryRead | OpKind::Write | OpKind::HangUp => Err(Errno::INVAL),
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Flight<S> {
     pub(super) moved: usize,
     /// Whether somebody asked for its end.
     pub(super) cancelled: bool,
+    /// A worker has it, and its buffer.
+    pub(super) away: bool,
     pub(super) state: S,
 }
 
@@ -143,7 +145,8 @@ impl<F, S: Default> Table<F, S> {
             Err(errno) => return Err(Rejected { op, errno }),
         };
         let place = &mut self.places[index as usize];
-        let flight = Flight { token, op, moved: 0, cancelled: false, state: S::default() };
+        let state = S::default();
+        let flight = Flight { token, op, moved: 0, cancelled: false, away: false, state };
         place.flight = Some(flight);
         let key = Key { index, generation: place.generation };
         self.tokens.insert(token, key);

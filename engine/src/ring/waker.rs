@@ -16,6 +16,8 @@ const AT_WORK: u8 = 0;
 const ASLEEP: u8 = 1;
 /// It was woken, and has not been told yet.
 const WOKEN: u8 = 2;
+/// A worker of the ring's own has something for it, which is nobody else's business.
+const NUDGED: u8 = 3;
 
 /// Ends a [`Ring::wait`](super::Ring::wait) from any thread; a wake before the wait is not lost.
 #[derive(Debug, Clone)]
@@ -42,6 +44,15 @@ impl Waker {
         // are one order for all threads.
         if self.shared.state.swap(WOKEN, Ordering::SeqCst) == ASLEEP {
             // One write for each sleep: the counter never fills up, so that this does not block.
+            let _ = rustix::io::write(&self.shared.eventfd, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Has the ring's thread look after its workers: it does not sleep on, and nobody is told.
+    pub(super) fn nudge(&self) {
+        let nudged = |state| (state != WOKEN).then_some(NUDGED);
+        let before = self.shared.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, nudged);
+        if before == Ok(ASLEEP) {
             let _ = rustix::io::write(&self.shared.eventfd, &1u64.to_ne_bytes());
         }
     }
@@ -102,5 +113,28 @@ mod tests {
         assert!(waker.get_up());
         assert!(waker.fall_asleep(), "nobody woke it since");
         assert!(!waker.get_up());
+    }
+
+    #[test]
+    fn a_nudge_ends_a_sleep_and_is_no_wake() {
+        let waker = Waker::new().expect("an eventfd");
+        waker.nudge();
+        assert!(!waker.fall_asleep() && !is_readable(&waker), "it was at work");
+        assert!(!waker.get_up() && waker.fall_asleep());
+        waker.nudge();
+        waker.nudge();
+        assert!(is_readable(&waker));
+        waker.drain();
+        assert!(!is_readable(&waker) && !waker.get_up());
+        for wake_first in [true, false] {
+            if wake_first {
+                waker.wake();
+            }
+            waker.nudge();
+            if !wake_first {
+                waker.wake();
+            }
+            assert!(!waker.fall_asleep() && waker.get_up(), "a wake is not lost in a nudge");
+        }
     }
 }

@@ -28,8 +28,8 @@ pub enum ThreadKind {
     Net,
     /// `ferry-ctl-N`: one a device, its ioctls.
     Control,
-    /// `ferry-fd-N`: with plain system calls, one a device: reads and writes of data fds. With io_uring
-    /// the kernel does that.
+    /// `ferry-fd-N`: one a device: reads and writes of data fds that have a poll, and of all with plain
+    /// system calls. For the others io_uring has workers in the kernel.
     Data,
     /// `ferry-zstd-N`: compresses, decompresses, checks.
     Worker,

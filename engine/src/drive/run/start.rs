@@ -187,11 +187,11 @@ const FILES_PER_DEVICE: u32 = 4;
 /// Each has a read or a write, and a watch for its death.
 const OPERATIONS_PER_DEVICE: u32 = 2 * FILES_PER_DEVICE;
 
-/// With plain system calls, a thread for each device's data fd.
+/// A thread for each device's data fd: for what no kernel worker runs.
 fn blocking_threads(devices: u32, threads: &Threads) -> BlockingThreads {
     let threads = threads.clone();
-    BlockingThreads::started_by(devices, move |index, body| {
-        threads.spawn_ready(ThreadKind::Data, index, Backend::Syscalls, body)?.wait()
+    BlockingThreads::started_by(devices, move |backend, index, body| {
+        threads.spawn_ready(ThreadKind::Data, index, backend, body)?.wait()
     })
 }
 

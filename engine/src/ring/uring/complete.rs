@@ -135,7 +135,7 @@ mod tests {
         };
         let moved = if matches!(kind, "send" | "recv") { 4 } else { 0 };
         let state = Progress { step, ..Progress::default() };
-        Flight { token: Token(0), op, moved, cancelled, state }
+        Flight { token: Token(0), op, moved, cancelled, away: false, state }
     }
 
     fn after(kind: &str, step: Step, cancelled: bool, result: i32) -> Next {

@@ -33,9 +33,9 @@ use self::setup::Setup;
 use self::zero_copy::ZeroCopy;
 use super::refusal::{OpenError, refusal};
 use super::table::{Key, Table};
+use super::workers::Workers;
 use super::{
-    Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,
-    ZeroCopyStats,
+    Backend, Done, FileId, FileKind, Op, Rejected, Ring, RingConfig, Token, Waker, ZeroCopyStats,
 };
 
 /// `user_data` of the read of the waker's eventfd; no key looks like it, for a table is never that long.
@@ -93,14 +93,16 @@ pub(super) struct UringRing {
     ring: IoUring,
     table: Table<FileState, Progress>,
     waker: Waker,
+    /// They run what the kernel would run on this thread, and a driver might hold.
+    workers: Workers,
+    /// What they get with the next `wait`.
+    for_workers: Vec<Key>,
     zero_copy: ZeroCopy,
     fixed_files: bool,
     /// How many files there may be.
     files: u32,
     /// Entries on their way into the submission ring, which takes them in order.
     queued: VecDeque<squeue::Entry>,
-    /// Operations that the next `wait` does by itself.
-    tries: Vec<Key>,
     /// Completion entries between reaping and reacting; empty outside `reap`.
     reaped: Vec<(u64, i32, u32)>,
     /// When cancelled operations that are still in flight are cancelled again.
@@ -120,15 +122,17 @@ impl UringRing {
     pub(super) fn open(config: &RingConfig) -> Result<UringRing, OpenError> {
         let Setup { ring, fixed_files, send_zc } = setup::setup(config)?;
         let zero_copy = ZeroCopy::new(&ring, send_zc, config.zero_copy.as_ref());
+        let waker = Waker::new()?;
         let mut opened = UringRing {
             ring,
             table: Table::new(config.files, config.depth),
-            waker: Waker::new()?,
+            workers: Workers::start(&config.blocking, Backend::IoUring, waker.clone())?,
+            for_workers: Vec::new(),
+            waker,
             zero_copy,
             fixed_files,
             files: config.files,
             queued: VecDeque::new(),
-            tries: Vec::new(),
             reaped: Vec::new(),
             cancel_again: None,
             wake_count: vec![0; 8],
@@ -185,13 +189,8 @@ impl Ring for UringRing {
     }
 
     fn submit(&mut self, token: Token, op: Op) -> Result<(), Rejected> {
-        let try_read = op.kind == OpKind::TryRead;
         let key = self.table.admit(token, op)?;
-        let pollable = self.table.flight(key).is_some_and(|(_, f)| f.kind == FileKind::Pollable);
-        match try_read && pollable {
-            true => self.tries.push(key),
-            false => self.queue_transfer(key),
-        }
+        self.queue_transfer(key);
         Ok(())
     }
 
@@ -204,9 +203,10 @@ impl Ring for UringRing {
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> io::Result<()> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let before = done.len();
-        self.try_reads(done);
         let mut woken = self.waker.get_up();
         loop {
+            self.take_worked(done);
+            self.give_work(done);
             self.cancel_late();
             let until = deadline.into_iter().chain(self.cancel_again).min();
             let sleep = done.len() == before && !woken && self.waker.fall_asleep();

@@ -2,8 +2,7 @@
 //!
 //! | file | operation | how it is submitted |
 //! |---|---|---|
-//! | pollable | read, write | inline; where it answers EAGAIN, POLL_ADD and again |
-//! | pollable | try-read | read(2) on the fd, which has O_NONBLOCK: the ring would park it |
+//! | pollable | read, try-read, write | on a thread of `workers`; where it answers EAGAIN, POLL_ADD and again |
 //! | blocking | read, write | IOSQE_ASYNC: on a kernel worker, which may sleep in the driver |
 //! | socket | send, receive | MSG_WAITALL, in pieces; resumed where it came short |
 //!
@@ -34,6 +33,13 @@ impl UringRing {
         let Some((flight, file)) = self.table.flight(key) else {
             return;
         };
+        // The kernel would begin it on this thread, and O_NONBLOCK keeps no driver from sleeping:
+        // xe does, and others wait for a lock.
+        if file.kind == FileKind::Pollable && flight.op.kind != OpKind::HangUp {
+            flight.state.step = Step::Transfer { zero_copy: false };
+            self.for_workers.push(key);
+            return;
+        }
         let fd = file.target();
         let moved = flight.moved;
         flight.state.step = Step::Transfer { zero_copy: false };

@@ -9,8 +9,8 @@ use io_uring::types;
 use super::{IGNORED, UringRing, WAKE};
 use crate::errno;
 use crate::ring::Done;
-use crate::ring::interrupted::uninterrupted;
 use crate::ring::table::Key;
+use crate::ring::workers::Worked;
 
 /// A cancel that met its operation between two steps, or on its way to a worker, finds nothing;
 /// so it is asked again this often until the operation completes.
@@ -74,14 +74,24 @@ impl UringRing {
         self.reaped = reaped;
     }
 
-    /// Does the operations that the ring cannot do as they are meant.
-    pub(super) fn try_reads(&mut self, done: &mut Vec<Done>) {
-        for key in std::mem::take(&mut self.tries) {
-            let Some((flight, file)) = self.table.flight(key) else {
-                continue;
-            };
-            let result = uninterrupted(|| rustix::io::read(&*file.fd, flight.op.rest_mut(0)));
-            done.extend(self.table.finish(key, result.map_err(|errno| errno.raw_os_error())));
+    /// Takes what the workers have done.
+    pub(super) fn take_worked(&mut self, done: &mut Vec<Done>) {
+        while let Some(Worked { key, buffer, result }) = self.workers.take() {
+            let Some((flight, _)) = self.table.flight(key) else { continue };
+            (flight.op.buffer, flight.away) = (buffer, false);
+            // A system call moves no more than an i32 holds.
+            let result = result.map_or_else(|errno| -errno.raw_os_error(), |moved| moved as i32);
+            self.complete(key, result, 0, done);
+        }
+    }
+
+    /// Gives the workers what is theirs.
+    pub(super) fn give_work(&mut self, done: &mut Vec<Done>) {
+        for key in std::mem::take(&mut self.for_workers) {
+            let Some((flight, file)) = self.table.flight(key) else { continue };
+            if flight.cancelled || !self.workers.give(key, flight, file) {
+                done.extend(self.table.finish(key, Err(errno::ECANCELED)));
+            }
         }
     }
 
@@ -91,7 +101,7 @@ impl UringRing {
         if self.cancel_again.is_none_or(|at| now < at) {
             return;
         }
-        let waiting = self.table.keys().filter(|(_, flight)| flight.cancelled);
+        let waiting = self.table.keys().filter(|(_, flight)| flight.cancelled && !flight.away);
         // With an outcome only notifications are outstanding, which nothing hastens.
         let late = waiting.filter(|(_, flight)| flight.state.outcome.is_none());
         let late: Vec<Key> = late.map(|(key, _)| key).collect();
@@ -109,6 +119,10 @@ impl UringRing {
             return;
         }
         flight.cancelled = true;
+        if flight.away || self.for_workers.contains(&key) {
+            // Nothing reaches it with a worker; what follows it is not begun.
+            return;
+        }
         self.queue_cancel(key);
         let again = Instant::now() + CANCEL_AGAIN;
         self.cancel_again = Some(self.cancel_again.map_or(again, |at| at.min(again)));
@@ -120,8 +134,11 @@ impl Drop for UringRing {
     /// for the kernel may write into its buffer until then. Who cannot wait lets the thread linger.
     fn drop(&mut self) {
         let mut done = Vec::new();
-        for key in std::mem::take(&mut self.tries) {
-            done.extend(self.table.finish(key, Err(errno::ECANCELED)));
+        self.workers.finish();
+        let away = self.table.keys().filter(|(_, flight)| flight.away).map(|(key, _)| key);
+        let away: Vec<Key> = away.chain(std::mem::take(&mut self.for_workers)).collect();
+        for key in away {
+            self.table.finish(key, Err(errno::ECANCELED));
         }
         let keys: Vec<Key> = self.table.keys().map(|(key, _)| key).collect();
         for key in keys {
