@@ -176,7 +176,10 @@ impl Books {
                 None
             }
             Answer::PrecopyInfo(result) => {
-                self.precopy_info = Some(result);
+                // The engine may have withdrawn its question over a reset, and what the VMM then has
+                // to say to it says nothing of the saving session after that.
+                let asked = self.question == Some(Wanted::PrecopyInfo);
+                self.precopy_info = (asked || self.at == PreCopy).then_some(result);
                 None
             }
             Answer::Reset(result) => {

@@ -332,3 +332,21 @@ fn a_device_on_its_way_to_stop_is_seen_there_until_its_vmm_has_said_how() {
     books.ask(TO_STOP_COPY);
     assert_eq!(given(&mut books), Some(Ok(false)));
 }
+
+/// The engine is faster than the VMM's next word: it has withdrawn its question over a reset, and asks
+/// for the new saving session already when the VMM answers the old one.
+#[test]
+fn an_answer_to_what_was_withdrawn_says_nothing_of_the_next_saving_session() {
+    let mut books = at(Host::Source, &[PreCopy]);
+    books.ask(Wanted::PrecopyInfo);
+    assert_eq!(books.told_of_reset(), Some(Loss::Reset));
+    assert_eq!(given(&mut books), Some(Err(EINVAL)));
+    books.ask(TO_PRE_COPY);
+    assert_eq!(books.hear(Answer::PrecopyInfo(Err(EINVAL))), None);
+    assert_eq!(books.hear(entered(PreCopy)), None);
+    assert_eq!(given(&mut books), Some(Ok(true)));
+    books.ask(Wanted::PrecopyInfo);
+    assert_eq!((given(&mut books), books.question()), (None, Some(Wanted::PrecopyInfo)));
+    assert_eq!(books.hear(info()), None);
+    assert_eq!(given(&mut books), Some(Ok(false)));
+}
