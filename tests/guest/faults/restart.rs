@@ -31,7 +31,8 @@ struct Policy {
     /// Each strikes once.
     faults: &'static str,
     /// Bytes that were read of each discarded epoch, or up to one chunk more: a reset that comes
-    /// while a read is under way may leave it its data.
+    /// while a read is under way may leave it its data. Or one less, where PRECOPY_INFO found the
+    /// reset before that read had come back.
     discarded: &'static [u64],
     /// What is done to the source's device, and to the target's.
     source: &'static [Step],
@@ -166,7 +167,9 @@ fn began_anew(policy: &Policy, sent: &SourceEnd, loaded: &TargetEnd, device: &Fe
     for (restart, &bytes) in restarts.iter().zip(policy.discarded) {
         let fault = restart.fault.as_ref();
         ensure!(fault.is_some_and(reset), "restarted because {fault:?}");
-        let range = bytes..=bytes + CHUNK_BYTES_DEFAULT as u64;
+        let chunk = CHUNK_BYTES_DEFAULT as u64;
+        let found_out = fault.is_some_and(|fault| fault.observed == Observation::PrecopyInfo);
+        let range = bytes - if found_out { chunk } else { 0 }..=bytes + chunk;
         ensure!(range.contains(&restart.bytes), "{} bytes were read before it", restart.bytes);
     }
     let discarded: u64 = restarts.iter().map(|restart| restart.bytes).sum();

@@ -15,23 +15,22 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::chunk::{Chunk, State, Step, Then, What, was_read, was_written};
 use super::zeros::Zeros;
 use crate::buffers::{Buffer, Slot};
-use crate::compress::codec::is_zero;
 use crate::drive::clock::until_ns;
 use crate::drive::guarded::{guarded, panicked};
 use crate::drive::owner::{DataFdId, Owner};
-use crate::drive::waits::{AGAIN_PAUSE, HELD_PAUSE, INTERRUPTED_MAX, READ_PAUSE, WRITE_AGAIN_MAX};
-use crate::errno::{EAGAIN, ECANCELED, EINPROGRESS, EIO, ENOMSG, is_interruption};
+use crate::drive::waits::{AGAIN_PAUSE, HELD_PAUSE};
+use crate::errno::{ECANCELED, EINPROGRESS, EIO};
 use crate::ids::{DeviceId, Epoch};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{ReadResult, WriteResult};
 use crate::outcome::{Breach, Fault};
-use crate::ring::{Done, FileId, FileKind, Op, OpKind, Ring};
+use crate::ring::{Done, FileId, FileKind, Op, Ring};
 use crate::vfio::device::MigrationDevice;
 use crate::wire::{DataHeader, DataPhase, Encoding, chunk_hash};
 
@@ -105,30 +104,6 @@ pub(in crate::drive) struct DataFd {
     stopped: bool,
 }
 
-/// The chunk that is being read or written.
-#[derive(Debug)]
-struct Chunk {
-    what: What,
-    /// The bytes of the buffer that are still to be moved.
-    rest: Range<usize>,
-    since_ns: u64,
-    interruptions: u32,
-}
-
-#[derive(Debug)]
-enum What {
-    /// Patient: what it reads next is waited for.
-    Read {
-        phase: DataPhase,
-        patient: bool,
-    },
-    Write {
-        header: DataHeader,
-        hash: u64,
-        again: u32,
-    },
-}
-
 /// Where the chunk's buffer is.
 #[derive(Debug)]
 enum Place {
@@ -141,24 +116,6 @@ enum Place {
         until_ns: u64,
         then: Then,
     },
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Then {
-    Operate,
-    /// The driver is asked again whether it has answered this.
-    Observe(Result<usize, i32>),
-    /// The chunk fails.
-    Fail(i32),
-}
-
-/// What follows in a chunk's life.
-enum Step {
-    Operate(Buffer),
-    Pause(Buffer, std::time::Duration, Then),
-    End(Buffer, Result<(), i32>),
-    /// Without an operation.
-    Over(DataEvent),
 }
 
 impl DataFd {
@@ -204,7 +161,7 @@ impl DataFd {
     pub(in crate::drive) fn done(&mut self, done: Done, tools: &mut Tools) {
         self.place = Place::Here;
         let step = self.answered(done.buffer, done.result, tools.events);
-        self.run(step, tools);
+        self.run(Ok(step), tools);
     }
 
     /// Takes the completion of its watch.
@@ -241,7 +198,7 @@ impl DataFd {
             Then::Observe(result) => self.observed(buffer, result, tools.events),
             Then::Fail(errno) => Step::End(buffer, Err(errno)),
         };
-        self.run(step, tools);
+        self.run(Ok(step), tools);
     }
 
     /// Begins to take it away: what is in flight is cancelled, what waits is given back.
@@ -259,7 +216,7 @@ impl DataFd {
             // The driver has it still.
             held @ Place::Paused { then: Then::Observe(_), .. } => self.place = held,
             Place::Paused { buffer, .. } => {
-                self.run(Step::End(buffer, Err(ECANCELED)), tools);
+                self.run(Ok(Step::End(buffer, Err(ECANCELED))), tools);
             }
         }
         let jobs = std::mem::take(&mut self.jobs);
@@ -297,6 +254,10 @@ impl DataFd {
         self.kind == FileKind::Pollable
     }
 
+    fn state(&self) -> State {
+        State { has_poll: self.has_poll(), stopped: self.stopped }
+    }
+
     /// Begins the next job if there is no chunk.
     fn go_on(&mut self, tools: &mut Tools) {
         if self.chunk.is_none()
@@ -308,23 +269,23 @@ impl DataFd {
     }
 
     /// Takes steps until something is waited for.
-    fn run(&mut self, mut step: Step, tools: &mut Tools) {
+    fn run(&mut self, mut step: Result<Step, DataEvent>, tools: &mut Tools) {
         loop {
             let event = match step {
-                Step::Operate(buffer) => match self.submit(buffer, tools.ring) {
+                Ok(Step::Operate(buffer)) => match self.submit(buffer, tools.ring) {
                     Ok(()) => return,
                     Err((buffer, errno)) => {
-                        step = self.answered(buffer, Err(errno), tools.events);
+                        step = Ok(self.answered(buffer, Err(errno), tools.events));
                         continue;
                     }
                 },
-                Step::Pause(buffer, pause, then) => {
+                Ok(Step::Pause(buffer, pause, then)) => {
                     let until_ns = until_ns(tools.now_ns, pause);
                     self.place = Place::Paused { buffer, until_ns, then };
                     return;
                 }
-                Step::End(buffer, result) => self.end(buffer, result, tools),
-                Step::Over(event) => Some(event),
+                Ok(Step::End(buffer, result)) => self.end(buffer, result, tools),
+                Err(event) => Some(event),
             };
             // The next operation is on its way before anybody looks at what this one has brought.
             let next = self.jobs.pop_front().map(|job| self.begin(job, tools));
@@ -336,18 +297,19 @@ impl DataFd {
         }
     }
 
-    fn begin(&mut self, job: Job, tools: &mut Tools) -> Step {
+    /// Err: it is over without an operation.
+    fn begin(&mut self, job: Job, tools: &mut Tools) -> Result<Step, DataEvent> {
         if self.stopped {
-            return Step::Over(self.undone(job, 0));
+            return Err(self.undone(job, 0));
         }
         self.drained = false;
         let (buffer, rest, what) = match job {
             Job::Read { slot, bytes, phase } => {
                 if let Some(errno) = self.pending.take() {
-                    return Step::Over(self.read(slot, ReadResult::Failed(errno), 0));
+                    return Err(self.read(slot, ReadResult::Failed(errno), 0));
                 }
                 if self.ended && phase == DataPhase::StopCopy {
-                    return Step::Over(self.read(slot, ReadResult::End, 0));
+                    return Err(self.read(slot, ReadResult::End, 0));
                 }
                 // In PRE_COPY an fd that polls is tried before it is waited for, so that a device
                 // double that cannot say ENOMSG can put it in place of EAGAIN. EAGAIN itself does
@@ -371,43 +333,32 @@ impl DataFd {
                 if hash != header.raw_hash {
                     let result = WriteResult::Corrupt(corrupt(&header));
                     let slot = slot_of(buffer);
-                    return Step::Over(DataEvent::Written { header, slot, result, ns: 0 });
+                    return Err(DataEvent::Written { header, slot, result, ns: 0 });
                 }
                 (buffer, rest, What::Write { header, hash, again: 0 })
             }
         };
-        self.chunk = Some(Chunk { what, rest, since_ns: tools.now_ns, interruptions: 0 });
-        Step::Operate(buffer)
+        self.chunk = Some(Chunk::new(what, rest, tools.now_ns));
+        Ok(Step::Operate(buffer))
     }
 
     fn submit(&mut self, buffer: Buffer, ring: &mut dyn Ring) -> Result<(), (Buffer, i32)> {
         let Some(chunk) = &self.chunk else { return Err((buffer, EIO)) };
-        let kind = match chunk.what {
-            What::Read { patient: true, .. } => OpKind::Read,
-            What::Read { patient: false, .. } => OpKind::TryRead,
-            What::Write { .. } => OpKind::Write,
-        };
-        let op = Op::of(kind, self.file, buffer, chunk.rest.clone());
+        let op = Op::of(chunk.operation(), self.file, buffer, chunk.rest.clone());
         ring.submit(Owner::Data(self.id).token(), op)
             .map(|()| self.place = Place::OnRing)
             .map_err(|rejected| (rejected.op.buffer, rejected.errno))
     }
 
-    /// The ring has answered. A write that was interrupted by nobody here is begun again; a read is
-    /// asked for again by the machine, which counts.
+    /// The ring has answered.
     fn answered(
         &mut self,
         buffer: Buffer,
         result: Result<usize, i32>,
         events: &mut VecDeque<DataEvent>,
     ) -> Step {
-        if let (Err(errno), Some(chunk)) = (result, &mut self.chunk)
-            && matches!(chunk.what, What::Write { .. })
-            && is_interruption(errno)
-            && !self.stopped
-            && chunk.interruptions < INTERRUPTED_MAX
-        {
-            chunk.interruptions += 1;
+        let fd = self.state();
+        if self.chunk.as_mut().is_some_and(|chunk| chunk.begins_again(result, fd)) {
             return Step::Pause(buffer, AGAIN_PAUSE, Then::Operate);
         }
         self.observed(buffer, result, events)
@@ -432,55 +383,10 @@ impl DataFd {
         if observed == Err(EINPROGRESS) {
             return Step::Pause(buffer, HELD_PAUSE, Then::Observe(result));
         }
-        let (stopped, has_poll) = (self.stopped, self.has_poll());
-        let Some(chunk) = &mut self.chunk else { return Step::End(buffer, Err(EIO)) };
-        match &mut chunk.what {
-            What::Read { patient, .. } => {
-                let first = chunk.rest.start == HEADER_BYTES;
-                match observed {
-                    Err(EAGAIN) if first && !*patient => {
-                        *patient = true;
-                        Step::Operate(buffer)
-                    }
-                    // Nothing tells when there is more: the next try comes a little later.
-                    Err(errno)
-                        if first
-                            && !stopped
-                            && ((errno == EAGAIN && !has_poll) || is_interruption(errno)) =>
-                    {
-                        Step::Pause(buffer, READ_PAUSE, Then::Fail(errno))
-                    }
-                    // On an fd that polls, more is read for as long as there is data, so that
-                    // drivers with small segments do not make small frames.
-                    Ok(bytes) if bytes > 0 => {
-                        chunk.rest.start += bytes;
-                        *patient = false;
-                        match has_poll && !chunk.rest.is_empty() && !stopped {
-                            true => Step::Operate(buffer),
-                            false => Step::End(buffer, Ok(())),
-                        }
-                    }
-                    result => Step::End(buffer, result.map(drop)),
-                }
-            }
-            What::Write { again, .. } => match observed {
-                // A driver that takes nothing and says nothing would be asked for ever.
-                Ok(0) => Step::End(buffer, Err(EIO)),
-                Ok(bytes) => {
-                    chunk.rest.start += bytes;
-                    *again = 0;
-                    match chunk.rest.is_empty() {
-                        true => Step::End(buffer, Ok(())),
-                        false if stopped => Step::End(buffer, Err(ECANCELED)),
-                        false => Step::Operate(buffer),
-                    }
-                }
-                Err(EAGAIN) if *again < WRITE_AGAIN_MAX && !stopped => {
-                    *again += 1;
-                    Step::Pause(buffer, AGAIN_PAUSE, Then::Operate)
-                }
-                Err(errno) => Step::End(buffer, Err(errno)),
-            },
+        let fd = self.state();
+        match &mut self.chunk {
+            Some(chunk) => chunk.goes_on(buffer, observed, fd),
+            None => Step::End(buffer, Err(EIO)),
         }
     }
 
@@ -497,49 +403,17 @@ impl DataFd {
             What::Read { phase, .. } => {
                 let bytes = rest.start - HEADER_BYTES;
                 let slot = slot_of(buffer)?;
-                let result = self.read_result(&slot, bytes, result, phase, tools.zeros);
+                let (result, pending) =
+                    was_read((&slot, bytes), result, phase, self.state(), tools.zeros);
+                self.pending = pending;
                 self.drained = result == ReadResult::Empty;
                 self.ended = result == ReadResult::End;
                 Some(self.read(slot, result, ns))
             }
             What::Write { header, hash, .. } => {
-                let result = match result {
-                    Ok(()) => WriteResult::Written { hash },
-                    Err(errno) if is_interruption(errno) && self.stopped => WriteResult::Cancelled,
-                    Err(errno) => WriteResult::Failed(errno),
-                };
+                let result = was_written(hash, result, self.state());
                 Some(DataEvent::Written { header, slot: slot_of(buffer), result, ns })
             }
-        }
-    }
-
-    fn read_result(
-        &mut self,
-        slot: &Slot,
-        bytes: usize,
-        last: Result<(), i32>,
-        phase: DataPhase,
-        zeros: &mut Zeros,
-    ) -> ReadResult {
-        if bytes > 0 {
-            if let Err(errno) = last
-                // These two only end the chunk, as a cancel does; the next read meets them again.
-                && !matches!(errno, EAGAIN | ENOMSG)
-                && !(is_interruption(errno) && self.stopped)
-            {
-                self.pending = Some(errno);
-            }
-            let chunk = &slot.body()[..bytes];
-            let zero = is_zero(chunk);
-            let hash = if zero { zeros.hash(bytes) } else { chunk_hash(chunk) };
-            return ReadResult::Chunk { bytes: bytes as u32, zero, hash };
-        }
-        match last {
-            Ok(()) if phase == DataPhase::StopCopy => ReadResult::End,
-            Ok(()) => ReadResult::Empty,
-            Err(ENOMSG) if phase == DataPhase::PreCopy => ReadResult::Empty,
-            Err(errno) if is_interruption(errno) && self.stopped => ReadResult::Cancelled,
-            Err(errno) => ReadResult::Failed(errno),
         }
     }
 

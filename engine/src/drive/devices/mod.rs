@@ -4,10 +4,12 @@
 //! control.rs       the thread of the ioctls
 //! spare.rs         a descriptor that is kept free for SET_STATE
 //! data_fd.rs       one data fd on the ring: a chunk read, a chunk written
+//! chunk.rs         a chunk: what an answer means for it
 //! data_fds.rs      a device's data fds: the one that is attached, and those that a driver holds
 //! zeros.rs         what is written of chunks of zeros
 //! ```
 
+mod chunk;
 mod control;
 mod data_fd;
 mod data_fds;

@@ -3,22 +3,23 @@
 //! the end every buffer must have come back.
 //!
 //! Only what both answer for certain is compared. Whether a cancel or the result comes first is a
-//! race for an operation on a blocking file, and for one on a socket between two of its steps: the
-//! former are not cancelled here, the latter when they are parked.
+//! race for an operation on a blocking file, and for any other between two of its steps: the former
+//! are not cancelled here, the latter when they are parked.
 
 use std::os::fd::AsFd;
 
 use proptest::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
 
 use super::*;
 use crate::buffers::{Arena, Slot};
-use crate::ring::FileKind;
+use crate::ring::{FileKind, OpKind};
 
 const SLOTS: usize = 12;
 const CHUNK_BYTES: usize = 40_000;
-/// Nothing here takes longer to come about once its cause is there.
+/// What needs no thread of its own comes about in this time, once its cause is there.
 const IDLE: Duration = Duration::from_millis(2);
 
 /// What a world has to operate on.
@@ -40,6 +41,16 @@ impl Target {
     fn is_file(self) -> bool {
         matches!(self, Target::FileIn | Target::FileOut)
     }
+}
+
+/// An operation that has not completed.
+#[derive(Debug, Clone, Copy)]
+struct Submitted {
+    token: Token,
+    target: Target,
+    /// It waits for its file. One that only tries does not, nor one that moves nothing.
+    waits: bool,
+    cancelled: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -84,9 +95,12 @@ struct World {
     files: [FileId; 5],
     pipe_in: Option<OwnedFd>,
     pipe_out: Option<OwnedFd>,
+    /// The ring's own ends of the two pipes.
+    reader: Arc<OwnedFd>,
+    writer: Arc<OwnedFd>,
     socket: OwnedFd,
-    /// Tokens in order of submission, with their targets.
-    submitted: Vec<(Token, Target)>,
+    /// In order of submission.
+    submitted: Vec<Submitted>,
     /// Bytes that the peer gave and took on each way, for the patterns.
     given: u64,
     log: Vec<String>,
@@ -112,6 +126,7 @@ impl World {
         let (reader, pipe_in) = pipe();
         let (pipe_out, writer) = pipe();
         let pipe_out = Arc::into_inner(pipe_out).expect("sole owner");
+        let writer = Arc::new(writer);
         // Unlike TCP, what one end of these writes the other has at once.
         let flags = SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
@@ -121,8 +136,8 @@ impl World {
         }
         let mut add = |fd, kind| ring.add_file(fd, kind).expect("add");
         let files = [
-            add(reader, FileKind::Pollable),
-            add(Arc::new(writer), FileKind::Pollable),
+            add(Arc::clone(&reader), FileKind::Pollable),
+            add(Arc::clone(&writer), FileKind::Pollable),
             add(Arc::new(here), FileKind::Socket),
             add(memfd(&pattern(99, 70_000)), FileKind::Blocking),
             add(memfd(b""), FileKind::Blocking),
@@ -133,6 +148,8 @@ impl World {
             files,
             pipe_in: Some(pipe_in),
             pipe_out: Some(pipe_out),
+            reader,
+            writer,
             socket: there,
             submitted: Vec::new(),
             given: 0,
@@ -170,14 +187,13 @@ impl World {
                 let _ = rustix::net::shutdown(&self.socket, how);
             }
             Step::Cancel { back } => {
-                let mut latest = self.submitted.iter().rev().filter(|(_, t)| !t.is_file());
-                let Some(&(token, target)) = latest.nth(back) else {
+                let latest = |it: &&mut Submitted| !it.target.is_file();
+                let mut latest = self.submitted.iter_mut().rev().filter(latest);
+                let Some(token) = latest.nth(back).map(|it| it.token) else {
                     return;
                 };
-                if target == Target::Socket {
-                    self.settle(number);
-                }
-                self.ring.cancel(token);
+                self.settle(number);
+                self.cancel(token);
             }
             Step::Wake => self.ring.waker().wake(),
             Step::Settle => self.settle(number),
@@ -211,8 +227,9 @@ impl World {
             (_, false) if odd => Op::try_read(file, buffer, range),
             (_, false) => Op::read(file, buffer, range),
         };
-        match self.ring.submit(Token(number), op) {
-            Ok(()) => self.submitted.push((Token(number), target)),
+        let (token, waits) = (Token(number), op.kind != OpKind::TryRead && op.len() > 0);
+        match self.ring.submit(token, op) {
+            Ok(()) => self.submitted.push(Submitted { token, target, waits, cancelled: false }),
             Err(rejected) => {
                 self.log.push(format!("{number}: rejected {}", rejected.errno));
                 self.take_back(rejected.op.buffer);
@@ -228,23 +245,36 @@ impl World {
         while idle < 2 {
             let before = done.len();
             self.ring.wait(Some(IDLE), &mut done).expect("wait");
-            // A worker will see to an operation on a file.
-            let quiet = done.len() == before && !self.file_in_flight(&done);
+            let quiet = done.len() == before && !self.is_at_work(&done);
             idle = if quiet { idle + 1 } else { 0 };
         }
         done.sort_by_key(|done| done.token);
         for Done { token, result, buffer } in done {
             let digest = digest(buffer.bytes());
             self.log.push(format!("{number}: {token:?} {result:?} {digest:x}"));
-            self.submitted.retain(|(other, _)| *other != token);
+            self.submitted.retain(|it| it.token != token);
             self.take_back(buffer);
         }
     }
 
-    /// Whether an operation on a blocking file has not completed.
-    fn file_in_flight(&self, done: &[Done]) -> bool {
-        let open = |token| !done.iter().any(|done| done.token == token);
-        self.submitted.iter().any(|(token, target)| target.is_file() && open(*token))
+    /// Whether an operation is with a thread, or will be: those on files always, those on pipes when
+    /// they have been ready. How long a thread takes, only the machine's load knows.
+    fn is_at_work(&self, done: &[Done]) -> bool {
+        let open = |it: &&Submitted| !done.iter().any(|done| done.token == it.token);
+        self.submitted.iter().filter(open).any(|it| match it.target {
+            Target::FileIn | Target::FileOut => true,
+            Target::PipeIn => !it.waits || it.cancelled || is_ready(&self.reader, PollFlags::IN),
+            Target::PipeOut => !it.waits || it.cancelled || is_ready(&self.writer, PollFlags::OUT),
+            Target::Socket => false,
+        })
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let open = self.submitted.iter_mut().find(|it| it.token == token);
+        if let Some(it) = open {
+            it.cancelled = true;
+        }
+        self.ring.cancel(token);
     }
 
     fn take_back(&mut self, buffer: Buffer) {
@@ -258,8 +288,8 @@ impl World {
     /// Cancels what is left and sees that every buffer is back.
     fn end(mut self) -> Vec<String> {
         self.settle(u64::MAX);
-        for (token, _) in self.submitted.clone() {
-            self.ring.cancel(token);
+        for it in self.submitted.clone() {
+            self.cancel(it.token);
         }
         while self.ring.in_flight() > 0 {
             self.settle(u64::MAX);
@@ -267,6 +297,12 @@ impl World {
         assert_eq!(self.slots.len(), SLOTS, "slots were lost");
         self.log
     }
+}
+
+/// Whether the file is that, or dead.
+fn is_ready(fd: &OwnedFd, how: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, how)];
+    poll(&mut fds, Some(&Timespec::default())).expect("poll") > 0
 }
 
 fn as_fd(fd: &Option<OwnedFd>) -> Option<std::os::fd::BorrowedFd<'_>> {

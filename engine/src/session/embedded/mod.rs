@@ -250,6 +250,12 @@ impl MigrationDevice for EmbeddedDevice {
             (Host::Source, DeviceState::Stop) => {
                 return Err(io::Error::from_raw_os_error(errno::ECANCELED));
             }
+            (Host::Source, DeviceState::PreCopy) => {
+                let kernel = self.kernels_state()?;
+                if self.exchange.with(|books| books.is_stopped_for_good(kernel)) {
+                    return Err(io::Error::from_raw_os_error(errno::EINVAL));
+                }
+            }
             (Host::Target, DeviceState::Running) => {
                 self.exchange.with(Books::may_run);
                 if self.config.starts_later {

@@ -350,3 +350,31 @@ fn an_answer_to_what_was_withdrawn_says_nothing_of_the_next_saving_session() {
     assert_eq!(books.hear(info()), None);
     assert_eq!(given(&mut books), Some(Ok(false)));
 }
+
+/// The VMM's words make no sense to a kernel: after a reset STOP_COPY gives a data fd. What the engine
+/// lets go of then must not have it ask for PRE_COPY.
+#[test]
+fn a_device_that_is_in_stop_copy_is_not_to_go_back_to_pre_copy() {
+    let mut books = at(Host::Source, &[PreCopy]);
+    assert_eq!(books.hear(Answer::Reset(Ok(()))), Some(Loss::Reset));
+    assert_eq!(books.hear(Answer::State(StopCopy, Ok(None))), None);
+    assert!(!books.is_stopped_for_good(None), "it is ahead, and found when it is asked for");
+    books.let_go();
+    assert!(books.is_stopped_for_good(None));
+    assert!(books.is_stopped_for_good(Some(StopCopy)));
+    assert!(!books.is_stopped_for_good(Some(Running)), "the kernel knows better");
+    assert_eq!(books.hear(Answer::State(Running, Ok(None))), None);
+    assert!(!books.is_stopped_for_good(None));
+}
+
+/// Without a device fd a refused read says that the VMM's last word is past.
+#[test]
+fn a_device_that_was_found_to_be_reset_in_stop_copy_begins_anew() {
+    let mut books = at(Host::Source, &[PreCopy]);
+    books.hear(Answer::State(StopCopy, Ok(None)));
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), Some(Ok(false)));
+    books.was_refused(true);
+    assert_eq!(books.state(None), Some(Running));
+    assert!(!books.is_stopped_for_good(None));
+}
