@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use vfio_ferry::session::{
-    Capabilities, Cause, DeviceState, MigrationDevice, PrecopyInfo, limits,
+    Capabilities, Cause, Credentials, DeviceState, MigrationDevice, PrecopyInfo, Protection,
+    Streams, Tls, Trust, limits,
 };
 
 use vfio_ferry::session::{
-    self, Acceptor, Backend, DeviceOptions, DoorOptions, Notice, OnReset, Options, Phase,
-    Protection, Reason, ReportOf, Session, SessionEvent, Side, SourceDevice, SourceSession,
-    TargetDevice, TargetSession, UsageError, VfioDevice,
+    self, Acceptor, Backend, ConnectOptions, DeviceOptions, DoorOptions, Notice, OnReset, Options,
+    Phase, Reason, ReportOf, Session, SessionEvent, Side, SourceDevice, SourceSession,
+    StreamProtection, TargetDevice, TargetSession, UsageError, VfioDevice,
 };
 
 use crate::clock::monotonic_ns;
@@ -49,8 +50,8 @@ pub(crate) struct EngineOptions {
 pub(crate) struct Inputs {
     /// The devices; number i here is number i on the other side.
     pub(crate) devices: Vec<Arc<dyn MigrationDevice>>,
-    /// Connected sockets, in no particular order; congestion control and pacing are set.
-    pub(crate) streams: Vec<TcpStream>,
+    /// Connected, in no particular order; congestion control and pacing are set.
+    pub(crate) streams: Streams,
     /// The embedder's choices. The peers know only the first stream and no options.
     pub(crate) options: EngineOptions,
 }
@@ -72,7 +73,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
     let mut forecast_ns = None;
-    let session = SourceSession::start(devices, fds(inputs.streams), session_options)
+    let session = SourceSession::start(devices, inputs.streams, session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
         match session.wait_event(Some(Switchover::PATIENCE)) {
@@ -102,7 +103,7 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
     let options = session_options(&inputs.options, inputs.devices.len());
     let devices =
         named(inputs.devices).map(|(name, device)| TargetDevice { name, device }).collect();
-    let session = TargetSession::start(devices, fds(inputs.streams), options)
+    let session = TargetSession::start(devices, inputs.streams, options)
         .map_err(|error| error.to_string())?;
     let (report, mut outcome) = to_the_end(session, Vec::new());
     outcome.state_bytes = report.devices.iter().map(|device| device.total.bytes).sum();
@@ -113,40 +114,52 @@ pub(crate) fn run_target(inputs: Inputs) -> Result<SideOutcome, String> {
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// Opens the door of a receiver.
-pub(crate) fn listen(address: SocketAddr, plaintext: bool) -> Result<Acceptor, String> {
-    Acceptor::bind(address, door_options(plaintext)).map_err(|error| error.to_string())
+pub(crate) fn listen(address: SocketAddr, protection: Protection) -> Result<Acceptor, String> {
+    Acceptor::bind(address, door_options(protection)).map_err(|error| error.to_string())
 }
 
-fn door_options(plaintext: bool) -> DoorOptions {
-    let protection = if plaintext { Protection::Plaintext } else { Protection::Loopback };
+fn door_options(protection: Protection) -> DoorOptions {
     DoorOptions { protection, ..DoorOptions::default() }
 }
 
 /// Accepts all streams of a sender that has said elsewhere that it comes.
-pub(crate) fn accept_at(listener: &TcpListener, plaintext: bool) -> Result<Vec<OwnedFd>, String> {
+pub(crate) fn accept_at(listener: &TcpListener, protection: Protection) -> Result<Streams, String> {
     let listener = listener.try_clone().map_err(|error| error.to_string())?;
-    let door = Acceptor::new(listener, door_options(plaintext)).map_err(|e| e.to_string())?;
-    let streams = door.wait(COMES_WITHIN, None).map_err(|error| error.to_string())?;
-    streams.into_fds().map_err(|error| error.to_string())
+    let door = Acceptor::new(listener, door_options(protection)).map_err(|e| e.to_string())?;
+    door.wait(COMES_WITHIN, None).map_err(|error| error.to_string())
+}
+
+/// Connects all streams under TLS, within what a handshake with a host that is there may take.
+pub(crate) fn connect_tls(
+    addresses: &[SocketAddr],
+    count: u16,
+    tls: Tls,
+) -> Result<Streams, String> {
+    let options = ConnectOptions { protection: Protection::Tls(tls), ..ConnectOptions::default() };
+    session::connect_with(addresses, count.into(), &options).map_err(|error| error.to_string())
 }
 
 /// How long such a sender may take.
 const COMES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Finds out before anything is connected what a session would refuse.
-pub(crate) fn check_path(addresses: &[SocketAddr], plaintext: bool) -> Result<(), UsageError> {
+pub(crate) fn check_path(
+    addresses: &[SocketAddr],
+    protection: &Protection,
+) -> Result<(), UsageError> {
     let off_host = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
-    match off_host {
-        Some(address) if !plaintext => Err(UsageError::Plaintext { address: address.to_string() }),
+    match (off_host, protection) {
+        (Some(address), Protection::Loopback) => {
+            Err(UsageError::Plaintext { address: address.to_string() })
+        }
         _ => Ok(()),
     }
 }
 
 /// Accepts all streams of one sender, as many as it has, whoever else connects meanwhile. Waits for as
 /// long as it takes.
-pub(crate) fn accept(door: &Acceptor) -> Result<Vec<OwnedFd>, String> {
-    let streams = door.wait(Duration::MAX, None).map_err(|error| error.to_string())?;
-    streams.into_fds().map_err(|error| error.to_string())
+pub(crate) fn accept(door: &Acceptor) -> Result<Streams, String> {
+    door.wait(Duration::MAX, None).map_err(|error| error.to_string())
 }
 
 /// Who was turned away, in words; none if nobody was.
@@ -181,8 +194,9 @@ fn named(
     devices.into_iter().enumerate().map(|(index, device)| (format!("device{index}"), device))
 }
 
-fn fds(streams: Vec<TcpStream>) -> Vec<OwnedFd> {
-    streams.into_iter().map(OwnedFd::from).collect()
+/// Connections that nothing guards, as the engine takes them.
+pub(crate) fn plain(streams: Vec<TcpStream>) -> Streams {
+    streams.into_iter().map(OwnedFd::from).collect::<Vec<_>>().into()
 }
 
 /// Sets the limits that were chosen.
@@ -239,9 +253,18 @@ fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>
     let ended_ns = monotonic_ns();
     // This process may exit next, and what the peer has not read would be lost with it.
     session.wait_closed(CLOSING_MAX);
+    let protection = protection(&session.protection());
     let report = session.finish();
-    let outcome = SideOutcome { told, ended_ns, ..outcome::<S>(&report) };
+    let outcome = SideOutcome { told, ended_ns, protection, ..outcome::<S>(&report) };
     (report, outcome)
+}
+
+/// What guarded all streams.
+fn protection(streams: &[StreamProtection]) -> &'static str {
+    match streams.iter().all(|stream| matches!(stream, StreamProtection::Tls { .. })) {
+        true => "tls",
+        false => "none",
+    }
 }
 
 /// What a completion says that is not one of success.

@@ -13,6 +13,8 @@ pub(crate) struct SideOutcome {
     pub(crate) wire_bytes: u64,
     /// What made the system calls: `io_uring` or `syscalls`.
     pub(crate) backend: &'static str,
+    /// What guarded the streams: `none` or `tls`.
+    pub(crate) protection: &'static str,
     /// Why the migration did not complete; none if it did.
     pub(crate) fault: Option<String>,
     /// What the engine told of epochs and migrations that ended early, in order.

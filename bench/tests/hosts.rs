@@ -1,5 +1,8 @@
 //! `ferry-bench send` and `receive` without a device: two hosts, their network, a test device.
 
+#[path = "../../tests/src/pki.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the file is another crate's, too")]
+mod pki;
 mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -89,6 +92,81 @@ fn both_hosts_verify_the_state_and_the_sender_knows_the_downtime() {
         assert_eq!((&sent["command"], &received["command"]), (&"send".into(), &"receive".into()));
         assert!(sent["downtime_ns"]["min"].as_u64() > Some(0), "{sent}");
         assert_eq!(received["downtime_ns"]["max"], 0, "the hosts have no clock in common");
+    }
+}
+
+/// Folders as QEMU's tls-creds-x509 has them: the sender's and the receiver's.
+fn folders(name: &str) -> [tempfile::TempDir; 2] {
+    let authority = pki::Authority::new();
+    [("client", "source.test"), ("server", name)].map(|(role, name)| {
+        let folder = scratch();
+        let put = |file: &str, pem: &[u8]| {
+            assert!(std::fs::write(folder.path().join(file), pem).is_ok(), "{file}");
+        };
+        let own = authority.issue(name, pki::Validity::Valid);
+        put("ca-cert.pem", &authority.pem());
+        put(&format!("{role}-cert.pem"), &own.certificates);
+        put(&format!("{role}-key.pem"), &own.key);
+        folder
+    })
+}
+
+#[test]
+fn tls_guards_the_way_between_the_hosts() {
+    let [source, target] =
+        folders("127.0.0.1").map(|folder| (folder.path().display().to_string(), folder));
+    let report = scratch();
+    let report = report.path().join("sent");
+    let receiver = Receiver::start(&format!("--tls-creds {} --tls-name source.test", target.0));
+    let line = format!(
+        "send --connect {} --state 1MiB --streams 2 --runs 2 --tls-creds {} --json {}",
+        receiver.address,
+        source.0,
+        report.display()
+    );
+    let (sender, receiver) = (ferry_bench(&line), receiver.end());
+    for ended in [&sender, &receiver] {
+        assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""), "{}", ended.output);
+        assert!(ended.output.contains("2 of 2 runs: source and target digests are equal"));
+    }
+    assert_eq!(json(&report)["protection"], "tls");
+}
+
+#[test]
+fn a_receiver_that_is_somebody_else_gets_nothing() {
+    let [source, target] =
+        folders("elsewhere.test").map(|folder| (folder.path().display().to_string(), folder));
+    let receiver = Receiver::start(&format!("--tls-creds {}", target.0));
+    let line = format!(
+        "send --connect {} --state 1MiB --runs 1 --tls-creds {}",
+        receiver.address, source.0
+    );
+    let sender = ferry_bench(&line);
+    assert_eq!((sender.status, sender.errors.lines().count()), (Some(2), 1), "{}", sender.errors);
+    assert!(sender.errors.contains("name"), "{}", sender.errors);
+}
+
+#[test]
+fn who_has_tls_and_who_has_not_do_not_meet() {
+    let [source, target] =
+        folders("127.0.0.1").map(|folder| (folder.path().display().to_string(), folder));
+    let ways = [
+        (String::new(), format!("--tls-creds {}", target.0), "the sender has no --tls-creds"),
+        (format!("--tls-creds {}", source.0), String::new(), "the receiver has no --tls-creds"),
+    ];
+    for (send, receive, why) in ways {
+        let receiver = Receiver::start(&receive);
+        let line = format!("send --connect {} --state 1MiB --runs 1 {send}", receiver.address);
+        let (sender, receiver) = (ferry_bench(&line), receiver.end());
+        for ended in [&sender, &receiver] {
+            assert_eq!(
+                (ended.status, ended.errors.lines().count()),
+                (Some(2), 1),
+                "{}",
+                ended.errors
+            );
+            assert!(ended.errors.contains(why), "{}", ended.errors);
+        }
     }
 }
 

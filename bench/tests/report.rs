@@ -48,6 +48,17 @@ fn downtime_is_verified_and_tells_all() {
 }
 
 #[test]
+fn tls_guards_what_is_measured() {
+    let line = "downtime --state 3MiB --data random --policy raw --streams 2 --runs 2";
+    for (tls, protection) in [("", "none"), (" --tls", "tls")] {
+        let (ended, report) = report(&format!("{line}{tls}"));
+        assert_eq!((ended.status, ended.errors.as_str()), (Some(0), ""));
+        verified(&report, 3 << 20);
+        assert_eq!(report["protection"], protection, "{report}");
+    }
+}
+
+#[test]
 fn every_option_at_once() {
     let line = "--state 1MiB --data random --devices 3 --streams 2 --policy zstd=1 \
                 --backend syscalls --link 10Gbit --device-rate 1GB/s --precopy \

@@ -112,6 +112,9 @@ pub(crate) struct DowntimeArgs {
     /// What holds the rate of --link.
     #[arg(long, value_name = "WHAT", default_value = "auto", help_heading = "The connections")]
     pub(crate) shaper: ShaperChoice,
+    /// Guard the streams by TLS 1.3, with throw-away certificates: what does that cost?
+    #[arg(long, help_heading = "The connections")]
+    pub(crate) tls: bool,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
     pub(crate) streams: u16,
@@ -186,10 +189,8 @@ pub(crate) struct SendArgs {
     /// Where `ferry-bench receive` listens, as HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     pub(crate) connect: String,
-    /// Let the streams leave this host without protection: whoever is on their path can read and change
-    /// the guest. Only where the path is guarded otherwise.
-    #[arg(long)]
-    pub(crate) plaintext: bool,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -216,10 +217,8 @@ pub(crate) struct ReceiveArgs {
     /// The address and port to listen on, e.g. 127.0.0.1:7000.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
-    /// Let the streams leave this host without protection: whoever is on their path can read and change
-    /// the guest. Only where the path is guarded otherwise.
-    #[arg(long)]
-    pub(crate) plaintext: bool,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
     /// Write the report to this file as JSON too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -305,6 +304,25 @@ pub(crate) struct LinkArgs {
     /// TCP congestion control of every connection; the host's own default if absent.
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
+}
+
+/// What guards the streams on their way.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "The connections")]
+pub(crate) struct PathArgs {
+    /// Let the streams leave this host without protection: whoever is on their path can read and change
+    /// the guest. Only where the path is guarded otherwise.
+    #[arg(long)]
+    pub(crate) plaintext: bool,
+    /// Guard the streams by TLS 1.3, with certificates on both sides, from a folder as QEMU's
+    /// tls-creds-x509 has it: ca-cert.pem, and client-cert.pem, client-key.pem on the sending host,
+    /// server-cert.pem, server-key.pem on the receiving one.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "plaintext")]
+    pub(crate) tls_creds: Option<PathBuf>,
+    /// The name in the other host's certificate. By default a receiver has to have the name that it is
+    /// connected to by, and a sender may have any that the authority knows.
+    #[arg(long, value_name = "NAME", requires = "tls_creds")]
+    pub(crate) tls_name: Option<String>,
 }
 
 fn runs() -> clap::builder::RangedI64ValueParser<u32> {

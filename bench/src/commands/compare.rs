@@ -165,5 +165,6 @@ fn spec(args: &CompareArgs, road: &Road) -> RunSpec {
         on_reset: OnResetChoice::Abort,
         limits: Limits::default(),
         timeline: false,
+        tls: false,
     }
 }

@@ -150,6 +150,7 @@ fn spec(args: &DowntimeArgs, road: &Road) -> RunSpec {
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
         timeline: args.plot.is_some(),
+        tls: args.tls,
     }
 }
 
@@ -172,6 +173,9 @@ fn title(spec: &RunSpec, runs: u32) -> String {
     }
     if spec.data_fd == DataFdChoice::Memory {
         parts.push("in memory".to_owned());
+    }
+    if spec.tls {
+        parts.push("TLS".to_owned());
     }
     parts.extend(spec.save_latency.map(|time| format!("save {time}")));
     parts.extend(spec.set_state_latency.iter().map(|arc| format!("SET_STATE {arc}")));

@@ -182,6 +182,7 @@ fn spec(args: &GridArgs, place: &Place, entrant: Entrant, link: Link) -> RunSpec
         on_reset: OnResetChoice::Abort,
         limits: Limits::default(),
         timeline: false,
+        tls: false,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use super::path::{connect, protection};
 use super::real::{figures, options};
 use super::{Failure, check_device, check_memory, input, link, many};
 use crate::carriers;
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::console::{self, say};
 use crate::data::Content;
 use crate::device;
-use crate::engine::{self, EngineOptions, Inputs};
+use crate::engine::{self, EngineOptions, Inputs, Protection, Streams};
 use crate::net;
 use crate::process::agent::engine_options;
 use crate::process::control::Control;
@@ -35,18 +36,19 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
-    engine::check_path(&addresses, args.plaintext).map_err(|error| input(&connecting, error))?;
-    let options = EngineOptions { plaintext: args.plaintext, ..engine_options(&spec) };
+    let protection = protection(Side::Source, &args.path, Some(&args.connect))?;
+    engine::check_path(&addresses, &protection).map_err(|error| input(&connecting, error))?;
+    let options = EngineOptions { plaintext: args.path.plaintext, ..engine_options(&spec) };
     let content =
         Content::new(&spec.data).map_err(|error| input(&format!("--data {}", spec.data), error))?;
     let mut runs = Vec::new();
     for number in 1..=args.runs {
         let doubles = Doubles::new(&spec, Side::Source, &content);
         doubles.prepare().map_err(|error| input("--data-fd", error))?;
-        let mut control = Control::new(connect(&addresses, &connecting)?)
+        let mut control = Control::new(connect_control(&addresses, &connecting)?)
             .map_err(|error| input(&connecting, error))?;
         control.greet(&spec, number, args.runs).map_err(|error| input(&connecting, error))?;
-        let streams = net::connect(&addresses, spec.streams, &spec.link)
+        let streams = connect(&addresses, spec.streams, &spec.link, protection.clone())
             .map_err(|error| input(&connecting, error))?;
         let run = migrate(Side::Source, &spec, options.clone(), &doubles, streams, &mut control)?;
         let complete = run.outcome == Outcome::Complete;
@@ -64,8 +66,9 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
+    let protection = protection(Side::Target, &args.path, None)?;
     // What a session would refuse later.
-    engine::listen(SocketAddr::new(args.listen.ip(), 0), args.plaintext)
+    engine::listen(SocketAddr::new(args.listen.ip(), 0), protection.clone())
         .map_err(|error| input(&listening, error))?;
     let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
     let address = listener.local_addr().map_err(|error| input(&listening, error))?;
@@ -76,16 +79,16 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
         spec.link = link.clone();
         spec.timeline = false;
         let doubles = Doubles::new(&spec, Side::Target, &Content::zero());
-        let ready = ready(&spec, &doubles);
+        let ready = ready(&spec, &doubles, &protection);
         let is_ready = ready.is_ok();
         control.welcome(ready.clone()).map_err(|error| Failure::Migration(error.to_string()))?;
         if !is_ready {
             ready.map_err(Failure::Input)?;
         }
-        let streams = engine::accept_at(&listener, args.plaintext).map_err(Failure::Migration)?;
         let streams =
-            net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
-        let options = options(&args.host, args.limits, args.plaintext);
+            engine::accept_at(&listener, protection.clone()).map_err(Failure::Migration)?;
+        net::adopt(&streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
+        let options = options(&args.host, args.limits, args.path.plaintext);
         let run = migrate(Side::Target, &spec, options, &doubles, streams, &mut control)?;
         let complete = run.outcome == Outcome::Complete;
         runs.push(run);
@@ -117,7 +120,12 @@ fn next_sender(listener: &TcpListener) -> Result<(Control, RunSpec, u32, u32), F
 }
 
 /// What this host needs for the state that it is asked to take.
-fn ready(spec: &RunSpec, doubles: &Doubles) -> Result<(), String> {
+fn ready(spec: &RunSpec, doubles: &Doubles, protection: &Protection) -> Result<(), String> {
+    match (spec.tls, matches!(protection, Protection::Tls(_))) {
+        (true, false) => return Err("the receiver has no --tls-creds, the sender has".to_owned()),
+        (false, true) => return Err("the sender has no --tls-creds, the receiver has".to_owned()),
+        _ => {}
+    }
     if spec.data_fd == DataFdChoice::Memory {
         check_memory(spec.state.0, spec.devices, 1).map_err(|failure| failure.to_string())?;
     }
@@ -125,7 +133,7 @@ fn ready(spec: &RunSpec, doubles: &Doubles) -> Result<(), String> {
 }
 
 /// The receiver may not be there yet.
-fn connect(addresses: &[SocketAddr], connecting: &str) -> Result<TcpStream, Failure> {
+fn connect_control(addresses: &[SocketAddr], connecting: &str) -> Result<TcpStream, Failure> {
     let mut streams = net::connect(addresses, 1, &Default::default())
         .map_err(|error| input(connecting, error))?;
     Ok(streams.remove(0))
@@ -136,7 +144,7 @@ fn migrate(
     spec: &RunSpec,
     options: EngineOptions,
     doubles: &Doubles,
-    streams: Vec<TcpStream>,
+    streams: Streams,
     control: &mut Control,
 ) -> Result<Run, Failure> {
     let failed = |error: String| Failure::Migration(error);
@@ -238,5 +246,6 @@ fn spec(args: &SendArgs) -> Result<RunSpec, Failure> {
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
         timeline: false,
+        tls: args.path.tls_creds.is_some(),
     })
 }

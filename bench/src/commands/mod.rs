@@ -5,6 +5,7 @@ pub(crate) mod downtime;
 pub(crate) mod faults;
 pub(crate) mod grid;
 mod hosts;
+mod path;
 mod real;
 mod rounds;
 

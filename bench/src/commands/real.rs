@@ -4,18 +4,18 @@
 //! frame arrives: longer than the true one by the way back. The state is verified by the engine's own
 //! digest, which the target has checked before it lets the device run.
 
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::path::{connect, protection};
 use super::{Failure, input, link, many};
 use crate::carriers;
 use crate::cli::{HostArgs, ReceiveArgs, SendArgs};
 use crate::clock;
 use crate::console::{self, say};
 use crate::device::{Watch, Watched};
-use crate::engine::{self, EngineOptions, Inputs, MigrationDevice};
+use crate::engine::{self, EngineOptions, Inputs, MigrationDevice, Streams};
 use crate::net;
 use crate::outcome::SideOutcome;
 use crate::process::pulse::with_pulse;
@@ -32,15 +32,16 @@ pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let connecting = format!("--connect {}", args.connect);
     let addresses = net::resolve(&args.connect).map_err(|error| input(&connecting, error))?;
-    engine::check_path(&addresses, args.plaintext).map_err(|error| input(&connecting, error))?;
+    let protection = protection(Side::Source, &args.path, Some(&args.connect))?;
+    engine::check_path(&addresses, &protection).map_err(|error| input(&connecting, error))?;
     let devices = RealDevices::open(&args.device)?;
-    let streams =
-        net::connect(&addresses, args.streams, &link).map_err(|error| input(&connecting, error))?;
+    let streams = connect(&addresses, args.streams, &link, protection)
+        .map_err(|error| input(&connecting, error))?;
     let options = EngineOptions {
         policy: args.engine.policy,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
-        ..options(&args.engine.host, args.limits, args.plaintext)
+        ..options(&args.engine.host, args.limits, args.path.plaintext)
     };
     let title = format!("ferry-bench send: {} to {}", devices.words(), args.connect);
     migrate(Side::Source, devices, streams, options, &title, json)
@@ -51,8 +52,8 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let link = link(&args.link)?;
     let json = ReportFile::create(args.json.as_deref()).map_err(|error| input("--json", error))?;
     let listening = format!("--listen {}", args.listen);
-    let door =
-        engine::listen(args.listen, args.plaintext).map_err(|error| input(&listening, error))?;
+    let protection = protection(Side::Target, &args.path, None)?;
+    let door = engine::listen(args.listen, protection).map_err(|error| input(&listening, error))?;
     let devices = RealDevices::open(&args.device)?;
     console::complain(format_args!("listening on {}", door.local_addr()));
     let streams = engine::accept(&door).map_err(Failure::Migration)?;
@@ -61,14 +62,13 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     }
     // Nobody else is let in: who still knocks is told so.
     drop(door);
-    let streams =
-        net::adopt(streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
+    net::adopt(&streams, &link).map_err(|error| Failure::Migration(error.to_string()))?;
     let title = format!("ferry-bench receive: {} on {}", devices.words(), args.listen);
     migrate(
         Side::Target,
         devices,
         streams,
-        options(&args.host, args.limits, args.plaintext),
+        options(&args.host, args.limits, args.path.plaintext),
         &title,
         json,
     )
@@ -114,14 +114,14 @@ impl RealDevices {
 fn migrate(
     side: Side,
     devices: RealDevices,
-    streams: Vec<TcpStream>,
+    streams: Streams,
     options: EngineOptions,
     title: &str,
     json: ReportFile,
 ) -> Result<(), Failure> {
     let failed = |error: String| Failure::Migration(error);
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|e| failed(e.to_string()))?;
-    let streams_used = many(streams.len(), "stream");
+    let streams_used = many(streams.count(), "stream");
     let cpu_before = clock::process_cpu_ns();
     let RealDevices { devices, watches } = devices;
     let inputs = Inputs { devices, streams, options };
@@ -183,6 +183,7 @@ pub(super) fn figures(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) 
         rss_source_bytes,
         rss_target_bytes,
         backend: outcome.backend.to_owned(),
+        protection: outcome.protection.to_owned(),
         tcp_congestion: String::new(),
         resets: restarts as u32,
         read_bytes,

@@ -9,12 +9,13 @@ mod pacing;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
+use crate::engine::Streams;
 use crate::spec::{Link, Shaper};
 
 /// How long `connect` waits for a listener that is not there yet.
@@ -50,17 +51,12 @@ pub(crate) fn resolve(text: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Makes connections of a session what those of [`connect`] are.
-pub(crate) fn adopt(streams: Vec<OwnedFd>, link: &Link) -> io::Result<Vec<TcpStream>> {
-    let count = streams.len() as u64;
-    streams
-        .into_iter()
-        .map(|stream| {
-            let stream = TcpStream::from(stream);
-            prepare(&stream, link)?;
-            pace(&stream, link, count)?;
-            Ok(stream)
-        })
-        .collect()
+pub(crate) fn adopt(streams: &Streams, link: &Link) -> io::Result<()> {
+    let count = streams.count() as u64;
+    streams.sockets().try_for_each(|socket| {
+        prepare(&socket, link)?;
+        pace(&socket, link, count)
+    })
 }
 
 /// Opens `count` connections to the first address that answers, which share the link's rate.
@@ -91,15 +87,15 @@ pub(crate) fn connect(
 }
 
 /// Gives a connection its share of the link.
-fn pace(stream: &TcpStream, link: &Link, count: u64) -> io::Result<()> {
+fn pace(stream: &impl AsFd, link: &Link, count: u64) -> io::Result<()> {
     match link.rate.filter(|_| link.shaper == Shaper::Pacing) {
         Some(rate) => pacing::limit(stream, (rate.0 / count).max(1)),
         None => Ok(()),
     }
 }
 
-fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+fn prepare(stream: &impl AsFd, link: &Link) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(stream, true)?;
     if let Some(name) = &link.congestion {
         sockopt::set_tcp_congestion(stream, name)?;
     }
@@ -107,7 +103,7 @@ fn prepare(stream: &TcpStream, link: &Link) -> io::Result<()> {
 }
 
 /// Bytes that the kernel has put on the wire for a connection, without those that it sent again.
-pub(crate) fn sent_bytes(stream: &TcpStream) -> io::Result<u64> {
+pub(crate) fn sent_bytes(stream: &impl AsFd) -> io::Result<u64> {
     let info = info::of(stream)?;
     Ok(info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans))
 }
@@ -118,9 +114,9 @@ pub(crate) fn received_bytes(stream: &TcpStream) -> io::Result<u64> {
 }
 
 /// The congestion control that the kernel says the connections use.
-pub(crate) fn congestion_in_use(streams: &[TcpStream]) -> io::Result<String> {
+pub(crate) fn congestion_in_use(streams: &Streams) -> io::Result<String> {
     let mut names =
-        streams.iter().map(sockopt::tcp_congestion).collect::<Result<Vec<String>, _>>()?;
+        streams.sockets().map(sockopt::tcp_congestion).collect::<Result<Vec<String>, _>>()?;
     names.sort();
     names.dedup();
     Ok(names.join("+"))
@@ -151,6 +147,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+    use crate::engine::plain;
     use crate::spec::Rate;
 
     fn pair(link: &Link) -> (TcpStream, TcpStream) {
@@ -166,7 +163,7 @@ mod tests {
         for name in host_congestion("allowed_").split(' ') {
             let link = Link { congestion: Some(name.to_owned()), ..Link::default() };
             let (source, target) = pair(&link);
-            let both = congestion_in_use(&[source, target]);
+            let both = congestion_in_use(&plain(vec![source, target]));
             assert_eq!(both.map_err(|e| e.to_string()), Ok(name.to_owned()));
         }
     }
@@ -174,7 +171,7 @@ mod tests {
     #[test]
     fn without_a_name_the_hosts_own_is_kept_and_told() {
         let (source, target) = pair(&Link::default());
-        let both = congestion_in_use(&[source, target]).map_err(|e| e.to_string());
+        let both = congestion_in_use(&plain(vec![source, target])).map_err(|e| e.to_string());
         assert_eq!(both, Ok(host_congestion("")));
     }
 

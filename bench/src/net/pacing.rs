@@ -1,7 +1,7 @@
 //! SO_MAX_PACING_RATE, which neither rustix nor nix has a name for; nix's macro makes one.
 
 use std::io;
-use std::net::TcpStream;
+use std::os::fd::AsFd;
 
 use nix::sys::socket::setsockopt;
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
@@ -16,7 +16,7 @@ sockopt_impl!(
 );
 
 /// Lets a socket send at most so many bytes per second.
-pub(super) fn limit(stream: &TcpStream, bytes_per_s: u64) -> io::Result<()> {
+pub(super) fn limit(stream: &impl AsFd, bytes_per_s: u64) -> io::Result<()> {
     setsockopt(stream, MaxPacingRate, &(bytes_per_s as usize))?;
     Ok(())
 }

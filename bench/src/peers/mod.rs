@@ -49,7 +49,8 @@ const READY: u8 = 0x52;
 
 /// Runs one side.
 pub(crate) fn run(peer: &dyn Peer, side: Side, inputs: Inputs) -> Result<SideOutcome, String> {
-    let stream = inputs.streams.into_iter().next().ok_or("a peer needs a stream")?;
+    let streams = inputs.streams.into_fds().map_err(|error| error.to_string())?;
+    let stream = TcpStream::from(streams.into_iter().next().ok_or("a peer needs a stream")?);
     let mut phases = Vec::new();
     peer.prepare(side, &stream).map_err(|error| error.to_string())?;
     let wire_bytes = match side {
@@ -61,8 +62,16 @@ pub(crate) fn run(peer: &dyn Peer, side: Side, inputs: Inputs) -> Result<SideOut
         Err(error) => (0, Some(error.to_string())),
     };
     let ended_ns = monotonic_ns();
-    let backend = "syscalls";
-    Ok(SideOutcome { phases, wire_bytes, backend, fault, ended_ns, ..SideOutcome::default() })
+    let (backend, protection) = ("syscalls", "none");
+    Ok(SideOutcome {
+        phases,
+        wire_bytes,
+        backend,
+        protection,
+        fault,
+        ended_ns,
+        ..SideOutcome::default()
+    })
 }
 
 /// Why this host cannot run a contender; none if it can.

@@ -7,7 +7,7 @@ use std::thread;
 use super::*;
 use crate::data::Content;
 use crate::device::{Double, Plan, Watch, Watched};
-use crate::engine::EngineOptions;
+use crate::engine::{self, EngineOptions};
 use crate::spec::{BackendChoice, DataKind, OnResetChoice, Policy};
 
 #[path = "../../../tests/src/skip.rs"]
@@ -33,7 +33,7 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
     };
     Inputs {
         devices: devices.iter().map(watched).collect(),
-        streams: vec![stream],
+        streams: engine::plain(vec![stream]),
         options: EngineOptions {
             policy: Policy::Raw,
             backend: BackendChoice::Auto,

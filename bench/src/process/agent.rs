@@ -1,7 +1,7 @@
 //! One side of a run: what the hidden command `agent` does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
 use super::doubles::Doubles;
@@ -14,7 +14,7 @@ use crate::carriers;
 use crate::clock;
 use crate::data::Content;
 use crate::device;
-use crate::engine::{EngineOptions, Inputs};
+use crate::engine::{self, EngineOptions, Inputs, Protection, Streams, Tls};
 use crate::net;
 use crate::spec::{Shaper, Side};
 
@@ -56,17 +56,18 @@ fn tell(event: &Event) -> io::Result<()> {
 }
 
 fn migrate(task: Task) -> Result<SideReport, String> {
-    let Task { spec, place, connect } = task;
+    let Task { spec, place, connect, identity } = task;
     let side = if connect.is_some() { Side::Source } else { Side::Target };
     let content =
         Content::new(&spec.data).map_err(|error| format!("--data {}: {error}", spec.data))?;
     let doubles = Doubles::new(&spec, side, &content);
     doubles.prepare().map_err(|error| format!("the test device: {error}"))?;
     let cpu_before = clock::process_cpu_ns();
+    let tls = identity.map(|identity| identity.tls(side)).transpose()?;
     let streams = match connect {
-        Some(address) => net::connect(&[address], spec.streams, &spec.link)
+        Some(address) => connect_to(address, &spec, tls)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,
-        None => accept(&spec, place).map_err(|error| format!("cannot listen: {error}"))?,
+        None => accept(&spec, place, tls).map_err(|error| format!("cannot listen: {error}"))?,
     };
     let tcp_congestion = net::congestion_in_use(&streams).map_err(|error| error.to_string())?;
     let samples = spec.timeline && side == Side::Source;
@@ -100,6 +101,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
             .collect(),
         wire_bytes: outcome.wire_bytes,
         backend: outcome.backend.to_owned(),
+        protection: outcome.protection.to_owned(),
         tcp_congestion,
         cpu_ns,
         forecast_ns: outcome.forecast_ns,
@@ -109,11 +111,30 @@ fn migrate(task: Task) -> Result<SideReport, String> {
     })
 }
 
-fn accept(spec: &RunSpec, place: Option<Place>) -> io::Result<Vec<TcpStream>> {
+fn connect_to(address: SocketAddr, spec: &RunSpec, tls: Option<Tls>) -> Result<Streams, String> {
+    let failed = |error: io::Error| error.to_string();
+    let Some(tls) = tls else {
+        let streams = net::connect(&[address], spec.streams, &spec.link).map_err(failed)?;
+        return Ok(engine::plain(streams));
+    };
+    let streams = engine::connect_tls(&[address], spec.streams, tls)?;
+    net::adopt(&streams, &spec.link).map_err(failed)?;
+    Ok(streams)
+}
+
+fn accept(spec: &RunSpec, place: Option<Place>, tls: Option<Tls>) -> Result<Streams, String> {
+    let failed = |error: io::Error| error.to_string();
     let address = place.map_or(Ipv4Addr::LOCALHOST, |_| Place::listens_at());
-    let listener = net::listen((address, 0).into())?;
-    tell(&Event::Listening(listener.local_addr()?))?;
-    net::accept(&listener, spec.streams, &spec.link)
+    let listener = net::listen((address, 0).into()).map_err(failed)?;
+    let listening = listener.local_addr().map_err(failed)?;
+    tell(&Event::Listening(listening)).map_err(failed)?;
+    let Some(tls) = tls else {
+        let streams = net::accept(&listener, spec.streams, &spec.link).map_err(failed)?;
+        return Ok(engine::plain(streams));
+    };
+    let streams = engine::accept_at(&listener, Protection::Tls(tls))?;
+    net::adopt(&streams, &spec.link).map_err(failed)?;
+    Ok(streams)
 }
 
 /// The engine's options of a run.

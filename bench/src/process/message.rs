@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::Identity;
 use super::room::Place;
 use crate::device::{Record, Slices};
 use crate::outcome::Told;
@@ -53,6 +54,9 @@ pub(crate) struct RunSpec {
     pub(crate) limits: Limits,
     /// What happens when is recorded, to be shown.
     pub(crate) timeline: bool,
+    /// The streams are guarded by TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.
@@ -64,6 +68,8 @@ pub(crate) struct Task {
     pub(crate) place: Option<Place>,
     /// Where the target listens; none for the target itself.
     pub(crate) connect: Option<SocketAddr>,
+    /// What this side shows of itself, where TLS guards the streams.
+    pub(crate) identity: Option<Identity>,
 }
 
 /// An agent's lines to the parent.
@@ -97,6 +103,9 @@ pub(crate) struct SideReport {
     pub(crate) wire_bytes: u64,
     /// What made the system calls.
     pub(crate) backend: String,
+    /// What guarded them.
+    #[serde(default)]
+    pub(crate) protection: String,
     /// The congestion control that the connections used.
     pub(crate) tcp_congestion: String,
     /// CPU of the process from before it connected until it was through.
@@ -168,6 +177,7 @@ pub(crate) mod tests {
             on_reset: OnResetChoice::Abort,
             limits: Limits::default(),
             timeline: false,
+            tls: false,
         }
     }
 }

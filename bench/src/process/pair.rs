@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::identity::Identity;
 use super::message::{Event, RunSpec, SideReport, Task};
 use super::room::Room;
 use crate::spec::Side;
@@ -59,10 +60,15 @@ fn drive(
     progress: &mut dyn FnMut(u64),
     report: &mut PairReport,
 ) -> io::Result<()> {
+    let identities = spec.tls.then(Identity::pair).transpose().map_err(io::Error::other)?;
     let task = |side, connect| Task {
         spec: spec.clone(),
         place: room.map(|room| room.place(side)),
         connect,
+        identity: identities.as_ref().map(|[source, target]| match side {
+            Side::Source => source.clone(),
+            Side::Target => target.clone(),
+        }),
     };
     let (sender, receiver) = unbounded();
     // Agents are ended when they go out of scope, whatever happens.

@@ -2,7 +2,7 @@
 //! to be shown.
 
 use std::io;
-use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::clock::monotonic_ns;
 use crate::device::Slices;
+use crate::engine::Streams;
 use crate::net;
 
 const PERIOD: Duration = Duration::from_micros(250);
@@ -22,8 +23,9 @@ pub(super) struct Sampler {
 
 impl Sampler {
     /// Begins to look at these, on fds of its own.
-    pub(super) fn start(streams: &[TcpStream]) -> io::Result<Sampler> {
-        let streams = streams.iter().map(TcpStream::try_clone).collect::<io::Result<Vec<_>>>()?;
+    pub(super) fn start(streams: &Streams) -> io::Result<Sampler> {
+        let own = |socket: BorrowedFd<'_>| socket.try_clone_to_owned();
+        let streams = streams.sockets().map(own).collect::<io::Result<Vec<_>>>()?;
         let done = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&done);
         let thread = thread::Builder::new().name("sampler".into()).spawn(move || {

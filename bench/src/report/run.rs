@@ -70,6 +70,8 @@ pub(crate) struct Run {
     pub(crate) rss_target_bytes: u64,
     /// What made the system calls.
     pub(crate) backend: String,
+    /// What guarded the streams.
+    pub(crate) protection: String,
     /// What the connections used.
     pub(crate) tcp_congestion: String,
     /// Resets of the source's devices.
@@ -130,6 +132,7 @@ impl Run {
             rss_source_bytes: source.peak_rss_bytes,
             rss_target_bytes: target.peak_rss_bytes,
             backend: join(&source.backend, &target.backend),
+            protection: join(&source.protection, &target.protection),
             tcp_congestion: join(&source.tcp_congestion, &target.tcp_congestion),
             // The target's device is reset by the engine, too, to discard an epoch.
             resets: source.devices.iter().map(|device| device.resets).sum(),
@@ -245,6 +248,8 @@ pub(crate) struct Runs {
     pub(crate) peak_rss_target_bytes: u64,
     /// io_uring or syscalls.
     pub(crate) backend: String,
+    /// What guarded the streams: none or tls.
+    pub(crate) protection: String,
     /// What the connections used.
     pub(crate) tcp_congestion: String,
     /// Resets in all runs.
@@ -287,6 +292,7 @@ impl Runs {
             peak_rss_source_bytes: source,
             peak_rss_target_bytes: target,
             backend: name(|run| &run.backend),
+            protection: name(|run| &run.protection),
             tcp_congestion: name(|run| &run.tcp_congestion),
             resets: runs.iter().map(|run| run.resets).sum(),
             discarded_bytes: exact(|run| run.discarded_bytes),

@@ -120,6 +120,9 @@ fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
     lines.push(("peak memory", memory.join(", ")));
     lines.push(("backend", runs.backend.clone()));
     lines.push(("congestion", runs.tcp_congestion.clone()));
+    if runs.protection != "none" {
+        lines.push(("protection", runs.protection.clone()));
+    }
     if runs.resets > 0 {
         let discarded = match runs.discarded_bytes {
             0 => String::new(),

@@ -119,8 +119,9 @@ impl Streams {
         self.streams.into_iter().enumerate().map(open).collect()
     }
 
-    /// The sockets that lead to the peer.
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    /// The sockets that lead to the peer, in their order: to set options on (congestion control, pacing,
+    /// DSCP), and to ask TCP what it knows. Whoever reads or writes one takes from the session what is its.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.streams.iter().map(Stream::socket)
     }
 
