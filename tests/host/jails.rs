@@ -14,12 +14,14 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
 use vfio_ferry::session::{
-    Acceptor, Backend, BackendChoice, DoorOptions, Error, Options, SourceEnding, SourceSession,
-    SystemCall, TargetEnding, TargetSession, ThreadHook, ThreadKind, connect,
+    Acceptor, Backend, BackendChoice, ConnectOptions, DoorOptions, Error, Options, Protection,
+    SourceEnding, SourceSession, SystemCall, TargetEnding, TargetSession, ThreadHook, ThreadKind,
+    connect_with,
 };
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Conduit, Plan, TestDevice};
 use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, sources, streams, targets};
+use vfio_ferry_tests::pki::Authority;
 use vfio_ferry_tests::runs::{migrate, talkative};
 use vfio_ferry_tests::skip::skip;
 
@@ -75,9 +77,11 @@ fn in_jail(action: &'static str, choice: BackendChoice, left_out: String) {
     let hook = ThreadHook::new(move |thread| jail(thread.system_calls(), action, missing.as_str()));
     let options = Options { backend: choice, thread_start: Some(hook), ..Setup::default().source };
     let setup = Setup { source: options.clone(), target: options, ..Setup::default() };
+    let guarded = Authority::new().hosts();
     // Whoever starts a session passes its own filter on.
     jail(ThreadKind::Embedder.system_calls(backend), action, &left_out).expect("a filter");
-    through_the_door(&setup);
+    through_the_door(&setup, (Protection::Loopback, Protection::Loopback));
+    through_the_door(&setup, guarded);
     for conduit in [Conduit::Pipe, Conduit::File] {
         let (source, target) = migrate(Plan { conduit, ..talkative() }, &setup);
         assert_eq!((source.report.backend, target.report.backend), (backend, backend));
@@ -96,19 +100,26 @@ fn in_jail(action: &'static str, choice: BackendChoice, left_out: String) {
     }
 }
 
-/// One migration whose streams a target's acceptor gives.
-fn through_the_door(setup: &Setup) {
-    let door = Acceptor::bind("127.0.0.1:0", DoorOptions::default()).expect("a door");
+/// One migration whose streams a target's acceptor gives, so guarded on the source and on the target.
+fn through_the_door(setup: &Setup, (here, there): (Protection, Protection)) {
+    let options = DoorOptions { protection: there, ..DoorOptions::default() };
+    let door = Acceptor::bind("127.0.0.1:0", options).expect("a door");
     let (from, to) = (TestDevice::new(Plan::default()), TestDevice::new(Plan::default().target()));
-    let streams = connect(door.local_addr(), 2).expect("a connection");
-    let devices = sources(&[Arc::new(from)], &Default::default());
-    let source = SourceSession::start(devices, streams, setup.source.clone()).expect("a session");
-    let streams = door.wait(PATIENCE, None).expect("a source");
-    let devices = targets(&[Arc::new(to)]);
-    let target = TargetSession::start(devices, streams, setup.target.clone()).expect("a session");
-    source.switchover();
-    assert_eq!(source.finish().ending, SourceEnding::HandedOver);
-    assert_eq!(target.finish().ending, TargetEnding::Running);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let streams = door.wait(PATIENCE, None).expect("a source");
+            let (devices, options) = (targets(&[Arc::new(to)]), setup.target.clone());
+            let target = TargetSession::start(devices, streams, options).expect("a session");
+            assert_eq!(target.finish().ending, TargetEnding::Running);
+        });
+        let options = ConnectOptions { protection: here, ..ConnectOptions::default() };
+        let streams = connect_with(door.local_addr(), 2, &options).expect("a connection");
+        let (devices, options) =
+            (sources(&[Arc::new(from)], &Default::default()), setup.source.clone());
+        let source = SourceSession::start(devices, streams, options).expect("a session");
+        source.switchover();
+        assert_eq!(source.finish().ending, SourceEnding::HandedOver);
+    });
 }
 
 #[test]

@@ -21,6 +21,8 @@ use Step::{Reset, Set};
 
 const STREAMS: usize = 2;
 const STATE_BYTES: &str = "4M";
+/// What has to be loaded before the VM is stopped: more than has been read when the last reset strikes.
+const INITIAL_BYTES: &str = "2M";
 /// Both devices are slow enough for a reset to strike while both are being saved.
 const READ_RATE: &str = "32M";
 
@@ -103,6 +105,7 @@ pub(super) fn run(checks: &mut Checks, kind: &str, pollable: bool, backend: Back
 fn one_of_two(policy: &Policy, pollable: bool, backend: BackendChoice) -> Outcome {
     let knobs = [
         ("state_bytes", STATE_BYTES),
+        ("initial_bytes", INITIAL_BYTES),
         ("pollable", if pollable { "1" } else { "0" }),
         ("read_rate", READ_RATE),
     ];
