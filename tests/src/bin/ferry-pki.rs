@@ -8,7 +8,8 @@ use std::{env, fs, io};
 use vfio_ferry_tests::pki::{Authority, Validity};
 
 fn main() -> io::Result<()> {
-    let folder = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: ferry-pki FOLDER"))?;
+    let folder =
+        env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: ferry-pki FOLDER"))?;
     let folder = Path::new(&folder);
     let (known, other) = (Authority::new(), Authority::new());
     put(&folder.join("source"), &known, &known, &["client"])?;
