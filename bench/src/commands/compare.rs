@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Failure, Road, check_device, input, many, road, say_what_it_takes};
+use super::{Failure, Road, check_device, input, many, road, say_what_it_takes, test_device};
 use crate::cli::CompareArgs;
 use crate::console::say;
 use crate::peers;
@@ -13,7 +13,7 @@ use crate::report::json::{CompareReport, ReportFile};
 use crate::report::progress::Progress;
 use crate::report::run::{Run, Runs, per_second};
 use crate::report::table::{Table, duration};
-use crate::spec::{Contender, Limits, OnResetChoice, Rate, Size};
+use crate::spec::{Contender, Rate, Size};
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), Failure> {
@@ -143,28 +143,7 @@ fn table(contenders: &[(Contender, Runs)]) -> String {
     table.text()
 }
 
+/// One stream: the peers know no more.
 fn spec(args: &CompareArgs, road: &Road) -> RunSpec {
-    RunSpec {
-        contender: Contender::Engine,
-        state: args.device.state,
-        data: args.device.data.clone(),
-        devices: args.device.devices,
-        // The peers know one.
-        streams: 1,
-        device_rate: args.device.device_rate,
-        data_fd: args.device.data_fd,
-        save_latency: args.device.save_latency,
-        set_state_latency: args.device.set_state_latency.clone(),
-        dirty_rate: None,
-        reset_at: None,
-        link: road.link.clone(),
-        policy: args.engine.policy,
-        backend: args.engine.host.backend,
-        chunk: args.engine.host.chunk,
-        precopy: false,
-        on_reset: OnResetChoice::Abort,
-        limits: Limits::default(),
-        timeline: false,
-        tls: false,
-    }
+    test_device(&args.device, &args.engine, road.link.clone())
 }

@@ -1,6 +1,8 @@
 //! `downtime`: migrate test devices between two processes, several times, and report.
 
-use super::{Failure, Road, check_device, input, many, road, rounds, say_what_it_takes};
+use super::{
+    Failure, Road, check_device, input, many, road, rounds, say_what_it_takes, test_device,
+};
 use crate::cli::DowntimeArgs;
 use crate::console::say;
 use crate::process::message::RunSpec;
@@ -11,7 +13,7 @@ use crate::report::reset::{self, Reset, Round};
 use crate::report::run::{Outcome, Run, Runs};
 use crate::report::timeline::Timeline;
 use crate::report::{plot, table};
-use crate::spec::{Contender, DataFdChoice, ResetAt};
+use crate::spec::{DataFdChoice, ResetAt};
 
 /// Runs the command.
 pub(crate) fn run(args: &DowntimeArgs) -> Result<(), Failure> {
@@ -131,26 +133,15 @@ fn check_reset(args: &DowntimeArgs) -> Result<(), Failure> {
 
 fn spec(args: &DowntimeArgs, road: &Road) -> RunSpec {
     RunSpec {
-        contender: Contender::Engine,
-        state: args.device.state,
-        data: args.device.data.clone(),
-        devices: args.device.devices,
         streams: args.streams,
-        device_rate: args.device.device_rate,
-        data_fd: args.device.data_fd,
-        save_latency: args.device.save_latency,
-        set_state_latency: args.device.set_state_latency.clone(),
         dirty_rate: args.dirty_rate,
         reset_at: args.reset_at,
-        link: road.link.clone(),
-        policy: args.engine.policy,
-        backend: args.engine.host.backend,
-        chunk: args.engine.host.chunk,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
         timeline: args.plot.is_some(),
         tls: args.tls,
+        ..test_device(&args.device, &args.engine, road.link.clone())
     }
 }
 

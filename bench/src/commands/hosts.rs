@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use super::path::{connect, protection};
 use super::real::{figures, options};
-use super::{Failure, check_device, check_memory, input, link, many};
+use super::{Failure, check_device, check_memory, input, link, many, test_device};
 use crate::carriers;
 use crate::cli::{ReceiveArgs, SendArgs};
 use crate::clock;
@@ -227,25 +227,12 @@ fn words(spec: &RunSpec) -> String {
 
 fn spec(args: &SendArgs) -> Result<RunSpec, Failure> {
     Ok(RunSpec {
-        contender: Contender::Engine,
-        state: args.test.state,
-        data: args.test.data.clone(),
-        devices: args.test.devices,
         streams: args.streams,
-        device_rate: args.test.device_rate,
-        data_fd: args.test.data_fd,
-        save_latency: args.test.save_latency,
-        set_state_latency: args.test.set_state_latency.clone(),
         dirty_rate: args.dirty_rate,
-        reset_at: None,
-        link: link(&args.link)?,
-        policy: args.engine.policy,
-        backend: args.engine.host.backend,
-        chunk: args.engine.host.chunk,
         precopy: args.saving.precopy,
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
-        timeline: false,
         tls: args.path.tls_creds.is_some(),
+        ..test_device(&args.test, &args.engine, link(&args.link)?)
     })
 }

@@ -9,14 +9,17 @@ mod path;
 mod real;
 mod rounds;
 
-use crate::cli::{LinkArgs, ReceiveArgs, SendArgs, TestDeviceArgs};
+use crate::cli::{EngineArgs, LinkArgs, ReceiveArgs, SendArgs, TestDeviceArgs};
 use crate::console::say;
 use crate::data::Content;
 use crate::net;
 use crate::process::message::RunSpec;
 use crate::process::room::{self, Room};
 use crate::report::machine;
-use crate::spec::{DataFdChoice, DataKind, Link, Rate, Shaper, ShaperChoice, Size};
+use crate::spec::{
+    Contender, DataFdChoice, DataKind, Limits, Link, OnResetChoice, Rate, Shaper, ShaperChoice,
+    Size,
+};
 
 /// Runs `send`: real devices, or test devices where none is named.
 pub(crate) fn send(args: &SendArgs) -> Result<(), Failure> {
@@ -178,4 +181,30 @@ fn check_memory(state_bytes: u64, devices: u16, copies: u64) -> Result<(), Failu
         return Err(input("--data-fd memory", text));
     }
     Ok(())
+}
+
+/// A run of the engine with a test device, over one stream, in STOP_COPY alone.
+fn test_device(device: &TestDeviceArgs, engine: &EngineArgs, link: Link) -> RunSpec {
+    RunSpec {
+        contender: Contender::Engine,
+        state: device.state,
+        data: device.data.clone(),
+        devices: device.devices,
+        streams: 1,
+        device_rate: device.device_rate,
+        data_fd: device.data_fd,
+        save_latency: device.save_latency,
+        set_state_latency: device.set_state_latency.clone(),
+        dirty_rate: None,
+        reset_at: None,
+        link,
+        policy: engine.policy,
+        backend: engine.host.backend,
+        chunk: engine.host.chunk,
+        precopy: false,
+        on_reset: OnResetChoice::Abort,
+        limits: Limits::default(),
+        timeline: false,
+        tls: false,
+    }
 }
