@@ -97,7 +97,7 @@ fn both_hosts_verify_the_state_and_the_sender_knows_the_downtime() {
 
 /// Folders as QEMU's tls-creds-x509 has them: the sender's and the receiver's.
 fn folders(name: &str) -> [tempfile::TempDir; 2] {
-    let authority = pki::Authority::new();
+    let authority = pki::Authority::throw_away();
     [("client", "source.test"), ("server", name)].map(|(role, name)| {
         let folder = scratch();
         let put = |file: &str, pem: &[u8]| {

@@ -24,8 +24,7 @@ pub enum Validity {
 
 impl Authority {
     /// A new one.
-    #[expect(clippy::new_without_default, reason = "each is another one")]
-    pub fn new() -> Authority {
+    pub fn throw_away() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority of a test");

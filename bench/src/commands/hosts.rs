@@ -19,6 +19,7 @@ use crate::net;
 use crate::process::agent::engine_options;
 use crate::process::control::Control;
 use crate::process::doubles::Doubles;
+use crate::process::entrance;
 use crate::process::message::{RunSpec, SideReport};
 use crate::process::pair::PairReport;
 use crate::process::pulse::with_pulse;
@@ -102,21 +103,10 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
 
 /// Waits for a sender with a test device; who is none is told of and let go.
 fn next_sender(listener: &TcpListener) -> Result<(Control, RunSpec, u32, u32), Failure> {
-    // The engine's door has it otherwise.
-    listener.set_nonblocking(false).map_err(|error| Failure::Migration(error.to_string()))?;
-    loop {
-        let (stream, from) =
-            listener.accept().map_err(|error| Failure::Migration(error.to_string()))?;
-        let greeted =
-            Control::new(stream).map_err(|error| error.to_string()).and_then(|mut control| {
-                let hello = control.greeted()?;
-                Ok((control, hello.spec, hello.run, hello.runs))
-            });
-        match greeted {
-            Ok(sender) => return Ok(sender),
-            Err(error) => console::complain(format_args!("{from} is let go: {error}")),
-        }
-    }
+    let stranger = |from, why: &str| console::complain(format_args!("{from} is let go: {why}"));
+    let (control, hello) = entrance::next_sender(listener, stranger)
+        .map_err(|error| Failure::Migration(error.to_string()))?;
+    Ok((control, hello.spec, hello.run, hello.runs))
 }
 
 /// What this host needs for the state that it is asked to take.

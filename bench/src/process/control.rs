@@ -14,9 +14,9 @@
 //! A connection for each run, a line of JSON for each word. The other host may be anybody: lines have a
 //! longest length and a time within which they must be there, and no number in them is believed.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ use super::message::{RunSpec, SideReport};
 use crate::engine::limits;
 
 /// More than a report of as many devices as there may be.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+const LINE_BYTES_MAX: usize = 1 << 20;
 /// How long the other host may take for its first word.
 const GREETING_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to say what it has: digests of a state in memory are taken then.
@@ -58,7 +58,6 @@ impl Control {
     /// Over a connection that was made or taken.
     pub(crate) fn new(stream: TcpStream) -> io::Result<Control> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(GREETING_MAX))?;
         stream.set_write_timeout(Some(GREETING_MAX))?;
         Ok(Control { writer: stream.try_clone()?, reader: BufReader::new(stream) })
     }
@@ -66,7 +65,7 @@ impl Control {
     /// The sender's greeting. The error is a sentence.
     pub(crate) fn greet(&mut self, spec: &RunSpec, run: u32, runs: u32) -> Result<(), String> {
         let hello = Hello { ferry_bench_send: VERSION, spec: spec.clone(), run, runs };
-        let said = self.say(&hello).and_then(|()| self.hear());
+        let said = self.say(&hello).and_then(|()| self.hear(GREETING_MAX));
         let welcome: Welcome = said
             .map_err(|error| format!("{error}: is it `ferry-bench receive` without --device?"))?;
         welcome.map(|_| ()).map_err(|why| format!("the receiver: {}", printable(&why)))
@@ -74,7 +73,7 @@ impl Control {
 
     /// The receiver hears it, and checks what it is asked for.
     pub(crate) fn greeted(&mut self) -> Result<Hello, String> {
-        let hello: Hello = self.hear().map_err(|error| {
+        let hello: Hello = self.hear(GREETING_MAX).map_err(|error| {
             format!(
                 "{error}: it is no `ferry-bench send` without --device; with a real device on the \
                      other host, name one here, too"
@@ -99,8 +98,7 @@ impl Control {
     /// Both tell each other what their devices have.
     pub(crate) fn exchange(&mut self, own: &SideReport) -> io::Result<SideReport> {
         self.say(own)?;
-        self.reader.get_ref().set_read_timeout(Some(REPORT_MAX))?;
-        let other: SideReport = self.hear()?;
+        let other: SideReport = self.hear(REPORT_MAX)?;
         match other.devices.len() == own.devices.len() {
             true => Ok(other),
             false => Err(io::Error::other("the other host has another number of devices")),
@@ -113,15 +111,39 @@ impl Control {
         self.writer.write_all(&line)
     }
 
-    fn hear<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+    /// A whole line within this time, however it trickles in.
+    fn hear<T: DeserializeOwned>(&mut self, within: Duration) -> io::Result<T> {
+        let deadline = Instant::now() + within;
         let mut line = Vec::new();
-        (&mut self.reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-        match line.pop() {
-            Some(b'\n') => Ok(serde_json::from_slice(&line)
-                .map_err(|_| io::Error::other("the other host said something else"))?),
-            _ => Err(io::Error::other("the other host said nothing")),
+        while line.last() != Some(&b'\n') {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || line.len() > LINE_BYTES_MAX {
+                return Err(io::Error::other("the other host said nothing"));
+            }
+            self.reader.get_ref().set_read_timeout(Some(left))?;
+            let come = match self.reader.fill_buf() {
+                Err(error) if is_pause(&error) => continue,
+                come => come?,
+            };
+            if come.is_empty() {
+                return Err(io::Error::other("the other host said nothing"));
+            }
+            let length =
+                come.iter().position(|&byte| byte == b'\n').map_or(come.len(), |at| at + 1);
+            line.extend_from_slice(&come[..length]);
+            self.reader.consume(length);
         }
+        serde_json::from_slice(&line)
+            .map_err(|_| io::Error::other("the other host said something else"))
     }
+}
+
+/// The read's own time is over, or a signal came.
+fn is_pause(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
 }
 
 /// What a stranger says, as far as it goes on one line of a terminal.
@@ -159,6 +181,25 @@ mod tests {
             drop(control);
             assert!(stranger.join().is_ok());
         }
+    }
+
+    /// A byte now and then is no word, however long it goes on.
+    #[test]
+    fn a_word_has_its_time_as_a_whole() {
+        let (mut one, two) = pair();
+        let mut control = Control::new(two).unwrap_or_else(|e| panic!("{e}"));
+        let trickle = thread::spawn(move || {
+            for byte in [&[b' '; 400][..], b"1\n"].concat() {
+                if one.write_all(&[byte]).is_err() {
+                    return false;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            true
+        });
+        assert!(control.hear::<u32>(Duration::from_millis(200)).is_err());
+        drop(control);
+        assert_eq!(trickle.join().ok(), Some(false), "it was waited for to the end");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub(crate) mod agent;
 pub(crate) mod control;
 pub(crate) mod doubles;
+pub(crate) mod entrance;
 pub(crate) mod identity;
 pub(crate) mod message;
 pub(crate) mod pair;

@@ -11,7 +11,7 @@ fn main() -> io::Result<()> {
     let folder =
         env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: ferry-pki FOLDER"))?;
     let folder = Path::new(&folder);
-    let (known, other) = (Authority::new(), Authority::new());
+    let (known, other) = (Authority::throw_away(), Authority::throw_away());
     put(&folder.join("source"), &known, &known, &["client"])?;
     put(&folder.join("target"), &known, &known, &["server"])?;
     put(&folder.join("stranger"), &known, &other, &["client", "server"])

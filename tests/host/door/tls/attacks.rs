@@ -78,7 +78,7 @@ fn attack_on(
     streams: usize,
     mut attack: impl FnMut(usize, Vec<u8>) -> Option<Vec<Vec<u8>>> + Send + 'static,
 ) -> TlsFault {
-    let (source, target) = Authority::new().hosts();
+    let (source, target) = Authority::throw_away().hosts();
     let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
     let mut seen = 0;
     let fate = move |number: usize, record: Vec<u8>| {
@@ -202,7 +202,7 @@ fn two_connections_spliced() {
 /// All that an honest source has said, said again.
 #[test]
 fn a_whole_session_replayed() {
-    let (source, target) = Authority::new().hosts();
+    let (source, target) = Authority::throw_away().hosts();
     let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
     let said = Arc::new(Mutex::new(Vec::new()));
     let recorded = said.clone();

@@ -41,7 +41,7 @@ fn refused_target(door: &Acceptor, source: &Protection) -> TlsFault {
 
 #[test]
 fn a_target_of_another_authority_name_or_time() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (ours, theirs) = (Authority::throw_away(), Authority::throw_away());
     let own = ours.issue("source.test", Validity::Valid);
     let trusting = source(&own, &ours.trusts("target.test"));
     let anybody = Trust::Authority { authorities: ours.pem(), name: None };
@@ -62,7 +62,7 @@ fn a_target_of_another_authority_name_or_time() {
 /// A source finds out after its own handshake: the target's alert ends its session.
 #[test]
 fn a_source_of_another_authority_name_or_time() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (ours, theirs) = (Authority::throw_away(), Authority::throw_away());
     let target = ours.issue("target.test", Validity::Valid);
     let trust = ours.trusts("target.test");
     let refused = [
@@ -100,7 +100,7 @@ fn a_source_of_another_authority_name_or_time() {
 
 #[test]
 fn pinned_keys_need_no_authority() {
-    let (one, other) = (Authority::new(), Authority::new());
+    let (one, other) = (Authority::throw_away(), Authority::throw_away());
     let ours = one.issue("a", Validity::Expired);
     let theirs = other.issue("b", Validity::Expired);
     // The orchestrator asks each host for its key.
@@ -118,7 +118,7 @@ fn pinned_keys_need_no_authority() {
 
 #[test]
 fn a_plaintext_source_at_a_protected_door_and_the_reverse() {
-    let (ours, theirs) = Authority::new().hosts();
+    let (ours, theirs) = Authority::throw_away().hosts();
     let door = door(DoorOptions { protection: theirs, ..DoorOptions::default() });
     let mut plain = TcpStream::connect(door.local_addr()).expect("it listens");
     plain.write_all(&hello(7, 1, 0)).expect("room");
@@ -139,7 +139,7 @@ fn a_plaintext_source_at_a_protected_door_and_the_reverse() {
 
 #[test]
 fn what_this_host_has_wrong_is_said_to_be_its_own() {
-    let authority = Authority::new();
+    let authority = Authority::throw_away();
     let good = authority.issue("source.test", Validity::Valid);
     let other = authority.issue("source.test", Validity::Valid);
     let trust = authority.trusts("target.test");
@@ -165,7 +165,7 @@ fn what_this_host_has_wrong_is_said_to_be_its_own() {
 
 #[test]
 fn a_folder_as_qemu_has_it() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let (authority, folder) = (Authority::throw_away(), tempfile::tempdir().expect("a folder"));
     let write = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.path().join(name), bytes).expect("written");
     };

@@ -75,7 +75,7 @@ fn end_of<S: vfio_ferry::session::Side>(
 
 #[test]
 fn a_state_arrives_whole_over_one_stream_and_over_several() {
-    let (source, target) = Authority::new().hosts();
+    let (source, target) = Authority::throw_away().hosts();
     let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
     for streams in [1, 4] {
         // The arena and the records together stay within what was allowed.
@@ -95,7 +95,7 @@ fn a_state_arrives_whole_over_one_stream_and_over_several() {
 #[test]
 fn strangers_do_not_close_a_protected_door() {
     use std::io::Write;
-    let (source, target) = Authority::new().hosts();
+    let (source, target) = Authority::throw_away().hosts();
     let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
     let mut open = Vec::new();
     for words in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"VFRY"] {
