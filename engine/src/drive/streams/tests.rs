@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use super::*;
 use crate::buffers::Arena;
@@ -305,6 +307,48 @@ fn nothing_is_in_flight_on_streams_that_were_closed() {
         assert_eq!(streams.ring.borrow().in_flight(), 0);
         assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
     }
+}
+
+/// The kernel refers to the slot for as long as the peer's host has not acknowledged its bytes, and a
+/// stopped peer never does. Where zero-copy sends are not to be had the send is copied, and the shutdown
+/// already ends it.
+#[test]
+fn a_send_that_a_stopped_peer_does_not_take_is_dropped_with_its_connection() {
+    let bytes = 256 << 10;
+    let (arena, mut slots) = Arena::new(1, bytes).expect("memory");
+    let config = RingConfig {
+        backend: BackendChoice::Auto,
+        depth: 6,
+        files: 2,
+        blocking: BlockingThreads::plain(1),
+        zero_copy: Some(arena),
+    };
+    let ring = open(&config).expect("a ring").ring;
+    let is_zero_copy = ring.zero_copy().registered;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // What it has taken over has been copied: little of the frame.
+    set_socket_recv_buffer_size(&listener, 4096).expect("a small buffer");
+    let ours = TcpStream::connect(listener.local_addr().expect("an address")).expect("a peer");
+    let (peer, _) = listener.accept().expect("a connection");
+    let (unused, _other) = UnixStream::pair().expect("sockets");
+    let ring = Rc::new(RefCell::new(ring));
+    let sockets = vec![unused.into(), ours.into()];
+    let mut streams = Streams::new(ring, sockets, WireLimits::MAX).expect("streams");
+    streams.start(0);
+    let (header, _) = data_of(5, bytes);
+    streams.send_data(STREAM, header, Some(slots.remove(0)), 0);
+    wait(&mut streams, Duration::ZERO, || 0);
+    if is_zero_copy {
+        streams.closing = true;
+        streams.hang_up();
+        streams.wait_until_idle();
+        assert!(!streams.is_idle(), "the shutdown was enough");
+    }
+    streams.close();
+    let (is_closed, in_flight) = (streams.is_closed(), streams.ring.borrow().in_flight());
+    // Whatever the ring still waits for when it is dropped ends with this.
+    drop(peer);
+    assert!(is_closed && in_flight == 0, "{in_flight} in flight");
 }
 
 #[test]
