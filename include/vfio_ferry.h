@@ -1355,6 +1355,7 @@ enum vferry_want
     VFERRY_WANT_RESUMING = 4,
     /**
      * SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_state_done` and the fd.
+     * Never wanted of a device that stands in STOP_COPY, as far as the VMM or the kernel has said.
      */
     VFERRY_WANT_PRE_COPY = 6,
     /**

@@ -5,11 +5,13 @@
 //! the byte counts that the report is made of are taken at the device (`device::watch`), the
 //! durations of the phases come from here.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub(crate) use vfio_ferry::session::{
     Capabilities, Cause, Credentials, DeviceState, MigrationDevice, PrecopyInfo, Protection,
@@ -129,15 +131,31 @@ pub(crate) fn accept_at(listener: &TcpListener, protection: Protection) -> Resul
     door.wait(COMES_WITHIN, None).map_err(|error| error.to_string())
 }
 
-/// Connects all streams under TLS, within what a handshake with a host that is there may take.
+/// Connects all streams under TLS, each try within the engine's own time for it.
 pub(crate) fn connect_tls(
     addresses: &[SocketAddr],
     count: u16,
     tls: Tls,
 ) -> Result<Streams, String> {
     let options = ConnectOptions { protection: Protection::Tls(tls), ..ConnectOptions::default() };
-    session::connect_with(addresses, count.into(), &options).map_err(|error| error.to_string())
+    let started = Instant::now();
+    loop {
+        match session::connect_with(addresses, count.into(), &options) {
+            Err(session::Error::Network { source, .. })
+                if source.kind() == ErrorKind::ConnectionRefused
+                    && started.elapsed() < COMES_UP_WITHIN =>
+            {
+                thread::sleep(LOOK_AGAIN);
+            }
+            result => return result.map_err(|error| error.to_string()),
+        }
+    }
 }
+
+/// How long whoever connects waits for a listener that is not there yet, and how often it looks.
+pub(crate) const COMES_UP_WITHIN: Duration = Duration::from_secs(3);
+/// See [`COMES_UP_WITHIN`].
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long such a sender may take.
 const COMES_WITHIN: Duration = Duration::from_secs(30);

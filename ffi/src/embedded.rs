@@ -49,6 +49,7 @@ pub enum vferry_want {
     /// SET_STATE(RESUMING), on the target. Answer with `vferry_device_state_done` and the fd.
     VFERRY_WANT_RESUMING = 4,
     /// SET_STATE(PRE_COPY), on the source. Answer with `vferry_device_state_done` and the fd.
+    /// Never wanted of a device that stands in STOP_COPY, as far as the VMM or the kernel has said.
     VFERRY_WANT_PRE_COPY = 6,
     /// VFIO_MIG_GET_PRECOPY_INFO on the data fd, where the VMM makes that call. Make it now and not
     /// earlier: some drivers start the next save in it. Answer with

@@ -19,7 +19,7 @@ use crate::net;
 use crate::process::agent::engine_options;
 use crate::process::control::Control;
 use crate::process::doubles::Doubles;
-use crate::process::entrance;
+use crate::process::entrance::{self, Places};
 use crate::process::message::{RunSpec, SideReport};
 use crate::process::pair::PairReport;
 use crate::process::pulse::with_pulse;
@@ -74,9 +74,9 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
     let listener = net::listen(args.listen).map_err(|error| input(&listening, error))?;
     let address = listener.local_addr().map_err(|error| input(&listening, error))?;
     console::complain(format_args!("listening on {address}, with a test device"));
-    let mut runs = Vec::new();
+    let (mut runs, places) = (Vec::new(), Places::default());
     let (spec, count) = loop {
-        let (mut control, mut spec, number, count) = next_sender(&listener)?;
+        let (mut control, mut spec, number, count) = next_sender(&listener, &places)?;
         spec.link = link.clone();
         spec.timeline = false;
         let doubles = Doubles::new(&spec, Side::Target, &Content::zero());
@@ -102,9 +102,12 @@ pub(crate) fn receive(args: &ReceiveArgs) -> Result<(), Failure> {
 }
 
 /// Waits for a sender with a test device; who is none is told of and let go.
-fn next_sender(listener: &TcpListener) -> Result<(Control, RunSpec, u32, u32), Failure> {
+fn next_sender(
+    listener: &TcpListener,
+    places: &Places,
+) -> Result<(Control, RunSpec, u32, u32), Failure> {
     let stranger = |from, why: &str| console::complain(format_args!("{from} is let go: {why}"));
-    let (control, hello) = entrance::next_sender(listener, stranger)
+    let (control, hello) = entrance::next_sender(listener, places, stranger)
         .map_err(|error| Failure::Migration(error.to_string()))?;
     Ok((control, hello.spec, hello.run, hello.runs))
 }

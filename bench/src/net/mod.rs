@@ -11,15 +11,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::sockopt;
 
-use crate::engine::Streams;
+use crate::engine::{COMES_UP_WITHIN, LOOK_AGAIN, Streams};
 use crate::spec::{Link, Shaper};
-
-/// How long `connect` waits for a listener that is not there yet.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Opens a listening socket.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -72,9 +69,9 @@ pub(crate) fn connect(
                 match TcpStream::connect(addresses) {
                     Err(error)
                         if error.kind() == io::ErrorKind::ConnectionRefused
-                            && started.elapsed() < CONNECT_PATIENCE =>
+                            && started.elapsed() < COMES_UP_WITHIN =>
                     {
-                        thread::sleep(Duration::from_millis(50));
+                        thread::sleep(LOOK_AGAIN);
                     }
                     result => break result?,
                 }

@@ -20,15 +20,18 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 /// What became of a connection.
 type Heard = (SocketAddr, Result<(Control, Hello), String>);
 
+/// Counts those that are being heard, those of an earlier wait too: each has a reference.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<()>);
+
 /// Waits for a sender, for as long as it takes; `let_go` is told of everybody else.
 pub(crate) fn next_sender(
     listener: &TcpListener,
+    places: &Places,
     mut let_go: impl FnMut(SocketAddr, &str),
 ) -> io::Result<(Control, Hello)> {
     listener.set_nonblocking(true)?;
     let (sender, heard) = unbounded::<Heard>();
-    // Each that is being heard has one.
-    let place = Arc::new(());
     loop {
         match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&LOOK_EVERY)) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -41,17 +44,17 @@ pub(crate) fn next_sender(
             }
         }
         match listener.accept() {
-            Ok((_, from)) if Arc::strong_count(&place) > HEARD_MAX => {
+            Ok((_, from)) if Arc::strong_count(&places.0) > HEARD_MAX => {
                 let_go(from, "too many others are being heard");
             }
-            Ok((stream, from)) => hear(stream, from, Arc::clone(&place), sender.clone())?,
+            Ok((stream, from)) => hear(stream, from, places.clone(), sender.clone())?,
             Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-fn hear(stream: TcpStream, from: SocketAddr, place: Arc<()>, to: Sender<Heard>) -> io::Result<()> {
+fn hear(stream: TcpStream, from: SocketAddr, place: Places, to: Sender<Heard>) -> io::Result<()> {
     thread::Builder::new()
         .name("greeting".to_owned())
         .spawn(move || {
@@ -96,7 +99,7 @@ mod tests {
             control.greet(&spec, 2, 3)
         });
         let mut let_go = Vec::new();
-        let met = next_sender(&listener, |from, _| let_go.push(from));
+        let met = next_sender(&listener, &Places::default(), |from, _| let_go.push(from));
         let (mut control, hello) = met.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((hello.run, hello.runs), (2, 3));
         assert!(let_go.iter().all(|from| Some(*from) == browser.local_addr().ok()), "{let_go:?}");

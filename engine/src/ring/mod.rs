@@ -10,7 +10,6 @@
 //! what may be submitted is decided by one table, and [`Op`] says what each completion means.
 
 mod class;
-mod interrupted;
 mod nonblock;
 mod op;
 mod open;
@@ -71,7 +70,8 @@ pub struct FileId(pub u32);
 pub enum FileKind {
     /// A connected stream socket.
     Socket,
-    /// A data fd with `->poll` (mlx5's save fd): O_NONBLOCK is set on it, EAGAIN parks on poll.
+    /// A data fd with `->poll` (mlx5's save fd): O_NONBLOCK is set on it, EAGAIN parks on poll. Its
+    /// driver may sleep all the same, so reads and writes run on a thread of the ring's own.
     /// The flag sits on the open file description, which others may share: it is taken off again
     /// by `remove_file` and at the ring's end, if it was not set before.
     Pollable,

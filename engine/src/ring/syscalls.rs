@@ -3,8 +3,8 @@
 //!
 //! `wait` tries each operation once when it is new and whenever poll(2) says that its file may be
 //! ready. Reads and writes run on threads of the ring's own (`workers`), for as long as the driver
-//! takes: a cancel cannot reach them there, and signals are blocked on our
-//! threads. That is what the mechanism costs, and why io_uring is the first choice.
+//! takes: a cancel cannot reach them there, and signals are blocked on our threads. That is what the
+//! mechanism costs, and why io_uring is the first choice.
 
 use std::io;
 use std::marker::PhantomData;
@@ -16,9 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::interrupted::INTERRUPTIONS_MAX;
 use super::op::Direction;
-use super::table::{File, Flight, Key, Table};
+use super::table::{File, Flight, INTERRUPTIONS_MAX, Key, Table};
 use super::workers::{Worked, Workers};
 use super::{
     Backend, Done, FileId, FileKind, Op, OpKind, Rejected, Ring, RingConfig, Token, Waker,

@@ -14,6 +14,11 @@ use super::op::Direction;
 use super::{Done, FileId, FileKind, Op, Rejected, Token};
 use crate::errno;
 
+/// How often an operation that nobody cancelled is begun again after an interruption. A kernel
+/// worker can be interrupted by the kernel's own housekeeping; a driver that answers so for ever
+/// is believed in the end.
+pub(super) const INTERRUPTIONS_MAX: u8 = 3;
+
 /// The name of an operation in flight: a place in the slab, and how often it was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {

@@ -55,8 +55,8 @@ impl BlockingThreads {
         BlockingThreads { count, start: None }
     }
 
-    /// So many, started by this: it is given the ring's backend, the thread's number and its body, which has begun on a
-    /// thread of its own when it returns.
+    /// So many, started by this: it is given the ring's backend, the thread's number and its body,
+    /// which has begun on a thread of its own when it returns.
     pub fn started_by(
         count: u32,
         start: impl Fn(Backend, u32, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync + 'static,
@@ -99,6 +99,7 @@ impl Workers {
         backend: Backend,
         waker: Waker,
     ) -> io::Result<Workers> {
+        // Each holds no more than the table has operations.
         let (work, queue) = unbounded();
         let (done, worked) = unbounded();
         for index in 0..threads.count {

@@ -15,8 +15,7 @@ use io_uring::cqueue;
 
 use super::{Progress, Step, UringRing, zero_copy};
 use crate::errno;
-use crate::ring::interrupted::INTERRUPTIONS_MAX;
-use crate::ring::table::{Flight, Key};
+use crate::ring::table::{Flight, INTERRUPTIONS_MAX, Key};
 use crate::ring::{Done, FileKind, OpKind};
 
 /// What follows a completion entry.

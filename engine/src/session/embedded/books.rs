@@ -430,15 +430,11 @@ impl Books {
         self.ahead.front().map(|step| step.state == StopCopy && step.data_fd.is_none())
     }
 
-    /// Whether the device stands in STOP_COPY with nothing that the engine could read of it: from
-    /// there it must not be asked for PRE_COPY, which kernels before 6.12.96 do not come back from
-    /// (drivers/vfio/vfio_main.c, vfio_mig_get_next_state). `kernel` is GET_STATE's answer, none where
-    /// the VMM keeps the device fd to itself.
-    pub(super) fn is_stopped_for_good(&self, kernel: Option<DeviceState>) -> bool {
-        self.host == Host::Source
-            && self.said == Some(StopCopy)
-            && self.ahead.is_empty()
-            && kernel.is_none_or(|kernel| kernel == StopCopy)
+    /// Whether the VMM's last word is that the device is in STOP_COPY, with nothing that the engine
+    /// could read of it: from there it must not be asked for PRE_COPY, which kernels before 6.12.96 do
+    /// not come back from (drivers/vfio/vfio_main.c, vfio_mig_get_next_state).
+    pub(super) fn is_stopped_for_good(&self) -> bool {
+        self.host == Host::Source && self.said == Some(StopCopy) && self.ahead.is_empty()
     }
 
     /// The engine lets go of what the device has saved, and of where it is (source).

@@ -251,8 +251,10 @@ impl MigrationDevice for EmbeddedDevice {
                 return Err(io::Error::from_raw_os_error(errno::ECANCELED));
             }
             (Host::Source, DeviceState::PreCopy) => {
-                let kernel = self.kernels_state()?;
-                if self.exchange.with(|books| books.is_stopped_for_good(kernel)) {
+                // What the kernel says is newer than the VMM's last word: it may have been reset since.
+                let stopped = self.exchange.with(|books| books.is_stopped_for_good());
+                let is_there = |state| state == DeviceState::StopCopy;
+                if stopped && self.kernels_state()?.is_none_or(is_there) {
                     return Err(io::Error::from_raw_os_error(errno::EINVAL));
                 }
             }

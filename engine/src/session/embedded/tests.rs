@@ -334,3 +334,22 @@ fn a_device_has_one_session_unless_that_was_not_made() {
     device.interrupt();
     assert!(news.try_recv().is_err() && device.join().is_none());
 }
+
+/// Kernels before 6.12.96 do not come back from STOP_COPY -> PRE_COPY, so nobody is asked for it.
+#[test]
+fn a_device_whose_vmm_says_stop_copy_is_not_asked_for_pre_copy() {
+    let device = embedded(Host::Source);
+    moved(&device, DeviceState::StopCopy, None);
+    device.set_state(DeviceState::Running).expect("what was saved is let go");
+    let asking = Arc::clone(&device);
+    let asked = std::thread::spawn(move || asking.set_state(DeviceState::PreCopy));
+    // What a VMM would do that is asked.
+    while !asked.is_finished() {
+        if device.wanted() == Some(Wanted::State(DeviceState::PreCopy)) {
+            moved(&device, DeviceState::PreCopy, None);
+        }
+        std::thread::yield_now();
+    }
+    let refused = asked.join().expect("no panic").expect_err("it was asked for");
+    assert_eq!(refused.raw_os_error(), Some(errno::EINVAL));
+}

@@ -358,13 +358,11 @@ fn a_device_that_is_in_stop_copy_is_not_to_go_back_to_pre_copy() {
     let mut books = at(Host::Source, &[PreCopy]);
     assert_eq!(books.hear(Answer::Reset(Ok(()))), Some(Loss::Reset));
     assert_eq!(books.hear(Answer::State(StopCopy, Ok(None))), None);
-    assert!(!books.is_stopped_for_good(None), "it is ahead, and found when it is asked for");
+    assert!(!books.is_stopped_for_good(), "it is ahead, and found when it is asked for");
     books.let_go();
-    assert!(books.is_stopped_for_good(None));
-    assert!(books.is_stopped_for_good(Some(StopCopy)));
-    assert!(!books.is_stopped_for_good(Some(Running)), "the kernel knows better");
+    assert!(books.is_stopped_for_good());
     assert_eq!(books.hear(Answer::State(Running, Ok(None))), None);
-    assert!(!books.is_stopped_for_good(None));
+    assert!(!books.is_stopped_for_good());
 }
 
 /// Without a device fd a refused read says that the VMM's last word is past.
@@ -376,5 +374,5 @@ fn a_device_that_was_found_to_be_reset_in_stop_copy_begins_anew() {
     assert_eq!(given(&mut books), Some(Ok(false)));
     books.was_refused(true);
     assert_eq!(books.state(None), Some(Running));
-    assert!(!books.is_stopped_for_good(None));
+    assert!(!books.is_stopped_for_good());
 }
