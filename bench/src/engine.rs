@@ -83,6 +83,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
                 told.extend(early_end(&notice));
                 if let Notice::Estimate(estimate) = &notice {
                     forecast_ns = estimate.downtime_ns;
+                    eprintln!("EST {estimate:?}");
                 }
                 switchover.saw(Sight::Notice(notice));
             }

@@ -110,9 +110,12 @@ pub(crate) struct Drive {
 impl Drive {
     fn run(&mut self) {
         self.feed(Event::Start);
-        if let Machines::Source(_) = self.machines {
-            let (shared, bytes_per_s) = self.streams.measure();
-            self.feed(Event::Path { hosts: Hosts { cores: self.cores, shared }, bytes_per_s });
+        match self.machines {
+            Machines::Source(_) => {
+                let (shared, bytes_per_s) = self.streams.measure();
+                self.feed(Event::Path { hosts: Hosts { cores: self.cores, shared }, bytes_per_s });
+            }
+            Machines::Target(_) => self.streams.expect_state(),
         }
         self.streams.start(now_ns());
         self.settle();

@@ -31,6 +31,9 @@ use drain::Drain;
 use parts::Part;
 use receiving::Receiving;
 
+/// By so many frames a stream's window has grown.
+const FRAMES_ACKNOWLEDGED: u64 = 64;
+
 /// What happened on a stream.
 #[derive(Debug)]
 pub(super) enum StreamEvent {
@@ -84,6 +87,8 @@ pub(super) struct Streams {
     /// Small buffers to be used again, by size: headers.
     headers: Vec<Vec<u8>>,
     skip: BTreeMap<u16, Vec<u8>>,
+    /// So many frames on each stream are acknowledged as soon as they have come.
+    acknowledged: u64,
     /// When parts of frames were looked for last.
     looked_ns: u64,
     /// When the kernel was asked last how fast the streams are; none if nobody wants to know.
@@ -127,6 +132,7 @@ impl Streams {
             strays: Vec::new(),
             headers: Vec::new(),
             skip: BTreeMap::new(),
+            acknowledged: 0,
             looked_ns: 0,
             measured_ns: None,
             closing: false,
@@ -154,6 +160,12 @@ impl Streams {
         fds().for_each(kernel::keep_unsent_short);
         let cap = fds().map(kernel::cap).reduce(|sum, next| Some(sum?.saturating_add(next?)));
         (fds().all(kernel::is_local), cap.flatten())
+    }
+
+    /// State comes in on the streams: none of it is to wait at the other end for this one.
+    pub(super) fn expect_state(&mut self) {
+        self.acknowledged = FRAMES_ACKNOWLEDGED;
+        self.streams.iter().filter_map(|stream| stream.fd.as_ref()).for_each(kernel::open_window);
     }
 
     /// What happened next, if anything did: in `wait`, or at once in one of the other calls.

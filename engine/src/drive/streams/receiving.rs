@@ -6,7 +6,7 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, broken};
+use super::{StreamEvent, Streams, broken, kernel};
 use crate::buffers::{Buffer, Slot};
 use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
@@ -104,6 +104,9 @@ impl Streams {
     ) {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = true;
+        if entry.metrics.received_frames < self.acknowledged {
+            entry.fd.iter().for_each(kernel::acknowledge);
+        }
         let op = Op::recv_enough(entry.file, buffer, range, enough);
         let submitted = self.ring.borrow_mut().submit(Owner::Stream(stream, Way::In).token(), op);
         if let Err(rejected) = submitted {
