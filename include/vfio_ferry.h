@@ -100,7 +100,7 @@ extern "C" {
  * Version of this interface. It grows when something is added. Nothing is changed or removed under
  * one soname.
  */
-#define VFERRY_ABI_VERSION 5
+#define VFERRY_ABI_VERSION 6
 
 /**
  * Oldest version of this interface whose programs run with this library; the number of its soname,
@@ -1272,6 +1272,17 @@ vferry_status vferry_device_set_on_reset(vferry_device *device,
 vferry_status vferry_device_set_reset_to_return(vferry_device *device, bool reset_to_return);
 
 /**
+ * What the device's transitions take, in nanoseconds, VFERRY_VALUE_UNKNOWN for what is not known, as
+ * by default (source): what `vferry_device_report` had of the device's last migration, or of another
+ * of its kind. The forecast of the downtime (VFERRY_EVENT_ESTIMATE) goes by it; nothing else does.
+ * Since version 6.
+ */
+vferry_status vferry_device_set_latencies(vferry_device *device,
+                                          uint64_t stop_ns,
+                                          uint64_t load_ns,
+                                          uint64_t run_ns);
+
+/**
  * The device's weight when the devices of its session share the link, 1 or more (source). By default
  * 1.
  */
@@ -2215,6 +2226,11 @@ typedef struct vferry_event {
      * version 4.
      */
     uint64_t switchover_budget_ns;
+    /**
+     * What of `downtime_ns` are the devices' transitions and the way there and back, in nanoseconds.
+     * Since version 6.
+     */
+    uint64_t latency_ns;
 } vferry_event;
 
 /**
@@ -2426,6 +2442,22 @@ typedef struct vferry_device_report {
      * (source). Since version 4.
      */
     uint32_t was_reset;
+    /**
+     * From the switchover until the first byte of STOP_COPY was read, in nanoseconds, or
+     * VFERRY_VALUE_UNKNOWN (source): for `vferry_device_set_latencies` of the next migration. Since
+     * version 6.
+     */
+    uint64_t stop_ns;
+    /**
+     * From when the target had done with the last byte until its word that the state is loaded, in the
+     * same way. Since version 6.
+     */
+    uint64_t load_ns;
+    /**
+     * From the handover until the target's word that the device runs, in the same way. Since version
+     * 6.
+     */
+    uint64_t run_ns;
 } vferry_device_report;
 
 /**

@@ -6,6 +6,7 @@
 //! durations of the phases come from here.
 
 use std::io::ErrorKind;
+use std::iter::repeat;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -25,7 +26,7 @@ use vfio_ferry::session::{
 };
 
 use crate::clock::monotonic_ns;
-use crate::outcome::{SideOutcome, Told};
+use crate::outcome::{Latencies, SideOutcome, Told};
 use crate::spec::{BackendChoice, Limits, OnResetChoice, Policy, Time};
 use crate::switchover::{Sight, Switchover};
 
@@ -44,6 +45,8 @@ pub(crate) struct EngineOptions {
     pub(crate) on_reset: OnResetChoice,
     /// How long what may take.
     pub(crate) limits: Limits,
+    /// What is known of each device's transitions; none of those that are missing.
+    pub(crate) latencies: Vec<Latencies>,
     /// Streams may leave this host in plaintext.
     pub(crate) plaintext: bool,
 }
@@ -69,8 +72,17 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     let device_options =
         DeviceOptions { precopy: options.precopy, on_reset, ..DeviceOptions::default() };
     let session_options = session_options(options, inputs.devices.len());
+    let known = options.latencies.iter().copied().chain(repeat(Latencies::default()));
     let devices = named(inputs.devices)
-        .map(|(name, device)| SourceDevice { name, device, options: device_options.clone() })
+        .zip(known)
+        .map(|((name, device), Latencies { stop, load, run })| {
+            let latencies = session::Latencies { stop, load, run };
+            SourceDevice {
+                name,
+                device,
+                options: DeviceOptions { latencies, ..device_options.clone() },
+            }
+        })
         .collect();
     let mut switchover = Switchover::new(options.precopy);
     let mut told = Vec::new();
@@ -83,7 +95,6 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
                 told.extend(early_end(&notice));
                 if let Notice::Estimate(estimate) = &notice {
                     forecast_ns = estimate.downtime_ns;
-                    eprintln!("EST {estimate:?}");
                 }
                 switchover.saw(Sight::Notice(notice));
             }
@@ -97,6 +108,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     let (report, mut outcome) = to_the_end(session, told);
     outcome.state_bytes = report.devices.iter().map(|device| device.total.bytes).sum();
     outcome.forecast_ns = forecast_ns;
+    outcome.latencies = report.devices.iter().map(|device| device.latencies.into()).collect();
     outcome.discarded_bytes = report.devices.iter().map(|device| device.discarded_bytes).sum();
     Ok(outcome)
 }
@@ -283,6 +295,12 @@ fn protection(streams: &[StreamProtection]) -> &'static str {
     match streams.iter().all(|stream| matches!(stream, StreamProtection::Tls { .. })) {
         true => "tls",
         false => "none",
+    }
+}
+
+impl From<session::Latencies> for Latencies {
+    fn from(session::Latencies { stop, load, run }: session::Latencies) -> Latencies {
+        Latencies { stop, load, run }
     }
 }
 

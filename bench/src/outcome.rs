@@ -25,8 +25,21 @@ pub(crate) struct SideOutcome {
     pub(crate) discarded_bytes: u64,
     /// The last forecast of the downtime that the engine made before the switchover, if it made any.
     pub(crate) forecast_ns: Option<u64>,
+    /// What each device's transitions took (source).
+    pub(crate) latencies: Vec<Latencies>,
     /// When this side knew that it was over, on CLOCK_MONOTONIC.
     pub(crate) ended_ns: u64,
+}
+
+/// What a device's transitions took, as far as they were measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Latencies {
+    /// From the switchover to the first byte.
+    pub(crate) stop: Option<Duration>,
+    /// The target's, from the last byte until the state is loaded.
+    pub(crate) load: Option<Duration>,
+    /// The target's, from the handover until the device runs.
+    pub(crate) run: Option<Duration>,
 }
 
 /// A completion that is not one of success, as the engine's embedder got it. The words are the

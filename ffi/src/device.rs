@@ -4,17 +4,18 @@ use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use vfio_ferry::limits::{MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 use vfio_ferry::{
-    DeviceOptions, EmbeddedDevice, Fallback, Host, MigrationDevice, OnReset, VfioDevice,
+    DeviceOptions, EmbeddedDevice, Fallback, Host, Latencies, MigrationDevice, OnReset, VfioDevice,
 };
 
 use crate::failure::{Failure, guarded};
 use crate::raw::{self, Handle};
 use crate::status::vferry_status::{self, *};
-use crate::values::unknown;
+use crate::values::{VFERRY_VALUE_UNKNOWN, unknown};
 
 /// A device to be migrated, under the name that both hosts give it.
 ///
@@ -285,6 +286,25 @@ pub extern "C" fn vferry_device_set_reset_to_return(
 ) -> vferry_status {
     set(device, |options| {
         options.reset_to_return = reset_to_return;
+        Ok(())
+    })
+}
+
+/// What the device's transitions take, in nanoseconds, VFERRY_VALUE_UNKNOWN for what is not known, as
+/// by default (source): what `vferry_device_report` had of the device's last migration, or of another
+/// of its kind. The forecast of the downtime (VFERRY_EVENT_ESTIMATE) goes by it; nothing else does.
+/// Since version 6.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_device_set_latencies(
+    device: Option<&mut vferry_device>,
+    stop_ns: u64,
+    load_ns: u64,
+    run_ns: u64,
+) -> vferry_status {
+    set(device, |options| {
+        let known = |ns| (ns != VFERRY_VALUE_UNKNOWN).then_some(Duration::from_nanos(ns));
+        let [stop, load, run] = [stop_ns, load_ns, run_ns].map(known);
+        options.latencies = Latencies { stop, load, run };
         Ok(())
     })
 }

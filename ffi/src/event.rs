@@ -115,6 +115,9 @@ pub struct vferry_event {
     /// The limit of the switchover, in nanoseconds, or VFERRY_VALUE_UNKNOWN where there is none. Since
     /// version 4.
     pub switchover_budget_ns: u64,
+    /// What of `downtime_ns` are the devices' transitions and the way there and back, in nanoseconds.
+    /// Since version 6.
+    pub latency_ns: u64,
 }
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
@@ -152,6 +155,7 @@ impl vferry_event {
             ratio: 0.0,
             text: [0; VFERRY_TEXT_BYTES],
             switchover_budget_ns: VFERRY_VALUE_UNKNOWN,
+            latency_ns: 0,
         }
     }
 
@@ -249,6 +253,7 @@ fn estimated(estimate: &Estimate) -> vferry_event {
         downtime_ns: estimate.downtime_ns.unwrap_or(VFERRY_VALUE_UNKNOWN),
         ratio: estimate.ratio,
         switchover_budget_ns: estimate.switchover_budget_ns.unwrap_or(VFERRY_VALUE_UNKNOWN),
+        latency_ns: estimate.latency_ns,
         ..vferry_event::new(vferry_event_type::VFERRY_EVENT_ESTIMATE)
     }
 }

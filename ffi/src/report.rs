@@ -2,8 +2,9 @@
 
 use std::ffi::c_char;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use vfio_ferry::{Report, SessionEvent};
+use vfio_ferry::{Latencies, Report, SessionEvent};
 
 use crate::event::Why;
 use crate::failure::{Failure, guarded};
@@ -13,7 +14,7 @@ use crate::outcome::{ending_number, epoch_ending_number};
 use crate::raw::{self, Sized32};
 use crate::session::vferry_session;
 use crate::status::vferry_status::{self, *};
-use crate::values::{VFERRY_TEXT_BYTES, state_number};
+use crate::values::{VFERRY_TEXT_BYTES, VFERRY_VALUE_UNKNOWN, state_number};
 use crate::wait::Deadline;
 
 /// A session that has ended. Set `size` to sizeof(vferry_report) before the call.
@@ -107,6 +108,16 @@ pub struct vferry_device_report {
     /// Not 0: it was reset on its way back, as `vferry_device_set_reset_to_return` has allowed
     /// (source). Since version 4.
     pub was_reset: u32,
+    /// From the switchover until the first byte of STOP_COPY was read, in nanoseconds, or
+    /// VFERRY_VALUE_UNKNOWN (source): for `vferry_device_set_latencies` of the next migration. Since
+    /// version 6.
+    pub stop_ns: u64,
+    /// From when the target had done with the last byte until its word that the state is loaded, in the
+    /// same way. Since version 6.
+    pub load_ns: u64,
+    /// From the handover until the target's word that the device runs, in the same way. Since version
+    /// 6.
+    pub run_ns: u64,
 }
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
@@ -185,6 +196,9 @@ pub(crate) fn one(report: &AnyReport, device: u32) -> Option<vferry_device_repor
         late_frames: 0,
         home: 0,
         was_reset: 0,
+        stop_ns: VFERRY_VALUE_UNKNOWN,
+        load_ns: VFERRY_VALUE_UNKNOWN,
+        run_ns: VFERRY_VALUE_UNKNOWN,
     };
     let side = match report {
         AnyReport::Source(report) => {
@@ -192,6 +206,8 @@ pub(crate) fn one(report: &AnyReport, device: u32) -> Option<vferry_device_repor
             [found.zero_chunks, found.raw_chunks, found.zstd_chunks] = side.chunks;
             found.wire_bytes = side.wire_bytes;
             found.was_reset = side.was_reset.into();
+            let Latencies { stop, load, run } = side.latencies;
+            [found.stop_ns, found.load_ns, found.run_ns] = [stop, load, run].map(nanoseconds);
             side
         }
         AnyReport::Target(report) => {
@@ -209,6 +225,11 @@ pub(crate) fn one(report: &AnyReport, device: u32) -> Option<vferry_device_repor
     found.state = state_number(side.state);
     found.home = side.home.into();
     Some(found)
+}
+
+fn nanoseconds(time: Option<Duration>) -> u64 {
+    let ns = time.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    ns.unwrap_or(VFERRY_VALUE_UNKNOWN)
 }
 
 /// Fills in the report of a session that has ended: as soon as VFERRY_EVENT_FINISHED can be fetched.

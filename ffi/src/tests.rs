@@ -132,9 +132,10 @@ fn an_estimate_crosses_with_what_is_unknown() {
     (estimate.stop_copy_bytes, estimate.downtime_ns) = (Some(0), Some(13));
     (estimate.initial_data_loaded, estimate.converged) = (true, false);
     estimate.switchover_budget_ns = Some(14);
+    estimate.latency_ns = 6;
     let (mut event, _) = crossed(Notice::Estimate(estimate));
     assert_eq!((event.stop_copy_bytes, event.downtime_ns, event.flags), (0, 13, 4));
-    assert_eq!(event.switchover_budget_ns, 14);
+    assert_eq!((event.switchover_budget_ns, event.latency_ns), (14, 6));
     let ready = |event: &vferry_event, most| event::vferry_event_is_ready(Some(event), most);
     assert!(ready(&event, 13) && !ready(&event, 12));
     event.downtime_ns = VFERRY_VALUE_UNKNOWN; // Data is pending, and nobody knows for how long.

@@ -96,11 +96,13 @@ fn migrate(spec: &RunSpec, road: &Road, count: u32) -> Vec<Run> {
     let expected_bytes = spec.state.0.saturating_mul(u64::from(spec.devices));
     let mut progress = Progress::new(expected_bytes.saturating_mul(u64::from(count)));
     let mut runs = Vec::new();
+    let mut spec = spec.clone();
     for number in 1..=count {
         progress.begin(format!("run {number} of {count}"));
-        let run = Run::new(&pair::run(spec, road.room.as_ref(), &mut |bytes| progress.at(bytes)));
+        let run = Run::new(&pair::run(&spec, road.room.as_ref(), &mut |bytes| progress.at(bytes)));
         progress.end(expected_bytes);
         let complete = run.outcome == Outcome::Complete;
+        spec.latencies.clone_from(&run.latencies);
         runs.push(run);
         if !complete {
             break;

@@ -127,10 +127,12 @@ fn run_cell(args: &GridArgs, place: &Place, contenders: &[Entrant], road: &Road)
         bytes.saturating_mul(u64::from(least)).saturating_mul(contenders.len() as u64),
     );
     let mut settled = false;
+    // What each contender has measured of its device's transitions.
+    let mut known = vec![Vec::new(); entries.len()];
     for round in 0..most {
         for turn in 0..entries.len() {
-            let count = entries.len();
-            let entry = &mut entries[(round as usize + turn) % count];
+            let which = (round as usize + turn) % entries.len();
+            let entry = &mut entries[which];
             if entry.fault.is_some() {
                 continue;
             }
@@ -143,8 +145,11 @@ fn run_cell(args: &GridArgs, place: &Place, contenders: &[Entrant], road: &Road)
                 entry.contender
             ));
             let spec = spec(args, place, entry.contender, road.link.clone());
+            let spec = RunSpec { latencies: std::mem::take(&mut known[which]), ..spec };
             let report = pair::run(&spec, road.room.as_ref(), &mut |bytes| progress.at(bytes));
-            entry.add(&Run::new(&report));
+            let run = Run::new(&report);
+            entry.add(&run);
+            known[which] = run.latencies;
             progress.end(bytes);
         }
         settled = entries.iter().all(Entry::is_settled);
@@ -183,6 +188,7 @@ fn spec(args: &GridArgs, place: &Place, entrant: Entrant, link: Link) -> RunSpec
         limits: Limits::default(),
         timeline: false,
         tls: false,
+        latencies: Vec::new(),
     }
 }
 

@@ -226,6 +226,7 @@ fn spec(args: &SendArgs) -> Result<RunSpec, Failure> {
         on_reset: args.saving.on_reset.unwrap_or_default(),
         limits: args.limits,
         tls: args.path.tls_creds.is_some(),
+        latencies: Vec::new(),
         ..test_device(&args.test, &args.engine, link(&args.link)?)
     })
 }

@@ -83,6 +83,7 @@ pub(super) fn options(args: &HostArgs, limits: Limits, plaintext: bool) -> Engin
         precopy: false,
         on_reset: Default::default(),
         limits,
+        latencies: Vec::new(),
         plaintext,
     }
 }
@@ -171,6 +172,7 @@ pub(super) fn figures(side: Side, watches: &[Arc<Watch>], outcome: SideOutcome) 
         wire_bytes: outcome.wire_bytes,
         downtime_ns,
         forecast_ns: outcome.forecast_ns,
+        latencies: outcome.latencies,
         total_ns: since(first(|it| it.started_ns.load(Ordering::Relaxed))),
         transfer_ns: 0,
         phases_ns: outcome

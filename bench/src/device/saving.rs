@@ -39,8 +39,9 @@ struct Flow {
     digest: Option<u128>,
     /// What fills a file; a pipe's is its thread's.
     file: Option<Feed>,
-    /// When the firmware is through with its save.
+    /// When the firmware is through with its save, which goes up to here.
     ready_at: Instant,
+    saved: u64,
 }
 
 impl Saving {
@@ -60,6 +61,7 @@ impl Saving {
                 file: None,
                 // Before the thread can look.
                 ready_at: Instant::now() + plan.save_latency,
+                saved: 0,
             }),
             changed: Condvar::new(),
         });
@@ -251,9 +253,11 @@ impl Saving {
     /// Has what is released put in.
     fn put(&self, flow: &mut Flow) -> io::Result<()> {
         let end = self.end(flow);
-        if end > flow.release.read && !self.plan.save_latency.is_zero() {
+        // Who only asks again does not start another save.
+        if end > flow.saved && end > flow.release.read && !self.plan.save_latency.is_zero() {
             flow.ready_at = Instant::now() + self.plan.save_latency;
         }
+        flow.saved = end;
         if let Some(feed) = &mut flow.file {
             while feed.at() < end {
                 feed.put(end - feed.at())?;

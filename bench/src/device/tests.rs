@@ -439,6 +439,23 @@ fn a_save_takes_its_time() {
 }
 
 #[test]
+fn a_save_ends_however_often_it_is_asked_for() {
+    let save_latency = Duration::from_millis(20);
+    let source = Double::new(Plan { save_latency, ..plan(Conduit::Pipe, Drained::Zero) });
+    let fd = enter(&source, PreCopy);
+    let readable = || {
+        let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())) == Ok(1)
+    };
+    let asked = (0..1000).take_while(|_| {
+        assert!(source.precopy_info(fd.as_fd()).is_ok_and(|info| info.initial_bytes > 0));
+        std::thread::sleep(save_latency / 4);
+        !readable()
+    });
+    assert!(asked.count() < 1000);
+}
+
+#[test]
 fn an_arc_takes_its_time_and_nobody_else_waits() {
     let arc = |from, to, ms| ArcLatency { from, to, time: Duration::from_millis(ms) };
     let arc_latencies = vec![arc(Some(Running), Stop, 10), arc(None, StopCopy, 15)];

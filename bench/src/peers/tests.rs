@@ -41,6 +41,7 @@ fn inputs(devices: &[Arc<Double>], stream: TcpStream) -> Inputs {
             precopy: false,
             on_reset: OnResetChoice::Abort,
             limits: Default::default(),
+            latencies: Vec::new(),
             plaintext: false,
         },
     }

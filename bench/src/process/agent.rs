@@ -105,6 +105,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
         tcp_congestion,
         cpu_ns,
         forecast_ns: outcome.forecast_ns,
+        latencies: outcome.latencies,
         streams,
         device_cpu_ns: device::cpu_used_ns(),
         peak_rss_bytes: usage::peak_rss_bytes(),
@@ -146,6 +147,7 @@ pub(crate) fn engine_options(spec: &RunSpec) -> EngineOptions {
         precopy: spec.precopy,
         on_reset: spec.on_reset,
         limits: spec.limits,
+        latencies: spec.latencies.clone(),
         // What is between two namespaces of our own does not leave this host.
         plaintext: spec.link.shaper == Shaper::Namespaces,
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use super::room::Place;
 use crate::device::{Record, Slices};
-use crate::outcome::Told;
+use crate::outcome::{Latencies, Told};
 use crate::spec::{
     ArcTime, BackendChoice, Contender, DataFdChoice, DataKind, Limits, Link, OnResetChoice, Policy,
     Rate, ResetAt, Size, Time,
@@ -57,6 +57,9 @@ pub(crate) struct RunSpec {
     /// The streams are guarded by TLS.
     #[serde(default)]
     pub(crate) tls: bool,
+    /// What the run before has measured of each device's transitions.
+    #[serde(default)]
+    pub(crate) latencies: Vec<Latencies>,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.
@@ -116,6 +119,9 @@ pub(crate) struct SideReport {
     pub(crate) peak_rss_bytes: u64,
     /// The last forecast of the downtime before the switchover (source).
     pub(crate) forecast_ns: Option<u64>,
+    /// What each device's transitions took (source).
+    #[serde(default)]
+    pub(crate) latencies: Vec<Latencies>,
     /// What each connection sent when, if that was recorded (source).
     pub(crate) streams: Vec<Slices>,
     /// The devices, in order.
@@ -178,6 +184,7 @@ pub(crate) mod tests {
             limits: Limits::default(),
             timeline: false,
             tls: false,
+            latencies: Vec::new(),
         }
     }
 }

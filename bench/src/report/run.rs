@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::seen::SeenReset;
 use super::spread::{Spread, median};
 use super::timeline::Timeline;
+use crate::outcome::Latencies;
 use crate::process::message::{DeviceReport, SideReport};
 use crate::process::pair::PairReport;
 
@@ -53,6 +54,9 @@ pub(crate) struct Run {
     /// What the engine forecast of it, last before the switchover; none without PRE_COPY.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) forecast_ns: Option<u64>,
+    /// What each device's transitions took: what the next run is told.
+    #[serde(skip)]
+    pub(crate) latencies: Vec<Latencies>,
     /// From the first call to any device to the last device's RUNNING.
     pub(crate) total_ns: u64,
     /// From where the first stopped device could be read to the last byte written.
@@ -123,6 +127,7 @@ impl Run {
             wire_bytes: source.wire_bytes,
             downtime_ns: since(stopped),
             forecast_ns: source.forecast_ns,
+            latencies: source.latencies.clone(),
             total_ns: since(begun),
             transfer_ns: last(|device| device.last_transfer_ns)
                 .saturating_sub(first(|device| device.stop_copy_ns)),

@@ -276,6 +276,11 @@ impl Controller {
         self.meter.bytes_per_s()
     }
 
+    /// How long so many bytes of state take from end to end, in nanoseconds; 0 before there is a rate.
+    pub fn path_ns(&self, bytes: u64) -> u64 {
+        self.raw_bytes_per_s().map_or(0, |rate| (bytes as f64 * 1e9 / rate.max(1.0)) as u64)
+    }
+
     /// What the path takes, in wire bytes per second: known before anything is measured.
     pub fn link_known(&mut self, bytes_per_s: u64) {
         self.link.known(bytes_per_s);

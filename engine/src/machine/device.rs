@@ -3,7 +3,9 @@
 use super::report::DeviceReport;
 use super::{Action, Goal, Line, Next, Notice, On, Progress, Stages, Turn, Wait, Waits, over};
 use crate::ids::{DeviceId, Epoch};
-use crate::outcome::{Completion, DeviceAnswer, EpochEnding, Fault, Operation, Phase, classify};
+use crate::outcome::{
+    Completion, DeviceAnswer, EpochEnding, Fault, Latencies, Operation, Phase, classify,
+};
 use crate::vfio::state::DeviceState;
 use crate::wire::{DataHeader, Encoding, StateDigest, Total};
 
@@ -216,6 +218,7 @@ impl<S: Stages> Core<S> {
             home: self.line.is_home(),
             was_reset: self.line.was_reset(),
             state: self.line.known(),
+            latencies: Latencies::default(),
         }
     }
 

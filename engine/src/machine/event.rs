@@ -92,6 +92,9 @@ pub enum Event {
         bytes_per_s: u64,
         /// There was too little to send: they may take more.
         at_least: bool,
+        /// The shortest round trip of late, in nanoseconds, of the stream where it is longest; 0 where
+        /// nobody knows.
+        round_trip_ns: u64,
     },
     /// An [`Action::Decode`] ended: both slots are the machine's again.
     Decoded {

@@ -65,9 +65,13 @@ pub struct Estimate {
     pub state_bytes_per_s: u64,
     /// Measured: state bytes over wire bytes.
     pub ratio: f64,
-    /// Pending and STOP_COPY bytes over the measured rate, in nanoseconds; none before there is a
-    /// rate.
+    /// Pending and STOP_COPY bytes over the measured rate, and what the devices' transitions take,
+    /// in nanoseconds. None before there is a rate, unless it is about less than a quarter of a chunk,
+    /// which takes no longer than a round trip.
     pub downtime_ns: Option<u64>,
+    /// What of that are the devices' transitions and the way there and back: see
+    /// [`Latencies`](crate::Latencies).
+    pub latency_ns: u64,
     /// Waiting cannot make it better: every device is drained, and its initial data loaded.
     pub converged: bool,
     /// The budget of the switchover, in nanoseconds; none without one.

@@ -1,7 +1,7 @@
 //! What became of a device.
 
 use crate::ids::{DeviceId, Epoch};
-use crate::outcome::EpochEnding;
+use crate::outcome::{EpochEnding, Latencies};
 use crate::vfio::state::DeviceState;
 use crate::wire::Total;
 
@@ -40,4 +40,7 @@ pub struct DeviceReport {
     /// since), or the VMM. None: nobody knows, because nobody asked, or a call failed or has not
     /// returned.
     pub state: Option<DeviceState>,
+    /// What its transitions took, the target's as seen from here: for the next migration's
+    /// [`DeviceOptions`](crate::DeviceOptions) (source).
+    pub latencies: Latencies,
 }

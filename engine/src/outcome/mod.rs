@@ -6,12 +6,14 @@
 mod breach;
 mod classify;
 mod ending;
+mod latencies;
 mod policy;
 
 pub use crate::cause::{Cause, Observation};
 pub use breach::Breach;
 pub use classify::{DeviceAnswer, Finding, Operation, Verdict, classify};
 pub use ending::{EpochEnding, SourceEnding, TargetEnding};
+pub use latencies::Latencies;
 pub use policy::{DeviceOptions, Fallback, OnReset};
 
 use std::fmt;

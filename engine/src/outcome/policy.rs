@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Latencies;
 use crate::limits;
 
 /// What follows when a device is reset while its state is being saved.
@@ -51,6 +52,8 @@ pub struct DeviceOptions {
     /// Where the device does not come back to where it was found after three tries of SET_STATE, it
     /// may be reset: the guest then finds a reset device, and the report says so.
     pub reset_to_return: bool,
+    /// What its transitions took before, or those of another of its kind: for the forecast.
+    pub latencies: Latencies,
     /// Bytes that the target's embedder gets with the device's begin, at most
     /// [`limits::MESSAGE_BYTES_MAX`]. The engine does not look at them.
     pub opaque: Bytes,
@@ -63,6 +66,7 @@ impl Default for DeviceOptions {
             on_reset: OnReset::Abort,
             weight: 1,
             reset_to_return: false,
+            latencies: Latencies::default(),
             opaque: Bytes::new(),
         }
     }

@@ -1,9 +1,10 @@
 //! One device as the sender sees it.
 
 use super::epoch::{Epoch, Length};
+use super::pace::Pace;
 use super::stage::{Stage, View};
 use crate::ids::{DeviceId, Epoch as Number};
-use crate::machine::{Core, Goal, Owed, Turn, Way};
+use crate::machine::{Core, DeviceReport, Goal, Owed, Turn, Way};
 use crate::outcome::{DeviceAnswer, DeviceOptions, Operation, Verdict, classify};
 use crate::vfio::state::{Capabilities, DeviceState};
 use crate::wire::{DataPhase, Frame};
@@ -41,6 +42,7 @@ pub(super) struct Device {
     pub(super) incompressible: u32,
     /// Something went wrong in PRE_COPY, and its VMM has taken it further: see [`is_ahead`].
     pub(super) ahead: bool,
+    pub(super) pace: Pace,
 }
 
 /// Whether an embedded device that was saving in PRE_COPY was found further on the way to STOP_COPY
@@ -67,6 +69,7 @@ impl Device {
         };
         Device {
             core: Core::new(id, goal),
+            pace: Pace::new(config.options.latencies),
             config,
             epoch: Epoch::new(Number(0), precopy_poll_ns),
             stop_copy_only: false,
@@ -75,6 +78,11 @@ impl Device {
             incompressible: 0,
             ahead: false,
         }
+    }
+
+    pub(super) fn report(&self) -> DeviceReport {
+        let latencies = self.pace.measured();
+        DeviceReport { latencies, ..self.core.report(&self.epoch.state) }
     }
 
     pub(super) fn saves_in_precopy(&self) -> bool {

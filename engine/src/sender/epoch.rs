@@ -65,10 +65,10 @@ enum Initial {
     /// The device has no more of it, but this many reads were under way when it said so: they may
     /// still bring the last of it.
     Draining(usize),
-    /// The mark after it was sent.
-    Sent,
-    /// The target has written it.
-    Loaded,
+    /// The mark after it was sent, in this place.
+    Sent(Sequence),
+    /// The target has written it, and what was sent before this mark.
+    Loaded(Sequence),
 }
 
 /// What MIG_DATA_SIZE says of STOP_COPY.
@@ -166,7 +166,7 @@ impl Epoch {
 
     /// The epoch is over.
     pub(super) fn close(mut self) -> Closed {
-        let under_way: u64 = self.queue.under_way.values().map(|frame| frame.raw_bytes).sum();
+        let under_way = self.queue.under_way_bytes();
         Closed {
             bytes: under_way + self.queue.unsent_bytes(),
             slots: self.queue.drop_waiting(),
@@ -239,7 +239,7 @@ impl Epoch {
                 self.precopy.initial = Initial::Draining(reads);
             }
             Initial::Reading | Initial::Draining(_) => self.say_initial_sent(device),
-            Initial::Sent | Initial::Loaded => {}
+            Initial::Sent(_) | Initial::Loaded(_) => {}
         }
     }
 
@@ -248,14 +248,21 @@ impl Epoch {
         match &mut self.precopy.initial {
             Initial::Draining(1) => self.say_initial_sent(device),
             Initial::Draining(reads) => *reads -= 1,
-            Initial::Reading | Initial::Sent | Initial::Loaded => {}
+            Initial::Reading | Initial::Sent(_) | Initial::Loaded(_) => {}
         }
     }
 
     fn say_initial_sent(&mut self, device: DeviceId) {
-        self.precopy.initial = Initial::Sent;
+        self.precopy.initial = Initial::Sent(self.queue.next);
         self.precopy.unanswered += 1;
         self.frame(device, Frame::InitialDataSent);
+    }
+
+    /// The target has written the initial data, and so all that was sent before its mark. Gives back
+    /// what it was not known to be done with.
+    pub(super) fn initial_data_done(&mut self) -> UnderWay {
+        let Initial::Loaded(mark) = self.precopy.initial else { return UnderWay::default() };
+        self.queue.done_before(mark)
     }
 
     /// Bytes of state that the device has not given out in PRE_COPY, and those that were read and
@@ -270,11 +277,11 @@ impl Precopy {
     /// true if that is all of it.
     pub(super) fn initial_loaded(&mut self) -> Option<bool> {
         self.unanswered = self.unanswered.checked_sub(1)?;
-        let loaded = self.unanswered == 0 && self.initial == Initial::Sent;
-        if loaded {
-            self.initial = Initial::Loaded;
+        match self.initial {
+            Initial::Sent(mark) if self.unanswered == 0 => self.initial = Initial::Loaded(mark),
+            _ => return Some(false),
         }
-        Some(loaded)
+        Some(true)
     }
 
     /// Whether the target owes its word that it has loaded initial data.
@@ -284,7 +291,7 @@ impl Precopy {
 
     /// Whether the target has all initial data.
     pub(super) fn is_initial_loaded(&self) -> bool {
-        self.initial == Initial::Loaded
+        matches!(self.initial, Initial::Loaded(_))
     }
 
     /// When the device is to be asked.
@@ -424,12 +431,22 @@ impl Queue {
         // The first credit of an epoch comes when only its first frame is done.
         let window = *self.window.get_or_insert(up_to.0.saturating_sub(1));
         self.credit = self.credit.max(up_to);
-        let later = self.under_way.split_off(&Sequence(up_to.0.saturating_sub(window)));
+        self.done_before(Sequence(up_to.0.saturating_sub(window)))
+    }
+
+    /// The target is done with what comes before this place.
+    fn done_before(&mut self, place: Sequence) -> UnderWay {
+        let later = self.under_way.split_off(&place);
         let done = std::mem::replace(&mut self.under_way, later);
         done.into_values().fold(UnderWay::default(), |sum, frame| UnderWay {
             raw_bytes: sum.raw_bytes + frame.raw_bytes,
             wire_bytes: sum.wire_bytes + frame.wire_bytes,
         })
+    }
+
+    /// Bytes of state that were sent and that the target has not said to be done with.
+    pub(super) fn under_way_bytes(&self) -> u64 {
+        self.under_way.values().map(|frame| frame.raw_bytes).sum()
     }
 
     fn unsent_bytes(&self) -> u64 {

@@ -44,7 +44,10 @@ impl Sender {
                     self.loaded(turn, device, total)?;
                 }
             }
-            (Stage::Handover, Frame::Running) => self.leave(turn, None),
+            (Stage::Handover, Frame::Running) => {
+                self.devices.iter_mut().for_each(|device| device.pace.runs(turn));
+                self.leave(turn, None);
+            }
             _ => {
                 let what = "the session is not at that point";
                 return Err(Fault::breach(Breach::Unexpected { kind, what }));
@@ -69,6 +72,8 @@ impl Sender {
         match self.devices[device.index()].epoch.precopy.initial_loaded() {
             Some(true) => {
                 self.peer_moved();
+                let done = self.devices[device.index()].epoch.initial_data_done();
+                self.done_with(turn, device, done);
                 turn.tell(Notice::InitialDataLoaded { device });
                 self.estimate(turn);
             }
@@ -92,6 +97,8 @@ impl Sender {
             return Err(Breach::Total { device: id, found, expected });
         }
         device.core.go(On::Confirmed);
+        let left_bytes = device.epoch.queue.under_way_bytes();
+        device.pace.loaded(turn, self.controller.path_ns(left_bytes));
         self.peer_moved();
         self.hand_over_if_all_loaded(turn);
         Ok(())

@@ -18,6 +18,7 @@
 //! | `read`, `encode`, `schedule` | a chunk's way: out of the fd, through a worker or not, onto a stream |
 //! | `frames` | what the target says |
 //! | `estimate` | what the downtime would be now |
+//! | `pace` | how long a device's transitions take |
 //! | `reset` | a lost epoch: abort, restart or stop-copy |
 //! | `switchover` | the P2P barrier, the handover |
 //! | `ending` | abort, and how the session ends |
@@ -29,6 +30,7 @@ mod epoch;
 mod estimate;
 mod frames;
 mod handshake;
+mod pace;
 mod read;
 mod requests;
 mod reset;
@@ -105,6 +107,8 @@ pub struct Sender {
     /// Data frames that have left raw since one left compressed.
     raw_in_a_row: u32,
     switchover: bool,
+    /// To the target and back, in nanoseconds.
+    round_trip_ns: u64,
     /// Where the service of the device that sent last has started.
     service: u64,
     fault: Option<Fault>,
@@ -130,6 +134,7 @@ impl Sender {
             controller: Controller::new(config.policy, config.workers as u32, config.chunk_bytes),
             raw_in_a_row: 0,
             switchover: false,
+            round_trip_ns: 0,
             service: 0,
             fault: None,
             ending: None,
@@ -169,7 +174,8 @@ impl Sender {
                 self.controller.hosts_known(hosts);
                 bytes_per_s.into_iter().for_each(|rate| self.controller.link_known(rate));
             }
-            Event::Link { bytes_per_s, at_least } => {
+            Event::Link { bytes_per_s, at_least, round_trip_ns } => {
+                self.round_trip_ns = round_trip_ns;
                 self.controller.link_measured(bytes_per_s, at_least);
             }
             Event::Sent { stream, slot } => {
@@ -323,7 +329,7 @@ impl Machine for Sender {
     }
 
     fn reports(&self) -> Vec<DeviceReport> {
-        self.devices.iter().map(|device| device.core.report(&device.epoch.state)).collect()
+        self.devices.iter().map(Device::report).collect()
     }
 
     fn has_told(&self) -> bool {

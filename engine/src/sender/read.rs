@@ -68,6 +68,9 @@ impl Sender {
         device.epoch.reading.reads -= 1;
         if matches!(result, ReadResult::Chunk { .. } | ReadResult::End) {
             device.core.progress.moved();
+            if device.core.stage == DeviceStage::StopCopy {
+                device.pace.read(turn);
+            }
         }
         let mut spent = Some(slot);
         // Where something is wrong with the device, the epoch will be discarded or given up.

@@ -167,6 +167,7 @@ impl Sender {
         // The fd's end was read, and the device has not been reset since.
         let total = device.epoch.state.total();
         device.epoch.frame(id, |place| Frame::End(place, total));
+        device.pace.moved(turn);
         device.core.enter_phase(turn, Phase::Load);
         Ok(())
     }

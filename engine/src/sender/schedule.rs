@@ -6,6 +6,7 @@
 //! frame never waits for one that is still being compressed: the receiver puts them in order.
 
 use super::epoch::UnderWay;
+use super::stage::Stage as DeviceStage;
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Sequence, StreamId};
 use crate::machine::{Outgoing, Turn};
@@ -62,7 +63,17 @@ impl Sender {
         if self.devices[id.index()].epoch.queue.gains(up_to) {
             self.peer_moved();
         }
-        let done = self.devices[id.index()].epoch.queue.credited(up_to);
+        let device = &mut self.devices[id.index()];
+        let done = device.epoch.queue.credited(up_to);
+        self.done_with(turn, id, done);
+    }
+
+    /// The target is done with these frames of a device.
+    pub(super) fn done_with(&mut self, turn: &Turn, id: DeviceId, done: UnderWay) {
+        let device = &mut self.devices[id.index()];
+        if device.core.stage == DeviceStage::Sent {
+            device.pace.moved(turn);
+        }
         self.controller.sent(turn.now_ns, done.raw_bytes, done.wire_bytes);
     }
 }

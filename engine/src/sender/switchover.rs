@@ -20,6 +20,7 @@ impl Sender {
         self.waits.set(Wait::Budget, turn.after(self.config.limits.budget_ns));
         for device in &mut self.devices {
             device.core.enter_phase(turn, Phase::Stop);
+            device.pace.stops(turn);
         }
     }
 
@@ -83,6 +84,7 @@ impl Sender {
         self.confirm_if_out(turn);
         for device in &mut self.devices {
             device.core.enter_phase(turn, Phase::Handover);
+            device.pace.handed_over(turn);
             // The data fd is closed, then the device goes to STOP: it does not run here again.
             device.core.go(On::Handover);
             device.core.line.detach(turn);

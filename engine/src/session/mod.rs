@@ -27,8 +27,8 @@ pub use crate::limits;
 pub use crate::machine::{DeviceReport, Estimate, Notice};
 pub use crate::metrics::{DeviceMetrics, Metrics, Step, StreamMetrics};
 pub use crate::outcome::{
-    Breach, Cause, Completion, DeviceOptions, EpochEnding, Fallback, Fault, Host, Observation,
-    OnReset, Phase, SourceEnding, TargetEnding,
+    Breach, Cause, Completion, DeviceOptions, EpochEnding, Fallback, Fault, Host, Latencies,
+    Observation, OnReset, Phase, SourceEnding, TargetEnding,
 };
 pub use crate::ring::{Backend, BackendChoice};
 pub use crate::threads::{SystemCall, ThreadHook, ThreadKind, ThreadStart};

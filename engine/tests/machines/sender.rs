@@ -1,4 +1,4 @@
-//! The sender: what it reckons, what it wants to hear, what it takes back, and to whom it says that
+//! The sender: what it wants to hear, what it takes back, and to whom it says that
 //! it gives up.
 
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use vfio_ferry::wire::{Accept, Features, Frame, StateDigest, Total};
 use crate::run::Run;
 
 pub(crate) const FIRST: DeviceId = DeviceId(0);
-const SECOND: DeviceId = DeviceId(1);
-const CHUNK_BYTES: u32 = 4096;
+pub(crate) const SECOND: DeviceId = DeviceId(1);
+pub(crate) const CHUNK_BYTES: u32 = 4096;
 const SILENCE_NS: u64 = 10_000_000_000;
 
 /// A sender whose devices wait to be asked; `precopy` says which of them save in PRE_COPY.
@@ -32,15 +32,26 @@ pub(crate) fn connected_as(
     streams: u16,
     on_reset: OnReset,
 ) -> Run<Sender> {
-    let device = |(number, precopy): (usize, &bool)| DeviceConfig {
+    let options = DeviceOptions { on_reset, ..DeviceOptions::default() };
+    let devices: Vec<_> = precopy.iter().map(|precopy| (*precopy, options.clone())).collect();
+    connected_with(embedded, &devices, streams)
+}
+
+/// The same, with options of their own.
+pub(crate) fn connected_with(
+    embedded: bool,
+    devices: &[(bool, DeviceOptions)],
+    streams: u16,
+) -> Run<Sender> {
+    let device = |(number, (precopy, options)): (usize, &(bool, DeviceOptions))| DeviceConfig {
         name: format!("device-{number}"),
         capabilities: Capabilities { p2p: false, precopy: *precopy },
-        options: DeviceOptions { on_reset, ..DeviceOptions::default() },
+        options: options.clone(),
         paused: false,
         embedded,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
-        devices: precopy.iter().enumerate().map(device).collect(),
+        devices: devices.iter().enumerate().map(device).collect(),
         peer: PeerConfig { streams, silence_ns: SILENCE_NS },
         session: 1,
         chunk_bytes: CHUNK_BYTES,
@@ -59,88 +70,19 @@ pub(crate) fn connected_as(
 }
 
 /// One device in PRE_COPY, whose frames may go out.
-fn precopy(streams: u16) -> Run<Sender> {
+pub(crate) fn precopy(streams: u16) -> Run<Sender> {
     let mut run = connected(&[true], streams, OnReset::Abort);
     run.set(FIRST, DeviceState::PreCopy, true);
     run.credits(FIRST, 0, 1);
     run
 }
 
-fn chunk(bytes: u32) -> ReadResult {
+pub(crate) fn chunk(bytes: u32) -> ReadResult {
     ReadResult::Chunk { bytes, zero: false, hash: 7 }
 }
 
-fn info(initial_bytes: u64, dirty_bytes: u64, reinit: bool) -> Reply {
+pub(crate) fn info(initial_bytes: u64, dirty_bytes: u64, reinit: bool) -> Reply {
     Reply::Info(PrecopyInfo { initial_bytes, dirty_bytes, reinit })
-}
-
-#[test]
-fn the_estimate_is_what_is_left_over_the_rate_so_far() {
-    let mut run = connected(&[true, false], 1, OnReset::Abort);
-    // The second one has no PRE_COPY: it counts with its STOP_COPY data alone.
-    run.answers(SECOND, Request::StopCopyLength, Reply::Length(1_000_000));
-    run.set(FIRST, DeviceState::PreCopy, true);
-    run.credits(FIRST, 0, 1);
-    run.reads(FIRST, ReadResult::Empty);
-    run.answers(FIRST, Request::PrecopyInfo, info(100, 900, false));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(3_000_000));
-    let early = run.estimate();
-    assert_eq!((early.pending_bytes, early.stop_copy_bytes), (1000, Some(4_000_000)));
-    assert_eq!((early.state_bytes_per_s, early.downtime_ns), (0, None), "nothing has moved");
-    assert!(!early.initial_data_loaded);
-
-    // Chunk after chunk, each done with 8192 ns after it was read: half a byte a nanosecond.
-    for number in 0..64 {
-        run.reads(FIRST, chunk(CHUNK_BYTES));
-        run.now_ns += 2 * u64::from(CHUNK_BYTES);
-        // Begin and phase come before the chunks.
-        run.credits(FIRST, 0, 2 + number + 1);
-    }
-    assert_eq!(run.sent_data, 64);
-    run.reads(FIRST, ReadResult::Empty);
-    while !run.asked.contains_key(&FIRST) {
-        run.next_deadline();
-    }
-    // Two chunks are read and cannot go out.
-    run.hold(0);
-    run.answers(FIRST, Request::PrecopyInfo, info(0, 991_904, false));
-    run.reads(FIRST, chunk(CHUNK_BYTES));
-    run.reads(FIRST, chunk(CHUNK_BYTES));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(3_000_000));
-    let estimate = run.estimate();
-    // The stream is held by the word that the initial data is sent.
-    assert_eq!(estimate.pending_bytes, 991_904 + 2 * 4096);
-    assert_eq!(estimate.stop_copy_bytes, Some(4_000_000));
-    assert_eq!(estimate.state_bytes_per_s, 500_000_000);
-    assert_eq!(estimate.downtime_ns, Some(10_000_192));
-    // 64 bytes of header for each chunk of 4096.
-    assert!((estimate.ratio - 0.984_615_384).abs() < 1e-6, "{}", estimate.ratio);
-}
-
-#[test]
-fn a_size_that_one_driver_does_not_say_is_unknown_for_all() {
-    let mut run = connected(&[false, false], 1, OnReset::Abort);
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1_000_000));
-    assert!(!run.notices.iter().any(|notice| matches!(notice, Notice::Estimate(_))));
-    run.replies(SECOND, Request::StopCopyLength, Err(libc::ENOTTY));
-    let estimate = run.estimate();
-    assert_eq!((estimate.stop_copy_bytes, estimate.pending_bytes), (None, 0));
-    assert!(estimate.initial_data_loaded, "there is none");
-}
-
-#[test]
-fn an_estimate_that_waiting_cannot_make_better_says_so() {
-    let mut run = precopy(1);
-    run.reads(FIRST, ReadResult::Empty);
-    run.answers(FIRST, Request::PrecopyInfo, info(0, 0, false));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
-    assert!(!run.estimate().converged, "the initial data is not loaded");
-    run.hears(0, Frame::InitialDataLoaded { device: FIRST, epoch: Epoch(0) });
-    assert!(run.estimate().converged);
-    run.next_deadline();
-    run.answers(FIRST, Request::PrecopyInfo, info(0, 4096, false));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
-    assert!(!run.estimate().converged, "there is more to read before the stop");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::machine::TimeLimits;
-use vfio_ferry::outcome::{DeviceOptions, Fallback, OnReset, Phase};
+use vfio_ferry::outcome::{DeviceOptions, Fallback, Latencies, OnReset, Phase};
 use vfio_ferry::vfio::state::Capabilities;
 
 use super::plan::{
@@ -165,6 +165,7 @@ impl DevicePlan {
                 ]),
                 weight: rng.pick(&[0, 1, 1, 1, 3]),
                 reset_to_return: false,
+                latencies: Latencies::default(),
                 opaque: Bytes::from_static(rng.pick(&[&b""[..], &b"opaque"[..]])),
             },
             paused: false,

@@ -297,6 +297,7 @@ mod tests {
                 state_bytes_per_s: 0,
                 ratio: 1.0,
                 downtime_ns: None,
+                latency_ns: 0,
                 converged: false,
                 switchover_budget_ns: None,
             })));

@@ -5,7 +5,7 @@ use super::Drive;
 use crate::compress::workers::{WorkResult, Worked};
 use crate::drive::clock::now_ns;
 use crate::drive::inbox::{Chunk, Input, WorkTag};
-use crate::drive::streams::StreamEvent;
+use crate::drive::streams::{Speed, StreamEvent};
 use crate::limits;
 use crate::machine::{Command, EncodeResult, Event, Request};
 use crate::metrics::Step;
@@ -106,8 +106,8 @@ impl Drive {
             StreamEvent::Part { stream, sent, bytes } => {
                 self.feed(Event::Part { stream, sent, bytes });
             }
-            StreamEvent::Link { bytes_per_s, at_least } => {
-                self.feed(Event::Link { bytes_per_s, at_least });
+            StreamEvent::Link(Speed { bytes_per_s, at_least, round_trip_ns }) => {
+                self.feed(Event::Link { bytes_per_s, at_least, round_trip_ns });
             }
             StreamEvent::Lost { stream, slots, fault } => {
                 let slots = slots.into_iter().map(|slot| self.slots.put(slot)).collect();

@@ -34,6 +34,7 @@ impl Drain {
             bytes_per_s: u64::try_from(bytes_per_s).unwrap_or(u64::MAX),
             // For half of the time there was nothing to send.
             at_least: self.busy_ns < all_ns / 2,
+            round_trip_ns: 0,
         });
         (self.bytes, self.busy_ns) = (0, 0);
     }

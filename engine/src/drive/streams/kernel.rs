@@ -21,7 +21,11 @@ pub struct Info {
     others: [u64; 13],
     /// tcpi_max_pacing_rate: SO_MAX_PACING_RATE in bytes per second, all ones where it is not set.
     max_pacing_rate: u64,
-    more: [u64; 5],
+    more: [u64; 3],
+    notsent_bytes: u32,
+    /// tcpi_min_rtt, in microseconds: the shortest round trip of some minutes.
+    min_rtt: u32,
+    data_segs: u64,
     /// tcpi_delivery_rate, in bytes per second: what was acknowledged within about a round trip,
     /// lately.
     delivery_rate: u64,
@@ -100,10 +104,12 @@ pub(super) fn acknowledge(socket: impl AsFd) {
 
 /// What the kernel has measured of a stream.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Speed {
-    pub(super) bytes_per_s: u64,
+pub(in crate::drive) struct Speed {
+    pub(in crate::drive) bytes_per_s: u64,
     /// There was too little to send: it may be faster.
-    pub(super) at_least: bool,
+    pub(in crate::drive) at_least: bool,
+    /// The shortest round trip of late, in nanoseconds; 0 where nobody knows.
+    pub(in crate::drive) round_trip_ns: u64,
 }
 
 /// How fast a stream is; none if it is not TCP, or nothing was sent.
@@ -113,6 +119,9 @@ pub(super) fn speed(socket: impl AsFd) -> Option<Speed> {
     let speed = Speed {
         bytes_per_s: info.delivery_rate.min(info.max_pacing_rate),
         at_least: info.flags[7] & 1 != 0,
+        round_trip_ns: Some(info.min_rtt)
+            .filter(|us| *us != u32::MAX)
+            .map_or(0, |us| u64::from(us) * 1000),
     };
     (speed.bytes_per_s > 0).then_some(speed)
 }
@@ -152,6 +161,7 @@ mod tests {
             offset_of!(Info, max_pacing_rate),
             offset_of!(libc::tcp_info, tcpi_max_pacing_rate)
         );
+        assert_eq!(offset_of!(Info, min_rtt), offset_of!(libc::tcp_info, tcpi_min_rtt));
         assert_eq!(offset_of!(Info, delivery_rate), offset_of!(libc::tcp_info, tcpi_delivery_rate));
         assert_eq!(offset_of!(Info, flags) + 6, offset_of!(libc::tcp_info, tcpi_snd_rcv_wscale));
     }

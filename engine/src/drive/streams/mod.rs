@@ -28,6 +28,7 @@ use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind};
 use crate::wire::{DataHeader, Frame, FrameNumbers, WireLimits};
 use drain::Drain;
+pub(super) use kernel::Speed;
 use parts::Part;
 use receiving::Receiving;
 
@@ -48,7 +49,7 @@ pub(super) enum StreamEvent {
     /// Part of a frame has moved, and not its end.
     Part { stream: StreamId, sent: bool, bytes: u32 },
     /// What all streams together take, as the kernel has just measured it.
-    Link { bytes_per_s: u64, at_least: bool },
+    Link(Speed),
     /// The stream is over; slots that it held.
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
 }

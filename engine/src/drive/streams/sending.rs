@@ -112,10 +112,9 @@ impl Streams {
         let sum = speeds.reduce(|sum, next| Speed {
             bytes_per_s: sum.bytes_per_s.saturating_add(next.bytes_per_s),
             at_least: sum.at_least || next.at_least,
+            round_trip_ns: sum.round_trip_ns.max(next.round_trip_ns),
         });
-        if let Some(Speed { bytes_per_s, at_least }) = sum {
-            self.events.push_back(StreamEvent::Link { bytes_per_s, at_least });
-        }
+        self.events.extend(sum.map(StreamEvent::Link));
     }
 
     /// Says that nothing more will be sent on the streams that have nothing in flight.
