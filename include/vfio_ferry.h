@@ -971,6 +971,15 @@ vferry_status vferry_options_set_memory_bytes(vferry_options *options,
 vferry_status vferry_options_set_rate(vferry_options *options, uint64_t bytes_per_s);
 
 /**
+ * What the streams take together, in bytes per second, where the VMM knows (source); 0, the default,
+ * where it does not. What is to be compressed need not be found out then. Without it the engine
+ * sends a megabyte of padding while there is nothing else to send, over TCP, and none through a
+ * `vferry_channel`, of which it learns from the first megabytes of state. Since version 6.
+ */
+vferry_status vferry_options_set_path_rate(vferry_options *options,
+                                           uint64_t bytes_per_s);
+
+/**
  * Whether a stream that leaves this host may be in plaintext: for fds that the VMM connected itself, or
  * that it had from `vferry_listener_accept`, where the path is guarded otherwise. False by default: such
  * a stream is VFERRY_ERR_PLAINTEXT. Whoever is on an unguarded path can read and change the guest's

@@ -90,7 +90,7 @@ pub(crate) fn run_source(inputs: Inputs) -> Result<SideOutcome, String> {
     let session = SourceSession::start(devices, inputs.streams, session_options)
         .map_err(|error| error.to_string())?;
     while !switchover.is_decided() {
-        match session.wait_event(Some(Switchover::PATIENCE)) {
+        match session.wait_event(Some(switchover.patience())) {
             Some(SessionEvent::Notice(notice)) => {
                 told.extend(early_end(&notice));
                 if let Notice::Estimate(estimate) = &notice {

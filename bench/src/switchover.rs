@@ -8,15 +8,17 @@ use vfio_ferry::session::{Completion, EpochEnding, Estimate, Notice};
 pub(crate) enum Sight {
     /// A notice.
     Notice(Notice),
-    /// None for as long as [`Switchover::PATIENCE`].
+    /// None for as long as [`Switchover::patience`].
     Nothing,
 }
 
-/// The decision. Without PRE_COPY: as soon as the streams are agreed on. With it: when the initial
+/// The decision. Without PRE_COPY: when the streams are agreed on and the engine has found out how fast
+/// they are, as it has long before a VMM stops its guest. With it: when the initial
 /// data is loaded on the target and nothing is left to be moved before the stop, or the downtime
 /// that the engine expects is short, or no longer gets shorter.
 pub(crate) struct Switchover {
     precopy: bool,
+    connected: bool,
     least_ns: Option<u64>,
     no_better: u32,
     decided: bool,
@@ -24,15 +26,24 @@ pub(crate) struct Switchover {
 
 /// A downtime that need not get shorter; QEMU's default limit is 300 ms.
 const SHORT_NS: u64 = 100_000_000;
+/// How long is waited for anything at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long, once the streams are agreed on, for how fast they are: of some nobody finds out.
+const PATH_WITHIN: Duration = Duration::from_millis(200);
 /// After so many estimates that are no better than the best, more PRE_COPY does not help.
 const NO_BETTER_MAX: u32 = 5;
 
 impl Switchover {
     /// Without a sign of life for so long there is nothing to wait for.
-    pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+    pub(crate) fn patience(&self) -> Duration {
+        match self.connected && !self.precopy {
+            true => PATH_WITHIN,
+            false => PATIENCE,
+        }
+    }
 
     pub(crate) fn new(precopy: bool) -> Switchover {
-        Switchover { precopy, least_ns: None, no_better: 0, decided: false }
+        Switchover { precopy, connected: false, least_ns: None, no_better: 0, decided: false }
     }
 
     /// Whether the guest is to be stopped now.
@@ -44,8 +55,9 @@ impl Switchover {
     pub(crate) fn saw(&mut self, sight: Sight) {
         match sight {
             Sight::Nothing => self.decided = true,
-            Sight::Notice(Notice::Connected { .. }) => self.decided |= !self.precopy,
-            Sight::Notice(Notice::Estimate(estimate)) => self.weigh(&estimate),
+            Sight::Notice(Notice::Connected { .. }) => self.connected = true,
+            Sight::Notice(Notice::Path { .. }) => self.decided |= !self.precopy,
+            Sight::Notice(Notice::Estimate(estimate)) if self.precopy => self.weigh(&estimate),
             // What was saved is void, and so is what was reckoned from it.
             Sight::Notice(Notice::Completion(Completion {
                 ending: EpochEnding::Restarted,
@@ -94,10 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn without_precopy_at_once() {
+    fn without_precopy_once_the_path_is_known() {
         let connected = || Sight::Notice(Notice::Connected { version: 1, chunk_bytes: 1 << 18 });
-        assert_eq!(decided_after(false, [connected()]), Some(0));
-        assert_eq!(decided_after(true, [connected()]), None);
+        let path = || Sight::Notice(Notice::Path { bytes_per_s: 1, round_trip_ns: 1 });
+        assert_eq!(decided_after(false, [connected(), path()]), Some(1));
+        // That nothing is pending before the stop is so from the start.
+        assert_eq!(decided_after(false, [connected(), estimate(true, 1), path()]), Some(2));
+        assert_eq!(decided_after(false, [connected(), Sight::Nothing]), Some(1));
+        assert_eq!(decided_after(true, [connected(), path()]), None);
+        let mut switchover = Switchover::new(false);
+        assert_eq!(switchover.patience(), PATIENCE);
+        switchover.saw(connected());
+        assert_eq!(switchover.patience(), PATH_WITHIN);
     }
 
     #[test]

@@ -219,6 +219,21 @@ pub extern "C" fn vferry_options_set_rate(
     })
 }
 
+/// What the streams take together, in bytes per second, where the VMM knows (source); 0, the default,
+/// where it does not. What is to be compressed need not be found out then. Without it the engine
+/// sends a megabyte of padding while there is nothing else to send, over TCP, and none through a
+/// `vferry_channel`, of which it learns from the first megabytes of state. Since version 6.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_options_set_path_rate(
+    options: Option<&mut vferry_options>,
+    bytes_per_s: u64,
+) -> vferry_status {
+    set(options, |options| {
+        options.path_bytes_per_s = (bytes_per_s > 0).then_some(bytes_per_s);
+        Ok(())
+    })
+}
+
 /// Whether a stream that leaves this host may be in plaintext: for fds that the VMM connected itself, or
 /// that it had from `vferry_listener_accept`, where the path is guarded otherwise. False by default: such
 /// a stream is VFERRY_ERR_PLAINTEXT. Whoever is on an unguarded path can read and change the guest's
@@ -393,6 +408,7 @@ mod tests {
         set(&|o| vferry_options_set_zero_copy(o, false));
         set(&|o| vferry_options_set_memory_bytes(o, 1 << 20));
         set(&|o| vferry_options_set_rate(o, 1000));
+        set(&|o| vferry_options_set_path_rate(o, 2000));
         set(&|o| vferry_options_set_plaintext(o, true));
         set(&|o| vferry_options_set_peer_silence_ms(o, 11));
         set(&|o| vferry_options_set_cancel_bound_ms(o, 12));
@@ -406,6 +422,7 @@ mod tests {
         assert_eq!((found.chunk_bytes, found.workers, found.memory_bytes), (8192, 3, 1 << 20));
         assert_eq!((found.policy, found.backend), (Policy::Zstd(-7), BackendChoice::IoUring));
         assert_eq!((found.zero_copy, found.rate_bytes_per_s), (false, Some(1000)));
+        assert_eq!(found.path_bytes_per_s, Some(2000));
         assert!(found.plaintext);
         let ms = Duration::from_millis;
         assert_eq!((found.peer_silence, found.cancel_bound), (ms(11), ms(12)));

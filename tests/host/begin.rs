@@ -10,12 +10,12 @@ use vfio_ferry::machine::Notice;
 use vfio_ferry::outcome::{DeviceOptions, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{
-    Error, Options, SourceSession, TargetSession, UsageError, accept, connect_within,
+    Error, Options, SessionEvent, SourceSession, TargetSession, UsageError, accept, connect_within,
 };
 use vfio_ferry::vfio::device::MigrationDevice;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Holding, Plan, TestDevice};
-use vfio_ferry_tests::pair::{Pair, Setup, sources, streams, targets};
+use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, sources, streams, targets};
 use vfio_ferry_tests::refuse::where_refused;
 use vfio_ferry_tests::runs::{assert_handed_over, assert_moved, talkative};
 
@@ -113,6 +113,38 @@ fn the_device_of_a_paused_vm_goes_back_to_where_it_was_found() {
     assert_eq!((from.state_now(), from.holding()), (DeviceState::Stop, Holding::Own));
     assert_eq!(source.report.devices[0].state, Some(DeviceState::Stop));
     assert!(matches!(target.report.ending, TargetEnding::Blank(_)));
+}
+
+/// A device that is not stopped yet has nothing to send, whatever it can do: padding has the streams.
+#[test]
+fn how_fast_the_path_is_is_found_out_before_the_guest_is_stopped() {
+    for (backend, known) in
+        [BACKENDS, BACKENDS].concat().into_iter().zip([false, false, true, true])
+    {
+        let from = talkative();
+        let to = device(from.target());
+        let from = device(from);
+        let mut setup = Setup::default();
+        (setup.source.backend, setup.target.backend) = (backend, backend);
+        setup.source.path_bytes_per_s = known.then_some(1_000_000_000);
+        setup.device.precopy = false;
+        let mut pair = Pair::start(from_ref(&from), from_ref(&to), &setup);
+        let is_path = |notice: &Notice| matches!(notice, Notice::Path { .. });
+        while !known && !pair.source_notices.iter().any(is_path) {
+            match pair.source.wait_event(Some(PATIENCE)) {
+                Some(SessionEvent::Notice(notice)) => pair.source_notices.push(notice),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(from.trail(), [], "nobody touched the device");
+        pair.source.switchover();
+        let (source, target) = pair.end();
+        assert_handed_over(&source, &target);
+        assert_moved(&from, &to);
+        assert_eq!(source.notices.iter().any(is_path), !known);
+        let padding = source.report.metrics.wire_bytes() > from.plan().total_bytes() + (1 << 20);
+        assert!(!(known && padding), "{} bytes", source.report.metrics.wire_bytes());
+    }
 }
 
 /// No limit of any kind: nothing panics, and nothing is over at once.

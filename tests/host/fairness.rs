@@ -37,6 +37,7 @@ fn sender(weights: &[u32]) -> Sender {
         workers: 1,
         slots_per_device: 4,
         policy: Policy::Raw,
+        path_bytes_per_s: None,
         precopy_poll_ns: 1_000_000,
         limits: TimeLimits::only_cancel(1_000_000),
     })
@@ -96,7 +97,7 @@ fn order(weights: &[u32], late: Option<(u32, usize)>, count: usize) -> Vec<usize
                         Outgoing::Frame(Frame::Begin(place, _)) => {
                             events.push_back(credit(stream, place));
                         }
-                        Outgoing::Frame(_) => {}
+                        Outgoing::Frame(_) | Outgoing::Padding { .. } => {}
                         Outgoing::Data { header, slot: from } => {
                             sent.push(header.place.device.index());
                             events.push_back(credit(stream, header.place));

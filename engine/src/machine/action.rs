@@ -29,6 +29,12 @@ pub enum Outgoing {
         /// Where the body is.
         slot: Option<SlotId>,
     },
+    /// A frame that the peer skips.
+    Padding {
+        /// Bytes of its body, at most
+        /// [`CONTROL_BODY_BYTES_MAX`](crate::limits::CONTROL_BODY_BYTES_MAX).
+        bytes: u32,
+    },
 }
 
 /// What is to be done.

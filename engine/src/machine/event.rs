@@ -83,8 +83,11 @@ pub enum Event {
     Path {
         /// The hosts.
         hosts: Hosts,
-        /// What the streams together take at most, in bytes per second.
+        /// What the streams together take at most, or what the embedder says of them, in bytes per
+        /// second.
         bytes_per_s: Option<u64>,
+        /// How fast they are may be found out with padding: nobody else's bytes are on them.
+        may_try: bool,
     },
     /// What the streams together take to the peer, as the kernel has just measured it.
     Link {

@@ -37,6 +37,15 @@ pub enum Notice {
         /// The device.
         device: DeviceId,
     },
+    /// How fast the path is, found out with padding while there was nothing else to send: before that
+    /// the engine knows little of it (source). Not told of streams that the VMM carries, nor where
+    /// there was always something to send.
+    Path {
+        /// What one stream takes, in bytes per second.
+        bytes_per_s: u64,
+        /// To the target's engine and back, in nanoseconds.
+        round_trip_ns: u64,
+    },
     /// What the downtime would be if the VM stopped now (source, in PRE_COPY).
     Estimate(Estimate),
     /// The epoch of a device, or its migration, ended.

@@ -453,7 +453,7 @@ impl Queue {
         let encoding = self.encoding.values().map(|(header, _)| u64::from(header.raw_bytes));
         let ready = self.ready.values().map(|what| match what {
             Outgoing::Data { header, .. } => u64::from(header.raw_bytes),
-            Outgoing::Frame(_) => 0,
+            Outgoing::Frame(_) | Outgoing::Padding { .. } => 0,
         });
         let open = self.open.values().map(|(header, _)| u64::from(header.raw_bytes));
         encoding.chain(ready).chain(open).sum()
@@ -466,7 +466,7 @@ impl Queue {
         let ready = std::mem::take(&mut self.ready).into_values();
         let ready = ready.filter_map(|what| match what {
             Outgoing::Data { slot, .. } => slot,
-            Outgoing::Frame(_) => None,
+            Outgoing::Frame(_) | Outgoing::Padding { .. } => None,
         });
         ready.chain(open).collect()
     }

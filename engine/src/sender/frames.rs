@@ -22,7 +22,7 @@ impl Sender {
         match (self.stage, frame) {
             (_, Frame::Abort(said)) => return Err(Fault::peer_gave_up(Host::Target, said)),
             (_, Frame::Ping(number)) => self.peer.pong(stream, number),
-            (_, Frame::Pong(_)) => {}
+            (_, Frame::Pong(number)) => self.path_tried(turn, number),
             (Stage::Connect, Frame::Accept(accept)) => self.accepted(turn, stream, accept)?,
             (Stage::Active | Stage::Handover | Stage::Leaving, Frame::Message(bytes)) => {
                 turn.tell(Notice::Message(bytes));

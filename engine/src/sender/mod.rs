@@ -16,6 +16,7 @@
 //! | `device`, `epoch` | a device; one saving session of it |
 //! | `requests` | requests to devices and their answers |
 //! | `read`, `encode`, `schedule` | a chunk's way: out of the fd, through a worker or not, onto a stream |
+//! | `train` | how fast the path is, before anything depends on it |
 //! | `frames` | what the target says |
 //! | `estimate` | what the downtime would be now |
 //! | `pace` | how long a device's transitions take |
@@ -39,6 +40,7 @@ mod stage;
 mod switchover;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use device::DeviceConfig;
 
@@ -51,6 +53,7 @@ use crate::machine::{
 use crate::outcome::{Breach, Cause, Fault, Observation, SourceEnding};
 use crate::wire::{Accept, Kind, Offer};
 use device::Device;
+use train::Train;
 
 /// What a sender is made from.
 #[derive(Debug, Clone)]
@@ -69,6 +72,8 @@ pub struct SenderConfig {
     pub slots_per_device: usize,
     /// Raw, zstd, or decided for each chunk.
     pub policy: Policy,
+    /// What the embedder knows of the path, in bytes per second on the wire.
+    pub path_bytes_per_s: Option<u64>,
     /// How long to wait before a drained PRE_COPY device is asked again, in nanoseconds.
     pub precopy_poll_ns: u64,
     /// How long it waits for what.
@@ -109,6 +114,7 @@ pub struct Sender {
     switchover: bool,
     /// To the target and back, in nanoseconds.
     round_trip_ns: u64,
+    train: Train,
     /// Where the service of the device that sent last has started.
     service: u64,
     fault: Option<Fault>,
@@ -135,6 +141,7 @@ impl Sender {
             raw_in_a_row: 0,
             switchover: false,
             round_trip_ns: 0,
+            train: Train::new(),
             service: 0,
             fault: None,
             ending: None,
@@ -170,9 +177,14 @@ impl Sender {
                 self.encoded(chunk, slot, into, result);
             }
             Event::Sampled(samples) => self.controller.sampled(&samples),
-            Event::Path { hosts, bytes_per_s } => {
+            Event::Path { hosts, bytes_per_s, may_try } => {
                 self.controller.hosts_known(hosts);
-                bytes_per_s.into_iter().for_each(|rate| self.controller.link_known(rate));
+                let known = [bytes_per_s, self.config.path_bytes_per_s].into_iter().flatten().min();
+                match known {
+                    Some(rate) => self.controller.link_known(rate),
+                    None if may_try => self.train.wanted(),
+                    None => {}
+                }
             }
             Event::Link { bytes_per_s, at_least, round_trip_ns } => {
                 self.round_trip_ns = round_trip_ns;
@@ -301,6 +313,7 @@ impl Sender {
         self.peer.pump(turn);
         self.confirm_if_out(turn);
         self.send_data(turn);
+        self.try_path(turn);
         self.look_for_progress(turn);
         self.end_if_done(turn);
     }

@@ -5,11 +5,13 @@
 //! others while a device has nothing to send. Within a device the lowest sequence goes first, but a
 //! frame never waits for one that is still being compressed: the receiver puts them in order.
 
+use super::device::Device;
 use super::epoch::UnderWay;
 use super::stage::Stage as DeviceStage;
+use super::train::Path;
 use super::{Sender, Stage};
 use crate::ids::{DeviceId, Sequence, StreamId};
-use crate::machine::{Outgoing, Turn};
+use crate::machine::{Notice, Outgoing, Turn};
 use crate::wire::Encoding;
 
 /// Resolution of bytes over weight.
@@ -56,6 +58,35 @@ impl Sender {
             self.leaves(header.encoding);
         }
         self.peer.send(turn, stream, what);
+    }
+
+    /// Where nothing else is to be sent, or under way, padding finds out how fast the path is.
+    pub(super) fn try_path(&mut self, turn: &mut Turn) {
+        let busy = |device: &Device| {
+            let queue = &device.epoch.queue;
+            queue.is_waiting() || queue.under_way_bytes() > 0
+        };
+        if self.stage != Stage::Active || self.switchover {
+            return;
+        }
+        if self.devices.iter().any(busy) {
+            return self.train.spoil();
+        }
+        // All on one stream, so that the pong comes when all of it has.
+        while self.peer.idle() == Some(StreamId(0))
+            && let Some(what) = self.train.next(turn)
+        {
+            self.peer.send(turn, StreamId(0), what);
+        }
+    }
+
+    /// A pong has come, perhaps the train's.
+    pub(super) fn path_tried(&mut self, turn: &mut Turn, number: u64) {
+        if let Some(Path { bytes_per_s, round_trip_ns }) = self.train.pong(turn, number) {
+            self.round_trip_ns = round_trip_ns;
+            self.controller.link_known(bytes_per_s);
+            turn.tell(Notice::Path { bytes_per_s, round_trip_ns });
+        }
     }
 
     /// The target takes frames of a device up to here, and says thereby which it is done with.

@@ -52,6 +52,7 @@ impl Run {
             workers: 1,
             slots_per_device: 8,
             policy: Policy::Raw,
+            path_bytes_per_s: None,
             precopy_poll_ns: POLL_NS,
             limits: TimeLimits::only_cancel(POLL_NS),
         });

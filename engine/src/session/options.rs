@@ -25,6 +25,10 @@ pub struct Options {
     pub workers: usize,
     /// Raw, zstd, or decided per chunk (source).
     pub policy: Policy,
+    /// What the streams take together, in bytes per second, where the embedder knows (source): what is
+    /// to be compressed then need not be found out. None: it is found out, with a megabyte of padding
+    /// while there is nothing else to send (TCP; not on streams that the embedder carries).
+    pub path_bytes_per_s: Option<u64>,
     /// io_uring, plain system calls, or the first where it is granted.
     pub backend: BackendChoice,
     /// Send raw chunks with SEND_ZC where that is proven to copy nothing.
@@ -81,6 +85,7 @@ impl Default for Options {
             chunk_bytes: limits::CHUNK_BYTES_DEFAULT,
             workers: cores.clamp(1, 8),
             policy: Policy::Adaptive,
+            path_bytes_per_s: None,
             backend: BackendChoice::Auto,
             zero_copy: true,
             memory_bytes: limits::ARENA_BYTES_DEFAULT,

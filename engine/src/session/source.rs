@@ -72,6 +72,7 @@ impl Session<Source> {
             workers: options.workers,
             slots_per_device: shape.slots_per_device,
             policy: options.policy,
+            path_bytes_per_s: options.path_bytes_per_s,
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::cause::{Cause, Observation};
 use crate::ids::{DeviceId, Epoch, Sequence};
-use crate::limits::{HEADER_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{
+    CONTROL_BODY_BYTES_MAX, HEADER_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX,
+};
 
 /// Begin: the device saves in PRE_COPY.
 const BEGIN_PRECOPY: u16 = 1 << 0;
@@ -48,6 +50,16 @@ pub fn encode(frame: &Frame, number: u32, out: &mut Vec<u8>) -> Result<(), WireF
     let header = addressed(frame, Header::of(kind, &out[body_start..]).numbered(number));
     out[start..body_start].copy_from_slice(&encode_header(&header));
     Ok(())
+}
+
+/// A frame of so many zeros, at most [`CONTROL_BODY_BYTES_MAX`], that every reader skips; `number` is
+/// its on its stream.
+pub fn padding(bytes: u32, number: u32) -> Vec<u8> {
+    let body_bytes = (bytes as usize).min(CONTROL_BODY_BYTES_MAX);
+    let mut frame = vec![0; HEADER_BYTES + body_bytes];
+    let header = Header::of(Kind::PADDING, &frame[HEADER_BYTES..]).numbered(number);
+    frame[..HEADER_BYTES].copy_from_slice(&encode_header(&header));
+    frame
 }
 
 /// Parses the body of a frame whose header passed [`decode_header`](super::decode_header).

@@ -109,6 +109,9 @@ impl Kind {
     /// [`Frame::Pong`](super::Frame::Pong).
     pub const PONG: Kind = Kind(17);
 
+    /// Zeros, to be skipped: [`padding`](super::padding). No version reads them.
+    pub const PADDING: Kind = Kind(Kind::OPTIONAL_BIT);
+
     /// The bit that says: skip this frame if its kind is unknown.
     pub const OPTIONAL_BIT: u16 = 1 << 15;
 

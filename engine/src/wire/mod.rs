@@ -25,7 +25,7 @@ mod layout;
 mod number;
 mod text;
 
-pub use body::{decode, encode};
+pub use body::{decode, encode, padding};
 pub use check::WireLimits;
 pub use digest::{Digest, StateDigest, chunk_hash};
 pub use fault::WireFault;

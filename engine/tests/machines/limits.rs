@@ -44,6 +44,7 @@ fn source(precopy: bool, limits: TimeLimits) -> Run<Sender> {
         workers: 1,
         slots_per_device: 8,
         policy: Policy::Raw,
+        path_bytes_per_s: None,
         precopy_poll_ns: u64::MAX,
         limits,
     }))

@@ -9,3 +9,4 @@ mod run;
 mod seldom;
 mod sender;
 mod several;
+mod train;

@@ -37,6 +37,8 @@ pub(crate) struct Run<M> {
     pub(crate) said: Vec<(StreamId, Frame)>,
     /// Data frames that went out.
     pub(crate) sent_data: u64,
+    /// Bytes of the padding that went out.
+    pub(crate) padding: Vec<u32>,
     /// The request that each device has not answered.
     pub(crate) asked: BTreeMap<DeviceId, Request>,
     pub(crate) notices: Vec<Notice>,
@@ -57,6 +59,7 @@ impl<M: Ends> Run<M> {
             now_ns: 0,
             said: Vec::new(),
             sent_data: 0,
+            padding: Vec::new(),
             asked: BTreeMap::new(),
             notices: Vec::new(),
             finished: false,
@@ -104,6 +107,10 @@ impl<M: Ends> Run<M> {
                 let slot = match what {
                     Outgoing::Frame(frame) => {
                         self.said.push((stream, frame));
+                        None
+                    }
+                    Outgoing::Padding { bytes } => {
+                        self.padding.push(bytes);
                         None
                     }
                     Outgoing::Data { slot, .. } => {

@@ -44,6 +44,7 @@ fn greeting(streams: u16, cancel_ns: u64, silence_ns: u64) -> Run<Sender> {
         workers: 1,
         slots_per_device: 8,
         policy: Policy::Raw,
+        path_bytes_per_s: None,
         precopy_poll_ns: 1_000_000,
         limits: TimeLimits::only_cancel(cancel_ns),
     }))

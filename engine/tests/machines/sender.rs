@@ -58,6 +58,7 @@ pub(crate) fn connected_with(
         workers: 1,
         slots_per_device: 8,
         policy: Policy::Raw,
+        path_bytes_per_s: None,
         precopy_poll_ns: 1_000_000,
         limits: TimeLimits::only_cancel(1_000_000),
     }));

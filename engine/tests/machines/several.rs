@@ -50,6 +50,7 @@ fn source(count: u32, kind: Kind) -> Run<Sender> {
         workers: 1,
         slots_per_device: 8,
         policy: Policy::Raw,
+        path_bytes_per_s: None,
         precopy_poll_ns: u64::MAX,
         limits: TimeLimits::only_cancel(8_000_000),
     }));

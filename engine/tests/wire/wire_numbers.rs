@@ -2,7 +2,8 @@
 
 use vfio_ferry::outcome::{Breach, Cause, Fault, Observation};
 use vfio_ferry::wire::{
-    Frame, FrameNumbers, Header, WireFault, WireLimits, decode_header, encode, encode_header,
+    Frame, FrameNumbers, Header, WireFault, WireLimits, decode, decode_header, encode,
+    encode_header, padding,
 };
 
 use crate::wire_samples::{accepted, halves, vector};
@@ -61,5 +62,21 @@ fn wire_every_number_of_every_kind_survives_the_header() {
             assert_eq!(bytes[56..60], (1u32 << bit).to_le_bytes(), "{name}");
             assert_eq!(decode_header(&bytes, &WireLimits::MAX), Ok(numbered), "{name}");
         }
+    }
+}
+
+#[test]
+fn wire_padding_is_skipped_and_has_its_number() {
+    for bytes in [0, 1, 65_536, u32::MAX] {
+        let frame = padding(bytes, 9);
+        let (head, body) = halves(&frame);
+        let header = decode_header(&head, &WireLimits::MAX).expect("its own header");
+        assert!(header.is_skippable() && header.number == 9);
+        assert_eq!(
+            (header.body_bytes as usize, body.len()),
+            (body.len(), bytes.min(65_536) as usize)
+        );
+        let refused = decode(&header, &body);
+        assert!(matches!(refused, Err(WireFault::UnknownKind { .. })), "{refused:?}");
     }
 }

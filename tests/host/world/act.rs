@@ -126,6 +126,7 @@ impl World {
                 self.coverage.phases.insert((h, phase.name()));
                 self.entered(h, phase);
             }
+            Notice::Path { .. } => self.coverage.paths += 1,
             Notice::HandedOver => {
                 side.handed_over = true;
                 let now_ns = self.schedule.now_ns;

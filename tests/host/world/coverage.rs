@@ -31,6 +31,9 @@ pub(crate) struct Coverage {
     pub(crate) cancelled_late: [u64; 2],
     /// Devices of the target that came after such an end.
     pub(crate) came_late: u64,
+    /// Frames of padding, and paths of which it was found out how fast they are.
+    pub(crate) padding: u64,
+    pub(crate) paths: u64,
     /// Source devices that were reset on their way back; sessions of a paused VM that were given up.
     pub(crate) was_reset: u64,
     pub(crate) paused: u64,
@@ -84,6 +87,8 @@ impl Coverage {
         self.frames_waiting = self.frames_waiting.max(other.frames_waiting);
         self.was_reset += other.was_reset;
         self.came_late += other.came_late;
+        self.padding += other.padding;
+        self.paths += other.paths;
         self.paused += other.paused;
         self.panics += other.panics;
         self.muted += other.muted;
@@ -184,6 +189,8 @@ impl Coverage {
             ("cancels after the handover on the source", self.cancelled_late[SOURCE]),
             ("cancels after the handover on the target", self.cancelled_late[TARGET]),
             ("devices that came after such an end", self.came_late),
+            ("frames of padding", self.padding),
+            ("paths that were tried", self.paths),
             ("panics", self.panics),
             ("resets as the last resort", self.was_reset),
             ("devices of paused VMs that came back", self.paused),
@@ -234,8 +241,14 @@ impl fmt::Display for Coverage {
         writeln!(
             f,
             "reset to return {}, paused and returned {}, most frames that waited {}, cancelled late \
-             {:?}, came late {}",
-            self.was_reset, self.paused, self.frames_waiting, self.cancelled_late, self.came_late
+             {:?}, came late {}, padding {}, paths {}",
+            self.was_reset,
+            self.paused,
+            self.frames_waiting,
+            self.cancelled_late,
+            self.came_late,
+            self.padding,
+            self.paths
         )?;
         write!(f, "phase x event pairs met: {}", self.grid.len())
     }

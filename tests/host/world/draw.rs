@@ -52,12 +52,14 @@ impl Plan {
             slow_stream: (rng.below(u64::from(streams)) as u16, rng.pick(&[1, 1, 10, 50])),
             worker_ns: spread(rng),
             one_word: false,
+            tries_path: false,
             switchover: When::Ns(rng.log(4_000_000)),
             faults: Vec::new(),
             happenings: Vec::new(),
             hostile: None,
         };
         // Not drawn, so that the seeds of before keep their runs.
+        plan.tries_path = plan.bound_ns.is_multiple_of(3);
         plan.one_word = plan.bound_ns.is_multiple_of(4) && plan.slow_stream.1 == 1;
         if rng.one_in(3) {
             plan.switchover = When::Step(rng.log(1000));

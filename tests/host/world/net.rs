@@ -26,6 +26,8 @@ pub(crate) enum Packet {
     Data(DataHeader, Vec<u8>),
     /// A header and a body, as bytes.
     Bytes([u8; HEADER_BYTES], Vec<u8>),
+    /// A frame that is skipped.
+    Padding,
     /// A frame before this one is missing.
     Gap,
     /// The sending end was closed.
@@ -95,7 +97,7 @@ impl World {
         ensure!(pipe.sending.is_none(), "one send on a stream at a time", "{h} {id}: {what:?}");
         let slot = match &what {
             Outgoing::Data { slot, .. } => *slot,
-            Outgoing::Frame(_) => None,
+            Outgoing::Frame(_) | Outgoing::Padding { .. } => None,
         };
         pipe.sending = Some(slot);
         pipe.worded |= matches!(what, Outgoing::Frame(Frame::Abort(_)));
@@ -143,6 +145,10 @@ impl World {
         }
         let packet = match what {
             Outgoing::Frame(frame) => Packet::Frame(frame),
+            Outgoing::Padding { .. } => {
+                self.coverage.padding += 1;
+                Packet::Padding
+            }
             Outgoing::Data { header, .. } => {
                 self.note_departure(h, &header);
                 ensure!(
@@ -229,6 +235,7 @@ impl World {
                     );
                 }
                 Ok(Packet::Frame(frame)) => self.feed(h, Event::Frame { stream: id, frame })?,
+                Ok(Packet::Padding) => {}
                 Ok(Packet::Gap) => {
                     self.net[id.index()].fault[h] = Some(gap());
                     self.lost_seen(h, id)?;

@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     /// The abort that a host sends on every stream gets out on the first one only; an
     /// implementation may send no more than that.
     pub(crate) one_word: bool,
+    /// The source may find out with padding how fast the path is.
+    pub(crate) tries_path: bool,
     /// When the source's vCPUs are stopped.
     pub(crate) switchover: When,
     pub(crate) faults: Vec<DeviceFault>,

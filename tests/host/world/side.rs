@@ -254,6 +254,7 @@ impl Side {
                 workers: plan.workers,
                 slots_per_device,
                 policy: plan.policy,
+                path_bytes_per_s: None,
                 precopy_poll_ns: plan.poll_ns,
                 limits: plan.limits[host],
             })))

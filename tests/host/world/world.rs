@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use vfio_ferry::compress::policy::Hosts;
 use vfio_ferry::ids::{DeviceId, StreamId};
 use vfio_ferry::limits::MESSAGES_WAITING_MAX;
 use vfio_ferry::machine::{Command, Event};
@@ -153,6 +154,11 @@ impl World {
         let first = self.schedule.rng.below(2) as usize;
         self.feed(first, Event::Start)?;
         self.feed(1 - first, Event::Start)?;
+        if self.plan.tries_path {
+            let hosts = Hosts { cores: self.plan.workers as u32, shared: false };
+            let path = Event::Path { hosts, bytes_per_s: None, may_try: true };
+            self.feed(SOURCE, path)?;
+        }
         loop {
             self.planned()?;
             let Some(occurrence) = self.schedule.next() else { break };

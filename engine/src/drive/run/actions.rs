@@ -62,6 +62,7 @@ impl Drive {
                 }
                 self.streams.send_frame(stream, &frame, now_ns);
             }
+            Outgoing::Padding { bytes } => self.streams.send_padding(stream, bytes, now_ns),
             Outgoing::Data { header, slot } => {
                 let metrics = &mut self.measured.metrics.devices[header.place.device.index()];
                 metrics.wire_bytes += u64::from(header.body_bytes) + limits::HEADER_BYTES as u64;

@@ -35,7 +35,7 @@ use super::guarded::{guarded, panicked};
 use super::inbox::{Inbox, Input, WorkTag};
 use super::owner::{Owner, SharedRing};
 use super::slots::Slots;
-use super::streams::Streams;
+use super::streams::{Known, Streams};
 use crate::compress::policy::Hosts;
 use crate::compress::workers::Workers;
 use crate::ids::DeviceId;
@@ -112,8 +112,9 @@ impl Drive {
         self.feed(Event::Start);
         match self.machines {
             Machines::Source(_) => {
-                let (shared, bytes_per_s) = self.streams.measure();
-                self.feed(Event::Path { hosts: Hosts { cores: self.cores, shared }, bytes_per_s });
+                let Known { shared, bytes_per_s, may_try } = self.streams.measure();
+                let hosts = Hosts { cores: self.cores, shared };
+                self.feed(Event::Path { hosts, bytes_per_s, may_try });
             }
             Machines::Target(_) => self.streams.expect_state(),
         }

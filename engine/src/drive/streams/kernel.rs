@@ -143,7 +143,7 @@ pub(super) fn is_local(socket: impl AsFd) -> bool {
 }
 
 /// Others fail with EOPNOTSUPP.
-fn is_tcp(socket: impl AsFd) -> bool {
+pub(super) fn is_tcp(socket: impl AsFd) -> bool {
     matches!(socket_domain(socket), Ok(AddressFamily::INET | AddressFamily::INET6))
 }
 

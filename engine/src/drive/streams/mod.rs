@@ -54,6 +54,17 @@ pub(super) enum StreamEvent {
     Lost { stream: StreamId, slots: Vec<Slot>, fault: Fault },
 }
 
+/// What is known of the streams before anything is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// They lead to this host again.
+    pub(super) shared: bool,
+    /// What they take together at most.
+    pub(super) bytes_per_s: Option<u64>,
+    /// They are connections, with nobody else's bytes on them.
+    pub(super) may_try: bool,
+}
+
 #[derive(Debug)]
 struct Stream {
     /// Of the ring, until the socket is closed.
@@ -153,14 +164,17 @@ impl Streams {
     }
 
     /// From here on the streams' speed is measured, and the kernel takes no more than it can soon
-    /// send. What is known of them before: whether they lead to this host again, and what they take
-    /// at most, in bytes per second.
-    pub(super) fn measure(&mut self) -> (bool, Option<u64>) {
+    /// send. What is known of them before.
+    pub(super) fn measure(&mut self) -> Known {
         self.measured_ns = Some(0);
         let fds = || self.streams.iter().filter_map(|stream| stream.fd.as_ref());
         fds().for_each(kernel::keep_unsent_short);
         let cap = fds().map(kernel::cap).reduce(|sum, next| Some(sum?.saturating_add(next?)));
-        (fds().all(kernel::is_local), cap.flatten())
+        Known {
+            shared: fds().all(kernel::is_local),
+            bytes_per_s: cap.flatten(),
+            may_try: fds().all(kernel::is_tcp),
+        }
     }
 
     /// State comes in on the streams: none of it is to wait at the other end for this one.

@@ -10,7 +10,7 @@ use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Cause, Fault};
 use crate::ring::Op;
-use crate::wire::{DataHeader, Frame, Header, encode, encode_header};
+use crate::wire::{DataHeader, Frame, Header, encode, encode_header, padding};
 
 /// The kernel measures over a round trip; asking it takes about a microsecond.
 const SPEED_EVERY_NS: u64 = 500_000;
@@ -31,6 +31,14 @@ impl Streams {
                 self.fail(stream, fault);
             }
         }
+    }
+
+    /// Sends a frame of so many zeros that the peer skips.
+    pub(in crate::drive) fn send_padding(&mut self, stream: StreamId, bytes: u32, now_ns: u64) {
+        let number = self.streams[stream.index()].sent.take();
+        let frame = padding(bytes, number);
+        let length = frame.len();
+        self.send(stream, Buffer::Small(frame), length, now_ns);
     }
 
     /// Sends a data frame; its body stands in the slot.
