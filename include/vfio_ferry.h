@@ -1183,6 +1183,46 @@ vferry_status vferry_system_calls(uint32_t kind,
                                   size_t capacity,
                                   size_t *count);
 
+/* --- Engines ---------------------------------------------------------------------------------- */
+
+/**
+ * Workers and memory for buffers that several sessions share, as where a VMM has a session for each
+ * device. Without one each session has its own. Any thread may use it. Since version 6.
+ *
+ * Made by `vferry_engine_new`, freed by `vferry_engine_free`, at any time: sessions keep what they need
+ * of it.
+ */
+typedef struct vferry_engine vferry_engine;
+
+/**
+ * Makes an engine, whose workers are started here. Their number is that of `options`
+ * (`vferry_options_set_workers`), and what is done on each thread first
+ * (`vferry_options_set_thread_start`); NULL for the defaults. `memory_bytes` is most memory for the
+ * buffers of all sessions together, up to 16 GiB; 0 for the default, 128 MiB. Since version 6.
+ */
+vferry_status vferry_engine_new(vferry_engine **engine,
+                                const vferry_options *options,
+                                size_t memory_bytes);
+
+/**
+ * Frees an engine and sets the variable to NULL. Its threads end with the last session that has it.
+ * Does nothing where it, or `engine`, is NULL. Since version 6.
+ */
+void vferry_engine_free(vferry_engine **engine);
+
+/**
+ * Bytes of an engine's memory that no session has; 0 for NULL. Since version 6.
+ */
+uint64_t vferry_engine_memory_left(const vferry_engine *engine);
+
+/**
+ * What a session shares with others of this process: the engine's workers, in place of its own, and the
+ * engine's memory, of which it takes `vferry_options_set_memory_bytes` or what is left; too little is
+ * VFERRY_ERR_MEMORY_LIMIT when the session is made. NULL for none. Since version 6.
+ */
+vferry_status vferry_options_set_engine(vferry_options *options,
+                                        const vferry_engine *engine);
+
 /* --- Devices ---------------------------------------------------------------------------------- */
 
 /**

@@ -206,3 +206,14 @@ pub enum UsageError {
         max: usize,
     },
 }
+/// Whether a number that the embedder gave is in its range.
+pub(crate) fn range(
+    what: &'static str,
+    found: usize,
+    (min, max): (usize, usize),
+) -> Result<(), UsageError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    Err(UsageError::Range { what, found: found as u64, min: min as u64, max: max as u64 })
+}

@@ -62,6 +62,11 @@ pub const SLOTS_PER_DEVICE_MIN: usize = 3;
 pub const ARENA_BYTES_DEFAULT: usize = 32 << 20;
 /// Most memory that a session's arena may ever take, in bytes.
 pub const ARENA_BYTES_MAX: usize = 1 << 30;
+/// Memory that the arenas of an engine's sessions may take together unless the embedder says otherwise,
+/// in bytes.
+pub const ENGINE_BYTES_DEFAULT: usize = 128 << 20;
+/// What it may be at most, in bytes.
+pub const ENGINE_BYTES_MAX: usize = 16 << 30;
 
 /// Restarts of one device in one session unless the embedder says otherwise.
 pub const RESTARTS_DEFAULT: u32 = 3;

@@ -4,11 +4,12 @@
 use std::path::Path;
 
 /// The header's sections in their order, and the files of `src` that each is made of.
-const SECTIONS: [(&str, &[&str]); 12] = [
+const SECTIONS: [(&str, &[&str]); 13] = [
     ("Versions and errors", &["version", "status"]),
     ("Limits and enumerations that several parts share", &["values", "outcome"]),
     ("Options", &["options"]),
     ("Threads", &["threads"]),
+    ("Engines", &["engine"]),
     ("Devices", &["device"]),
     ("Embedded devices: the VMM makes the ioctls", &["embedded"]),
     ("Streams and channels", &["door", "streams", "channel"]),

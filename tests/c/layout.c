@@ -33,6 +33,7 @@ int main(void)
     FIELD(vferry_event, ratio);
     FIELD(vferry_event, text);
     FIELD(vferry_event, switchover_budget_ns);
+    FIELD(vferry_event, latency_ns);
     STRUCT(vferry_report);
     FIELD(vferry_report, size);
     FIELD(vferry_report, ending);
@@ -70,6 +71,9 @@ int main(void)
     FIELD(vferry_device_report, late_frames);
     FIELD(vferry_device_report, home);
     FIELD(vferry_device_report, was_reset);
+    FIELD(vferry_device_report, stop_ns);
+    FIELD(vferry_device_report, load_ns);
+    FIELD(vferry_device_report, run_ns);
     STRUCT(vferry_device_stats);
     FIELD(vferry_device_stats, size);
     FIELD(vferry_device_stats, device);

@@ -51,6 +51,7 @@ static void options(void)
         vferry_options_set_idle_limit_ms,        vferry_options_set_confirm_limit_ms,
         vferry_options_set_switchover_budget_ms,
     };
+    vferry_engine *engine = NULL;
     vferry_options *options = NULL;
     ANSWERS(VFERRY_ERR_NULL, vferry_options_new(NULL));
     MUST(vferry_options_new(&options));
@@ -61,6 +62,13 @@ static void options(void)
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_zero_copy(NULL, true));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_memory_bytes(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_rate(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_path_rate(NULL, 1));
+    ANSWERS(VFERRY_ERR_NULL, vferry_options_set_engine(NULL, NULL));
+    ANSWERS(VFERRY_ERR_NULL, vferry_engine_new(NULL, options, 0));
+    ANSWERS(VFERRY_ERR_RANGE, vferry_engine_new(&engine, options, SIZE_MAX));
+    vferry_engine_free(NULL);
+    vferry_engine_free(&engine);
+    CHECK(engine == NULL && vferry_engine_memory_left(NULL) == 0);
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_peer_silence_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_cancel_bound_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_precopy_poll_ms(NULL, 1));
@@ -130,6 +138,7 @@ static void devices(void)
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, 3, 0, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_reset_to_return(NULL, true));
+    ANSWERS(VFERRY_ERR_NULL, vferry_device_set_latencies(NULL, 1, 2, 3));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_weight(NULL, 1));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_weight(source, 0));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_opaque(NULL, opaque, 1));

@@ -31,11 +31,22 @@ static void check_figures(vferry_session *session, const vferry_report *report)
     CHECK(report->stop_called_ns > report->connected_ns);
 }
 
+/* What the next migration's forecast would go by. */
+static void check_latencies(vferry_session *session)
+{
+    vferry_device_report report = {.size = sizeof report};
+    MUST(vferry_session_device_report(session, 0, &report));
+    CHECK(report.stop_ns != VFERRY_VALUE_UNKNOWN && report.stop_ns > 0);
+    CHECK(report.load_ns != VFERRY_VALUE_UNKNOWN);
+    CHECK(report.run_ns != VFERRY_VALUE_UNKNOWN && report.run_ns > 0);
+}
+
 int main(int argc, char **argv)
 {
     static struct double_device devices[DEVICES_MAX];
     vferry_device *handles[DEVICES_MAX];
     vferry_options *options = test_options();
+    vferry_engine *engine = NULL;
     struct drive drive = {.devices = devices, .stop_when_ready = 1, .greeting = "hello"};
     vferry_report report = {.size = sizeof report};
     vferry_log_line line = {.size = sizeof line};
@@ -57,12 +68,19 @@ int main(int argc, char **argv)
         handles[i] = devices[i].ferry;
         MUST(vferry_device_set_on_reset(handles[i], VFERRY_ON_RESET_RESTART, 3, VFERRY_ON_RESET_ABORT));
         MUST(vferry_device_set_weight(handles[i], (uint32_t)i + 1));
+        MUST(vferry_device_set_latencies(handles[i], VFERRY_VALUE_UNKNOWN, 1000000, 0));
         MUST(vferry_device_set_opaque(handles[i], (const uint8_t *)"config space", 12));
     }
     MUST(vferry_connect(argv[1], 60000, fds, streams));
     MUST(vferry_options_set_rate(options, 4000000000u));
+    /* What several sessions would share; its handle may go before the session does. */
+    MUST(vferry_engine_new(&engine, options, 48 << 20));
+    MUST(vferry_options_set_engine(options, engine));
     MUST(vferry_session_source(options, handles, drive.count, fds, streams, &drive.session));
+    CHECK(vferry_engine_memory_left(engine) < 48 << 20);
     vferry_options_free(&options);
+    vferry_engine_free(&engine);
+    CHECK(engine == NULL);
 
     drive_to_end(&drive);
     MUST(vferry_session_report(drive.session, &report));
@@ -71,6 +89,7 @@ int main(int argc, char **argv)
     CHECK(drive.restarts == atoi(argv[4]) * (int)drive.count && drive.estimates > 0);
     CHECK(report.devices == drive.count && report.streams == streams);
     check_figures(drive.session, &report);
+    check_latencies(drive.session);
     drive_contents(&drive);
     MUST(vferry_log_next(&line)); /* At least one completion. */
     CHECK(line.level <= VFERRY_LOG_INFO && line.time_ns > 0 && line.text[0]);

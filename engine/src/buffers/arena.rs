@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use super::Share;
 use crate::ids::SlotId;
 use crate::limits::{ARENA_BYTES_MAX, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, HEADER_BYTES};
 
@@ -39,6 +40,8 @@ pub struct Arena {
     bytes: usize,
     chunk_bytes: usize,
     stride_bytes: usize,
+    /// What others may not have for as long. Only its drop matters.
+    _share: Option<Share>,
 }
 
 // SAFETY: needed because a raw pointer is not Send. The mapping belongs to this value alone and is
@@ -53,6 +56,15 @@ impl Arena {
     /// Maps an arena of `slots` slots of `chunk_bytes` each, all zero, and returns it with its
     /// slots. Refuses sizes outside [`limits`](crate::limits) with `InvalidInput`.
     pub fn new(slots: usize, chunk_bytes: usize) -> io::Result<(Arc<Arena>, Vec<Slot>)> {
+        Arena::with_share(slots, chunk_bytes, None)
+    }
+
+    /// The same out of a budget, whose share is given back when the last slot is dropped.
+    pub fn with_share(
+        slots: usize,
+        chunk_bytes: usize,
+        share: Option<Share>,
+    ) -> io::Result<(Arc<Arena>, Vec<Slot>)> {
         if !(CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&chunk_bytes) {
             return Err(invalid("chunk size outside the limits"));
         }
@@ -63,7 +75,7 @@ impl Arena {
             _ => return Err(invalid("arena size outside the limits")),
         };
         let base = map(bytes)?;
-        let arena = Arc::new(Arena { base, bytes, chunk_bytes, stride_bytes });
+        let arena = Arc::new(Arena { base, bytes, chunk_bytes, stride_bytes, _share: share });
         let slots =
             (0..count).map(|index| Slot { arena: Arc::clone(&arena), id: SlotId(index) }).collect();
         Ok((arena, slots))

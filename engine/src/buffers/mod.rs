@@ -2,8 +2,10 @@
 //! slots as owned values that can be in one place only.
 
 mod arena;
+mod budget;
 
 pub use arena::{Arena, Slot};
+pub use budget::{Budget, Share};
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -98,49 +99,46 @@ pub enum WorkResult {
     Panicked,
 }
 
-/// The threads. Dropping the pool ends them once they have finished what they have; it does not
+/// Takes a job's end, on the worker's thread.
+pub type Taker<T> = Arc<dyn Fn(Worked<T>) + Send + Sync>;
+
+/// The threads, which may be several submitters'. Dropping the pool ends them once they have finished what they have; it does not
 /// wait for them.
-#[derive(Debug)]
 pub struct Workers<T> {
-    jobs: Sender<Job<T>>,
+    jobs: Sender<(Job<T>, Taker<T>)>,
     count: usize,
 }
 
 impl<T: Send + 'static> Workers<T> {
-    /// Starts `count` threads that hand their results to `done`; the session's ring is of this
-    /// backend.
+    /// Starts `count` threads; the session's ring is of this backend.
     ///
     /// # Errors
     /// What the system says where it starts no more threads, and ENOMEM without zstd contexts.
-    pub fn start<F>(count: usize, on: &Threads, backend: Backend, done: F) -> io::Result<Workers<T>>
-    where
-        F: Fn(Worked<T>) + Send + Clone + 'static,
-    {
+    pub fn start(count: usize, on: &Threads, backend: Backend) -> io::Result<Workers<T>> {
         let (jobs, queue) = unbounded();
         let mut starting = Vec::with_capacity(count);
         for index in 0..count {
             let codec = Codec::new()
                 .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error.to_string()))?;
-            let queue: Receiver<Job<T>> = queue.clone();
-            let done = done.clone();
-            let body = move || work_all(codec, queue, done);
+            let queue: Receiver<(Job<T>, Taker<T>)> = queue.clone();
+            let body = move || work_all(codec, queue);
             starting.push(on.spawn_ready(ThreadKind::Worker, index as u32, backend, body)?);
         }
         starting.into_iter().try_for_each(Ready::wait)?;
         Ok(Workers { jobs, count })
     }
 
-    /// Queues a job. It comes back if there is no thread to take it.
-    pub fn submit(&self, job: Job<T>) -> Result<(), Box<Job<T>>> {
+    /// Queues a job, whose end `done` takes. It comes back if there is no thread to take it.
+    pub fn submit(&self, job: Job<T>, done: &Taker<T>) -> Result<(), Box<Job<T>>> {
         if self.count == 0 {
             return Err(Box::new(job));
         }
-        self.jobs.send(job).map_err(|error| Box::new(error.into_inner()))
+        self.jobs.send((job, Arc::clone(done))).map_err(|error| Box::new(error.into_inner().0))
     }
 }
 
-fn work_all<T, F: Fn(Worked<T>)>(mut codec: Codec, queue: Receiver<Job<T>>, done: F) {
-    for mut job in queue {
+fn work_all<T>(mut codec: Codec, queue: Receiver<(Job<T>, Taker<T>)>) {
+    for (mut job, done) in queue {
         let (start, start_ns) = (Instant::now(), cpu_ns());
         let result = guarded(|| work(&mut codec, &job.slot, &mut job.into, job.work));
         let cpu_ns = cpu_ns().saturating_sub(start_ns);
@@ -210,15 +208,16 @@ mod tests {
     fn a_worker_that_panics_gives_its_slots_back_and_lives_on() {
         let (_, mut slots) = Arena::new(2, 4096).expect("memory");
         let (done, results) = unbounded();
-        let workers = Workers::start(1, &Threads::default(), Backend::Syscalls, move |worked| {
+        let done: Taker<()> = Arc::new(move |worked| {
             let _ = done.send(worked);
         });
+        let workers = Workers::start(1, &Threads::default(), Backend::Syscalls);
         let workers = workers.expect("a thread");
         // More bytes than a slot has: nobody asks for that but a defect.
         for (raw_bytes, expected) in [(1 << 20, true), (4096, false)] {
             let (slot, into) = (slots.remove(0), slots.remove(0));
             let work = Work::Encode { raw_bytes, level: 1, probe: false, sample: false };
-            workers.submit(Job { tag: (), slot, into, work }).expect("there is a thread");
+            workers.submit(Job { tag: (), slot, into, work }, &done).expect("there is a thread");
             let worked = results.recv().expect("it answers");
             assert_eq!(worked.result == WorkResult::Panicked, expected, "{:?}", worked.result);
             slots.extend([worked.slot, worked.into]);

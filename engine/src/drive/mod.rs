@@ -31,6 +31,8 @@ pub(crate) use figures::Ended;
 pub use figures::{Report, SourceReport, TargetReport, Timeline};
 pub(crate) use guarded::guarded;
 pub(crate) use inbox::Input;
-pub(crate) use run::{Drive, DriveConfig, Found, Machines, Running};
+/// The threads of one session or of several.
+pub(crate) type Workers = crate::compress::workers::Workers<inbox::WorkTag>;
+pub(crate) use run::{Crew, Drive, DriveConfig, Found, Machines, Running};
 pub(crate) use signals::Blocked;
 pub(crate) use waits::SAID_AFTER;

@@ -5,6 +5,7 @@
 mod aio;
 mod channel;
 mod embedded;
+mod engine;
 mod handle;
 mod options;
 mod pacing;
@@ -46,6 +47,7 @@ pub use crate::drive::{Report, SessionEvent, SourceReport, TargetReport, Timelin
 pub use aio::AsyncSession;
 pub use channel::{Channel, Moved};
 pub use embedded::{Answer, EmbeddedConfig, EmbeddedDevice, Wanted};
+pub use engine::{Engine, EngineOptions};
 pub use handle::Session;
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};

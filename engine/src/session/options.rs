@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::engine::{Engine, workers_default};
+use crate::buffers::Share;
 use crate::compress::policy::Policy;
-use crate::error::UsageError;
+use crate::error::{UsageError, range};
 use crate::limits;
 use crate::machine::{NO_LIMIT_NS, SlotBudget, TimeLimits, limit_ns};
 use crate::outcome::DeviceOptions;
@@ -35,6 +37,9 @@ pub struct Options {
     pub zero_copy: bool,
     /// Most memory for buffers, in bytes.
     pub memory_bytes: usize,
+    /// What the session shares with others of this process: its workers, in place of `workers`, and its
+    /// memory, of which it takes `memory_bytes` or what is left.
+    pub engine: Option<Engine>,
     /// Most bytes per second that all streams together send; none: no limit. For TCP streams
     /// (SO_MAX_PACING_RATE); on the VMM's own [`Channel`](super::Channel) the VMM is the limit.
     pub rate_bytes_per_s: Option<u64>,
@@ -80,15 +85,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
             chunk_bytes: limits::CHUNK_BYTES_DEFAULT,
-            workers: cores.clamp(1, 8),
+            workers: workers_default(),
             policy: Policy::Adaptive,
             path_bytes_per_s: None,
             backend: BackendChoice::Auto,
             zero_copy: true,
             memory_bytes: limits::ARENA_BYTES_DEFAULT,
+            engine: None,
             rate_bytes_per_s: None,
             plaintext: false,
             session: None,
@@ -149,6 +154,13 @@ pub(super) struct Shape {
     pub(super) slots: usize,
 }
 
+impl Shape {
+    /// Memory for the buffers.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots * (self.chunk_bytes + limits::SLOT_HEAD_BYTES)
+    }
+}
+
 impl Options {
     /// The limits of time, as the machines know them.
     pub(super) fn time_limits(&self) -> TimeLimits {
@@ -160,6 +172,16 @@ impl Options {
             confirm_ns: limit_ns(self.confirm_limit),
             cancel_ns: limit_ns(self.cancel_bound),
         }
+    }
+
+    /// Takes this session's share of the engine, if it has one, and reckons with that from here on.
+    pub(super) fn take_share(&mut self) -> Result<Option<Share>, UsageError> {
+        range("the memory for buffers", self.memory_bytes, (1, limits::ARENA_BYTES_MAX))?;
+        let Some(engine) = &self.engine else { return Ok(None) };
+        let share = engine.take(self.memory_bytes);
+        self.workers = engine.workers();
+        self.memory_bytes = share.bytes();
+        Ok(Some(share))
     }
 
     /// Checks everything that can be wrong before anything is started.
@@ -174,7 +196,6 @@ impl Options {
         range("the number of streams", streams, (1, limits::STREAMS_MAX))?;
         range("the chunk size", self.chunk_bytes, chunk)?;
         range("the number of workers", self.workers, (1, limits::WORKERS_MAX))?;
-        range("the memory for buffers", self.memory_bytes, (1, limits::ARENA_BYTES_MAX))?;
         // What TLS's records take is no longer there for the slots.
         let memory_bytes = self.memory_bytes.saturating_sub(secured * limits::TLS_STREAM_BYTES);
         let slots = |per_device| SlotBudget::total(devices, per_device, self.workers);
@@ -200,13 +221,6 @@ impl Options {
         }
         Ok(Shape { chunk_bytes, slots_per_device, slots: slots(slots_per_device) })
     }
-}
-
-fn range(what: &'static str, found: usize, (min, max): (usize, usize)) -> Result<(), UsageError> {
-    if (min..=max).contains(&found) {
-        return Ok(());
-    }
-    Err(UsageError::Range { what, found: found as u64, min: min as u64, max: max as u64 })
 }
 
 /// Checks the devices' names: they are how the two hosts know that they mean the same device.

@@ -34,9 +34,10 @@ impl Session<Source> {
     pub fn start(
         devices: Vec<SourceDevice>,
         streams: impl Into<Streams>,
-        options: Options,
+        mut options: Options,
     ) -> Result<SourceSession, Error> {
         let streams = streams.into();
+        let share = options.take_share()?;
         let shape = options.shape(devices.len(), streams.count(), streams.secured())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
@@ -76,7 +77,7 @@ impl Session<Source> {
             precopy_poll_ns: limit_ns(options.precopy_poll),
             limits: options.time_limits(),
         });
-        start(Machines::Source(Box::new(sender)), found, taken, streams, &options, shape)
+        start(Machines::Source(Box::new(sender)), found, taken, streams, &options, (shape, share))
     }
 
     /// The vCPUs are stopped: stop the devices, send the rest, hand over. Returns at once; the

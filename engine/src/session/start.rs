@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
+use crate::buffers::Share;
 use crate::door::Streams;
-use crate::drive::{Drive, DriveConfig, Found, Input, Machines};
+use crate::drive::{Crew, Drive, DriveConfig, Found, Input, Machines};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
+use crate::limits;
 use crate::machine::{Command, PeerConfig, limit_ns};
 use crate::outcome::Host;
 use crate::threads::Threads;
@@ -52,11 +54,19 @@ pub(super) fn start<S: Side>(
     Devices { embedded, joined }: Devices,
     streams: Streams,
     options: &Options,
-    shape: Shape,
+    (shape, mut share): (Shape, Option<Share>),
 ) -> Result<Session<S>, Error> {
     if let Some(rate) = options.rate_bytes_per_s {
         super::pacing::limit(streams.sockets(), rate)?;
     }
+    let tls_bytes = streams.secured() * limits::TLS_STREAM_BYTES;
+    if let Some(share) = &mut share {
+        share.shrink(shape.bytes() + tls_bytes);
+    }
+    let crew = match &options.engine {
+        Some(engine) => Crew::Shared(engine.threads()),
+        None => Crew::Own(options.workers),
+    };
     let threads = Threads::new(options.thread_start.clone());
     let (sockets, guards): (Vec<_>, Vec<_>) =
         streams.open(&threads).map_err(Error::System)?.into_iter().unzip();
@@ -68,7 +78,8 @@ pub(super) fn start<S: Side>(
         sockets,
         slots: shape.slots,
         chunk_bytes: shape.chunk_bytes,
-        workers: options.workers,
+        crew,
+        share,
         backend: options.backend,
         zero_copy: options.zero_copy && S::HOST == Host::Source,
         cancel_bound: options.cancel_bound,

@@ -20,9 +20,10 @@ impl Session<Target> {
     pub fn start(
         devices: Vec<TargetDevice>,
         streams: impl Into<Streams>,
-        options: Options,
+        mut options: Options,
     ) -> Result<TargetSession, Error> {
         let streams = streams.into();
+        let share = options.take_share()?;
         let shape = options.shape(devices.len(), streams.count(), streams.secured())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
@@ -45,6 +46,6 @@ impl Session<Target> {
             slots_per_device: shape.slots_per_device,
             limits: options.time_limits(),
         });
-        start(Machines::Target(Box::new(receiver)), found, taken, streams, &options, shape)
+        start(Machines::Target(Box::new(receiver)), found, taken, streams, &options, (shape, share))
     }
 }

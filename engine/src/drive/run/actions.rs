@@ -89,7 +89,7 @@ impl Drive {
             return;
         };
         let tag = WorkTag { chunk, since_ns };
-        if let Err(job) = self.workers.submit(WorkerJob { tag, slot, into, work }) {
+        if let Err(job) = self.workers.submit(WorkerJob { tag, slot, into, work }, &self.worked) {
             let slot = self.slots.put(job.slot);
             let into = self.slots.put(job.into);
             self.caused.push_back(match chunk {

@@ -19,7 +19,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use start::{DriveConfig, Found, Running};
+pub(crate) use start::{Crew, DriveConfig, Found, Running};
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,8 @@ use super::owner::{Owner, SharedRing};
 use super::slots::Slots;
 use super::streams::{Known, Streams};
 use crate::compress::policy::Hosts;
-use crate::compress::workers::Workers;
+use crate::compress::workers::Taker;
+use crate::drive::Workers;
 use crate::ids::DeviceId;
 use crate::machine::{Action, Event, Machine};
 use crate::receiver::Receiver;
@@ -77,7 +78,9 @@ pub(crate) struct Drive {
     zeros: Zeros,
     ring: SharedRing,
     done: Vec<Done>,
-    workers: Workers<WorkTag>,
+    workers: Arc<Workers>,
+    /// Takes what they are through with.
+    worked: Taker<WorkTag>,
     slots: Slots,
     inbox: Inbox,
     inputs: Channel<Input>,

@@ -11,7 +11,9 @@ use std::time::Duration;
 use super::guard::Guarded;
 use super::{Drive, Machines};
 use crate::buffers::Arena;
-use crate::compress::workers::Workers;
+use crate::buffers::Share;
+use crate::compress::workers::Taker;
+use crate::drive::Workers;
 use crate::drive::clock::now_ns;
 use crate::drive::devices::{self, Control, DataFds, Device, Zeros};
 use crate::drive::embedder::{Closing, MessageBudget, Outbox};
@@ -37,13 +39,23 @@ pub(crate) struct DriveConfig {
     pub(crate) sockets: Vec<OwnedFd>,
     pub(crate) slots: usize,
     pub(crate) chunk_bytes: usize,
-    pub(crate) workers: usize,
+    pub(crate) crew: Crew,
+    /// Of what several sessions share.
+    pub(crate) share: Option<Share>,
     pub(crate) backend: BackendChoice,
     pub(crate) zero_copy: bool,
     /// How long a session that is given up may take until it ends.
     pub(crate) cancel_bound: Duration,
     pub(crate) wire_limits: WireLimits,
     pub(crate) threads: Threads,
+}
+
+/// Who compresses.
+pub(crate) enum Crew {
+    /// So many threads of the session's own.
+    Own(usize),
+    /// Threads that other sessions have, too.
+    Shared(Arc<Workers>),
 }
 
 /// A device as it was found.
@@ -127,7 +139,7 @@ impl Drive {
     }
 
     pub(super) fn open(config: DriveConfig, shared: &Shared) -> io::Result<Drive> {
-        let (arena, slots) = Arena::new(config.slots, config.chunk_bytes)?;
+        let (arena, slots) = Arena::with_share(config.slots, config.chunk_bytes, config.share)?;
         let (streams, devices) = (config.sockets.len() as u32, config.devices.len() as u32);
         let ring = RingConfig {
             backend: config.backend,
@@ -141,9 +153,11 @@ impl Drive {
         let (sender, inputs) = crossbeam_channel::unbounded();
         let inbox = Inbox::new(sender, opened.ring.waker());
         let to_workers = inbox.clone();
-        let workers = Workers::start(config.workers, &config.threads, backend, move |worked| {
-            to_workers.send(Input::Worked(worked));
-        })?;
+        let worked: Taker<_> = Arc::new(move |worked| to_workers.send(Input::Worked(worked)));
+        let workers = match config.crew {
+            Crew::Own(count) => Arc::new(Workers::start(count, &config.threads, backend)?),
+            Crew::Shared(workers) => workers,
+        };
         let devices = start_devices(config.devices, &inbox, (&config.threads, backend))?;
         let ring: SharedRing = Rc::new(RefCell::new(opened.ring));
         Ok(Drive {
@@ -158,6 +172,7 @@ impl Drive {
             ring,
             done: Vec::new(),
             workers,
+            worked,
             slots: Slots::new(slots),
             inbox,
             inputs,

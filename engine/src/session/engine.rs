@@ -1,0 +1,98 @@
+//! What the sessions of a process share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::buffers::{Budget, Share};
+use crate::drive::Workers;
+use crate::error::{Error, range};
+use crate::limits;
+use crate::ring::Backend;
+use crate::threads::{ThreadHook, Threads};
+
+/// Compression workers and memory for buffers that several sessions share, as where a VMM has a session
+/// for each device: [`Options::engine`](super::Options::engine). Without one each session has its own.
+///
+/// A handle: clones are the same engine. Its threads end once it and all sessions that have it are
+/// dropped. Any thread may use it.
+#[derive(Clone)]
+pub struct Engine {
+    workers: Arc<Workers>,
+    count: usize,
+    memory: Budget,
+    bytes: usize,
+}
+
+/// What an engine is made with.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Threads that compress or decompress, for all sessions together. By default one a core, at most
+    /// 8.
+    pub workers: usize,
+    /// Most memory for the buffers of all sessions together, in bytes. A session gets what its
+    /// [`Options::memory_bytes`](super::Options::memory_bytes) says, or what is left, and holds it until nothing uses its buffers any
+    /// more. By default 128 MiB.
+    pub memory_bytes: usize,
+    /// Called on each worker's thread before it works: see [`ThreadHook`].
+    pub thread_start: Option<ThreadHook>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            workers: workers_default(),
+            memory_bytes: limits::ENGINE_BYTES_DEFAULT,
+            thread_start: None,
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// [`UsageError::Range`](crate::error::UsageError::Range), and [`Error::System`] where the system gives no threads or memory.
+    pub fn new(options: EngineOptions) -> Result<Engine, Error> {
+        let EngineOptions { workers: count, memory_bytes: bytes, thread_start } = options;
+        range("the number of workers", count, (1, limits::WORKERS_MAX))?;
+        range("the memory for buffers", bytes, (1, limits::ENGINE_BYTES_MAX))?;
+        // What a worker does is the same with either backend.
+        let threads = Threads::new(thread_start);
+        let workers = Workers::start(count, &threads, Backend::Syscalls).map_err(Error::System)?;
+        Ok(Engine { workers: Arc::new(workers), count, memory: Budget::new(bytes), bytes })
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of memory that no session has.
+    pub fn memory_left(&self) -> usize {
+        self.memory.left()
+    }
+
+    /// A share of its memory.
+    pub(super) fn take(&self, most_bytes: usize) -> Share {
+        self.memory.take(most_bytes)
+    }
+
+    pub(super) fn threads(&self) -> Arc<Workers> {
+        Arc::clone(&self.workers)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("workers", &self.count)
+            .field("memory_bytes", &self.bytes)
+            .field("memory_left", &self.memory_left())
+            .finish()
+    }
+}
+
+/// One a core, but no more than pay.
+pub(super) fn workers_default() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8)
+}
