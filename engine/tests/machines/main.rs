@@ -1,7 +1,10 @@
 //! Single exchanges with the pure machines: events in, actions out, with exact numbers. What many
 //! seeds show better stands in the simulated world, `tests/host/world`.
 
+mod estimates;
+mod handovers;
 mod limits;
+mod partings;
 mod receiver;
 mod resets;
 mod run;

@@ -47,6 +47,7 @@ pub(crate) struct Run<M> {
     sending: BTreeMap<StreamId, Option<SlotId>>,
     reads: Vec<(DeviceId, SlotId)>,
     epochs: BTreeMap<DeviceId, Epoch>,
+    events: u32,
 }
 
 impl<M: Ends> Run<M> {
@@ -64,6 +65,7 @@ impl<M: Ends> Run<M> {
             sending: BTreeMap::new(),
             reads: Vec::new(),
             epochs: BTreeMap::new(),
+            events: 0,
         };
         run.feed(Event::Start);
         run
@@ -72,6 +74,8 @@ impl<M: Ends> Run<M> {
     pub(crate) fn feed(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            self.events += 1;
+            assert!(self.events < EVENTS_MAX, "the exchange leads nowhere");
             let mut actions = Vec::new();
             self.machine.handle(self.now_ns, event, &mut actions);
             for action in actions {
@@ -236,6 +240,10 @@ impl<M: Ends> Run<M> {
         self.hears(0, Frame::Credit { device, epoch: Epoch(epoch), up_to });
     }
 }
+
+/// Far more than any exchange here takes: one that waits for what does not come fails, and does not
+/// go on for ever.
+const EVENTS_MAX: u32 = 200_000;
 
 /// How far a credit goes beyond what is done.
 const WINDOW: u64 = 1_000_000;

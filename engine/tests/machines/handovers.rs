@@ -1,0 +1,121 @@
+//! The handover as the source sees it: until when it can be taken back, and what is known after it.
+
+use bytes::Bytes;
+use vfio_ferry::ids::{Epoch, StreamId};
+use vfio_ferry::machine::{Command, Event, ReadResult, Reply, Request};
+use vfio_ferry::outcome::{Cause, Fault, Observation, OnReset};
+use vfio_ferry::sender::Sender;
+use vfio_ferry::vfio::state::DeviceState;
+use vfio_ferry::wire::{Frame, StateDigest, Total};
+
+use crate::run::Run;
+use crate::sender::{FIRST, SILENCE_NS, broken, connected};
+
+/// One device whose whole state, which is nothing, is loaded at the target as soon as that says so.
+fn sent(streams: u16) -> Run<Sender> {
+    let mut run = connected(&[false], streams, OnReset::Abort);
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
+    run.feed(Event::Command(Command::Switchover));
+    run.set(FIRST, DeviceState::StopCopy, true);
+    run.credits(FIRST, 0, 1);
+    for _ in 0..2 {
+        run.reads(FIRST, ReadResult::End);
+    }
+    run.found(FIRST, DeviceState::StopCopy);
+    assert_eq!(run.count(|frame| matches!(frame, Frame::End(..))), 1);
+    run
+}
+
+fn loaded() -> Frame {
+    let total = Total { bytes: 0, digest: StateDigest::new().finish() };
+    Frame::Loaded { device: FIRST, epoch: Epoch(0), total }
+}
+
+fn local() -> Event {
+    Event::Local(Fault::session(Cause::Local, Observation::Engine, "no memory"))
+}
+
+fn handovers(run: &Run<Sender>) -> usize {
+    run.count(|frame| matches!(frame, Frame::Handover))
+}
+
+#[test]
+fn a_handover_that_has_not_gone_out_is_taken_back() {
+    let reasons: [fn() -> Event; 2] = [|| Event::Command(Command::Cancel), local];
+    for reason in reasons {
+        let mut run = sent(1);
+        // The only stream is busy with a message when the target confirms.
+        run.hold(0);
+        run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+        run.hears(0, loaded());
+        assert_eq!(handovers(&run), 0);
+        run.feed(reason());
+        run.release(0);
+        assert_eq!(handovers(&run), 0, "the target must not run");
+        assert_eq!(run.aborted_on(), [0]);
+        // The device was on its way to STOP, and comes back.
+        run.set(FIRST, DeviceState::Stop, false);
+        run.set(FIRST, DeviceState::Running, false);
+        run.found(FIRST, DeviceState::Running);
+        let (ending, cause) = run.ending().expect("it ends");
+        assert_eq!(ending, "returned");
+        assert!(matches!(cause, Some(Cause::Cancelled | Cause::Local)));
+    }
+}
+
+#[test]
+fn a_handover_that_has_gone_out_is_not() {
+    let mut run = sent(1);
+    run.hears(0, loaded());
+    assert_eq!(handovers(&run), 1);
+    run.feed(Event::Command(Command::Cancel));
+    assert_eq!((run.aborted_on(), run.ending()), (vec![], None), "a cancel comes too late");
+    run.feed(local());
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!(run.ending(), Some(("unconfirmed", Some(Cause::Local))));
+    assert_eq!(run.aborted_on(), [0; 0], "the target may run");
+}
+
+#[test]
+fn nothing_is_handed_over_while_the_peer_may_have_given_up() {
+    let mut run = sent(2);
+    run.feed(Event::StreamLost { stream: StreamId(1), slots: vec![], fault: broken() });
+    run.hears(0, loaded());
+    assert_eq!(handovers(&run), 0);
+    // The word does not come: a 32nd of the silence is all that it is waited for.
+    run.next_deadline();
+    assert_eq!((run.now_ns, run.aborted_on()), (SILENCE_NS / 32, vec![0]));
+}
+
+#[test]
+fn a_sender_whose_thread_is_lost_claims_what_can_be_known() {
+    let lost = |run: &Run<Sender>| {
+        let fault = Fault::session(Cause::Local, Observation::Engine, "lost");
+        run.machine.ending_if_lost(fault).name()
+    };
+    assert_eq!(lost(&connected(&[true], 1, OnReset::Abort)), "not_returned", "under way");
+    let mut run = connected(&[false], 1, OnReset::Abort);
+    assert_eq!(lost(&run), "returned", "nobody has moved the device");
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
+    run.feed(Event::Command(Command::Switchover));
+    assert_eq!(lost(&run), "not_returned");
+    let mut run = sent(1);
+    assert_eq!(lost(&run), "not_returned");
+    run.hears(0, loaded());
+    assert_eq!((handovers(&run), lost(&run)), (1, "unconfirmed"));
+    run.hears(0, Frame::Running);
+    assert_eq!((run.ending(), lost(&run)), (None, "handed_over"), "the target has said so");
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!((run.ending(), lost(&run)), (Some(("handed_over", None)), "handed_over"));
+}
+
+/// Only its own abort says that the target does not run: not that it breaks the protocol.
+#[test]
+fn after_the_handover_a_target_that_misbehaves_may_run() {
+    let mut run = sent(1);
+    run.hears(0, loaded());
+    run.hears(0, Frame::Handover);
+    assert_eq!(run.aborted_on(), [0; 0]);
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!(run.ending(), Some(("unconfirmed", Some(Cause::PeerMisbehaviour))));
+}
