@@ -31,7 +31,7 @@ fn the_estimate_is_what_is_left_over_the_rate_so_far() {
         // Begin and phase come before the chunks.
         run.credits(FIRST, 0, 2 + number + 1);
     }
-    assert_eq!(run.sent_data, 64);
+    assert_eq!(run.sent_data.len(), 64);
     run.reads(FIRST, ReadResult::Empty);
     while !run.asked.contains_key(&FIRST) {
         run.next_deadline();

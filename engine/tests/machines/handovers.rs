@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use vfio_ferry::ids::{Epoch, StreamId};
-use vfio_ferry::machine::{Command, Event, ReadResult, Reply, Request};
+use vfio_ferry::limits::MESSAGES_WAITING_MAX;
+use vfio_ferry::machine::{Command, Event, Machine, ReadResult, Reply, Request};
 use vfio_ferry::outcome::{Cause, Fault, Observation, OnReset};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
@@ -118,4 +119,33 @@ fn after_the_handover_a_target_that_misbehaves_may_run() {
     assert_eq!(run.aborted_on(), [0; 0]);
     run.set(FIRST, DeviceState::Stop, false);
     assert_eq!(run.ending(), Some(("unconfirmed", Some(Cause::PeerMisbehaviour))));
+}
+
+#[test]
+fn a_message_too_many_ends_the_session_but_not_after_the_handover() {
+    for handed_over in [false, true] {
+        let mut run = sent(1);
+        if handed_over {
+            run.hears(0, loaded());
+        }
+        run.hold(0);
+        // The first one is being sent.
+        for _ in 0..=MESSAGES_WAITING_MAX {
+            run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+        }
+        assert!(!run.machine.is_ending(), "so many may wait");
+        run.feed(Event::Command(Command::Message(Bytes::from_static(b"one too many"))));
+        run.release(0);
+        if handed_over {
+            run.hears(0, Frame::Running);
+            run.set(FIRST, DeviceState::Stop, false);
+            assert_eq!(run.ending(), Some(("handed_over", None)), "no reason not to be told");
+        } else {
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!(run.ending(), Some(("returned", Some(Cause::Local))));
+        }
+        let messages = run.count(|frame| matches!(frame, Frame::Message(_)));
+        assert_eq!(messages, if handed_over { 1 + MESSAGES_WAITING_MAX } else { 1 });
+    }
 }

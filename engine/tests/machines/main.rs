@@ -1,6 +1,7 @@
 //! Single exchanges with the pure machines: events in, actions out, with exact numbers. What many
 //! seeds show better stands in the simulated world, `tests/host/world`.
 
+mod chunks;
 mod estimates;
 mod handovers;
 mod limits;
