@@ -1,35 +1,48 @@
 //! The handover as the source sees it: until when it can be taken back, and what is known after it.
 
 use bytes::Bytes;
-use vfio_ferry::ids::{Epoch, StreamId};
+use vfio_ferry::ids::{DeviceId, Epoch, StreamId};
 use vfio_ferry::limits::MESSAGES_WAITING_MAX;
-use vfio_ferry::machine::{Command, Event, Machine, ReadResult, Reply, Request};
+use vfio_ferry::machine::{Action, Command, Event, Machine, ReadResult, Reply, Request};
 use vfio_ferry::outcome::{Cause, Fault, Observation, OnReset};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Frame, StateDigest, Total};
 
 use crate::run::Run;
-use crate::sender::{FIRST, SILENCE_NS, broken, connected};
+use crate::sender::{FIRST, SECOND, SILENCE_NS, broken, connected};
 
 /// One device whose whole state, which is nothing, is loaded at the target as soon as that says so.
 fn sent(streams: u16) -> Run<Sender> {
-    let mut run = connected(&[false], streams, OnReset::Abort);
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
-    run.feed(Event::Command(Command::Switchover));
-    run.set(FIRST, DeviceState::StopCopy, true);
-    run.credits(FIRST, 0, 1);
-    for _ in 0..2 {
-        run.reads(FIRST, ReadResult::End);
+    sent_of(&[FIRST], streams)
+}
+
+/// The same with these devices.
+fn sent_of(devices: &[DeviceId], streams: u16) -> Run<Sender> {
+    let mut run = connected(&vec![false; devices.len()], streams, OnReset::Abort);
+    for device in devices {
+        run.answers(*device, Request::StopCopyLength, Reply::Length(0));
     }
-    run.found(FIRST, DeviceState::StopCopy);
-    assert_eq!(run.count(|frame| matches!(frame, Frame::End(..))), 1);
+    run.feed(Event::Command(Command::Switchover));
+    for device in devices {
+        run.set(*device, DeviceState::StopCopy, true);
+        run.credits(*device, 0, 1);
+        for _ in 0..2 {
+            run.reads(*device, ReadResult::End);
+        }
+        run.found(*device, DeviceState::StopCopy);
+    }
+    assert_eq!(run.count(|frame| matches!(frame, Frame::End(..))), devices.len());
     run
 }
 
 fn loaded() -> Frame {
+    loaded_of(FIRST)
+}
+
+fn loaded_of(device: DeviceId) -> Frame {
     let total = Total { bytes: 0, digest: StateDigest::new().finish() };
-    Frame::Loaded { device: FIRST, epoch: Epoch(0), total }
+    Frame::Loaded { device, epoch: Epoch(0), total }
 }
 
 fn local() -> Event {
@@ -147,5 +160,40 @@ fn a_message_too_many_ends_the_session_but_not_after_the_handover() {
         }
         let messages = run.count(|frame| matches!(frame, Frame::Message(_)));
         assert_eq!(messages, if handed_over { 1 + MESSAGES_WAITING_MAX } else { 1 });
+    }
+}
+
+/// The kernel's arc out of STOP_COPY ends the session of the data fd, which must be gone by then.
+#[test]
+fn a_device_goes_to_stop_once_its_data_fd_is_closed() {
+    let mut run = sent(1);
+    run.hold_fd(FIRST);
+    run.hears(0, loaded());
+    assert_eq!((handovers(&run), run.asked.len()), (1, 0));
+    run.release_fd(FIRST);
+    // A reset has put it into RUNNING meanwhile: the way to STOP opens a new fd, which nobody reads.
+    run.set(FIRST, DeviceState::Stop, true);
+    assert_eq!(run.thrown_away, [Action::DropFd { device: FIRST }]);
+    run.hears(0, Frame::Running);
+    assert_eq!(run.ending(), Some(("handed_over", None)));
+}
+
+#[test]
+fn nothing_is_handed_over_before_all_are_loaded_and_none_is_in_doubt() {
+    for in_doubt in [false, true] {
+        let mut run = sent_of(&[FIRST, SECOND], 1);
+        run.hears(0, loaded_of(FIRST));
+        assert_eq!(handovers(&run), 0, "the second one is not loaded");
+        if in_doubt {
+            // Its data fd is dead.
+            run.feed(Event::HungUp { device: FIRST, epoch: Epoch(0) });
+            run.hears(0, loaded_of(SECOND));
+            assert_eq!(handovers(&run), 0, "the first one is looked into");
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!((handovers(&run), run.aborted_on()), (0, vec![0]));
+        } else {
+            run.hears(0, loaded_of(SECOND));
+            assert_eq!((handovers(&run), run.aborted_on()), (1, vec![]));
+        }
     }
 }

@@ -5,6 +5,7 @@ mod chunks;
 mod estimates;
 mod handovers;
 mod limits;
+mod loads;
 mod partings;
 mod receiver;
 mod resets;

@@ -1,15 +1,15 @@
 //! The sender and its devices: what is read, what is discarded, and what begins anew.
 
 use vfio_ferry::compress::policy::Policy;
-use vfio_ferry::ids::DeviceId;
+use vfio_ferry::ids::{DeviceId, Epoch, Sequence};
 use vfio_ferry::machine::{
     Command, Event, Notice, PeerConfig, ReadResult, Reply, Request, TimeLimits,
 };
-use vfio_ferry::outcome::{Cause, DeviceOptions, Fault, Observation, OnReset};
+use vfio_ferry::outcome::{Breach, Cause, DeviceOptions, Fault, Observation, OnReset};
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
 use vfio_ferry::vfio::device::PrecopyInfo;
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
-use vfio_ferry::wire::{Accept, Features, Frame};
+use vfio_ferry::wire::{Accept, Features, Frame, StateDigest, Total};
 
 use crate::run::Run;
 
@@ -210,4 +210,43 @@ fn a_reset_is_said_to_be_seen_as_it_was_seen_first() {
     run.set(FIRST, DeviceState::StopCopy, true);
     let fault = run.completions()[0].fault.clone().expect("the epoch has ended");
     assert_eq!((fault.observed, fault.cause), (Observation::Read, Cause::DeviceReset));
+}
+
+#[test]
+fn what_the_target_says_of_a_discarded_epoch_is_late_and_of_others_wrong() {
+    let total = Total { bytes: 0, digest: StateDigest::new().finish() };
+    let of = |device, epoch| {
+        [
+            Frame::Credit { device, epoch, up_to: Sequence(9) },
+            Frame::InitialDataLoaded { device, epoch },
+            Frame::Loaded { device, epoch, total },
+        ]
+    };
+    let phases = |run: &Run<Sender>| run.count(|frame| matches!(frame, Frame::Phase(..)));
+    let mut run = restarting();
+    of(FIRST, Epoch(0)).into_iter().for_each(|frame| run.hears(0, frame));
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    run.set(FIRST, DeviceState::PreCopy, true);
+    assert_eq!((phases(&run), run.aborted_on()), (0, vec![]), "credit of another epoch");
+    run.credits(FIRST, 1, 1);
+    assert_eq!(phases(&run), 1);
+
+    for (device, epoch) in [(FIRST, Epoch(2)), (SECOND, Epoch(0))] {
+        for frame in of(device, epoch) {
+            let mut run = restarting();
+            run.hears(0, frame);
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            let breach = run.fault().and_then(|fault| fault.breach.clone());
+            let right = match breach {
+                Some(Breach::Epoch { found, current, .. }) => {
+                    (found, current) == (Epoch(2), Epoch(1))
+                }
+                Some(Breach::UnknownDevice { device, .. }) => device == SECOND,
+                _ => false,
+            };
+            assert!(right, "{breach:?}");
+        }
+    }
 }
