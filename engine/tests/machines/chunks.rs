@@ -1,11 +1,11 @@
 //! A chunk's way on the source: how much is read at once, what a worker is given, what goes out in
 //! which order and from which slot.
 
-use vfio_ferry::compress::policy::Policy;
-use vfio_ferry::ids::SlotId;
+use vfio_ferry::compress::policy::{Hosts, Policy};
+use vfio_ferry::ids::{DeviceId, SlotId};
 use vfio_ferry::limits::FRAMES_QUEUED_MAX;
 use vfio_ferry::machine::{
-    Action, EncodeResult, Event, Machine, PeerConfig, ReadResult, TimeLimits,
+    Action, Command, EncodeResult, Event, Machine, PeerConfig, ReadResult, TimeLimits,
 };
 use vfio_ferry::outcome::DeviceOptions;
 use vfio_ferry::sender::{DeviceConfig, Sender, SenderConfig};
@@ -20,8 +20,14 @@ const CHUNK_BYTES: u32 = 1024 * KIB;
 /// Begin and phase come before the first chunk.
 const FIRST_CHUNK: u64 = 2;
 
+const STALL_NS: u64 = 20_000_000;
+
 /// Devices in PRE_COPY, whose chunks may go out; one worker.
 fn reading(policy: Policy, devices: usize) -> Run<Sender> {
+    reading_on(1, policy, devices)
+}
+
+fn reading_on(streams: u16, policy: Policy, devices: usize) -> Run<Sender> {
     let device = DeviceConfig {
         name: "device".to_owned(),
         capabilities: Capabilities { p2p: false, precopy: true },
@@ -31,17 +37,18 @@ fn reading(policy: Policy, devices: usize) -> Run<Sender> {
     };
     let mut run = Run::start(Sender::new(SenderConfig {
         devices: vec![device; devices],
-        peer: PeerConfig { streams: 1, silence_ns: u64::MAX },
+        peer: PeerConfig { streams, silence_ns: u64::MAX },
         session: 1,
         chunk_bytes: CHUNK_BYTES,
         workers: 1,
         slots_per_device: 8,
         policy,
         precopy_poll_ns: 1_000_000,
-        limits: TimeLimits::only_cancel(1_000_000),
+        limits: TimeLimits { stall_ns: STALL_NS, ..TimeLimits::only_cancel(1_000_000) },
     }));
     let (version, features) = (1, Features::ALL);
-    run.hears(0, Frame::Accept(Accept { version, chunk_bytes: CHUNK_BYTES, features, session: 1 }));
+    let accept = Accept { version, chunk_bytes: CHUNK_BYTES, features, session: 1 };
+    (0..streams).for_each(|stream| run.hears(stream, Frame::Accept(accept)));
     for device in [FIRST, SECOND].into_iter().take(devices) {
         run.set(device, DeviceState::PreCopy, true);
         run.credits(device, 0, 1);
@@ -203,4 +210,55 @@ fn frames_that_wait_have_one_bound_wherever_they_wait() {
         run.reads(FIRST, ReadResult::Chunk { bytes: 4096, zero: true, hash: 7 });
     }
     assert_eq!((asked, run.waiting_reads()), (1, 0));
+}
+
+/// What goes raw must not wait for a worker: it is given the chunk that is farthest from the link,
+/// one at a time, and none whose turn would come before it is compressed.
+#[test]
+fn where_the_link_takes_most_of_it_raw_a_worker_is_given_what_is_far_from_it() {
+    let given = |megabytes_per_s: u64, devices: &[DeviceId]| {
+        let mut run = reading(Policy::Adaptive, devices.len());
+        let (hosts, rate) = (Hosts { cores: 4, shared: false }, megabytes_per_s * 1_000_000);
+        run.feed(Event::Path { hosts, bytes_per_s: Some(rate) });
+        run.hold(0);
+        for device in devices.iter().cycle().take(8) {
+            run.reads(*device, chunk(4096));
+        }
+        assert_eq!(run.sent_data.len(), 1, "it goes raw");
+        let chunks = run.work.iter().map(|action| match action {
+            Action::Encode { chunk, .. } => (chunk.device, chunk.sequence.0 - FIRST_CHUNK),
+            other => panic!("{other:?} of a source"),
+        });
+        let chunks: Vec<_> = chunks.collect();
+        assert_eq!(chunks.len(), 1, "{chunks:?}");
+        (chunks[0], run)
+    };
+    for (megabytes_per_s, alone, of_two) in [(1200, 1, 0), (2000, 2, 0), (3000, 3, 1), (4000, 4, 1)]
+    {
+        let ((_, number), mut run) = given(megabytes_per_s, &[FIRST]);
+        assert_eq!(number, alone, "at {megabytes_per_s} MB/s");
+        encode(&mut run, 0, None);
+        assert_eq!(with_worker(&run), [(FIRST_CHUNK + 7, true)], "the last one");
+        // With another device the turn of each comes half as often.
+        let (found, _) = given(megabytes_per_s, &[FIRST, SECOND]);
+        assert_eq!(found, (SECOND, of_two), "at {megabytes_per_s} MB/s");
+    }
+}
+
+/// Its reads have nowhere to go: the streams hold all slots.
+#[test]
+fn a_driver_that_was_not_asked_for_data_does_not_owe_any() {
+    let mut run = reading_on(9, Policy::Raw, 1);
+    run.feed(Event::Command(Command::Switchover));
+    run.set(FIRST, DeviceState::StopCopy, false);
+    (0..9).for_each(|stream| run.hold(stream));
+    assert_eq!(run.machine.deadline_ns(), Some(STALL_NS), "it was asked");
+    while run.waiting_reads() > 0 {
+        run.reads(FIRST, chunk(4096));
+    }
+    assert_eq!((run.sent_data.len(), run.machine.slots_out()), (8, 8));
+    assert_eq!(run.machine.deadline_ns(), None);
+    run.release(3);
+    assert_eq!(run.waiting_reads(), 1);
+    assert_eq!(run.machine.deadline_ns(), Some(STALL_NS));
 }

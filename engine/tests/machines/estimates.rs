@@ -76,6 +76,27 @@ fn an_estimate_that_waiting_cannot_make_better_says_so() {
     run.answers(FIRST, Request::PrecopyInfo, info(0, 4096, false));
     run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
     assert!(!run.estimate().converged, "there is more to read before the stop");
+    // A device that says that it has no more may still be read.
+    while run.asked.is_empty() {
+        run.next_deadline();
+    }
+    run.answers(FIRST, Request::PrecopyInfo, info(0, 0, false));
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
+    assert!(!run.estimate().converged);
+    // And what was read may still wait to be sent.
+    run.hold(0);
+    for _ in 0..2 {
+        run.reads(FIRST, chunk(1));
+    }
+    run.reads(FIRST, ReadResult::Empty);
+    run.answers(FIRST, Request::PrecopyInfo, info(0, 0, false));
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
+    assert!(!run.estimate().converged);
+    run.release(0);
+    run.next_deadline();
+    run.answers(FIRST, Request::PrecopyInfo, info(0, 0, false));
+    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
+    assert!(run.estimate().converged);
 }
 
 #[test]

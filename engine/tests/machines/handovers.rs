@@ -123,6 +123,19 @@ fn a_sender_whose_thread_is_lost_claims_what_can_be_known() {
     assert_eq!((run.ending(), lost(&run)), (Some(("handed_over", None)), "handed_over"));
 }
 
+#[test]
+fn after_the_handover_the_source_runs_again_on_the_targets_word_alone() {
+    let said = Fault::session(Cause::DeviceError, Observation::StateCheck, "it would not run");
+    let mut run = sent(1);
+    run.hears(0, loaded());
+    run.hears(0, Frame::Abort((&said).into()));
+    run.set(FIRST, DeviceState::Stop, false);
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::PeerAbort))));
+    assert_eq!(run.aborted_on(), [0; 0], "the target knows");
+}
+
 /// Only its own abort says that the target does not run: not that it breaks the protocol.
 #[test]
 fn after_the_handover_a_target_that_misbehaves_may_run() {
