@@ -191,6 +191,17 @@ fn a_device_goes_to_stop_once_its_data_fd_is_closed() {
     assert_eq!(run.ending(), Some(("handed_over", None)));
 }
 
+/// The target has the state: that this device would not stop changes nothing.
+#[test]
+fn a_device_that_does_not_stop_after_the_handover_is_let_go() {
+    let mut run = sent(1);
+    run.hears(0, loaded());
+    run.replies(FIRST, Request::SetState(DeviceState::Stop), Err(libc::EIO));
+    assert_eq!((run.asked.len(), run.ending()), (0, None));
+    run.hears(0, Frame::Running);
+    assert_eq!(run.ending(), Some(("handed_over", None)));
+}
+
 #[test]
 fn nothing_is_handed_over_before_all_are_loaded_and_none_is_in_doubt() {
     for in_doubt in [false, true] {

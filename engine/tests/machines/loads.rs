@@ -24,7 +24,7 @@ const FIRST_CHUNK: u64 = 2;
 
 /// One device in RESUMING, whose source saves in PRE_COPY; one worker. Chunks are agreed to have
 /// half the size that this side could take, where `features` are ours.
-fn loading(features: Features) -> Run<Receiver> {
+pub(crate) fn loading(features: Features) -> Run<Receiver> {
     let mut run = Run::start(Receiver::new(ReceiverConfig {
         devices: vec![DeviceConfig {
             name: "device-0".to_owned(),
@@ -49,7 +49,7 @@ fn loading(features: Features) -> Run<Receiver> {
 }
 
 /// The `number`th chunk of an epoch whose chunks are all of the full size.
-fn header(number: u64, encoding: Encoding) -> DataHeader {
+pub(crate) fn header(number: u64, encoding: Encoding) -> DataHeader {
     DataHeader {
         place: place(FIRST_CHUNK + number),
         offset: number * u64::from(CHUNK_BYTES),
@@ -65,7 +65,7 @@ fn header(number: u64, encoding: Encoding) -> DataHeader {
     }
 }
 
-fn data(run: &mut Run<Receiver>, stream: u16, header: DataHeader) {
+pub(crate) fn data(run: &mut Run<Receiver>, stream: u16, header: DataHeader) {
     run.feed(Event::Data { stream: StreamId(stream), header });
 }
 
@@ -76,7 +76,7 @@ fn take(run: &mut Run<Receiver>, kind: fn(&Action) -> bool) -> Option<Action> {
 }
 
 /// The body that was asked for first has come. The slot that it is in.
-fn body(run: &mut Run<Receiver>) -> SlotId {
+pub(crate) fn body(run: &mut Run<Receiver>) -> SlotId {
     let Some(Action::ReceiveBody { stream, header, slot }) =
         take(run, |action| matches!(action, Action::ReceiveBody { .. }))
     else {
@@ -87,7 +87,7 @@ fn body(run: &mut Run<Receiver>) -> SlotId {
 }
 
 /// The worker is through with the body that it was given first. The slot that it has used.
-fn decode(run: &mut Run<Receiver>, result: Result<(), Fault>) -> SlotId {
+pub(crate) fn decode(run: &mut Run<Receiver>, result: Result<(), Fault>) -> SlotId {
     let Some(Action::Decode { header, slot, into }) =
         take(run, |action| matches!(action, Action::Decode { .. }))
     else {
@@ -98,7 +98,7 @@ fn decode(run: &mut Run<Receiver>, result: Result<(), Fault>) -> SlotId {
 }
 
 /// The resume fd has taken what was to be written first. Its number, and from where it came.
-fn write(run: &mut Run<Receiver>, result: WriteResult) -> (u64, Option<SlotId>) {
+pub(crate) fn write(run: &mut Run<Receiver>, result: WriteResult) -> (u64, Option<SlotId>) {
     let Some(Action::Write { device, header, slot }) =
         take(run, |action| matches!(action, Action::Write { .. }))
     else {
@@ -109,12 +109,12 @@ fn write(run: &mut Run<Receiver>, result: WriteResult) -> (u64, Option<SlotId>) 
     (header.place.sequence.0 - FIRST_CHUNK, slot)
 }
 
-fn written() -> WriteResult {
+pub(crate) fn written() -> WriteResult {
     WriteResult::Written { hash: 2 }
 }
 
 /// The numbers of the chunks that wait to be done, with what is to be done.
-fn waiting(run: &Run<Receiver>) -> Vec<(&'static str, u64)> {
+pub(crate) fn waiting(run: &Run<Receiver>) -> Vec<(&'static str, u64)> {
     let work = run.work.iter().map(|action| match action {
         Action::ReceiveBody { header, .. } => ("body", header),
         Action::Decode { header, .. } => ("decode", header),
@@ -216,6 +216,9 @@ fn a_write_that_fails_is_looked_into() {
             body(&mut run);
         }
         write(&mut run, WriteResult::Failed(libc::EINVAL));
+        data(&mut run, 0, header(2, Encoding::Raw));
+        body(&mut run);
+        assert_eq!(waiting(&run), [("write", 1)], "nothing more is written meanwhile");
         run.found(DEVICE, found);
         assert_eq!(gives_up(&mut run).cause, cause, "{found}");
     }
@@ -332,21 +335,40 @@ fn data_without_a_phase_has_no_meaning() {
     assert!(matches!(breach, Some(Breach::Unexpected { kind: Kind::DATA, .. })), "{breach:?}");
 }
 
+/// The source measures the path by credits: at the start, and while chunks are compressed.
 #[test]
 fn credit_follows_what_is_done_with() {
-    let granted = |run: &Run<Receiver>| {
-        let last = run.said.iter().rev().find_map(|(_, frame)| match frame {
+    let credits = |run: &Run<Receiver>| {
+        let credits = run.said.iter().filter_map(|(_, frame)| match frame {
             Frame::Credit { up_to, .. } => Some(*up_to),
             _ => None,
         });
-        last.expect("a credit")
+        credits.collect::<Vec<_>>()
     };
-    let mut run = loading(Features::ALL);
     let slots = SLOTS as u64;
-    assert_eq!(granted(&run), Sequence(2 + slots), "begin and phase are done with");
-    data(&mut run, 0, header(0, Encoding::Raw));
-    body(&mut run);
-    assert_eq!(granted(&run), Sequence(2 + slots), "it is not written");
-    write(&mut run, written());
-    assert_eq!(granted(&run), Sequence(3 + slots), "nothing else is there");
+    for encoding in [Encoding::Raw, Encoding::Zstd] {
+        let mut run = loading(Features::ALL);
+        assert_eq!(credits(&run).last(), Some(&Sequence(2 + slots)), "begin and phase are done");
+        let mut given = Vec::new();
+        for number in 0..24 {
+            let before = credits(&run).len();
+            data(&mut run, 0, header(number, encoding));
+            body(&mut run);
+            if encoding == Encoding::Zstd {
+                decode(&mut run, Ok(()));
+            }
+            assert_eq!(credits(&run).len(), before, "it is not written");
+            write(&mut run, written());
+            if let [up_to] = credits(&run)[before..] {
+                assert_eq!(up_to, Sequence(FIRST_CHUNK + number + 1 + slots));
+                given.push(FIRST_CHUNK + number);
+            }
+        }
+        // Raw ones come fast: after the first 16 frames a credit for each half of the window will do.
+        let expected: Vec<u64> = match encoding {
+            Encoding::Raw => (FIRST_CHUNK..16).chain([19, 23]).collect(),
+            _ => (FIRST_CHUNK..FIRST_CHUNK + 24).collect(),
+        };
+        assert_eq!(given, expected, "{encoding:?}");
+    }
 }

@@ -6,6 +6,7 @@ mod estimates;
 mod handovers;
 mod limits;
 mod loads;
+mod owed;
 mod partings;
 mod receiver;
 mod resets;

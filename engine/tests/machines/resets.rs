@@ -254,3 +254,32 @@ fn a_driven_device_that_is_further_was_moved_by_somebody() {
         assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))), "{found}");
     }
 }
+
+/// It is where an abort would bring it: who waits for the news need not wait for that. Of one that
+/// is elsewhere that cannot be said.
+#[test]
+fn a_reset_is_told_at_once_where_it_ends_the_session() {
+    let told = |on_reset, found| {
+        let mut run = connected(&[true], 1, on_reset);
+        enter(&mut run);
+        run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+        run.found(FIRST, found);
+        run.completions().iter().map(|completion| completion.ending.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(OnReset::Abort, DeviceState::Running), ["aborted"]);
+    assert_eq!(told(OnReset::restart(), DeviceState::Running), ["restarted"]);
+    assert_eq!(told(OnReset::Abort, DeviceState::Error), [""; 0], "it is not back");
+}
+
+/// Once the vCPUs are stopped there is no PRE_COPY any more.
+#[test]
+fn a_device_that_is_reset_after_the_switchover_saves_in_stop_copy_from_then_on() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    enter(&mut run);
+    run.feed(Event::Command(Command::Switchover));
+    run.set(FIRST, DeviceState::StopCopy, true);
+    let fault = run.completions()[0].fault.clone().expect("the epoch is lost");
+    assert_eq!(fault.cause, Cause::DeviceReset);
+    assert!(fault.message.contains("SET_STATE(STOP_COPY) gave a new data fd"), "{fault}");
+    assert!(fault.message.contains("worthless"), "{fault}");
+}
