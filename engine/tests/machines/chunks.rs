@@ -24,19 +24,20 @@ const STALL_NS: u64 = 20_000_000;
 
 /// Devices in PRE_COPY, whose chunks may go out; one worker.
 fn reading(policy: Policy, devices: usize) -> Run<Sender> {
-    reading_on(1, policy, devices)
+    reading_of(1, policy, &vec![1; devices])
 }
 
-fn reading_on(streams: u16, policy: Policy, devices: usize) -> Run<Sender> {
-    let device = DeviceConfig {
+/// The same on so many streams, with devices of these weights.
+fn reading_of(streams: u16, policy: Policy, weights: &[u32]) -> Run<Sender> {
+    let device = |weight: &u32| DeviceConfig {
         name: "device".to_owned(),
         capabilities: Capabilities { p2p: false, precopy: true },
-        options: DeviceOptions::default(),
+        options: DeviceOptions { weight: *weight, ..DeviceOptions::default() },
         paused: false,
         embedded: false,
     };
     let mut run = Run::start(Sender::new(SenderConfig {
-        devices: vec![device; devices],
+        devices: weights.iter().map(device).collect(),
         peer: PeerConfig { streams, silence_ns: u64::MAX },
         session: 1,
         chunk_bytes: CHUNK_BYTES,
@@ -49,7 +50,7 @@ fn reading_on(streams: u16, policy: Policy, devices: usize) -> Run<Sender> {
     let (version, features) = (1, Features::ALL);
     let accept = Accept { version, chunk_bytes: CHUNK_BYTES, features, session: 1 };
     (0..streams).for_each(|stream| run.hears(stream, Frame::Accept(accept)));
-    for device in [FIRST, SECOND].into_iter().take(devices) {
+    for device in [FIRST, SECOND].into_iter().take(weights.len()) {
         run.set(device, DeviceState::PreCopy, true);
         run.credits(device, 0, 1);
     }
@@ -212,6 +213,21 @@ fn frames_that_wait_have_one_bound_wherever_they_wait() {
     assert_eq!((asked, run.waiting_reads()), (1, 0));
 }
 
+/// Bytes sent over weight are kept level.
+#[test]
+fn a_device_of_three_times_the_weight_sends_three_times_as_much() {
+    let mut run = reading_of(1, Policy::Raw, &[1, 3]);
+    run.hold(0);
+    for device in [FIRST, SECOND].into_iter().cycle().take(16) {
+        run.reads(device, chunk(4096));
+    }
+    run.release(0);
+    let order: Vec<u32> = run.sent_data.iter().map(|(header, _)| header.place.device.0).collect();
+    assert_eq!(order.len(), 16);
+    // Three shares are a little less than one: whole bytes are reckoned with.
+    assert_eq!(order[..10], [0, 1, 1, 1, 1, 0, 1, 1, 1, 0]);
+}
+
 /// What goes raw must not wait for a worker: it is given the chunk that is farthest from the link,
 /// one at a time, and none whose turn would come before it is compressed.
 #[test]
@@ -248,7 +264,7 @@ fn where_the_link_takes_most_of_it_raw_a_worker_is_given_what_is_far_from_it() {
 /// Its reads have nowhere to go: the streams hold all slots.
 #[test]
 fn a_driver_that_was_not_asked_for_data_does_not_owe_any() {
-    let mut run = reading_on(9, Policy::Raw, 1);
+    let mut run = reading_of(9, Policy::Raw, &[1]);
     run.feed(Event::Command(Command::Switchover));
     run.set(FIRST, DeviceState::StopCopy, false);
     (0..9).for_each(|stream| run.hold(stream));

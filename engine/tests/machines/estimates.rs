@@ -23,6 +23,7 @@ fn the_estimate_is_what_is_left_over_the_rate_so_far() {
     assert_eq!((early.pending_bytes, early.stop_copy_bytes), (1000, Some(4_000_000)));
     assert_eq!((early.state_bytes_per_s, early.downtime_ns), (0, None), "nothing has moved");
     assert!(!early.initial_data_loaded);
+    assert_eq!(early.switchover_budget_ns, None, "there is none");
 
     // Chunk after chunk, each done with 8192 ns after it was read: half a byte a nanosecond.
     for number in 0..64 {

@@ -213,6 +213,30 @@ fn a_device_that_was_taken_ahead_has_failed_if_there_is_none() {
     }
 }
 
+/// That a device which its VMM had stopped refuses PRECOPY_INFO is no failure; another errno is.
+#[test]
+fn a_device_that_was_taken_ahead_may_refuse_precopy_info() {
+    for (errno, failed) in [(libc::EINVAL, false), (libc::EIO, true)] {
+        let mut run = connected_as(true, &[true], 1, OnReset::restart());
+        enter(&mut run);
+        run.reads(FIRST, ReadResult::Empty);
+        run.replies(FIRST, Request::PrecopyInfo, Err(errno));
+        run.found(FIRST, DeviceState::Stop);
+        run.feed(Event::Command(Command::Switchover));
+        run.set(FIRST, DeviceState::StopCopy, false);
+        if failed {
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
+            let fault = run.fault().expect("just seen");
+            assert!(fault.message.contains("its state is unchanged"), "{fault}");
+        } else {
+            assert_eq!((run.asked.len(), run.aborted_on()), (0, vec![]));
+            assert!(run.waiting_reads() > 0, "its state is read");
+        }
+    }
+}
+
 /// STOP_COPY itself fails: it is not asked for again and again.
 #[test]
 fn a_device_that_was_taken_ahead_and_cannot_stop_has_failed() {
