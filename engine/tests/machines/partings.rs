@@ -5,9 +5,9 @@ use vfio_ferry::ids::{DeviceId, StreamId};
 use vfio_ferry::machine::{Command, Event, Machine};
 use vfio_ferry::outcome::{Breach, Cause, Fault, Observation, OnReset};
 use vfio_ferry::vfio::state::DeviceState;
-use vfio_ferry::wire::Frame;
+use vfio_ferry::wire::{Frame, Kind, WireFault};
 
-use crate::sender::{FIRST, SECOND, broken, connected, precopy};
+use crate::sender::{FIRST, SECOND, SILENCE_NS, broken, chunk, connected, precopy};
 
 #[test]
 fn the_last_word_goes_out_on_every_stream_that_there_is() {
@@ -47,10 +47,25 @@ fn what_the_peer_says_counts_for_more_than_the_stream_that_it_closed() {
 
 #[test]
 fn what_was_damaged_on_its_way_ends_it_at_once() {
-    let mut run = precopy(2);
-    let fault = Fault::breach(Breach::Answers { max: 1 });
-    run.feed(Event::StreamLost { stream: StreamId(0), slots: vec![], fault });
-    assert_eq!(run.aborted_on(), [1]);
+    let damaged = WireFault::BodyHash { kind: Kind::DATA, found: 1, expected: 2 };
+    let own = Fault::session(Cause::Local, Observation::Engine, "no memory");
+    for fault in [Fault::breach(Breach::Answers { max: 1 }), Fault::breach(damaged), own] {
+        let mut run = precopy(2);
+        run.feed(Event::StreamLost { stream: StreamId(0), slots: vec![], fault });
+        assert_eq!(run.aborted_on(), [1]);
+    }
+}
+
+/// What this host's own devices do shows nothing of the peer.
+#[test]
+fn a_peer_is_silent_whatever_this_hosts_devices_do() {
+    let mut run = precopy(1);
+    run.now_ns = SILENCE_NS / 2;
+    run.reads(FIRST, chunk(1));
+    while !run.machine.is_ending() {
+        run.next_deadline();
+    }
+    assert_eq!(run.now_ns, SILENCE_NS);
 }
 
 #[test]

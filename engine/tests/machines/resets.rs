@@ -2,7 +2,7 @@
 
 use vfio_ferry::limits::RESTARTS_DEFAULT;
 use vfio_ferry::machine::{Command, Event, ReadResult, Reply, Request};
-use vfio_ferry::outcome::{Cause, Fallback, OnReset};
+use vfio_ferry::outcome::{Cause, Fallback, Fault, Observation, OnReset};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::Frame;
@@ -306,4 +306,17 @@ fn a_device_that_is_reset_after_the_switchover_saves_in_stop_copy_from_then_on()
     assert_eq!(fault.cause, Cause::DeviceReset);
     assert!(fault.message.contains("SET_STATE(STOP_COPY) gave a new data fd"), "{fault}");
     assert!(fault.message.contains("worthless"), "{fault}");
+}
+
+/// Where its VMM says that it was reset, nobody has asked the kernel where it is now.
+#[test]
+fn the_state_of_an_embedded_device_is_not_known_once_its_vmm_says_that_it_was_reset() {
+    for (embedded, known) in [(true, None), (false, Some(DeviceState::PreCopy))] {
+        let mut run = connected_as(embedded, &[true], 1, OnReset::restart());
+        enter(&mut run);
+        let (cause, seen) = (Cause::DeviceReset, Observation::Embedder);
+        let fault = Fault::device(FIRST, cause, seen, None, "a guest's FLR");
+        run.feed(Event::Command(Command::Discard(FIRST, fault)));
+        assert_eq!(run.completions()[0].state, known);
+    }
 }
