@@ -3,7 +3,7 @@
 //! behaviour is noticed by `cargo test`.
 
 #[path = "../../tests/src/skip.rs"]
-#[allow(unreachable_pub)] // the file is a module of another crate
+#[expect(unreachable_pub, reason = "the file is another crate's, too")]
 mod skip;
 
 use std::path::{Path, PathBuf};
