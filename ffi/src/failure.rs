@@ -208,4 +208,53 @@ mod tests {
         let elsewhere = std::thread::spawn(said).join().expect("no panic");
         assert_eq!(elsewhere, "", "another thread's errors are its own");
     }
+
+    #[test]
+    fn every_error_has_the_status_that_says_whose_it_is() {
+        let io = |errno| io::Error::from_raw_os_error(errno);
+        let name = || "net0".to_owned();
+        let network = |source| Error::Network { what: "connect".to_owned(), source };
+        for (error, status, errno) in [
+            (Error::Device { name: name(), source: io(5) }, VFERRY_ERR_DEVICE_IO, 5),
+            (Error::NotMigratable { name: name() }, VFERRY_ERR_NOT_MIGRATABLE, 0),
+            (Error::DeviceState { name: name(), state: "RESUMING" }, VFERRY_ERR_DEVICE_STATE, 0),
+            (Error::Peer("no".to_owned()), VFERRY_ERR_PEER_PROTOCOL, 0),
+            (network(io(111)), VFERRY_ERR_CONNECTION, 111),
+            (network(io::ErrorKind::TimedOut.into()), VFERRY_ERR_TIMEOUT, 0),
+            (network(io::ErrorKind::InvalidInput.into()), VFERRY_ERR_ADDRESS, 0),
+            (Error::System(io(24)), VFERRY_ERR_SYSTEM, 24),
+            (Error::Cancelled, VFERRY_ERR_CANCELLED, 0),
+            (Error::Tls(TlsFault::Credentials(name())), VFERRY_ERR_CREDENTIALS, 0),
+            (Error::Tls(TlsFault::Untrusted(name())), VFERRY_ERR_PEER_UNTRUSTED, 0),
+            (Error::Tls(TlsFault::OtherKey), VFERRY_ERR_PEER_UNTRUSTED, 0),
+            (Error::Tls(TlsFault::Refused(name())), VFERRY_ERR_PEER_REFUSED, 0),
+            (Error::Tls(TlsFault::Changed("a record")), VFERRY_ERR_STREAM_CHANGED, 0),
+            (Error::Tls(TlsFault::Cut), VFERRY_ERR_STREAM_CHANGED, 0),
+            (Error::Tls(TlsFault::KeyUsedUp), VFERRY_ERR_SYSTEM, 0),
+        ] {
+            let said = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!((failure.status as i32, failure.errno), (status as i32, errno), "{said}");
+        }
+    }
+
+    #[cfg(feature = "open")]
+    #[test]
+    fn what_keeps_a_device_from_being_opened_has_a_status_each() {
+        let (path, group) = (|| std::path::PathBuf::from("/sys/bus"), || "7".to_owned());
+        let source = || io::Error::from_raw_os_error(5);
+        for (error, status, errno) in [
+            (OpenError::NoSuchDevice { path: path() }, VFERRY_ERR_NO_SUCH_DEVICE, 0),
+            (OpenError::NoVfio, VFERRY_ERR_NO_VFIO, 0),
+            (OpenError::NoIommuType1, VFERRY_ERR_NO_VFIO, 0),
+            (OpenError::Denied { path: path() }, VFERRY_ERR_ACCESS_DENIED, 0),
+            (OpenError::Busy { path: path(), group: group() }, VFERRY_ERR_GROUP_BUSY, 0),
+            (OpenError::NotViable { path: path(), group: group() }, VFERRY_ERR_GROUP_NOT_VIABLE, 0),
+            (OpenError::Device { path: path(), source: source() }, VFERRY_ERR_DEVICE_IO, 5),
+        ] {
+            let said = error.to_string();
+            let failure = Failure::from(error);
+            assert_eq!((failure.status as i32, failure.errno), (status as i32, errno), "{said}");
+        }
+    }
 }

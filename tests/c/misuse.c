@@ -77,6 +77,7 @@ static void options(void)
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_idle_limit_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_switchover_budget_ms(NULL, 1));
     ANSWERS(VFERRY_ERR_NULL, vferry_options_set_confirm_limit_ms(NULL, 1));
+    MUST(vferry_options_set_policy(options, VFERRY_POLICY_ADAPTIVE, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_policy(options, 3, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_policy(options, VFERRY_POLICY_ZSTD, 20));
     ANSWERS(VFERRY_ERR_RANGE, vferry_options_set_backend(options, 3));
@@ -137,6 +138,10 @@ static void devices(void)
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_on_reset(NULL, 0, 0, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, 3, 0, 0));
     ANSWERS(VFERRY_ERR_RANGE, vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, 1));
+    MUST(vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, VFERRY_ON_RESET_ABORT));
+    MUST(vferry_device_set_on_reset(source, VFERRY_ON_RESET_RESTART, 1, VFERRY_ON_RESET_STOP_COPY));
+    MUST(vferry_device_set_on_reset(source, VFERRY_ON_RESET_STOP_COPY, 0, 0));
+    MUST(vferry_device_set_on_reset(source, VFERRY_ON_RESET_ABORT, 0, 0));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_reset_to_return(NULL, true));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_latencies(NULL, 1, 2, 3));
     ANSWERS(VFERRY_ERR_NULL, vferry_device_set_weight(NULL, 1));
@@ -365,6 +370,7 @@ static void streams(void)
     door(listener, address);
     too_little_room(listener, address);
     vferry_listener_free(&listener);
+    CHECK(listener == NULL);
     vferry_listener_free(&listener);
     vferry_listener_free(NULL);
 
@@ -649,6 +655,9 @@ static void the_rest(void)
     ANSWERS(VFERRY_ERR_RANGE, vferry_log_start(VFERRY_LOG_WARN, SIZE_MAX));
     ANSWERS(VFERRY_OK, vferry_log_start(VFERRY_LOG_ERROR, 10));
     ANSWERS(VFERRY_ERR_LOG_TAKEN, vferry_log_start(VFERRY_LOG_ERROR, 10));
+    ANSWERS(VFERRY_ERR_LOG_TAKEN, vferry_log_start(VFERRY_LOG_WARN, 10));
+    ANSWERS(VFERRY_ERR_LOG_TAKEN, vferry_log_start(VFERRY_LOG_INFO, 10));
+    ANSWERS(VFERRY_ERR_LOG_TAKEN, vferry_log_start(VFERRY_LOG_DEBUG, 10));
     line.size = 3;
     ANSWERS(VFERRY_ERR_STRUCT_SIZE, vferry_log_next(&line));
 

@@ -173,8 +173,7 @@ impl Peer {
     /// A peer that makes this side answer without reading the answers: there is a bound to that.
     pub(crate) fn check_flood(&self) -> Result<(), Breach> {
         let max = limits::ANSWERS_WAITING_MAX;
-        let waiting = self.control.len() + self.fixed.len();
-        let flooded = waiting > max && self.answers() + self.fixed.len() > max;
+        let flooded = self.answers() + self.fixed.len() > max;
         if flooded { Err(Breach::Answers { max }) } else { Ok(()) }
     }
 

@@ -128,8 +128,9 @@ mod tests {
             taken.extend((0..4).map(|_| budget.take(DeviceId(device)).expect("share")));
             assert_eq!(budget.take(DeviceId(device)), None);
         }
-        taken.extend((0..workers * 2).map(|_| budget.take_spare().expect("spare")));
-        assert_eq!(budget.take_spare(), None);
+        taken.extend((0..4).map(|_| budget.take_spare().expect("spare")));
+        assert_eq!((budget.take_spare(), budget.with_workers()), (None, 4));
+        assert_eq!(budget.out(), 3 * 4 + 4);
         assert_eq!(budget.out(), SlotBudget::total(devices, 4, workers));
         taken.sort();
         taken.dedup();
@@ -153,6 +154,7 @@ mod tests {
     #[test]
     fn shares_never_fall_below_the_pipeline() {
         assert_eq!(SlotBudget::per_device(1, 2, 1), 10);
+        assert_eq!(SlotBudget::per_device(1, 3, 1), 12);
         assert_eq!(SlotBudget::per_device(2, 3, 5), 10);
         assert_eq!(SlotBudget::per_device(64, 2, 1), limits::SLOTS_PER_DEVICE_MIN);
     }

@@ -52,3 +52,14 @@ pub(crate) fn over(limit: &str, ns: u64, device: Option<DeviceId>, owed: impl Di
     let fault = Fault::session(Cause::TimeLimit, Observation::Clock, message);
     Fault { device, ..fault }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_beyond_what_fits_is_none() {
+        assert_eq!(limit_ns(Duration::from_millis(5)), 5_000_000);
+        assert_eq!(limit_ns(Duration::MAX), NO_LIMIT_NS);
+    }
+}

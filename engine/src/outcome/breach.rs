@@ -153,3 +153,29 @@ impl Breach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Damage on the way is the network's; what a whole frame says is the peer's.
+    #[test]
+    fn the_network_is_at_fault_where_bytes_are_missing_or_damaged() {
+        let (network, peer) = (Cause::Network, Cause::PeerMisbehaviour);
+        let (stream, frames) = (Observation::Stream, Observation::Peer);
+        let (kind, found, expected) = (Kind::DATA, 1, 2);
+        let damaged = WireFault::BodyHash { kind, found, expected };
+        let cut = Breach::Cut { stream: StreamId(0), found: 1, expected: 2 };
+        let place = DevicePlace { device: DeviceId(0), epoch: Epoch(0), sequence: Sequence(1) };
+        for (breach, cause, observation) in [
+            (damaged.into(), network, stream),
+            (WireFault::EncodingNotAgreed.into(), peer, stream),
+            (cut, network, stream),
+            (Breach::Duplicate { place }, peer, frames),
+            (Breach::Unexpected { kind, what: "now" }, peer, frames),
+        ] {
+            let found: (Cause, Observation) = (breach.cause(), breach.observation());
+            assert_eq!(found, (cause, observation), "{breach}");
+        }
+    }
+}

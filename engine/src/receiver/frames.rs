@@ -93,7 +93,7 @@ impl Receiver {
         begin: Begin,
     ) -> Result<(), Breach> {
         let device = &mut self.devices[place.device.index()];
-        if device.core.stage != DeviceStage::Expected || place.sequence.0 != 0 {
+        if device.core.stage != DeviceStage::Expected {
             return Err(Breach::Unexpected { kind: Kind::BEGIN, what: "the device has begun" });
         }
         if begin.name != device.config.name {

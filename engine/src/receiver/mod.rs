@@ -284,14 +284,9 @@ impl Machine for Receiver {
     }
 
     fn deadline_ns(&self) -> Option<u64> {
-        match self.stage {
-            Stage::Finished => None,
-            _ => {
-                let session = [self.waits.deadline_ns(), self.peer.deadline_ns()];
-                let devices = self.devices.iter().map(|device| device.core.deadline_ns());
-                session.into_iter().chain(devices).flatten().min()
-            }
-        }
+        let session = [self.waits.deadline_ns(), self.peer.deadline_ns()];
+        let devices = self.devices.iter().map(|device| device.core.deadline_ns());
+        session.into_iter().chain(devices).flatten().min()
     }
 
     fn reports(&self) -> Vec<DeviceReport> {

@@ -6,7 +6,7 @@ use super::{Receiver, Stage};
 use crate::ids::{DeviceId, SlotId};
 use crate::machine::{Action, Turn, WriteResult};
 use crate::outcome::{Breach, Fault, Operation, Phase};
-use crate::wire::{DataHeader, DataPhase, Frame, Kind};
+use crate::wire::{DataHeader, DataPhase, Frame};
 
 impl Receiver {
     /// Hands on what is next in the device's order, as far as it has arrived.
@@ -14,10 +14,6 @@ impl Receiver {
         while self.stage == Stage::Active {
             let device = &mut self.devices[id.index()];
             let ready = match device.epoch.window.peek() {
-                Some(Entry::Chunk(..)) if device.epoch.is_ended() => {
-                    let what = "the device has ended";
-                    return Err(Fault::breach(Breach::Unexpected { kind: Kind::DATA, what }));
-                }
                 Some(Entry::Chunk(..)) => device.is_loading(),
                 // A frame speaks of all data before it.
                 Some(Entry::Frame(_)) => device.epoch.writes == 0 && device.core.line.is_well(),

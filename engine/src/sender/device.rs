@@ -109,14 +109,13 @@ impl Device {
         }
     }
 
-    /// What it waits for, by whom the session would be held up.
+    /// What it waits for, by whom the session would be held up while that is active.
     pub(super) fn owed(&self) -> Option<Owed> {
         let Epoch { reading, precopy, queue, .. } = &self.epoch;
         if let Some(request) = self.core.line.asked() {
             return Some(Owed::Answer(request));
         }
         match self.core.stage {
-            Stage::Idle | Stage::Leaving | Stage::Gone | Stage::Recovering => None,
             _ if queue.is_sendable() => Some(Owed::Path),
             _ if queue.is_waiting() => Some(Owed::Credit),
             Stage::StopCopy if reading.reads > 0 => Some(Owed::Read),
@@ -172,7 +171,6 @@ impl Device {
 
     /// Takes the fd that the last SET_STATE gave.
     pub(super) fn attach(&mut self, turn: &mut Turn) {
-        self.epoch.attached();
         self.core.line.attach(turn, self.epoch.state.number);
     }
 

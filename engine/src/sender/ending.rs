@@ -17,8 +17,7 @@ impl Sender {
             Stage::Handover if self.peer.take_back(&Frame::Handover) => {}
             // After the handover only the target's own word that it does not run lets the source
             // run again; a cancel comes too late.
-            Stage::Handover
-                if fault.observed == Observation::Peer && fault.cause == Cause::PeerAbort => {}
+            Stage::Handover if fault.cause == Cause::PeerAbort => {}
             Stage::Handover if fault.cause == Cause::Cancelled => {
                 // It changes nothing of what is true; it bounds how long that may stay unknown.
                 let cancel_ns = self.config.limits.cancel_ns;

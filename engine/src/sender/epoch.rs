@@ -187,12 +187,6 @@ impl Epoch {
         self.queue.ready.insert(place.sequence, Outgoing::Frame(make(place)));
     }
 
-    /// A new fd is read.
-    pub(super) fn attached(&mut self) {
-        self.reading.fd_bytes = 0;
-        self.reading.drained = false;
-    }
-
     /// A chunk came.
     pub(super) fn chunk_read(&mut self, now_ns: u64, bytes: u32) {
         self.reading.fd_bytes += u64::from(bytes);
@@ -301,11 +295,6 @@ impl Precopy {
 
     fn ask_at(&mut self, at_ns: u64) {
         self.waits.set(Wait::PrecopyInfo, at_ns);
-    }
-
-    /// The device is being asked.
-    pub(super) fn asked(&mut self) {
-        self.waits.stop(Wait::PrecopyInfo);
     }
 
     /// The question failed without anything being wrong.

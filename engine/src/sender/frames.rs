@@ -27,7 +27,6 @@ impl Sender {
             (Stage::Active | Stage::Handover | Stage::Leaving, Frame::Message(bytes)) => {
                 turn.tell(Notice::Message(bytes));
             }
-            (Stage::Leaving, _) => {}
             (Stage::Active | Stage::Handover, Frame::Credit { device, epoch, up_to }) => {
                 if self.is_current(kind, device, epoch)? {
                     self.credited(turn, device, up_to);

@@ -35,9 +35,6 @@ impl Sender {
             }
             let view = device.view(turn.now_ns, View { may_stop, ..session });
             if let Some(request) = want(device.core.stage, view) {
-                if request == Request::PrecopyInfo {
-                    device.epoch.precopy.asked();
-                }
                 device.core.line.ask(turn, request);
             }
         }

@@ -98,7 +98,6 @@ impl Sender {
                 Fallback::StopCopy if device.restarts == attempts => Choice::StopCopyOnly,
                 Fallback::Abort | Fallback::StopCopy => Choice::Abort,
             },
-            OnReset::Restart { .. } if self.switchover => Choice::StopCopyOnly,
             OnReset::Restart { .. } => Choice::PreCopy,
             OnReset::StopCopy if device.restarts >= RESTARTS_DEFAULT => Choice::Abort,
             OnReset::StopCopy => Choice::StopCopyOnly,

@@ -160,6 +160,15 @@ fn a_device_is_asked_as_soon_as_it_is_drained() {
     run.informed(1);
     run.read(ReadResult::Empty);
     assert_eq!(run.waits_ns(), POLL_NS / 4);
+    // The same, and the next read waits: until more is promised, where no more is.
+    run.informed(1);
+    assert_eq!(run.waits_ns(), POLL_NS / 4);
+    run.informed(1);
+    assert_eq!(run.waits_ns(), POLL_NS);
+    run.read(ReadResult::Empty);
+    assert_eq!(run.waits_ns(), 0);
+    run.informed(0);
+    assert_eq!(run.waits_ns(), POLL_NS);
 }
 
 #[test]

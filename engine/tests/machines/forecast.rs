@@ -3,83 +3,14 @@
 use std::time::Duration;
 
 use vfio_ferry::ids::Epoch;
-use vfio_ferry::machine::{Command, Event, Machine, Notice, ReadResult, Reply, Request};
-use vfio_ferry::outcome::{DeviceOptions, Latencies, OnReset};
+use vfio_ferry::machine::{Command, Event, Machine, ReadResult, Reply, Request};
+use vfio_ferry::outcome::{DeviceOptions, Latencies};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Frame, StateDigest, Total};
 
 use crate::run::Run;
-use crate::sender::{CHUNK_BYTES, FIRST, SECOND, chunk, connected, connected_with, info, precopy};
-
-#[test]
-fn the_estimate_is_what_is_left_over_the_rate_so_far() {
-    let mut run = connected(&[true, false], 1, OnReset::Abort);
-    // The second one has no PRE_COPY: it counts with its STOP_COPY data alone.
-    run.answers(SECOND, Request::StopCopyLength, Reply::Length(1_000_000));
-    run.set(FIRST, DeviceState::PreCopy, true);
-    run.credits(FIRST, 0, 1);
-    run.reads(FIRST, ReadResult::Empty);
-    run.answers(FIRST, Request::PrecopyInfo, info(100, 900, false));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(3_000_000));
-    let early = run.estimate();
-    assert_eq!((early.pending_bytes, early.stop_copy_bytes), (1000, Some(4_000_000)));
-    assert_eq!((early.state_bytes_per_s, early.downtime_ns), (0, None), "nothing has moved");
-    assert!(!early.initial_data_loaded);
-
-    // Chunk after chunk, each done with 8192 ns after it was read: half a byte a nanosecond.
-    for number in 0..64 {
-        run.reads(FIRST, chunk(CHUNK_BYTES));
-        run.now_ns += 2 * u64::from(CHUNK_BYTES);
-        // Begin and phase come before the chunks.
-        run.credits(FIRST, 0, 2 + number + 1);
-    }
-    assert_eq!(run.sent_data, 64);
-    run.reads(FIRST, ReadResult::Empty);
-    while !run.asked.contains_key(&FIRST) {
-        run.next_deadline();
-    }
-    // Two chunks are read and cannot go out.
-    run.hold(0);
-    run.answers(FIRST, Request::PrecopyInfo, info(0, 991_904, false));
-    run.reads(FIRST, chunk(CHUNK_BYTES));
-    run.reads(FIRST, chunk(CHUNK_BYTES));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(3_000_000));
-    let estimate = run.estimate();
-    // The stream is held by the word that the initial data is sent.
-    assert_eq!(estimate.pending_bytes, 991_904 + 2 * 4096);
-    assert_eq!(estimate.stop_copy_bytes, Some(4_000_000));
-    assert_eq!(estimate.state_bytes_per_s, 500_000_000);
-    assert_eq!(estimate.downtime_ns, Some(10_000_192));
-    // 64 bytes of header for each chunk of 4096.
-    assert!((estimate.ratio - 0.984_615_384).abs() < 1e-6, "{}", estimate.ratio);
-}
-
-#[test]
-fn a_size_that_one_driver_does_not_say_is_unknown_for_all() {
-    let mut run = connected(&[false, false], 1, OnReset::Abort);
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1_000_000));
-    assert!(!run.notices.iter().any(|notice| matches!(notice, Notice::Estimate(_))));
-    run.replies(SECOND, Request::StopCopyLength, Err(libc::ENOTTY));
-    let estimate = run.estimate();
-    assert_eq!((estimate.stop_copy_bytes, estimate.pending_bytes), (None, 0));
-    assert!(estimate.initial_data_loaded, "there is none");
-}
-
-#[test]
-fn an_estimate_that_waiting_cannot_make_better_says_so() {
-    let mut run = precopy(1);
-    run.reads(FIRST, ReadResult::Empty);
-    run.answers(FIRST, Request::PrecopyInfo, info(0, 0, false));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
-    assert!(!run.estimate().converged, "the initial data is not loaded");
-    run.hears(0, Frame::InitialDataLoaded { device: FIRST, epoch: Epoch(0) });
-    assert!(run.estimate().converged);
-    run.next_deadline();
-    run.answers(FIRST, Request::PrecopyInfo, info(0, 4096, false));
-    run.answers(FIRST, Request::StopCopyLength, Reply::Length(1 << 40));
-    assert!(!run.estimate().converged, "there is more to read before the stop");
-}
+use crate::sender::{CHUNK_BYTES, FIRST, SECOND, chunk, connected_with, info, precopy};
 
 /// Drained, asked, and all of it loaded at the target.
 fn ready(run: &mut Run<Sender>, stop_copy_bytes: u64) {

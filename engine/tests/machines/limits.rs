@@ -179,6 +179,14 @@ fn a_target_that_grants_nothing_is_stalled() {
     run.hears(0, Frame::Pong(1));
     run.hears(0, Frame::Credit { device: FIRST, epoch: Epoch(0), up_to: Sequence(3) });
     assert_says(&strikes(&mut run, 1_000_000), &["stall_limit (20ms)", "target", "frames"]);
+
+    // More credit is progress, though more frames wait than it lets go.
+    let mut run = stop_copy(UNBUDGETED);
+    (0..3).for_each(|_| run.reads(FIRST, CHUNK));
+    run.now_ns += 99_000_000;
+    run.hears(0, Frame::Credit { device: FIRST, epoch: Epoch(0), up_to: Sequence(4) });
+    assert_eq!(run.sent_data.len(), 2, "the third one waits");
+    assert_says(&strikes(&mut run, 100_000_000), &["stall_limit (20ms)", "target", "frames"]);
 }
 
 #[test]

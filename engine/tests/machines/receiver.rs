@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
 use vfio_ferry::limits::DISCARDS_MAX;
-use vfio_ferry::machine::{Command, Event, PeerConfig, Reply, Request, TimeLimits};
+use vfio_ferry::machine::{Command, Event, Machine, PeerConfig, Reply, Request, TimeLimits};
 use vfio_ferry::outcome::{Breach, Cause};
 use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
@@ -25,11 +25,17 @@ pub(crate) fn hello(streams: u16, stream: u16) -> Frame {
 
 /// A receiver that has heard nothing yet.
 pub(crate) fn receiver(streams: u16, limits: TimeLimits) -> Run<Receiver> {
+    receiver_of(1, streams, limits)
+}
+
+/// The same with so many devices, named `device-0` and so on.
+pub(crate) fn receiver_of(devices: usize, streams: u16, limits: TimeLimits) -> Run<Receiver> {
+    let device = |number| DeviceConfig {
+        name: format!("device-{number}"),
+        capabilities: Capabilities { p2p: false, precopy: true },
+    };
     Run::start(Receiver::new(ReceiverConfig {
-        devices: vec![DeviceConfig {
-            name: "device-0".to_owned(),
-            capabilities: Capabilities { p2p: false, precopy: true },
-        }],
+        devices: (0..devices).map(device).collect(),
         peer: PeerConfig { streams, silence_ns: u64::MAX },
         chunk_bytes: CHUNK_BYTES,
         workers: 1,
@@ -209,4 +215,105 @@ fn a_target_that_runs_waits_for_a_stream_within_its_bound() {
     run.release(0);
     assert_eq!(run.count(|frame| matches!(frame, Frame::Running)), 1);
     assert_eq!((run.now_ns, run.ending()), (5, Some(("running", None))));
+}
+
+#[test]
+fn after_its_end_a_device_has_nothing_more_to_say() {
+    let total = Total { bytes: 0, digest: StateDigest::new().finish() };
+    for (after, kind) in [
+        (Frame::Phase(place(3), DataPhase::StopCopy), Kind::PHASE),
+        (Frame::InitialDataSent(place(3)), Kind::INITIAL_DATA_SENT),
+        (Frame::End(place(3), total), Kind::END),
+    ] {
+        let mut run = loading(1, PATIENT);
+        run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
+        run.hears(0, Frame::End(place(2), total));
+        run.hears(0, after);
+        run.found(DEVICE, DeviceState::Resuming);
+        blank(&mut run);
+        assert_unexpected(&run, kind);
+    }
+    let mut run = loading(1, PATIENT);
+    run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
+    run.hears(0, Frame::End(place(2), total));
+    let header = crate::loads::header(1, vfio_ferry::wire::Encoding::Zero);
+    run.feed(Event::Data { stream: StreamId(0), header });
+    run.found(DEVICE, DeviceState::Resuming);
+    blank(&mut run);
+    assert_unexpected(&run, Kind::DATA);
+}
+
+#[test]
+fn what_only_a_target_says_is_refused_from_a_source() {
+    let credit = Frame::Credit { device: DEVICE, epoch: Epoch(0), up_to: Sequence(9) };
+    for (frame, kind) in [(credit, Kind::CREDIT), (Frame::Running, Kind::RUNNING)] {
+        let mut run = loading(1, PATIENT);
+        run.hears(0, frame);
+        blank(&mut run);
+        assert_unexpected(&run, kind);
+    }
+}
+
+#[test]
+fn a_source_of_another_shape_is_refused() {
+    // Of two devices, on two streams.
+    for (streams, devices, right) in [(2, 2, true), (1, 2, false), (2, 1, false)] {
+        let mut run = receiver_of(2, 2, PATIENT);
+        let Frame::Hello(hello) = hello(streams, 0) else { panic!("a hello") };
+        run.hears(0, Frame::Hello(Hello { devices, ..hello }));
+        assert_eq!(run.ending().is_none(), right, "{streams} {devices}");
+        if !right {
+            assert_unexpected(&run, Kind::HELLO);
+        }
+    }
+}
+
+/// A frame that is not an accept could overtake one on another stream.
+#[test]
+fn nothing_but_accepts_goes_out_before_the_source_has_them_all() {
+    let pongs = |run: &Run<Receiver>| run.count(|frame| matches!(frame, Frame::Pong(_)));
+    let mut run = receiver(2, PATIENT);
+    run.hears(0, hello(2, 0));
+    run.hears(0, Frame::Ping(1));
+    assert_eq!(pongs(&run), 0);
+    run.hears(1, hello(2, 1));
+    assert_eq!(pongs(&run), 0, "they are on their way");
+    run.hears(0, Frame::Ping(2));
+    assert_eq!(pongs(&run), 2);
+}
+
+#[test]
+fn after_the_handover_only_this_host_can_end_it() {
+    let handed_over = || {
+        let mut run = all_loaded(1, PATIENT);
+        run.hears(0, Frame::Handover);
+        // The source misbehaves, and is not listened to.
+        run.hears(0, Frame::Handover);
+        assert_eq!((run.aborted_on(), run.machine.deadline_ns()), (vec![], None));
+        run
+    };
+    let mut run = handed_over();
+    run.found(DEVICE, DeviceState::Running);
+    blank(&mut run);
+    assert_eq!(run.ending(), Some(("blank", Some(Cause::DeviceReset))));
+    let mut run = handed_over();
+    run.feed(Event::Command(Command::Cancel));
+    run.next_deadline();
+    assert_eq!(
+        (run.now_ns, run.ending()),
+        (1_000_000, Some(("not_blank", Some(Cause::Cancelled))))
+    );
+}
+
+#[test]
+fn a_target_has_told_when_its_abort_is_out() {
+    let mut run = loading(1, PATIENT);
+    run.hold(0);
+    run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+    run.feed(Event::Command(Command::Cancel));
+    blank(&mut run);
+    assert_eq!((run.ending().is_some(), run.machine.has_told()), (true, false));
+    run.release(0);
+    assert_eq!((run.aborted_on(), run.machine.has_told()), (vec![0], true));
+    assert_eq!(run.machine.deadline_ns(), None);
 }

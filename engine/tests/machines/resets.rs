@@ -2,7 +2,7 @@
 
 use vfio_ferry::limits::RESTARTS_DEFAULT;
 use vfio_ferry::machine::{Command, Event, ReadResult, Reply, Request};
-use vfio_ferry::outcome::{Cause, Fallback, OnReset};
+use vfio_ferry::outcome::{Cause, Fallback, Fault, Observation, OnReset};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::Frame;
@@ -213,6 +213,30 @@ fn a_device_that_was_taken_ahead_has_failed_if_there_is_none() {
     }
 }
 
+/// That a device which its VMM had stopped refuses PRECOPY_INFO is no failure; another errno is.
+#[test]
+fn a_device_that_was_taken_ahead_may_refuse_precopy_info() {
+    for (errno, failed) in [(libc::EINVAL, false), (libc::EIO, true)] {
+        let mut run = connected_as(true, &[true], 1, OnReset::restart());
+        enter(&mut run);
+        run.reads(FIRST, ReadResult::Empty);
+        run.replies(FIRST, Request::PrecopyInfo, Err(errno));
+        run.found(FIRST, DeviceState::Stop);
+        run.feed(Event::Command(Command::Switchover));
+        run.set(FIRST, DeviceState::StopCopy, false);
+        if failed {
+            run.set(FIRST, DeviceState::Running, false);
+            run.found(FIRST, DeviceState::Running);
+            assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
+            let fault = run.fault().expect("just seen");
+            assert!(fault.message.contains("its state is unchanged"), "{fault}");
+        } else {
+            assert_eq!((run.asked.len(), run.aborted_on()), (0, vec![]));
+            assert!(run.waiting_reads() > 0, "its state is read");
+        }
+    }
+}
+
 /// STOP_COPY itself fails: it is not asked for again and again.
 #[test]
 fn a_device_that_was_taken_ahead_and_cannot_stop_has_failed() {
@@ -252,5 +276,47 @@ fn a_driven_device_that_is_further_was_moved_by_somebody() {
         run.set(FIRST, DeviceState::Running, false);
         run.found(FIRST, DeviceState::Running);
         assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))), "{found}");
+    }
+}
+
+/// It is where an abort would bring it: who waits for the news need not wait for that. Of one that
+/// is elsewhere that cannot be said.
+#[test]
+fn a_reset_is_told_at_once_where_it_ends_the_session() {
+    let told = |on_reset, found| {
+        let mut run = connected(&[true], 1, on_reset);
+        enter(&mut run);
+        run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+        run.found(FIRST, found);
+        run.completions().iter().map(|completion| completion.ending.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(OnReset::Abort, DeviceState::Running), ["aborted"]);
+    assert_eq!(told(OnReset::restart(), DeviceState::Running), ["restarted"]);
+    assert_eq!(told(OnReset::Abort, DeviceState::Error), [""; 0], "it is not back");
+}
+
+/// Once the vCPUs are stopped there is no PRE_COPY any more.
+#[test]
+fn a_device_that_is_reset_after_the_switchover_saves_in_stop_copy_from_then_on() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    enter(&mut run);
+    run.feed(Event::Command(Command::Switchover));
+    run.set(FIRST, DeviceState::StopCopy, true);
+    let fault = run.completions()[0].fault.clone().expect("the epoch is lost");
+    assert_eq!(fault.cause, Cause::DeviceReset);
+    assert!(fault.message.contains("SET_STATE(STOP_COPY) gave a new data fd"), "{fault}");
+    assert!(fault.message.contains("worthless"), "{fault}");
+}
+
+/// Where its VMM says that it was reset, nobody has asked the kernel where it is now.
+#[test]
+fn the_state_of_an_embedded_device_is_not_known_once_its_vmm_says_that_it_was_reset() {
+    for (embedded, known) in [(true, None), (false, Some(DeviceState::PreCopy))] {
+        let mut run = connected_as(embedded, &[true], 1, OnReset::restart());
+        enter(&mut run);
+        let (cause, seen) = (Cause::DeviceReset, Observation::Embedder);
+        let fault = Fault::device(FIRST, cause, seen, None, "a guest's FLR");
+        run.feed(Event::Command(Command::Discard(FIRST, fault)));
+        assert_eq!(run.completions()[0].state, known);
     }
 }

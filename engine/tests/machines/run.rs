@@ -1,16 +1,16 @@
-//! A machine, and what it asked for so far. Sends end at once unless their stream is held; reads
-//! wait, and come back cancelled when their fd is detached.
+//! A machine, and what it asked for so far. Sends end at once unless their stream is held; reads and
+//! writes wait, and come back cancelled when their fd is detached; what workers do waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, SlotId, StreamId};
 use vfio_ferry::machine::{Action, Event, Machine, Notice, Outgoing, ReadResult};
-use vfio_ferry::machine::{Estimate, Reply, Request};
+use vfio_ferry::machine::{Estimate, Reply, Request, WriteResult};
 use vfio_ferry::outcome::{Cause, Completion, Fault};
 use vfio_ferry::receiver::Receiver;
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
-use vfio_ferry::wire::Frame;
+use vfio_ferry::wire::{DataHeader, Frame};
 
 /// A machine that says how its session ended: the ending's name, and why.
 pub(crate) trait Ends: Machine {
@@ -35,8 +35,12 @@ pub(crate) struct Run<M> {
     pub(crate) now_ns: u64,
     /// Frames that went out, data aside, and on which stream.
     pub(crate) said: Vec<(StreamId, Frame)>,
-    /// Data frames that went out.
-    pub(crate) sent_data: u64,
+    /// Data frames that went out, and from which slot.
+    pub(crate) sent_data: Vec<(DataHeader, Option<SlotId>)>,
+    /// What was asked for and waits to be done: bodies to receive, work for the workers, writes.
+    pub(crate) work: VecDeque<Action>,
+    /// The fds and bodies that were thrown away.
+    pub(crate) thrown_away: Vec<Action>,
     /// Bytes of the padding that went out.
     pub(crate) padding: Vec<u32>,
     /// The request that each device has not answered.
@@ -47,8 +51,11 @@ pub(crate) struct Run<M> {
     /// Streams whose sends do not end.
     held: BTreeSet<StreamId>,
     sending: BTreeMap<StreamId, Option<SlotId>>,
-    reads: Vec<(DeviceId, SlotId)>,
+    reads: Vec<(DeviceId, SlotId, u32)>,
+    /// Devices whose data fds do not close.
+    stuck: BTreeSet<DeviceId>,
     epochs: BTreeMap<DeviceId, Epoch>,
+    events: u32,
 }
 
 impl<M: Ends> Run<M> {
@@ -58,7 +65,9 @@ impl<M: Ends> Run<M> {
             machine,
             now_ns: 0,
             said: Vec::new(),
-            sent_data: 0,
+            sent_data: Vec::new(),
+            work: VecDeque::new(),
+            thrown_away: Vec::new(),
             padding: Vec::new(),
             asked: BTreeMap::new(),
             notices: Vec::new(),
@@ -66,7 +75,9 @@ impl<M: Ends> Run<M> {
             held: BTreeSet::new(),
             sending: BTreeMap::new(),
             reads: Vec::new(),
+            stuck: BTreeSet::new(),
             epochs: BTreeMap::new(),
+            events: 0,
         };
         run.feed(Event::Start);
         run
@@ -75,6 +86,8 @@ impl<M: Ends> Run<M> {
     pub(crate) fn feed(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            self.events += 1;
+            assert!(self.events < EVENTS_MAX, "the exchange leads nowhere");
             let mut actions = Vec::new();
             self.machine.handle(self.now_ns, event, &mut actions);
             for action in actions {
@@ -91,18 +104,9 @@ impl<M: Ends> Run<M> {
             Action::Attach { device, epoch } => {
                 self.epochs.insert(device, epoch);
             }
-            Action::Detach { device } => {
-                let epoch = self.epochs[&device];
-                let reads = std::mem::take(&mut self.reads).into_iter();
-                let (back, others): (Vec<_>, _) = reads.partition(|(owner, _)| *owner == device);
-                self.reads = others;
-                for (_, slot) in back {
-                    let result = ReadResult::Cancelled;
-                    events.push_back(Event::Read { device, epoch, slot, result });
-                }
-                events.push_back(Event::Detached { device, stuck: false });
-            }
-            Action::Read { device, slot, .. } => self.reads.push((device, slot)),
+            Action::Detach { device } if self.stuck.contains(&device) => {}
+            Action::Detach { device } => self.detach(device, events),
+            Action::Read { device, slot, bytes, .. } => self.reads.push((device, slot, bytes)),
             Action::Send { stream, what } => {
                 let slot = match what {
                     Outgoing::Frame(frame) => {
@@ -113,8 +117,8 @@ impl<M: Ends> Run<M> {
                         self.padding.push(bytes);
                         None
                     }
-                    Outgoing::Data { slot, .. } => {
-                        self.sent_data += 1;
+                    Outgoing::Data { header, slot } => {
+                        self.sent_data.push((header, slot));
                         slot
                     }
                 };
@@ -129,9 +133,46 @@ impl<M: Ends> Run<M> {
                 assert!(!self.finished, "a session finishes once");
                 self.finished = true;
             }
-            Action::DropFd { .. } | Action::SkipBody { .. } => {}
-            other => panic!("not part of these exchanges: {other:?}"),
+            Action::DropFd { .. } | Action::SkipBody { .. } => self.thrown_away.push(action),
+            Action::Encode { .. }
+            | Action::ReceiveBody { .. }
+            | Action::Decode { .. }
+            | Action::Write { .. } => self.work.push_back(action),
         }
+    }
+
+    /// What is under way on the data fd comes back, and the fd is closed.
+    fn detach(&mut self, device: DeviceId, events: &mut VecDeque<Event>) {
+        let epoch = self.epochs[&device];
+        let reads = std::mem::take(&mut self.reads).into_iter();
+        let (back, others): (Vec<_>, _) = reads.partition(|(owner, ..)| *owner == device);
+        self.reads = others;
+        for (_, slot, _) in back {
+            events.push_back(Event::Read { device, epoch, slot, result: ReadResult::Cancelled });
+        }
+        for action in std::mem::take(&mut self.work) {
+            match action {
+                Action::Write { device: owner, header, slot } if owner == device => {
+                    let (raw_bytes, result) = (header.raw_bytes, WriteResult::Cancelled);
+                    events.push_back(Event::Written { device, epoch, raw_bytes, slot, result });
+                }
+                other => self.work.push_back(other),
+            }
+        }
+        events.push_back(Event::Detached { device, stuck: false });
+    }
+
+    /// From now on the driver of this device does not let its data fd be closed.
+    pub(crate) fn hold_fd(&mut self, device: DeviceId) {
+        self.stuck.insert(device);
+    }
+
+    /// The driver lets the data fd go, which is being closed.
+    pub(crate) fn release_fd(&mut self, device: DeviceId) {
+        self.stuck.remove(&device);
+        let mut events = VecDeque::new();
+        self.detach(device, &mut events);
+        events.into_iter().for_each(|event| self.feed(event));
     }
 
     /// From now on sends on this stream do not end.
@@ -181,14 +222,19 @@ impl<M: Ends> Run<M> {
 
     /// The device's next read ends.
     pub(crate) fn reads(&mut self, device: DeviceId, result: ReadResult) {
-        let at = self.reads.iter().position(|(owner, _)| *owner == device).expect("a read");
-        let (_, slot) = self.reads.remove(at);
+        let at = self.reads.iter().position(|(owner, ..)| *owner == device).expect("a read");
+        let (_, slot, _) = self.reads.remove(at);
         self.feed(Event::Read { device, epoch: self.epochs[&device], slot, result });
     }
 
     /// How many reads wait to end.
     pub(crate) fn waiting_reads(&self) -> usize {
         self.reads.len()
+    }
+
+    /// How many bytes each of them may give.
+    pub(crate) fn read_bytes(&self) -> Vec<u32> {
+        self.reads.iter().map(|(.., bytes)| *bytes).collect()
     }
 
     /// Time goes on to the machine's deadline.
@@ -243,6 +289,10 @@ impl<M: Ends> Run<M> {
         self.hears(0, Frame::Credit { device, epoch: Epoch(epoch), up_to });
     }
 }
+
+/// Far more than any exchange here takes: one that waits for what does not come fails, and does not
+/// go on for ever.
+const EVENTS_MAX: u32 = 200_000;
 
 /// How far a credit goes beyond what is done.
 const WINDOW: u64 = 1_000_000;

@@ -200,3 +200,44 @@ fn initial_data_is_sent_when_the_reads_that_were_under_way_are_back() {
     let place = place.expect("just counted");
     assert_eq!((place.epoch, place.sequence.0), (Epoch(0), 2 + 1 + under_way as u64));
 }
+
+/// A device without initial data says so while nothing is read, because no slot is free.
+#[test]
+fn initial_data_is_sent_at_once_where_no_read_is_under_way() {
+    let mut run = connected(&[true], 1, OnReset::Abort);
+    run.set(FIRST, DeviceState::PreCopy, true);
+    let mut chunks = 0;
+    while run.waiting_reads() > 0 {
+        run.reads(FIRST, CHUNK);
+        chunks += 1;
+    }
+    while run.asked.is_empty() {
+        run.next_deadline();
+    }
+    let info = PrecopyInfo { initial_bytes: 0, dirty_bytes: 9, reinit: false };
+    run.answers(FIRST, Request::PrecopyInfo, Reply::Info(info));
+    run.credits(FIRST, 0, 1);
+    let place = run.said.iter().find_map(|(_, frame)| match frame {
+        Frame::InitialDataSent(place) => Some(*place),
+        _ => None,
+    });
+    assert_eq!(place.map(|place| place.sequence.0), Some(2 + chunks), "right after them");
+}
+
+#[test]
+fn precopy_info_that_fails_is_asked_again_later_or_looked_into() {
+    let asked = || {
+        let mut run = reading();
+        run.reads(FIRST, ReadResult::Empty);
+        assert_eq!(run.asked.get(&FIRST), Some(&Request::PrecopyInfo));
+        run
+    };
+    let mut run = asked();
+    run.replies(FIRST, Request::PrecopyInfo, Err(EINTR));
+    assert!(run.asked.is_empty(), "nothing is wrong");
+    run.next_deadline();
+    assert_eq!((run.now_ns, run.asked.get(&FIRST)), (1_000_000, Some(&Request::PrecopyInfo)));
+    let mut run = asked();
+    run.replies(FIRST, Request::PrecopyInfo, Err(libc::ENODEV));
+    assert_eq!(run.asked.get(&FIRST), Some(&Request::GetState));
+}

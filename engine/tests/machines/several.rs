@@ -153,20 +153,25 @@ fn before_the_switchover_all_devices_run_and_each_comes_back_by_itself() {
 
 /// A receiver of the three devices, all of which are loaded.
 fn target() -> Run<Receiver> {
+    target_of(3)
+}
+
+/// The same with the first so many of them.
+fn target_of(devices: u32) -> Run<Receiver> {
     let device = |number| receiver::DeviceConfig {
         name: format!("device-{number}"),
         capabilities: capabilities(DeviceId(number)),
     };
     let mut run = Run::start(Receiver::new(ReceiverConfig {
-        devices: (0..3).map(device).collect(),
+        devices: (0..devices).map(device).collect(),
         peer: PeerConfig { streams: 1, silence_ns: u64::MAX },
         chunk_bytes: 4096,
         workers: 1,
         slots_per_device: 8,
         limits: TimeLimits::only_cancel(8_000_000),
     }));
-    run.hears(0, Frame::Hello(Offer::new(1, 3, 4096).hello(1, StreamId(0))));
-    for number in 0..3 {
+    run.hears(0, Frame::Hello(Offer::new(1, devices as usize, 4096).hello(1, StreamId(0))));
+    for number in 0..devices {
         let device = DeviceId(number);
         let place =
             |sequence| DevicePlace { device, epoch: Epoch(0), sequence: Sequence(sequence) };
@@ -181,6 +186,15 @@ fn target() -> Run<Receiver> {
         run.found(device, DeviceState::Stop);
     }
     run
+}
+
+#[test]
+fn on_the_target_one_device_alone_runs_at_once() {
+    let mut run = target_of(1);
+    run.hears(0, Frame::Handover);
+    run.found(P2P, DeviceState::Stop);
+    run.set(P2P, DeviceState::Running, false);
+    assert_eq!(run.ending(), Some(("running", None)));
 }
 
 #[test]
@@ -355,7 +369,7 @@ fn zeros_that_the_target_does_not_take_are_not_read_without_end() {
         run.reads(P2P, zeros);
         read += 1;
     }
-    assert_eq!(run.sent_data, 1024);
+    assert_eq!(run.sent_data.len(), 1024);
     assert!((1280..1290).contains(&read), "{read}");
 }
 

@@ -376,3 +376,19 @@ fn a_device_that_was_found_to_be_reset_in_stop_copy_begins_anew() {
     assert_eq!(books.state(None), Some(Running));
     assert!(!books.is_stopped_for_good());
 }
+
+#[test]
+fn a_failure_that_comes_before_the_question_answers_that_question_alone() {
+    let mut books = Books::new(Host::Source);
+    books.hear(Answer::State(StopCopy, Err(5)));
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), Some(Err(5)));
+    let mut books = Books::new(Host::Source);
+    books.hear(Answer::State(StopCopy, Err(5)));
+    books.ask(TO_PRE_COPY);
+    assert_eq!(given(&mut books), None);
+    books.hear(entered(PreCopy));
+    assert_eq!(given(&mut books), Some(Ok(true)));
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), None, "it was of a call that nobody waited for");
+}
