@@ -362,7 +362,7 @@ pub unsafe extern "C" fn vferry_session_protection(
             .get(stream)
             .ok_or_else(|| Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, message()))?;
         let (is_tls, broke) = match protection {
-            StreamProtection::Tls { fault } => (true, fault.as_ref().map(ToString::to_string)),
+            StreamProtection::Tls { fault, .. } => (true, fault.as_ref().map(ToString::to_string)),
             _ => (false, None),
         };
         // SAFETY: the caller's buffer of this capacity, as the header asks.

@@ -33,4 +33,5 @@ pub(crate) use guarded::guarded;
 pub(crate) use inbox::Input;
 pub(crate) use run::{Drive, DriveConfig, Found, Machines, Running};
 pub(crate) use signals::Blocked;
+pub(crate) use streams::Socket;
 pub(crate) use waits::SAID_AFTER;

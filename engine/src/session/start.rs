@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
-use crate::door::Streams;
-use crate::drive::{Drive, DriveConfig, Found, Input, Machines};
+use crate::door::{Guard, Streams};
+use crate::drive::{Drive, DriveConfig, Found, Input, Machines, Socket};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::machine::{Command, PeerConfig, limit_ns};
@@ -58,8 +58,11 @@ pub(super) fn start<S: Side>(
         super::pacing::limit(streams.sockets(), rate)?;
     }
     let threads = Threads::new(options.thread_start.clone());
-    let (sockets, guards): (Vec<_>, Vec<_>) =
+    let (fds, guards): (Vec<_>, Vec<_>) =
         streams.open(&threads).map_err(Error::System)?.into_iter().unzip();
+    let kernel = |guard: &Option<Guard>| guard.as_ref().and_then(Guard::kernel).cloned();
+    let sockets: Vec<Socket> =
+        fds.into_iter().zip(&guards).map(|(fd, guard)| Socket { fd, tls: kernel(guard) }).collect();
     let (count, streams) = (devices.len(), sockets.len());
     let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {
