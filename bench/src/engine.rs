@@ -287,9 +287,9 @@ fn protection(streams: &[StreamProtection]) -> &'static str {
     let Some(all) = all else { return "none" };
     let is = |records| all.iter().all(|other| *other == records);
     match (is(TlsRecords::Kernel), is(TlsRecords::UserSpace)) {
-        (true, _) => "tls, kernel",
-        (_, true) => "tls, user space",
-        _ => "tls, kernel and user space",
+        (true, _) => "tls_kernel",
+        (_, true) => "tls_user_space",
+        _ => "tls_kernel_and_user_space",
     }
 }
 

@@ -199,7 +199,7 @@ impl KernelTls {
     }
 
     /// How many records the key has sealed; none if the kernel does not say.
-    fn records_sent(&self, socket: impl AsFd) -> Option<u64> {
+    pub(crate) fn records_sent(&self, socket: impl AsFd) -> Option<u64> {
         let number = match self.cipher {
             Cipher::Aes128 => getsockopt(&socket, SendingAes128).ok()?.rec_seq,
             Cipher::Aes256 => getsockopt(&socket, SendingAes256).ok()?.rec_seq,

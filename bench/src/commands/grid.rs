@@ -183,6 +183,7 @@ fn spec(args: &GridArgs, place: &Place, entrant: Entrant, link: Link) -> RunSpec
         limits: Limits::default(),
         timeline: false,
         tls: false,
+        tls_user_space: false,
     }
 }
 

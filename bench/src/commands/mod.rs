@@ -206,5 +206,6 @@ fn test_device(device: &TestDeviceArgs, engine: &EngineArgs, link: Link) -> RunS
         limits: Limits::default(),
         timeline: false,
         tls: false,
+        tls_user_space: false,
     }
 }

@@ -57,6 +57,9 @@ pub(crate) struct RunSpec {
     /// The streams are guarded by TLS.
     #[serde(default)]
     pub(crate) tls: bool,
+    /// The engine seals and opens TLS's records, whatever the kernel could do.
+    #[serde(default)]
+    pub(crate) tls_user_space: bool,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.
@@ -178,6 +181,7 @@ pub(crate) mod tests {
             limits: Limits::default(),
             timeline: false,
             tls: false,
+            tls_user_space: false,
         }
     }
 }

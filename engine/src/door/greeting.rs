@@ -35,7 +35,7 @@ pub(super) enum Heard {
 
 /// Looks at what has come.
 pub(super) fn hear(fd: BorrowedFd<'_>) -> Heard {
-    peek(fd).unwrap_or_else(|_| Heard::Stranger(Reason::Closed))
+    peek(fd).unwrap_or(Heard::Stranger(Reason::Closed))
 }
 
 /// The same of a protected connection: the kernel opens it, and leaves it where it is.

@@ -126,6 +126,36 @@ fn a_state_arrives_whole_over_one_stream_and_over_several() {
     assert_eq!(door.turned_away().total(), 0);
 }
 
+/// A host whose kernel seals and opens, where it does, and one whose engine does.
+#[test]
+fn each_host_says_whose_the_records_are_and_either_goes_with_the_other() {
+    let (source, target) = Authority::throw_away().hosts();
+    let with_kernel = |protection: &Protection, kernel: bool| match protection {
+        Protection::Tls(tls) => Protection::Tls(tls.clone().with_kernel(kernel)),
+        other => other.clone(),
+    };
+    for (here, there) in [(true, false), (false, true), (false, false)] {
+        let protection = with_kernel(&target, there);
+        let door = door(DoorOptions { protection, ..DoorOptions::default() });
+        let source = with_kernel(&source, here);
+        let address = door.local_addr();
+        let done = migrate(&door, address, &source, 2, talkative(), &session_options());
+        assert_handed_over(&done.source, &done.target);
+        assert_moved(&done.from, &done.to);
+        let sides = [(here, &done.source_protection), (there, &done.target_protection)];
+        for (kernel, protection) in sides {
+            let own = StreamProtection::Tls { records: TlsRecords::UserSpace, fault: None };
+            let any = StreamProtection::Tls { records: TlsRecords::Kernel, fault: None };
+            let is_expected = |stream: &StreamProtection| match (kernel, expected_records()) {
+                (false, _) | (true, Some(TlsRecords::UserSpace)) => *stream == own,
+                (true, Some(_)) => *stream == any,
+                (true, None) => *stream == own || *stream == any,
+            };
+            assert!(protection.iter().all(is_expected), "{kernel}: {protection:?}");
+        }
+    }
+}
+
 /// Strangers at a door with TLS are what they are at any other.
 #[test]
 fn strangers_do_not_close_a_protected_door() {
