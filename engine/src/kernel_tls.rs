@@ -77,8 +77,10 @@ enum Cipher {
 #[derive(Debug)]
 pub(crate) struct KernelTls {
     cipher: Cipher,
-    /// Records that may have been sent since the kernel was asked.
-    unseen: AtomicU64,
+    /// Records that were sent, at least as many as there are.
+    sent: AtomicU64,
+    /// After so many of them the kernel is asked.
+    look_at: AtomicU64,
     fault: OnceLock<TlsFault>,
     /// Its last word was said.
     parted: AtomicBool,
@@ -116,12 +118,7 @@ pub(crate) fn attach(
     }
     setsockopt(socket, TcpTlsTx, &sending)
         .map_err(|errno| TlsFault::Local(format!("the kernel takes half of the keys: {errno}")))?;
-    Ok(Some(KernelTls {
-        cipher,
-        unseen: AtomicU64::new(0),
-        fault: OnceLock::new(),
-        parted: AtomicBool::new(false),
-    }))
+    Ok(Some(KernelTls::new(cipher)))
 }
 
 /// A key as the kernel takes it.
@@ -155,6 +152,16 @@ fn key((number, secrets): &(u64, ConnectionTrafficSecrets)) -> Option<(Cipher, T
 }
 
 impl KernelTls {
+    fn new(cipher: Cipher) -> KernelTls {
+        KernelTls {
+            cipher,
+            sent: AtomicU64::new(0),
+            look_at: AtomicU64::new(LOOK_AFTER),
+            fault: OnceLock::new(),
+            parted: AtomicBool::new(false),
+        }
+    }
+
     /// How TLS broke, if it did.
     pub(crate) fn fault(&self) -> Option<&TlsFault> {
         self.fault.get()
@@ -168,14 +175,20 @@ impl KernelTls {
         }
     }
 
-    /// Says, once, that nothing follows. What the socket does not take at once is lost, as the
-    /// connection would be: nobody waits for a peer that reads nothing.
-    pub(crate) fn part(&self, socket: impl AsFd) {
-        if !self.parted.swap(true, Ordering::AcqRel)
-            && let Err(error) = say(socket, &CLOSE_NOTIFY)
-        {
-            tracing::debug!(%error, "close_notify was not sent");
+    /// Says, once, that nothing follows. False where the socket has no room for it now.
+    pub(crate) fn part(&self, socket: impl AsFd) -> bool {
+        if self.parted.swap(true, Ordering::AcqRel) {
+            return true;
         }
+        match say(socket, &CLOSE_NOTIFY) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.parted.store(false, Ordering::Release);
+                return false;
+            }
+            Err(error) => tracing::debug!(%error, "close_notify was not sent"),
+            Ok(()) => {}
+        }
+        true
     }
 
     /// Notes how it broke, and tells the peer. A peer that is gone when all is said has broken nothing.
@@ -190,12 +203,12 @@ impl KernelTls {
     /// So many bytes were sent at once. Whether the key is used up.
     pub(crate) fn is_used_up(&self, socket: impl AsFd, bytes: u64) -> bool {
         let records = bytes / RECORD_BYTES + 1;
-        let unseen = self.unseen.fetch_add(records, Ordering::Relaxed) + records;
-        if unseen < LOOK_AFTER || self.cipher == Cipher::Unbounded {
+        let sent = self.sent.fetch_add(records, Ordering::Relaxed).saturating_add(records);
+        if sent < self.look_at.load(Ordering::Relaxed) || self.cipher == Cipher::Unbounded {
             return false;
         }
-        self.unseen.store(0, Ordering::Relaxed);
-        self.records_sent(socket).is_none_or(is_beyond)
+        self.look_at.store(sent.saturating_add(LOOK_AFTER), Ordering::Relaxed);
+        is_beyond(self.records_sent(socket).unwrap_or(sent))
     }
 
     /// How many records the key has sealed; none if the kernel does not say.
@@ -290,17 +303,16 @@ mod tests {
     #[test]
     fn the_kernel_is_asked_only_now_and_then() {
         let (socket, _) = std::os::unix::net::UnixStream::pair().expect("sockets");
-        let of = |cipher| KernelTls {
-            cipher,
-            unseen: AtomicU64::new(LOOK_AFTER - 2),
-            fault: OnceLock::new(),
-            parted: AtomicBool::new(false),
-        };
-        // Whoever cannot say has to be taken for used up: this socket has no TLS.
-        let bounded = of(Cipher::Aes128);
-        assert!(!bounded.is_used_up(&socket, 1));
-        assert!(bounded.is_used_up(&socket, 1));
-        let unbounded = of(Cipher::Unbounded);
+        // This one has no TLS, and cannot say: then what was counted here holds.
+        let bounded = KernelTls::new(Cipher::Aes128);
+        let all = (RECORDS_MAX - MARGIN) * RECORD_BYTES;
+        assert!(!bounded.is_used_up(&socket, all / 2));
+        assert_eq!(
+            bounded.look_at.load(Ordering::Relaxed),
+            (RECORDS_MAX - MARGIN) / 2 + 1 + LOOK_AFTER
+        );
+        assert!(bounded.is_used_up(&socket, all / 2));
+        let unbounded = KernelTls::new(Cipher::Unbounded);
         assert!(!unbounded.is_used_up(&socket, u64::MAX / 2));
     }
 

@@ -85,6 +85,8 @@ struct Stream {
     fault: Option<Fault>,
     slots: Vec<Slot>,
     lost: bool,
+    /// The kernel had no room for TLS's last word.
+    owes_end: bool,
     metrics: StreamMetrics,
 }
 
@@ -133,6 +135,7 @@ impl Streams {
                 fault: None,
                 slots: Vec::new(),
                 lost: false,
+                owes_end: false,
                 metrics: StreamMetrics::default(),
             });
         }
@@ -328,7 +331,7 @@ impl Stream {
         if how != Shutdown::Read
             && let Some((tls, fd)) = self.kernel_tls()
         {
-            tls.part(fd);
+            let _ = tls.part(fd);
         }
         let how = match how {
             Shutdown::Write => rustix::net::Shutdown::Write,

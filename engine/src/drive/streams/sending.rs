@@ -138,10 +138,18 @@ impl Streams {
 
     /// Says that nothing more will be sent on the streams that have nothing in flight.
     pub(in crate::drive) fn close_sending(&mut self) {
-        for stream in &self.streams {
+        for stream in &mut self.streams {
             if stream.send_since_ns.is_none() && !stream.lost {
-                stream.shutdown(Shutdown::Write);
+                stream.owes_end = stream.kernel_tls().is_some_and(|(tls, fd)| !tls.part(fd));
+                if !stream.owes_end {
+                    stream.shutdown(Shutdown::Write);
+                }
             }
         }
+    }
+
+    /// Whether a last word waits for room: [`close_sending`](Self::close_sending) is to be called again.
+    pub(in crate::drive) fn owes_end(&self) -> bool {
+        self.streams.iter().any(|stream| stream.owes_end && !stream.lost)
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::slice::from_ref;
 use std::sync::Arc;
 
-use vfio_ferry::outcome::DeviceOptions;
+use vfio_ferry::outcome::{Cause, DeviceOptions};
 use vfio_ferry::session::{
     Acceptor, BackendChoice, ConnectOptions, DoorOptions, Options, Protection, Reason, Source,
     SourceSession, StreamProtection, Target, TargetSession, TlsFault, TlsRecords, connect_with,
@@ -124,6 +124,42 @@ fn a_state_arrives_whole_over_one_stream_and_over_several() {
         }
     }
     assert_eq!(door.turned_away().total(), 0);
+}
+
+/// Giving up is an end that is said, and not a cut.
+#[test]
+fn a_migration_that_is_cancelled_in_the_middle_breaks_no_stream() {
+    let (source, target) = Authority::throw_away().hosts();
+    let door = door(DoorOptions { protection: target, ..DoorOptions::default() });
+    let stalls_at = Some(2_000_000);
+    let plan = Plan { rest_bytes: 20_000_000, ..Plan::default() };
+    let (from, to) = (device(plan.clone()), device(Plan { stalls_at, ..plan.target() }));
+    let streams = std::thread::scope(|scope| {
+        let address = door.local_addr();
+        let connecting =
+            scope.spawn(move || connect_with(address, 2, &options(&source)).expect("a target"));
+        while !connecting.is_finished() {
+            assert!(door.poll().expect("it listens").is_none(), "nobody has said hello");
+        }
+        connecting.join().expect("no panic")
+    });
+    let devices = sources(from_ref(&from), &DeviceOptions::default());
+    let source = SourceSession::start(devices, streams, session_options()).expect("a source");
+    let streams = door.wait(PATIENCE, None).expect("the source");
+    let target = TargetSession::start(targets(from_ref(&to)), streams, session_options());
+    let target = target.expect("a target");
+    source.switchover();
+    while to.passed().bytes < 2_000_000 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    source.cancel();
+    let (source, source_protection) = end_of(source);
+    let (target, target_protection) = end_of(target);
+    assert_eq!(source.fault().map(|fault| fault.cause), Some(Cause::Cancelled));
+    assert_eq!(target.fault().map(|fault| fault.cause), Some(Cause::PeerAbort));
+    for protection in source_protection.iter().chain(&target_protection) {
+        assert_eq!(fault_of(protection), None);
+    }
 }
 
 /// A host whose kernel seals and opens, where it does, and one whose engine does.
