@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | pollable | read, try-read, write | on a thread of `workers`; where it answers EAGAIN, POLL_ADD and again |
 //! | blocking | read, write | IOSQE_ASYNC: on a kernel worker, which may sleep in the driver |
-//! | socket | send, receive | MSG_WAITALL, in pieces; resumed where it came short |
+//! | socket | send, receive | MSG_WAITALL (sends: until a socket refuses it, as the kernel's TLS does), in pieces; resumed where it came short |
 //!
 //! Never READV_FIXED, which overwrites its iovec on files that have only `.read`; nor READ_FIXED,
 //! which gains nothing there.
