@@ -1661,6 +1661,17 @@ vferry_status vferry_door_set_tls_keys(vferry_door *door,
                                        size_t count);
 
 /**
+ * Whether the kernel may seal and open the records of streams that TLS guards, where it can (a module
+ * called `tls`): that spares a thread, two copies and 264 KiB a stream. True by default; where the kernel
+ * cannot, or not this cipher, the library does it: `vferry_session_tls_in_kernel` says who did. The
+ * kernel keeps a stream's first keys, which are good for 362 GiB in each direction (256 GiB from a peer
+ * that does it by itself), and a stream that gets there breaks: false is for whoever moves that much over
+ * one stream. VFERRY_ERR_EMPTY where the door has no TLS yet. Since version 6.
+ */
+vferry_status vferry_door_set_tls_kernel(vferry_door *door,
+                                         bool kernel);
+
+/**
  * Most connections that a listener holds at once while their sessions are not complete, and most of
  * one address (of IPv6: of one /64): as many fds. When one more comes, the one that has been silent
  * for longest goes, of the address that has the most. 1 to 4096; by default 256 and 128. A session
@@ -2060,6 +2071,14 @@ vferry_status vferry_session_protection(const vferry_session *session,
                                         bool *tls,
                                         char *fault,
                                         size_t capacity);
+
+/**
+ * Whether the kernel seals and opens the records of a session's stream, counted from 0; else the library
+ * does, on a thread of the stream's own. VFERRY_ERR_EMPTY where TLS does not guard it. Since version 6.
+ */
+vferry_status vferry_session_tls_in_kernel(const vferry_session *session,
+                                           size_t stream,
+                                           bool *in_kernel);
 
 /**
  * Gives an eventfd that is readable while an event waits; for poll, epoll or an event loop. It

@@ -22,7 +22,7 @@ pub(crate) use vfio_ferry::session::{
 use vfio_ferry::session::{
     self, Acceptor, Backend, ConnectOptions, DeviceOptions, DoorOptions, Notice, OnReset, Options,
     Phase, Reason, ReportOf, Session, SessionEvent, Side, SourceDevice, SourceSession,
-    StreamProtection, TargetDevice, TargetSession, UsageError, VfioDevice,
+    StreamProtection, TargetDevice, TargetSession, TlsRecords, UsageError, VfioDevice,
 };
 
 use crate::clock::monotonic_ns;
@@ -290,11 +290,19 @@ fn to_the_end<S: Side>(session: Session<S>, mut told: Vec<Told>) -> (ReportOf<S>
     (report, outcome)
 }
 
-/// What guarded all streams.
+/// What guarded all streams, and where.
 fn protection(streams: &[StreamProtection]) -> &'static str {
-    match streams.iter().all(|stream| matches!(stream, StreamProtection::Tls { .. })) {
-        true => "tls",
-        false => "none",
+    let records = |stream: &StreamProtection| match stream {
+        StreamProtection::Tls { records, .. } => Some(*records),
+        _ => None,
+    };
+    let all: Option<Vec<TlsRecords>> = streams.iter().map(records).collect();
+    let Some(all) = all else { return "none" };
+    let is = |records| all.iter().all(|other| *other == records);
+    match (is(TlsRecords::Kernel), is(TlsRecords::UserSpace)) {
+        (true, _) => "tls_kernel",
+        (_, true) => "tls_user_space",
+        _ => "tls_kernel_and_user_space",
     }
 }
 

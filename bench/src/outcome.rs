@@ -13,7 +13,7 @@ pub(crate) struct SideOutcome {
     pub(crate) wire_bytes: u64,
     /// What made the system calls: `io_uring` or `syscalls`.
     pub(crate) backend: &'static str,
-    /// What guarded the streams: `none` or `tls`.
+    /// What guarded the streams, and who sealed and opened: `none`, `tls_kernel`, `tls_user_space`.
     pub(crate) protection: &'static str,
     /// Why the migration did not complete; none if it did.
     pub(crate) fault: Option<String>,

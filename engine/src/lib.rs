@@ -63,7 +63,7 @@
 // 5  session: the public API
 // 4  drive: runs the machines' actions against the mechanism; door: connects, lets in
 // 3  sender, receiver, machine: events in, actions out
-// 2  vfio (ioctls), buffers, ring, compress (codec, workers), threads
+// 2  vfio (ioctls), buffers, ring, kernel_tls, compress (codec, workers), threads
 // 1  wire, vfio::state, outcome, compress::policy, metrics
 // 0  limits, error, errno, ids, cause
 #[doc(inline)]
@@ -85,6 +85,7 @@ pub mod errno;
 pub mod error;
 #[doc(hidden)]
 pub mod ids;
+mod kernel_tls;
 pub mod limits;
 #[doc(hidden)]
 pub mod machine;

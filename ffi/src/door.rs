@@ -156,6 +156,26 @@ pub unsafe extern "C" fn vferry_door_set_tls_keys(
     })
 }
 
+/// Whether the kernel may seal and open the records of streams that TLS guards, where it can (a module
+/// called `tls`): that spares a thread, two copies and 264 KiB a stream. True by default; where the kernel
+/// cannot, or not this cipher, the library does it: `vferry_session_tls_in_kernel` says who did. The
+/// kernel keeps a stream's first keys, which are good for 362 GiB in each direction (256 GiB from a peer
+/// that does it by itself), and a stream that gets there breaks: false is for whoever moves that much over
+/// one stream. VFERRY_ERR_EMPTY where the door has no TLS yet. Since version 6.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_door_set_tls_kernel(
+    door: Option<&mut vferry_door>,
+    kernel: bool,
+) -> vferry_status {
+    set(door, |door| {
+        let Protection::Tls(tls) = &door.protection else {
+            return Err(Failure::new(VFERRY_ERR_EMPTY, "the door has no TLS"));
+        };
+        door.protection = Protection::Tls(tls.clone().with_kernel(kernel));
+        Ok(())
+    })
+}
+
 /// Most connections that a listener holds at once while their sessions are not complete, and most of
 /// one address (of IPv6: of one /64): as many fds. When one more comes, the one that has been silent
 /// for longest goes, of the address that has the most. 1 to 4096; by default 256 and 128. A session

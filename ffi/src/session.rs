@@ -11,7 +11,7 @@ use bytes::Bytes;
 use vfio_ferry::limits::{DEVICES_MAX, MESSAGE_BYTES_MAX, STREAMS_MAX};
 use vfio_ferry::{
     DeviceId, Host, SourceDevice, SourceSession, StreamProtection, Streams, TargetDevice,
-    TargetSession, UsageError,
+    TargetSession, TlsRecords, UsageError,
 };
 
 use crate::device::{DeviceInner, Use, vferry_device};
@@ -362,13 +362,36 @@ pub unsafe extern "C" fn vferry_session_protection(
             .get(stream)
             .ok_or_else(|| Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, message()))?;
         let (is_tls, broke) = match protection {
-            StreamProtection::Tls { fault } => (true, fault.as_ref().map(ToString::to_string)),
+            StreamProtection::Tls { fault, .. } => (true, fault.as_ref().map(ToString::to_string)),
             _ => (false, None),
         };
         // SAFETY: the caller's buffer of this capacity, as the header asks.
         raw::fill_text(&broke.unwrap_or_default(), unsafe { raw::room(fault, capacity, "fault") }?);
         place.write(is_tls);
         Ok(())
+    })
+}
+
+/// Whether the kernel seals and opens the records of a session's stream, counted from 0; else the library
+/// does, on a thread of the stream's own. VFERRY_ERR_EMPTY where TLS does not guard it. Since version 6.
+#[unsafe(no_mangle)]
+pub extern "C" fn vferry_session_tls_in_kernel(
+    session: Option<&vferry_session>,
+    stream: usize,
+    in_kernel: Option<&mut MaybeUninit<bool>>,
+) -> vferry_status {
+    guarded(|| {
+        let place = raw::out(in_kernel, "in_kernel")?;
+        let protection = raw::inner(session)?.session.protection();
+        let message = || format!("the session has no stream {stream}");
+        match protection.get(stream) {
+            None => Err(Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, message())),
+            Some(StreamProtection::Tls { records, .. }) => {
+                place.write(*records == TlsRecords::Kernel);
+                Ok(())
+            }
+            Some(_) => Err(Failure::new(VFERRY_ERR_EMPTY, "TLS does not guard it")),
+        }
     })
 }
 

@@ -217,6 +217,8 @@ static void door(vferry_listener *listener, const char *address)
     ANSWERS(VFERRY_ERR_NULL, vferry_door_set_tls_keys(guarded, VFERRY_HOST_TARGET, "", "", NULL, 1));
     ANSWERS(VFERRY_ERR_CREDENTIALS,
         vferry_door_set_tls_keys(guarded, VFERRY_HOST_TARGET, "no PEM", "", NULL, 0));
+    ANSWERS(VFERRY_ERR_EMPTY, vferry_door_set_tls_kernel(guarded, false));
+    ANSWERS(VFERRY_ERR_NULL, vferry_door_set_tls_kernel(NULL, false));
 
     /* Plaintext stays on this host, unless it is asked for by name. */
     ANSWERS(VFERRY_ERR_PLAINTEXT, vferry_listener_new("0.0.0.0:0", &other));
@@ -313,6 +315,9 @@ static void too_little_room(vferry_listener *listener, const char *address)
     ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_protection(target, 2, &tls, fault, sizeof fault));
     MUST(vferry_session_protection(target, 1, &tls, fault, sizeof fault));
     CHECK(!tls && fault[0] == 0);
+    ANSWERS(VFERRY_ERR_NULL, vferry_session_tls_in_kernel(target, 0, NULL));
+    ANSWERS(VFERRY_ERR_UNKNOWN_NUMBER, vferry_session_tls_in_kernel(target, 2, &tls));
+    ANSWERS(VFERRY_ERR_EMPTY, vferry_session_tls_in_kernel(target, 1, &tls));
     vferry_session_free(&source);
     vferry_session_free(&target);
     double_free(&leaving);

@@ -115,6 +115,9 @@ pub(crate) struct DowntimeArgs {
     /// Guard the streams by TLS 1.3, with throw-away certificates: what does that cost?
     #[arg(long, help_heading = "The connections")]
     pub(crate) tls: bool,
+    /// With --tls: the engine seals and opens the records, even where the kernel could.
+    #[arg(long, requires = "tls", help_heading = "The connections")]
+    pub(crate) tls_user_space: bool,
     /// TCP connections of the session.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = streams())]
     pub(crate) streams: u16,

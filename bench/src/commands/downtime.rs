@@ -143,6 +143,7 @@ fn spec(args: &DowntimeArgs, road: &Road) -> RunSpec {
         limits: args.limits,
         timeline: args.plot.is_some(),
         tls: args.tls,
+        tls_user_space: args.tls_user_space,
         ..test_device(&args.device, &args.engine, road.link.clone())
     }
 }

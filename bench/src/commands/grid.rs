@@ -189,6 +189,7 @@ fn spec(args: &GridArgs, place: &Place, entrant: Entrant, link: Link) -> RunSpec
         timeline: false,
         tls: false,
         latencies: Vec::new(),
+        tls_user_space: false,
     }
 }
 

@@ -207,5 +207,6 @@ fn test_device(device: &TestDeviceArgs, engine: &EngineArgs, link: Link) -> RunS
         timeline: false,
         tls: false,
         latencies: Vec::new(),
+        tls_user_space: false,
     }
 }

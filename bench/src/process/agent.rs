@@ -64,6 +64,7 @@ fn migrate(task: Task) -> Result<SideReport, String> {
     doubles.prepare().map_err(|error| format!("the test device: {error}"))?;
     let cpu_before = clock::process_cpu_ns();
     let tls = identity.map(|identity| identity.tls(side)).transpose()?;
+    let tls = tls.map(|tls| tls.with_kernel(!spec.tls_user_space));
     let streams = match connect {
         Some(address) => connect_to(address, &spec, tls)
             .map_err(|error| format!("cannot connect to {address}: {error}"))?,

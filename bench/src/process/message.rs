@@ -60,6 +60,9 @@ pub(crate) struct RunSpec {
     /// What the run before has measured of each device's transitions.
     #[serde(default)]
     pub(crate) latencies: Vec<Latencies>,
+    /// The engine seals and opens TLS's records, whatever the kernel could do.
+    #[serde(default)]
+    pub(crate) tls_user_space: bool,
 }
 
 /// The parent's one line to an agent. Closing the agent's standard input ends it.
@@ -185,6 +188,7 @@ pub(crate) mod tests {
             timeline: false,
             tls: false,
             latencies: Vec::new(),
+            tls_user_space: false,
         }
     }
 }

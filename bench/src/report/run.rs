@@ -253,7 +253,7 @@ pub(crate) struct Runs {
     pub(crate) peak_rss_target_bytes: u64,
     /// io_uring or syscalls.
     pub(crate) backend: String,
-    /// What guarded the streams: none or tls.
+    /// What guarded the streams, and who sealed and opened: none, tls_kernel or tls_user_space.
     pub(crate) protection: String,
     /// What the connections used.
     pub(crate) tcp_congestion: String,

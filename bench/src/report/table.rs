@@ -121,7 +121,12 @@ fn lines(runs: &Runs) -> Vec<(&'static str, String)> {
     lines.push(("backend", runs.backend.clone()));
     lines.push(("congestion", runs.tcp_congestion.clone()));
     if runs.protection != "none" {
-        lines.push(("protection", runs.protection.clone()));
+        let words = match runs.protection.as_str() {
+            "tls_kernel" => "TLS, sealed and opened by the kernel",
+            "tls_user_space" => "TLS, sealed and opened by the engine",
+            other => other,
+        };
+        lines.push(("protection", words.to_owned()));
     }
     if runs.resets > 0 {
         let discarded = match runs.discarded_bytes {

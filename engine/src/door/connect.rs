@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::cancel::Canceller;
 use super::options::Protection;
 use super::streams::{Stream, Streams};
-use super::tls::{Handshake, Progress, Secured, Tls};
+use super::tls::{Finished, Handshake, Progress, Tls};
 use super::waits;
 use crate::drive::deadline;
 use crate::error::{Error, TlsFault, UsageError};
@@ -91,9 +91,7 @@ pub fn connect_with(
         let (stream, address) = connect_one(&allowed, deadline, cancel)?;
         stream.set_nodelay(true).map_err(network)?;
         let stream = match &options.protection {
-            Protection::Tls(tls) => {
-                Stream::Secured(Box::new(secure(stream.into(), tls, deadline, cancel)?))
-            }
+            Protection::Tls(tls) => secure(stream.into(), tls, deadline, cancel)?.into(),
             _ => Stream::Plain(stream.into()),
         };
         Ok((stream, address))
@@ -105,10 +103,7 @@ pub fn connect_with(
 
 /// That all streams lead to one target: a name may have several.
 fn check_key(streams: &[(Stream, SocketAddr)]) -> Result<(), TlsFault> {
-    let mut keys = streams.iter().filter_map(|(stream, _)| match stream {
-        Stream::Secured(secured) => Some(secured.peer_key),
-        Stream::Plain(_) => None,
-    });
+    let mut keys = streams.iter().filter_map(|(stream, _)| stream.peer_key());
     let first = keys.next();
     match keys.all(|key| Some(key) == first) {
         true => Ok(()),
@@ -122,7 +117,7 @@ fn secure(
     tls: &Tls,
     deadline: Option<Instant>,
     cancel: Option<&Canceller>,
-) -> Result<Secured, Error> {
+) -> Result<Finished, Error> {
     let mut handshake = Handshake::new(tls)?;
     loop {
         let flags = match handshake.turn(&socket)? {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::streams::Stream;
-use super::tls::Secured;
+use super::tls::{InKernel, Secured};
 use super::turned_away::Reason;
 use crate::cause::{Cause, Observation};
 use crate::error::TlsFault;
@@ -35,15 +35,26 @@ pub(super) enum Heard {
 
 /// Looks at what has come.
 pub(super) fn hear(fd: BorrowedFd<'_>) -> Heard {
+    peek(fd).unwrap_or(Heard::Stranger(Reason::Closed))
+}
+
+/// The same of a protected connection: the kernel opens it, and leaves it where it is.
+pub(super) fn hear_in_kernel(stream: &InKernel) -> Heard {
+    peek(stream.as_fd()).unwrap_or_else(|errno| {
+        Heard::Stranger(reason_of(&stream.fault(Some(errno.raw_os_error()))))
+    })
+}
+
+fn peek(fd: BorrowedFd<'_>) -> Result<Heard, Errno> {
     let mut bytes = [0u8; HELLO_BYTES_MAX];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     match rustix::io::retry_on_intr(|| recv(fd, &mut bytes, flags)) {
-        Ok((got, _)) => match judge(&bytes[..got]) {
+        Ok((got, _)) => Ok(match judge(&bytes[..got]) {
             Heard::Part if has_ended(fd) => Heard::Stranger(Reason::Closed),
             heard => heard,
-        },
-        Err(Errno::AGAIN) => Heard::Part,
-        Err(_) => Heard::Stranger(Reason::Closed),
+        }),
+        Err(Errno::AGAIN) => Ok(Heard::Part),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -102,16 +113,19 @@ pub(super) fn has_ended(fd: BorrowedFd<'_>) -> bool {
 pub(super) fn send_away(stream: &mut Stream, reason: Reason) {
     let Ok(frame) = last_word(reason) else { return };
     match stream {
-        Stream::Plain(socket) => drop(send_plain(socket.as_fd(), &frame)),
+        Stream::Plain(socket) => drop(send_plain(socket.as_fd(), &frame, || ())),
+        Stream::Kernel(stream) => drop(send_plain(stream.as_fd(), &frame, || stream.part())),
         Stream::Secured(secured) => drop(secured.part(&frame)),
     }
 }
 
-fn send_plain(fd: BorrowedFd<'_>, frame: &[u8]) -> io::Result<()> {
+/// `last` is what has to come between the frame and the end.
+fn send_plain(fd: BorrowedFd<'_>, frame: &[u8], last: impl FnOnce()) -> io::Result<()> {
     // A socket that is closed with unread bytes resets the connection, and may take our words with it.
     let mut hello = [0u8; HELLO_BYTES_MAX];
     let _ = recv(fd, &mut hello, RecvFlags::DONTWAIT)?;
     send(fd, frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    last();
     shutdown(fd, Shutdown::Write)?;
     Ok(())
 }

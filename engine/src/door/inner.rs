@@ -18,7 +18,7 @@ use rustix::time::{
 
 use super::crowd::{Member, Origin, who_goes};
 use super::gather::{Gathering, fits};
-use super::greeting::{Heard, has_ended, hear, hear_secured, reason_of, send_away};
+use super::greeting::{Heard, has_ended, hear, hear_in_kernel, hear_secured, reason_of, send_away};
 use super::options::{DoorOptions, Protection};
 use super::streams::{Stream, Streams};
 use super::tls::{Handshake, Progress};
@@ -84,6 +84,7 @@ impl Talk {
         match self {
             Talk::Handshake(..) | Talk::Nothing => Heard::Stranger(Reason::NoHandshake),
             Talk::Stream(Stream::Plain(socket)) => hear(socket.as_fd()),
+            Talk::Stream(Stream::Kernel(stream)) => hear_in_kernel(stream),
             Talk::Stream(Stream::Secured(secured)) => hear_secured(secured),
         }
     }
@@ -91,14 +92,14 @@ impl Talk {
     /// The handshake is over.
     fn secure(&mut self) -> Result<(), TlsFault> {
         if let Talk::Handshake(socket, handshake) = std::mem::replace(self, Talk::Nothing) {
-            *self = Talk::Stream(Stream::Secured(Box::new(handshake.finish(socket)?)));
+            *self = Talk::Stream(handshake.finish(socket)?.into());
         }
         Ok(())
     }
 
     fn key(&self) -> Option<[u8; 32]> {
         match self {
-            Talk::Stream(Stream::Secured(secured)) => Some(secured.peer_key),
+            Talk::Stream(stream) => stream.peer_key(),
             _ => None,
         }
     }

@@ -44,7 +44,7 @@ pub use cancel::Canceller;
 pub use connect::{ConnectOptions, connect, connect_with, connect_within};
 pub(crate) use options::is_loopback;
 pub use options::{DoorOptions, Protection};
-pub use streams::{StreamProtection, Streams};
+pub use streams::{StreamProtection, Streams, TlsRecords};
 pub(crate) use tls::Guard;
 pub use tls::{Credentials, Tls, Trust};
 pub use turned_away::{Reason, Stranger, TurnedAway};

@@ -3,10 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use super::options::Protection;
-use super::tls::{Guard, Secured};
+use super::tls::{Finished, Guard, InKernel, Secured};
 use crate::error::TlsFault;
 use crate::threads::Threads;
 
@@ -28,7 +27,17 @@ pub struct Streams {
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(OwnedFd),
+    Kernel(Box<InKernel>),
     Secured(Box<Secured>),
+}
+
+impl From<Finished> for Stream {
+    fn from(finished: Finished) -> Stream {
+        match finished {
+            Finished::Kernel(stream) => Stream::Kernel(stream),
+            Finished::Secured(secured) => Stream::Secured(secured),
+        }
+    }
 }
 
 /// How a session's stream is guarded.
@@ -37,18 +46,37 @@ pub(crate) enum Stream {
 pub enum StreamProtection {
     /// Not by the engine.
     None,
-    /// TLS 1.3, whose records a thread of the stream's own seals and opens.
+    /// TLS 1.3.
     Tls {
+        /// Who seals and opens its records.
+        records: TlsRecords,
         /// How it broke, if it did: what the session only knows as a broken stream.
         fault: Option<TlsFault>,
     },
+}
+
+/// Who seals and opens the records of a stream that TLS guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsRecords {
+    /// The kernel, in the stream's own socket.
+    Kernel,
+    /// The engine, on a thread of the stream's own: the kernel has no TLS, not this cipher, or was not
+    /// to be asked ([`Tls::with_kernel`](super::Tls::with_kernel)).
+    UserSpace,
 }
 
 impl StreamProtection {
     pub(crate) fn of(guard: Option<&Guard>) -> StreamProtection {
         match guard {
             None => StreamProtection::None,
-            Some(guard) => StreamProtection::Tls { fault: guard.fault().cloned() },
+            Some(guard) => StreamProtection::Tls {
+                records: match guard {
+                    Guard::Kernel(_) => TlsRecords::Kernel,
+                    Guard::Pumped(_) => TlsRecords::UserSpace,
+                },
+                fault: guard.fault().cloned(),
+            },
         }
     }
 }
@@ -58,7 +86,17 @@ impl Stream {
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         match self {
             Stream::Plain(socket) => socket.as_fd(),
+            Stream::Kernel(stream) => stream.as_fd(),
             Stream::Secured(secured) => secured.socket().as_fd(),
+        }
+    }
+
+    /// The key that the peer has shown; none where the stream is not protected.
+    pub(super) fn peer_key(&self) -> Option<[u8; 32]> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Kernel(stream) => Some(stream.peer_key),
+            Stream::Secured(secured) => Some(secured.peer_key),
         }
     }
 }
@@ -92,14 +130,14 @@ impl Streams {
     /// SHA-256 of the SubjectPublicKeyInfo that the peer has shown on every stream; none where they are
     /// not protected.
     pub fn peer_key(&self) -> Option<[u8; 32]> {
-        match self.streams.first()? {
-            Stream::Plain(_) => None,
-            Stream::Secured(secured) => Some(secured.peer_key),
-        }
+        self.streams.first()?.peer_key()
     }
 
     /// The streams as sockets, for another use than a session's start. Of protected ones each is one end
-    /// of a socket pair, with a thread that seals and opens between it and the peer until it is closed.
+    /// of a socket pair, with a thread that seals and opens between it and the peer until it is closed; or
+    /// the connection itself, where the kernel does that. That one says no close_notify when it is closed,
+    /// and the peer's is EIO in place of an end: who does not want it has
+    /// [`Tls::with_kernel`](super::Tls::with_kernel).
     ///
     /// # Errors
     /// The system's where it gives no threads or sockets.
@@ -109,11 +147,13 @@ impl Streams {
     }
 
     /// The engine's ends.
-    pub(crate) fn open(self, threads: &Threads) -> io::Result<Vec<(OwnedFd, Option<Arc<Guard>>)>> {
+    pub(crate) fn open(self, threads: &Threads) -> io::Result<Vec<(OwnedFd, Option<Guard>)>> {
         let open = |(number, stream)| match stream {
             Stream::Plain(socket) => Ok((socket, None)),
+            Stream::Kernel(stream) => Ok((stream.socket, Some(Guard::Kernel(stream.tls)))),
             Stream::Secured(secured) => {
-                secured.start(number, threads).map(|(end, guard)| (end, Some(guard)))
+                let (end, pumped) = secured.start(number, threads)?;
+                Ok((end, Some(Guard::Pumped(pumped))))
             }
         };
         self.streams.into_iter().enumerate().map(open).collect()
@@ -130,14 +170,15 @@ impl Streams {
         self.streams.into_iter().zip(self.peers)
     }
 
-    /// Those that the engine protects.
-    pub(crate) fn secured(&self) -> usize {
+    /// Those that have a thread which seals and opens, and its memory.
+    pub(crate) fn pumped(&self) -> usize {
         self.streams.iter().filter(|stream| matches!(stream, Stream::Secured(_))).count()
     }
 
     /// Whether nobody has to ask what these are: they are protected, or asked for in plaintext.
     pub(crate) fn may_leave(&self) -> bool {
-        self.plaintext || self.secured() == self.count()
+        let is_plain = |stream: &Stream| matches!(stream, Stream::Plain(_));
+        self.plaintext || !self.streams.iter().any(is_plain)
     }
 }
 

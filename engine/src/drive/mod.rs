@@ -35,4 +35,5 @@ pub(crate) use inbox::Input;
 pub(crate) type Workers = crate::compress::workers::Workers<inbox::WorkTag>;
 pub(crate) use run::{Crew, Drive, DriveConfig, Found, Machines, Running};
 pub(crate) use signals::Blocked;
+pub(crate) use streams::Socket;
 pub(crate) use waits::SAID_AFTER;

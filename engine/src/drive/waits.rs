@@ -52,11 +52,11 @@ pub(super) const HELD_PAUSE: Duration = Duration::from_millis(1);
 /// | the next copy is published
 pub(super) const FIGURES_EVERY: Duration = Duration::from_millis(100);
 
-/// ferry-net, while a frame is under way on a stream
+/// ferry-net, while a frame is under way on a stream, or the kernel had no room for TLS's last word
 /// | nothing: what has moved of it so far is looked at, so that a slow path is not taken for a silent
 /// one
 /// | 50 ms after the last look
-/// | the machine is told of the part that has moved
+/// | the machine is told of the part that has moved; the last word is tried again
 pub(super) const PARTS_EVERY: Duration = Duration::from_millis(50);
 
 /// ferry-net, for a data fd that was taken away

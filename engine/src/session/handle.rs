@@ -30,7 +30,7 @@ pub struct Session<S: Side> {
     pub(super) devices: usize,
     pub(super) embedded: Vec<Option<Arc<EmbeddedDevice>>>,
     pub(super) streams: usize,
-    pub(super) guards: Vec<Option<Arc<Guard>>>,
+    pub(super) guards: Vec<Option<Guard>>,
     pub(super) side: PhantomData<S>,
 }
 
@@ -42,7 +42,7 @@ impl<S: Side> Session<S> {
 
     /// How each stream is guarded, in their order; and of one that TLS guards, how it broke.
     pub fn protection(&self) -> Vec<StreamProtection> {
-        self.guards.iter().map(|guard| StreamProtection::of(guard.as_deref())).collect()
+        self.guards.iter().map(|guard| StreamProtection::of(guard.as_ref())).collect()
     }
 
     /// The next event, if one waits. Never blocks.

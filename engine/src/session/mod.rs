@@ -19,7 +19,7 @@ mod target;
 pub use crate::compress::policy::Policy;
 pub use crate::door::{
     Acceptor, Canceller, ConnectOptions, Credentials, DoorOptions, Protection, Reason, Stranger,
-    StreamProtection, Streams, Tls, Trust, TurnedAway, accept, connect, connect_with,
+    StreamProtection, Streams, Tls, TlsRecords, Trust, TurnedAway, accept, connect, connect_with,
     connect_within,
 };
 pub use crate::error::{Error, TlsFault, UsageError};

@@ -38,7 +38,7 @@ impl Session<Source> {
     ) -> Result<SourceSession, Error> {
         let streams = streams.into();
         let share = options.take_share()?;
-        let shape = options.shape(devices.len(), streams.count(), streams.secured())?;
+        let shape = options.shape(devices.len(), streams.count(), streams.pumped())?;
         check_names(devices.iter().map(|device| device.name.as_str()))?;
         check_devices(devices.iter().map(|device| (device.name.as_str(), &device.device)))?;
         check_streams(streams.sockets())?;

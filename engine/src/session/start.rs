@@ -7,8 +7,8 @@ use super::embedded::{EmbeddedDevice, Joined, embedded};
 use super::options::{Options, Shape};
 use super::{Session, Side};
 use crate::buffers::Share;
-use crate::door::Streams;
-use crate::drive::{Crew, Drive, DriveConfig, Found, Input, Machines};
+use crate::door::{Guard, Streams};
+use crate::drive::{Crew, Drive, DriveConfig, Found, Input, Machines, Socket};
 use crate::error::{Error, UsageError};
 use crate::ids::DeviceId;
 use crate::limits;
@@ -59,7 +59,7 @@ pub(super) fn start<S: Side>(
     if let Some(rate) = options.rate_bytes_per_s {
         super::pacing::limit(streams.sockets(), rate)?;
     }
-    let tls_bytes = streams.secured() * limits::TLS_STREAM_BYTES;
+    let tls_bytes = streams.pumped() * limits::TLS_STREAM_BYTES;
     if let Some(share) = &mut share {
         share.shrink(shape.bytes() + tls_bytes);
     }
@@ -68,8 +68,11 @@ pub(super) fn start<S: Side>(
         None => Crew::Own(options.workers),
     };
     let threads = Threads::new(options.thread_start.clone());
-    let (sockets, guards): (Vec<_>, Vec<_>) =
+    let (fds, guards): (Vec<_>, Vec<_>) =
         streams.open(&threads).map_err(Error::System)?.into_iter().unzip();
+    let kernel = |guard: &Option<Guard>| guard.as_ref().and_then(Guard::kernel).cloned();
+    let sockets: Vec<Socket> =
+        fds.into_iter().zip(&guards).map(|(fd, guard)| Socket { fd, tls: kernel(guard) }).collect();
     let (count, streams) = (devices.len(), sockets.len());
     let offer = Offer::new(streams, count, shape.chunk_bytes);
     let running = Drive::start(DriveConfig {

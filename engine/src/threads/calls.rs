@@ -55,10 +55,11 @@ const EVERY: &[SystemCall] = calls!(
 );
 
 /// Streams are sent and received (on plain system calls), asked where they lead and how fast, shut down,
-/// or aborted; the ring is awaited.
+/// or aborted; what the kernel's TLS says beside data is sent and received with its type; the ring is
+/// awaited.
 const NET: &[SystemCall] = calls!(
-    SYS_connect SYS_getpeername SYS_getsockname SYS_getsockopt SYS_ppoll SYS_recvfrom SYS_sendto
-    SYS_setsockopt SYS_shutdown; SYS_poll
+    SYS_connect SYS_getpeername SYS_getsockname SYS_getsockopt SYS_ppoll SYS_recvfrom SYS_recvmsg
+    SYS_sendmsg SYS_sendto SYS_setsockopt SYS_shutdown; SYS_poll
 );
 
 /// The ioctls, and the descriptor that is kept free for a data fd.

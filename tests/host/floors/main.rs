@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use imports::{code, house, module, names, paths, shipped, sources};
 
 /// A module's floor; the longest path that fits decides.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("limits", 0),
     ("error", 0),
     ("errno", 0),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u8); 22] = [
     ("buffers", 2),
     ("ring", 2),
     ("compress", 2),
+    ("kernel_tls", 2),
     ("threads", 2),
     ("machine", 3),
     ("sender", 3),

@@ -69,6 +69,7 @@ pub enum Trust {
 #[derive(Clone)]
 pub struct Tls {
     pub(super) side: Side,
+    pub(super) kernel: bool,
 }
 
 #[derive(Clone)]
@@ -163,7 +164,7 @@ impl Tls {
         config.enable_early_data = false;
         config.enable_sni = false;
         config.enable_secret_extraction = true;
-        Ok(Tls { side: Side::Source(Arc::new(config), name) })
+        Ok(Tls { side: Side::Source(Arc::new(config), name), kernel: true })
     }
 
     /// For a target, which accepts.
@@ -199,7 +200,7 @@ impl Tls {
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         config.enable_secret_extraction = true;
-        Ok(Tls { side: Side::Target(Arc::new(config)) })
+        Ok(Tls { side: Side::Target(Arc::new(config)), kernel: true })
     }
 
     /// For a source, from a folder as QEMU's `tls-creds-x509` has it for a client: `ca-cert.pem`,
@@ -220,6 +221,18 @@ impl Tls {
     pub fn target_from_folder(folder: impl AsRef<Path>, name: Option<&str>) -> Result<Tls, Error> {
         let (credentials, trust) = folder_of(folder.as_ref(), "server", name)?;
         Tls::target(&credentials, &trust)
+    }
+
+    /// Whether the kernel may seal and open the records, where it can (a module called `tls`): that
+    /// spares a thread, two copies and 264 KiB a stream. True by default; where the kernel cannot, or not
+    /// this cipher, the engine does it. [`Session::protection`](crate::Session::protection) says who did.
+    ///
+    /// The kernel keeps a stream's first keys. They are good for 362 GiB in each direction, and a stream
+    /// that gets there breaks with [`TlsFault::KeyUsedUp`]. One whose peer does it by itself breaks with
+    /// [`TlsFault::Local`] when that takes its second key, after 256 GiB. The engine by itself has no such end: false is for
+    /// whoever moves that much over one stream.
+    pub fn with_kernel(self, kernel: bool) -> Tls {
+        Tls { kernel, ..self }
     }
 
     /// Whether it is a source's.

@@ -1,5 +1,8 @@
 //! The handshake: rustls, on a socket that does not block. Whoever drives it waits for the socket and
 //! bounds the time.
+//!
+//! It is read record by record, so that nothing of what follows is ever taken out of the socket: the
+//! kernel, which may be given the keys, takes them for the first record behind the handshake.
 
 use std::os::fd::OwnedFd;
 
@@ -11,15 +14,17 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CertificateError, Error as RustlsError};
 
 use super::credentials::Side;
+use super::record::HEADER;
 use super::secured::{Kernel, Secured, refused};
 use super::verify::key_hash;
-use super::{ALPN, Tls};
+use super::{ALPN, Finished, InKernel, Tls};
 use crate::error::{Error, TlsFault, UsageError};
+use crate::kernel_tls;
 
 /// Most bytes of the peer's that wait to be understood: more than any chain of certificates that is
 /// meant well.
 const INCOMING_MAX: usize = 32 << 10;
-/// So much is read at a time.
+/// So much is read at a time, at most.
 const READ: usize = 4096;
 
 enum Connection {
@@ -41,8 +46,42 @@ pub(in crate::door) struct Handshake {
     connection: Box<Connection>,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
-    /// What the peer said behind its last flight, opened.
-    early: Vec<u8>,
+    framing: Framing,
+    /// The kernel may have the keys.
+    kernel: bool,
+}
+
+/// Where in a record the bytes end that have come so far.
+#[derive(Debug, Default)]
+struct Framing {
+    header: [u8; HEADER],
+    known: usize,
+    /// Behind the header.
+    left: usize,
+}
+
+impl Framing {
+    /// How many bytes may be read before the record's end has to be looked for again.
+    fn next(&self) -> usize {
+        match self.left {
+            0 => HEADER - self.known,
+            left => left,
+        }
+    }
+
+    /// They have come, or some of them.
+    fn came(&mut self, bytes: &[u8]) {
+        if self.left > 0 {
+            self.left -= bytes.len();
+            return;
+        }
+        self.header[self.known..self.known + bytes.len()].copy_from_slice(bytes);
+        self.known += bytes.len();
+        if self.known == HEADER {
+            self.left = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+            self.known = 0;
+        }
+    }
 }
 
 /// What one look at the incoming bytes came to.
@@ -57,9 +96,7 @@ enum Step {
 fn step<Data>(
     UnbufferedStatus { discard, state, .. }: UnbufferedStatus<'_, '_, Data>,
     outgoing: &mut Vec<u8>,
-    early: &mut Vec<u8>,
 ) -> (usize, Result<Step, RustlsError>) {
-    let mut used = discard;
     let result = match state {
         Err(error) => Err(error),
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -82,24 +119,11 @@ fn step<Data>(
             data.done();
             Ok(Step::Again)
         }
-        Ok(ConnectionState::ReadTraffic(mut data)) => {
-            let mut result = Ok(Step::Again);
-            while let Some(record) = data.next_record() {
-                match record {
-                    Ok(record) => {
-                        used += record.discard;
-                        early.extend_from_slice(record.payload);
-                    }
-                    Err(error) => result = Err(error),
-                }
-            }
-            result
-        }
         Ok(ConnectionState::BlockedHandshake) => Ok(Step::Blocked),
         Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Done),
         Ok(_) => Ok(Step::Over),
     };
-    (used, result)
+    (discard, result)
 }
 
 impl Handshake {
@@ -115,7 +139,13 @@ impl Handshake {
             }
         };
         let connection = Box::new(connection);
-        Ok(Handshake { connection, incoming: Vec::new(), outgoing: Vec::new(), early: Vec::new() })
+        Ok(Handshake {
+            connection,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            framing: Framing::default(),
+            kernel: tls.kernel,
+        })
     }
 
     /// That this side's credentials are for this side.
@@ -159,10 +189,10 @@ impl Handshake {
         let (incoming, outgoing) = (&mut self.incoming, &mut self.outgoing);
         let (used, step) = match &mut *self.connection {
             Connection::Source(connection) => {
-                step(connection.process_tls_records(incoming), outgoing, &mut self.early)
+                step(connection.process_tls_records(incoming), outgoing)
             }
             Connection::Target(connection) => {
-                step(connection.process_tls_records(incoming), outgoing, &mut self.early)
+                step(connection.process_tls_records(incoming), outgoing)
             }
         };
         self.incoming.drain(..used.min(self.incoming.len()));
@@ -193,14 +223,16 @@ impl Handshake {
     /// Whether anything has come.
     fn read(&mut self, socket: &OwnedFd) -> Result<bool, TlsFault> {
         let start = self.incoming.len();
-        if start + READ > INCOMING_MAX {
+        let most = self.framing.next().min(READ);
+        if start + most > INCOMING_MAX {
             return Err(TlsFault::Changed("a handshake that is too long"));
         }
-        self.incoming.resize(start + READ, 0);
+        self.incoming.resize(start + most, 0);
         let got = rustix::io::retry_on_intr(|| {
             recv(socket, &mut self.incoming[start..], RecvFlags::DONTWAIT)
         });
         self.incoming.truncate(start + got.as_ref().map_or(0, |(bytes, _)| *bytes));
+        self.framing.came(&self.incoming[start..]);
         match got {
             Ok((0, _)) => Err(TlsFault::Cut),
             Ok(_) => Ok(true),
@@ -209,9 +241,10 @@ impl Handshake {
         }
     }
 
-    /// The connection after a handshake that is [`Progress::Done`].
-    pub(in crate::door) fn finish(self, socket: OwnedFd) -> Result<Secured, TlsFault> {
-        let Handshake { connection, incoming, early, .. } = self;
+    /// The connection after a handshake that is [`Progress::Done`]: its keys go to the kernel, where
+    /// that takes them.
+    pub(in crate::door) fn finish(self, socket: OwnedFd) -> Result<Finished, TlsFault> {
+        let Handshake { connection, incoming, kernel: may_have, .. } = self;
         let other = TlsFault::Changed("the peer speaks another protocol");
         let failed = |error: RustlsError| fault(&error);
         let (peer_key, secrets, kernel) = match *connection {
@@ -232,7 +265,14 @@ impl Handshake {
                 (peer_key, parts.0, Kernel::Target(parts.1))
             }
         };
-        Secured::new(socket, &secrets, kernel, peer_key, incoming, early)
+        if !incoming.is_empty() {
+            return Err(TlsFault::Changed("something behind the handshake, in its last record"));
+        }
+        if may_have && let Some(tls) = kernel_tls::attach(&socket, &secrets)? {
+            return Ok(Finished::Kernel(Box::new(InKernel::new(socket, tls, peer_key))));
+        }
+        let secured = Secured::new(socket, &secrets, kernel, peer_key)?;
+        Ok(Finished::Secured(Box::new(secured)))
     }
 }
 
@@ -266,5 +306,30 @@ fn fault(error: &RustlsError) -> TlsFault {
         RustlsError::NoApplicationProtocol => TlsFault::Changed("the peer speaks another protocol"),
         RustlsError::General(why) => TlsFault::Local(why.clone()),
         _ => TlsFault::Changed("what came is no handshake of TLS 1.3"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_followed_however_they_are_cut() {
+        let records = [&[22, 3, 3, 0, 3, 1, 2, 3][..], &[20, 3, 3, 0, 1, 1], &[23, 3, 3, 0, 0]];
+        let bytes = records.concat();
+        let ends: Vec<usize> = (1..=3).map(|count| records[..count].concat().len()).collect();
+        for most in 1..=bytes.len() {
+            let (mut framing, mut at, mut seen) = (Framing::default(), 0, Vec::new());
+            while at < bytes.len() {
+                let part = framing.next().min(most);
+                framing.came(&bytes[at..at + part]);
+                at += part;
+                if framing.known == 0 && framing.left == 0 {
+                    seen.push(at);
+                }
+                assert!(framing.next() > 0, "it would read nothing, for ever");
+            }
+            assert_eq!(seen, ends, "at most {most} at a time");
+        }
     }
 }

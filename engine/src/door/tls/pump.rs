@@ -30,15 +30,15 @@ use crate::threads::{ThreadKind, Threads};
 
 const RECORDS: usize = TLS_RECORDS;
 
-/// What others know of a protected stream.
+/// What others know of a stream that is protected by its thread.
 #[derive(Debug, Default)]
-pub(crate) struct Guard {
+pub(crate) struct Pumped {
     fault: OnceLock<TlsFault>,
     over: Mutex<bool>,
     ended: Condvar,
 }
 
-impl Guard {
+impl Pumped {
     /// How TLS broke, if it did.
     pub(crate) fn fault(&self) -> Option<&TlsFault> {
         self.fault.get()
@@ -115,10 +115,10 @@ impl Secured {
         mut self,
         number: usize,
         threads: &Threads,
-    ) -> std::io::Result<(OwnedFd, Arc<Guard>)> {
+    ) -> std::io::Result<(OwnedFd, Arc<Pumped>)> {
         let flags = SocketFlags::CLOEXEC;
         let (inner, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        let guard = Arc::<Guard>::default();
+        let guard = Arc::<Pumped>::default();
         // The first bytes of the stream go first; they fit into the pair, which is empty.
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() && send(&inner, &early, SendFlags::DONTWAIT)? != early.len() {
@@ -149,7 +149,7 @@ impl Secured {
 }
 
 /// Says so when the thread is done, by a panic too.
-struct Over<'a>(&'a Guard);
+struct Over<'a>(&'a Pumped);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
@@ -158,7 +158,7 @@ impl Drop for Over<'_> {
 }
 
 impl Pump {
-    fn run(mut self, guard: &Guard) {
+    fn run(mut self, guard: &Pumped) {
         if let Err(fault) = self.carry() {
             // A peer that is gone when the engine is done has broken nothing.
             if self.outgoing.ended == Ended::No {

@@ -33,8 +33,9 @@ pub(super) const ALERT: u8 = 21;
 pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
 
-/// Records after which a key is replaced: far below the 2^24.5 that AES-GCM is good for.
-pub(super) const RECORDS_MAX: u64 = 1 << 23;
+/// Records after which a key is replaced: below the 2^24.5 that AES-GCM is good for, and as late as
+/// that allows, because a peer whose kernel opens them cannot follow.
+pub(super) const RECORDS_MAX: u64 = 1 << 24;
 
 /// One direction's key.
 pub(super) struct Key {

@@ -61,7 +61,7 @@ pub(in crate::door) struct Secured {
     /// The peer asked for a new key of ours.
     wants_update: bool,
     pub(in crate::door) peer_key: [u8; 32],
-    /// Sealed bytes that came with the handshake.
+    /// Sealed bytes that came with the first ones, and are not a whole record.
     pub(super) incoming: Vec<u8>,
     /// What was opened before anybody took it: the first of the stream's bytes.
     pub(super) early: Vec<u8>,
@@ -88,11 +88,9 @@ impl Secured {
         secrets: &ExtractedSecrets,
         kernel: Kernel,
         peer_key: [u8; 32],
-        incoming: Vec<u8>,
-        early: Vec<u8>,
     ) -> Result<Secured, TlsFault> {
         let (sealing, opening) = (Key::new(&secrets.tx)?, Key::new(&secrets.rx)?);
-        let wants_update = false;
+        let (wants_update, incoming, early) = (false, Vec::new(), Vec::new());
         Ok(Secured { socket, sealing, opening, kernel, wants_update, peer_key, incoming, early })
     }
 
@@ -214,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::door::tls::credentials::Side;
-    use crate::door::tls::{Credentials, Handshake, Progress, Tls, Trust};
+    use crate::door::tls::{Credentials, Finished, Handshake, Progress, Tls, Trust};
 
     fn credentials() -> Credentials {
         let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("made");
@@ -259,7 +257,9 @@ mod tests {
         while handshake.turn(&socket).expect("a good peer") != Progress::Done {
             std::thread::yield_now();
         }
-        let mut secured = handshake.finish(socket).expect("keys");
+        let Finished::Secured(mut secured) = handshake.finish(socket).expect("keys") else {
+            panic!("a socket that is no TCP has no TLS of the kernel's")
+        };
         assert_eq!(secured.peer_key, theirs.key_hash().expect("a key"));
         for round in 0..6u8 {
             let mut bytes = Vec::new();

@@ -103,6 +103,8 @@ impl Drive {
         if !self.said_all && self.machines.machine().has_told() {
             self.said_all = true;
             self.streams.close_sending();
+        } else if self.streams.owes_end() {
+            self.streams.close_sending();
         }
         if !self.streams.is_closing() && (now_ns() >= until_ns || self.streams.all_lost()) {
             self.streams.close();

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +21,7 @@ use crate::drive::inbox::{Inbox, Input};
 use crate::drive::owner::SharedRing;
 use crate::drive::signals::Blocked;
 use crate::drive::slots::Slots;
-use crate::drive::streams::Streams;
+use crate::drive::streams::{Socket, Streams};
 use crate::ids::DeviceId;
 use crate::machine::Goal;
 use crate::metrics::Metrics;
@@ -36,7 +35,7 @@ use crate::wire::WireLimits;
 pub(crate) struct DriveConfig {
     pub(crate) machines: Machines,
     pub(crate) devices: Vec<Found>,
-    pub(crate) sockets: Vec<OwnedFd>,
+    pub(crate) sockets: Vec<Socket>,
     pub(crate) slots: usize,
     pub(crate) chunk_bytes: usize,
     pub(crate) crew: Crew,

@@ -43,7 +43,7 @@ fn drive_of(device: Arc<dyn MigrationDevice>) -> (Drive, OwnedFd) {
     let config = DriveConfig {
         machines: Machines::Target(Box::new(machine)),
         devices: vec![Found { device, state: DeviceState::Running, goal: Goal::Blank }],
-        sockets: vec![ours],
+        sockets: vec![ours.into()],
         slots: 4,
         chunk_bytes: CHUNK_BYTES_MIN,
         crew: Crew::Own(1),

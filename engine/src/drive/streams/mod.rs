@@ -23,6 +23,7 @@ use crate::buffers::{Buffer, Slot};
 use crate::drive::owner::{Owner, SharedRing, Way};
 use crate::drive::waits::CLOSE;
 use crate::ids::StreamId;
+use crate::kernel_tls::{Ended, KernelTls};
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind};
@@ -65,11 +66,26 @@ pub(super) struct Known {
     pub(super) may_try: bool,
 }
 
+/// What a stream is made of.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) fd: OwnedFd,
+    /// Where the kernel seals and opens what goes through it.
+    pub(crate) tls: Option<Arc<KernelTls>>,
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Socket {
+        Socket { fd, tls: None }
+    }
+}
+
 #[derive(Debug)]
 struct Stream {
     /// Of the ring, until the socket is closed.
     file: FileId,
     fd: Option<Arc<OwnedFd>>,
+    tls: Option<Arc<KernelTls>>,
     receiving: Receiving,
     /// Of the frames that were sent.
     sent: FrameNumbers,
@@ -84,6 +100,8 @@ struct Stream {
     fault: Option<Fault>,
     slots: Vec<Slot>,
     lost: bool,
+    /// The kernel had no room for TLS's last word.
+    owes_end: bool,
     metrics: StreamMetrics,
 }
 
@@ -113,15 +131,16 @@ impl Streams {
     /// Takes the sockets over and starts to receive.
     pub(super) fn new(
         ring: SharedRing,
-        sockets: Vec<OwnedFd>,
+        sockets: Vec<Socket>,
         limits: WireLimits,
     ) -> io::Result<Streams> {
         let mut streams = Vec::with_capacity(sockets.len());
-        for socket in sockets {
-            let fd = Arc::new(socket);
+        for Socket { fd, tls } in sockets {
+            let fd = Arc::new(fd);
             streams.push(Stream {
                 file: ring.borrow_mut().add_file(Arc::clone(&fd), FileKind::Socket)?,
                 fd: Some(fd),
+                tls,
                 receiving: Receiving::Header { begun: 0 },
                 sent: FrameNumbers::default(),
                 received: FrameNumbers::default(),
@@ -133,6 +152,7 @@ impl Streams {
                 fault: None,
                 slots: Vec::new(),
                 lost: false,
+                owes_end: false,
                 metrics: StreamMetrics::default(),
             });
         }
@@ -329,7 +349,17 @@ impl Streams {
 }
 
 impl Stream {
+    /// Where the kernel does TLS on it, and it is not closed.
+    fn kernel_tls(&self) -> Option<(&KernelTls, &OwnedFd)> {
+        Some((self.tls.as_deref()?, self.fd.as_deref()?))
+    }
+
     fn shutdown(&self, how: Shutdown) {
+        if how != Shutdown::Read
+            && let Some((tls, fd)) = self.kernel_tls()
+        {
+            let _ = tls.part(fd);
+        }
         let how = match how {
             Shutdown::Write => rustix::net::Shutdown::Write,
             Shutdown::Read => rustix::net::Shutdown::Read,
@@ -338,6 +368,23 @@ impl Stream {
         if let Some(fd) = &self.fd {
             // ENOTCONN: the peer was faster.
             let _ = rustix::net::shutdown(&**fd, how);
+        }
+    }
+}
+
+/// What the kernel's TLS says of a receive that gave too few bytes, or failed: the peer's word that it
+/// has ended, or how it broke, which the report then names.
+fn broken_tls(
+    (tls, fd): (&KernelTls, &OwnedFd),
+    stream: StreamId,
+    result: Result<usize, i32>,
+) -> Option<Fault> {
+    match tls.why(fd, result.err()) {
+        Ended::Parted => None,
+        Ended::Broken(fault) => {
+            tls.broke(fd, fault);
+            let message = format!("{stream} broke");
+            Some(Fault::session(Cause::Network, Observation::Stream, message))
         }
     }
 }

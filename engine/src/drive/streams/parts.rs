@@ -44,7 +44,7 @@ impl Streams {
                 stream.receiving,
                 Receiving::Control(_) | Receiving::Data { .. } | Receiving::Skip { .. }
             );
-            stream.send_since_ns.is_some() || comes
+            stream.send_since_ns.is_some() || comes || stream.owes_end
         };
         let any = !self.closing && self.streams.iter().any(under_way);
         any.then_some(self.looked_ns + EVERY_NS)

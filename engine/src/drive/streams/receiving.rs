@@ -6,7 +6,7 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, broken, kernel};
+use super::{StreamEvent, Streams, broken, broken_tls, kernel};
 use crate::buffers::{Buffer, Slot};
 use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
@@ -131,13 +131,17 @@ impl Streams {
             Receiving::Skip { left } => (*left).min(SKIP_BYTES),
             Receiving::Asking(_) | Receiving::Over => 0,
         };
-        let fault = match result {
-            Ok(bytes) if bytes >= wanted => None,
-            Ok(bytes) => {
-                let at_boundary = bytes == 0 && matches!(receiving, Receiving::Header { begun: 0 });
-                Some(ended(stream, at_boundary, bytes, wanted))
+        let short = |bytes: usize| {
+            let at_boundary = bytes == 0 && matches!(receiving, Receiving::Header { begun: 0 });
+            Some(ended(stream, at_boundary, bytes, wanted))
+        };
+        let fault = match (result, entry.kernel_tls()) {
+            (Ok(bytes), _) if bytes >= wanted => None,
+            (_, Some(guarded)) => {
+                broken_tls(guarded, stream, result).or_else(|| short(result.unwrap_or_default()))
             }
-            Err(errno) => Some(broken("receive from", stream, errno)),
+            (Ok(bytes), None) => short(bytes),
+            (Err(errno), None) => Some(broken("receive from", stream, errno)),
         };
         match receiving {
             Receiving::Skip { .. } => entry.coming.go_on(wanted),

@@ -6,9 +6,11 @@ use super::kernel::{self, Speed};
 use super::{StreamEvent, Streams, broken};
 use crate::buffers::{Buffer, Slot};
 use crate::drive::owner::{Owner, Way};
+use crate::errno::EBADMSG;
+use crate::error::TlsFault;
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
-use crate::outcome::{Cause, Fault};
+use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::Op;
 use crate::wire::{DataHeader, Frame, Header, encode, encode_header, padding};
 
@@ -93,7 +95,8 @@ impl Streams {
             Ok(bytes) if entry.fault.is_none() => {
                 entry.drain.took(now_ns, bytes as u64, ns);
                 self.look_at_speed(now_ns);
-                self.events.push_back(StreamEvent::Sent { stream, slot, ns })
+                self.events.push_back(StreamEvent::Sent { stream, slot, ns });
+                self.look_at_key(stream, bytes as u64);
             }
             Ok(_) => {
                 entry.slots.extend(slot);
@@ -101,9 +104,24 @@ impl Streams {
             }
             Err(errno) => {
                 entry.slots.extend(slot);
+                // What came and did not open ends sending, too.
+                if let (Some((tls, fd)), EBADMSG) = (entry.kernel_tls(), errno) {
+                    tls.broke(fd, TlsFault::Changed("a record's tag is not its key's"));
+                }
                 let fault = broken("send to", stream, errno);
                 self.fail(stream, fault);
             }
+        }
+    }
+
+    /// A key of the kernel's that is used up ends its stream.
+    fn look_at_key(&mut self, stream: StreamId, bytes: u64) {
+        let Some((tls, fd)) = self.streams[stream.index()].kernel_tls() else { return };
+        if tls.is_used_up(fd, bytes) {
+            tls.broke(fd, TlsFault::KeyUsedUp);
+            let message = format!("{stream} has carried all that it may");
+            let fault = Fault::session(Cause::Network, Observation::Stream, message);
+            self.fail(stream, fault);
         }
     }
 
@@ -127,10 +145,18 @@ impl Streams {
 
     /// Says that nothing more will be sent on the streams that have nothing in flight.
     pub(in crate::drive) fn close_sending(&mut self) {
-        for stream in &self.streams {
+        for stream in &mut self.streams {
             if stream.send_since_ns.is_none() && !stream.lost {
-                stream.shutdown(Shutdown::Write);
+                stream.owes_end = stream.kernel_tls().is_some_and(|(tls, fd)| !tls.part(fd));
+                if !stream.owes_end {
+                    stream.shutdown(Shutdown::Write);
+                }
             }
         }
+    }
+
+    /// Whether a last word waits for room: [`close_sending`](Self::close_sending) is to be called again.
+    pub(in crate::drive) fn owes_end(&self) -> bool {
+        self.streams.iter().any(|stream| stream.owes_end && !stream.lost)
     }
 }

@@ -39,7 +39,7 @@ fn streams(backend: BackendChoice) -> (Streams, UnixStream, UnixStream) {
     let ring = open(&config).expect("a ring").ring;
     let (unused, other) = UnixStream::pair().expect("sockets");
     let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let sockets = vec![unused.into(), ours.into()];
+    let sockets = [OwnedFd::from(unused), ours.into()].map(Socket::from).into();
     let ring = Rc::new(RefCell::new(ring));
     let mut streams = Streams::new(ring, sockets, WireLimits::MAX).expect("streams");
     streams.start(0);
@@ -332,7 +332,7 @@ fn a_send_that_a_stopped_peer_does_not_take_is_dropped_with_its_connection() {
     let (peer, _) = listener.accept().expect("a connection");
     let (unused, _other) = UnixStream::pair().expect("sockets");
     let ring = Rc::new(RefCell::new(ring));
-    let sockets = vec![unused.into(), ours.into()];
+    let sockets = [OwnedFd::from(unused), ours.into()].map(Socket::from).into();
     let mut streams = Streams::new(ring, sockets, WireLimits::MAX).expect("streams");
     streams.start(0);
     let (header, _) = data_of(5, bytes);

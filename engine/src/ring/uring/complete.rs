@@ -46,6 +46,13 @@ impl UringRing {
                 tracing::debug!(errno = -result, "SEND_ZC is refused; using plain sends");
                 file.state.zero_copy = false;
             }
+            if is_refused_whole(flight, result) && file.state.whole_sends {
+                tracing::debug!("MSG_WAITALL is refused; short sends are resumed");
+                file.state.whole_sends = false;
+                if !flight.cancelled {
+                    return self.queue_transfer(key);
+                }
+            }
             match flight.op.kind {
                 OpKind::Send if result > 0 => file.state.sends.moved(Instant::now()),
                 OpKind::Recv if result > 0 => file.state.receives.moved(Instant::now()),
@@ -61,6 +68,13 @@ impl UringRing {
             done.extend(self.table.finish(key, outcome));
         }
     }
+}
+
+/// Whether the kernel may have refused a send for being asked for as a whole.
+fn is_refused_whole(flight: &Flight<Progress>, result: i32) -> bool {
+    flight.state.step == (Step::Transfer { zero_copy: false })
+        && flight.op.kind == OpKind::Send
+        && -result == errno::EOPNOTSUPP
 }
 
 /// Decides what follows, from the result of the operation's current step.

@@ -77,6 +77,8 @@ struct FileState {
     fixed: Option<u32>,
     /// Sends are tried with SEND_ZC.
     zero_copy: bool,
+    /// Sends are asked for as a whole: the kernel's TLS knows no MSG_WAITALL there.
+    whole_sends: bool,
     /// Of a socket.
     receives: Pieces,
     sends: Pieces,
@@ -84,7 +86,8 @@ struct FileState {
 
 impl FileState {
     fn new(zero_copy: bool) -> FileState {
-        FileState { fixed: None, zero_copy, receives: Pieces::new(), sends: Pieces::new() }
+        let (receives, sends) = (Pieces::new(), Pieces::new());
+        FileState { fixed: None, zero_copy, whole_sends: true, receives, sends }
     }
 }
 

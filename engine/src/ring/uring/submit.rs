@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | pollable | read, try-read, write | on a thread of `workers`; where it answers EAGAIN, POLL_ADD and again |
 //! | blocking | read, write | IOSQE_ASYNC: on a kernel worker, which may sleep in the driver |
-//! | socket | send, receive | MSG_WAITALL, in pieces; resumed where it came short |
+//! | socket | send, receive | MSG_WAITALL (sends: until a socket refuses it, as the kernel's TLS does), in pieces; resumed where it came short |
 //!
 //! Never READV_FIXED, which overwrites its iovec on files that have only `.read`; nor READ_FIXED,
 //! which gains nothing there.
@@ -23,6 +23,7 @@ use crate::ring::{FileKind, OpKind};
 /// Reads and writes go on at the file's own position; streams have none and do not care.
 const CURRENT_POSITION: u64 = u64::MAX;
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+const SHORT_SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
 const RECV_FLAGS: i32 = libc::MSG_WAITALL;
 const POLL_IN: libc::c_short = libc::POLLIN | libc::POLLRDHUP;
 const POLL_OUT: libc::c_short = libc::POLLOUT;
@@ -65,7 +66,8 @@ impl UringRing {
                     self.zero_copy.send(fd, rest, SEND_FLAGS)
                 } else {
                     let send = opcode::Send::new(fd, rest.as_ptr(), rest.len() as u32);
-                    send.flags(SEND_FLAGS).build()
+                    let whole = file.state.whole_sends;
+                    send.flags(if whole { SEND_FLAGS } else { SHORT_SEND_FLAGS }).build()
                 }
             }
             OpKind::Recv => {

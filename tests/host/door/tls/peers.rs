@@ -92,7 +92,7 @@ fn a_source_of_another_authority_name_or_time() {
         let SourceEnding::Returned(fault) = report.ending else { panic!("{}", report.ending) };
         assert!(fault.message.contains("the peer refused this host"), "{number}: {fault}");
         let said = |protection: &StreamProtection| {
-            matches!(protection, StreamProtection::Tls { fault: Some(TlsFault::Refused(_)) })
+            matches!(protection, StreamProtection::Tls { fault: Some(TlsFault::Refused(_)), .. })
         };
         assert!(protection.iter().all(said), "{number}: {protection:?}");
     }
