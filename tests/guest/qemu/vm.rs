@@ -141,8 +141,10 @@ impl Vm {
 
     fn answer(&mut self) -> Outcome<Value> {
         let mut line = String::new();
-        if self.qmp.read_line(&mut line)? == 0 {
-            fail!("QEMU has gone: {}", last_lines(&self.log));
+        match self.qmp.read_line(&mut line) {
+            Ok(0) => fail!("QEMU has gone: {}", last_lines(&self.log)),
+            Ok(_) => {}
+            Err(error) => fail!("QEMU: {error}: {}", last_lines(&self.log)),
         }
         Ok(serde_json::from_str(&line)?)
     }
