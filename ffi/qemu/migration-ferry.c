@@ -39,7 +39,10 @@
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "migration-ferry.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-vfio.h"
+#include "qapi/qapi-visit-migration.h"
 #include "system/runstate.h"
 #include "trace.h"
 
@@ -70,7 +73,7 @@
  */
 #define VFIO_FERRY_STALL_MS (3600 * 1000)
 
-/* How long the VM stands still for a device at most: after it the VM runs on. */
+/* How long the VM stands still for a device at most; then it runs on. */
 #define VFIO_FERRY_SWITCHOVER_MS (300 * 1000)
 
 /* Resets of one device that a migration with on-reset=restart survives. */
@@ -96,6 +99,8 @@ struct VFIOFerry {
     /* What events said. On the target under @lock. */
     bool initial_data_loaded;
     bool was_reset;
+    char *reset_reason;
+    bool reset_restarts;
     bool finished;
     char *failure;
     uint64_t pending_bytes;
@@ -181,6 +186,7 @@ static void vfio_ferry_free(VFIOFerry *ferry)
     qemu_sem_destroy(&ferry->confirmed);
     g_free(ferry->name);
     g_free(ferry->failure);
+    g_free(ferry->reset_reason);
     g_free(ferry->buffer);
     g_free(ferry);
 }
@@ -257,7 +263,12 @@ static void vfio_ferry_hear_completion(VFIOFerry *ferry,
                                 vferry_cause_text(event->cause),
                                 vferry_observed_text(event->observed),
                                 event->os_error, event->bytes);
-    ferry->was_reset |= event->cause == VFERRY_CAUSE_DEVICE_RESET;
+    if (event->cause == VFERRY_CAUSE_DEVICE_RESET) {
+        ferry->was_reset = true;
+        g_free(ferry->reset_reason);
+        ferry->reset_reason = g_strdup(event->text);
+        ferry->reset_restarts = event->epoch_ending == VFERRY_EPOCH_RESTARTED;
+    }
     if (event->epoch_ending == VFERRY_EPOCH_RESTARTED) {
         ferry->initial_data_loaded = false;
         ferry->pending_bytes = 0;
@@ -385,7 +396,7 @@ static int vfio_ferry_precopy_info(VFIOFerry *ferry,
                                                                      : 0;
 }
 
-/* Tells the engine of the last SET_STATE, and gives it the fd that this left. */
+/* Tells the engine of the last SET_STATE, and gives it the fd that it left. */
 static void vfio_ferry_moved(VFIOFerry *ferry, uint32_t state)
 {
     VFIOMigration *migration = ferry->vbasedev->migration;
@@ -474,14 +485,9 @@ static void vfio_ferry_serve_locked(VFIOFerry *ferry)
     vferry_device_wanted(ferry->device, &want);
     if (want == VFERRY_WANT_PRECOPY_INFO) {
         vfio_ferry_serve(ferry);
-    } else if (want != VFERRY_WANT_NOTHING || ferry->was_reset) {
+    } else if (want != VFERRY_WANT_NOTHING) {
         BQL_LOCK_GUARD();
         if (ferry->listed) {
-            if (ferry->was_reset) {
-                /* So that who listens to QMP hears of it. */
-                ferry->was_reset = false;
-                vfio_ferry_refresh_state(ferry->vbasedev);
-            }
             vfio_ferry_serve(ferry);
         }
     }
@@ -521,6 +527,91 @@ static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
 
 /* --- source -------------------------------------------------------------- */
 
+static char *vfio_ferry_qom_path(VFIODevice *vbasedev)
+{
+    return object_get_canonical_path(
+        vbasedev->ops->vfio_get_object(vbasedev));
+}
+
+/* Tells those who listen to QMP that the device was reset. */
+static void vfio_ferry_tell_reset(VFIOFerry *ferry)
+{
+    VFIODevice *vbasedev = ferry->vbasedev;
+    g_autofree char *qom_path = NULL;
+
+    if (!ferry->was_reset) {
+        return;
+    }
+    ferry->was_reset = false;
+    BQL_LOCK_GUARD();
+    if (!ferry->listed) {
+        return; /* It was unplugged. */
+    }
+    if (vbasedev->migration_events) {
+        qom_path = vfio_ferry_qom_path(vbasedev);
+        qapi_event_send_vfio_ferry_reset(vbasedev->dev->id, qom_path,
+                                         ferry->reset_reason,
+                                         ferry->reset_restarts);
+    }
+    vfio_ferry_refresh_state(vbasedev);
+}
+
+/* Begins the figures that query-migrate shows of the device. */
+static void vfio_ferry_stats_new(VFIODevice *vbasedev)
+{
+    VfioFerryStats *stats = g_new0(VfioFerryStats, 1);
+
+    stats->device_id = g_strdup(vbasedev->dev->id ?: "");
+    stats->qom_path = vfio_ferry_qom_path(vbasedev);
+    stats->ratio = 1.0;
+    vbasedev->migration->ferry_stats = stats;
+}
+
+static void vfio_ferry_stats_free(VFIODevice *vbasedev)
+{
+    qapi_free_VfioFerryStats(vbasedev->migration->ferry_stats);
+    vbasedev->migration->ferry_stats = NULL;
+}
+
+/* Brings them up to date. */
+static void vfio_ferry_stats_count(VFIOFerry *ferry)
+{
+    VfioFerryStats *stats = ferry->vbasedev->migration->ferry_stats;
+    vferry_device_stats counted = { .size = sizeof(counted) };
+    QEMU_LOCK_GUARD(&ferry->lock);
+
+    stats->restarts = ferry->restarts;
+    if (vferry_session_device_stats(ferry->session, 0, &counted)) {
+        return;
+    }
+    stats->state_bytes = counted.state_bytes;
+    stats->wire_bytes = counted.wire_bytes;
+    if (counted.wire_bytes) {
+        stats->ratio = (double)counted.state_bytes / counted.wire_bytes;
+    }
+}
+
+/* The figures of all devices that leave or left so, for query-migrate. */
+VfioFerryStatsList *vfio_ferry_query(void)
+{
+    VfioFerryStatsList *list = NULL;
+    VFIODevice *vbasedev;
+
+    QLIST_FOREACH(vbasedev, &vfio_device_list, global_next) {
+        VFIOMigration *migration = vbasedev->migration;
+
+        if (!migration || !migration->ferry_stats) {
+            continue;
+        }
+        if (migration->ferry) {
+            vfio_ferry_stats_count(migration->ferry);
+        }
+        QAPI_LIST_PREPEND(list,
+                          QAPI_CLONE(VfioFerryStats, migration->ferry_stats));
+    }
+    return list;
+}
+
 /* Whether this migration may move the device's state so, as far as is known. */
 static bool vfio_ferry_is_wanted(VFIODevice *vbasedev)
 {
@@ -531,6 +622,7 @@ static bool vfio_ferry_is_wanted(VFIODevice *vbasedev)
 int vfio_ferry_save_prepare(VFIODevice *vbasedev, Error **errp)
 {
     vbasedev->migration->ferry_answered = false;
+    vfio_ferry_stats_free(vbasedev);
     if (vfio_ferry_is_wanted(vbasedev) &&
         vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
         !migrate_return_data_possible()) {
@@ -576,6 +668,7 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
         return -EINVAL;
     }
     ferry->precopy = precopy;
+    vfio_ferry_stats_new(vbasedev);
     if (precopy) {
         vfio_ferry_ask_for_reinit(vbasedev);
         vfio_ferry_moved(ferry, VFIO_DEVICE_STATE_PRE_COPY);
@@ -744,6 +837,7 @@ static ssize_t vfio_ferry_turn(QEMUFile *f, VFIOFerry *ferry)
     Error *err = NULL;
 
     vfio_ferry_hear(ferry);
+    vfio_ferry_tell_reset(ferry);
     if (!vfio_ferry_is_well(ferry, &err)) {
         migrate_give_up(-EIO, err);
         /* The last of it tells the target why. */
@@ -868,6 +962,7 @@ static bool vfio_ferry_save_end(VFIODevice *vbasedev)
         ferry->listed = false;
         QLIST_REMOVE(ferry, next);
     }
+    vfio_ferry_stats_count(ferry);
     vferry_session_cancel(ferry->session);
     vfio_ferry_put_back(ferry);
     return true;
@@ -890,6 +985,7 @@ void vfio_ferry_unplugged(VFIODevice *vbasedev)
                    vbasedev->name);
         migrate_give_up(-ENODEV, err);
     }
+    vfio_ferry_stats_free(vbasedev);
 }
 
 /* --- target -------------------------------------------------------------- */
@@ -901,7 +997,7 @@ bool vfio_ferry_return_data_ready(void *opaque)
     return vbasedev->migration_ferry != ON_OFF_AUTO_OFF;
 }
 
-/* Why this device does not take in what comes: to the log, and to the source. */
+/* Why this device does not take in what comes: to the log and the source. */
 static void vfio_ferry_refuse(VFIODevice *vbasedev, Error *err)
 {
     const char *why = error_get_pretty(err);

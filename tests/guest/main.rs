@@ -31,7 +31,8 @@ struct Arguments {
     /// Rounds of the suites that have them [default: enough for CI, more with FERRY_LONG=1]
     #[arg(long)]
     rounds: Option<u32>,
-    /// Only checks whose name has this in it, or one of several with | between them
+    /// Only checks whose name has this in it, or one of several with | between them [default: what
+    /// FERRY_ONLY says]
     #[arg(long)]
     only: Option<String>,
     /// Replays what a suite chose by chance
@@ -72,7 +73,8 @@ enum Suite {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mut checks = Checks::only(arguments.only.clone());
+    let only = arguments.only.clone().or_else(|| std::env::var("FERRY_ONLY").ok());
+    let mut checks = Checks::only(only);
     match arguments.suite {
         Suite::MttyMigrate => mtty_migrate::run(&mut checks),
         Suite::FerryDevMigrate => ferry_dev_migrate::run(&mut checks),

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    RESTARTS, all_one, hurry, pair, same_state, saves_in_precopy, stays_in_precopy, until,
+    RESTARTS, all_one, figures::RESET, hurry, pair, same_state, saves_in_precopy, stays_in_precopy,
+    until,
 };
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FULL, FerryDev};
@@ -22,6 +23,14 @@ fn says(vm: &mut Vm, who: &str, command: &str, keys: &[&str]) -> Outcome {
     Ok(())
 }
 
+/// The migration's status, and the device's figures.
+fn figures(vm: &mut Vm, keys: &[&str]) -> Outcome {
+    says(vm, "source", "query-migrate", keys)?;
+    let answer = vm.ask("query-migrate", json!({}))?;
+    println!("#     vfio.ferry: {}", answer["vfio"]["ferry"]);
+    Ok(())
+}
+
 fn demo() -> Outcome {
     println!("# two QEMUs, a test device of 8 MiB each, x-migration-ferry=on,");
     println!("#   x-migration-ferry-on-reset=restart");
@@ -35,18 +44,21 @@ fn demo() -> Outcome {
     stays_in_precopy(&mut here)?;
     here.migrate(port)?;
     saves_in_precopy(&leaving)?;
-    says(&mut here, "source", "query-migrate", &["status", "vfio"])?;
+    figures(&mut here, &["status"])?;
     println!("# the device is reset, and what was sent of it is worthless");
     let resets: u64 = leaving.stat("resets")?;
     leaving.control("reset", 1)?;
     until("the device was reset", || Ok(leaving.stat::<u64>("resets")? > resets))?;
-    until("the source has seen it", || Ok(here.said("its migration starts again")))?;
-    println!("#   source's log: {}", here.line_with("its migration starts again"));
-    says(&mut here, "source", "query-migrate", &["status", "vfio"])?;
+    until("the source has said so", || {
+        here.does("query-status")?;
+        Ok(!here.events(RESET).is_empty())
+    })?;
+    println!("#   source: {RESET} {}", here.events(RESET)[0]);
+    figures(&mut here, &["status"])?;
     println!("# now as fast as the channel goes");
     hurry(&mut here)?;
     let ended = here.ended()?;
-    says(&mut here, "source", "query-migrate", &["status", "downtime", "error-desc"])?;
+    figures(&mut here, &["status", "downtime", "error-desc"])?;
     ensure!(ended.status == "completed", "it {}: {}", ended.status, ended.error);
     there.runs_as("running")?;
     says(&mut here, "source", "query-status", &["status"])?;

@@ -3,6 +3,7 @@
 
 pub(crate) mod demo;
 pub(crate) mod endings;
+mod figures;
 mod races;
 mod vm;
 
@@ -101,6 +102,7 @@ pub(crate) fn run(checks: &mut Checks) {
     checks.check("a cancel ends while the driver holds a read", cancelled);
     checks.check("the target dies in PRE_COPY: the VM runs on", target_dies);
     races::run(checks);
+    figures::run(checks);
 }
 
 /// Two mtty cards, whose ports' registers and buffers must have moved.

@@ -49,6 +49,8 @@ pub(super) struct Ended {
 pub(super) struct Vm {
     process: Child,
     qmp: BufReader<UnixStream>,
+    /// What QMP said by itself.
+    events: Vec<Value>,
     log: PathBuf,
 }
 
@@ -91,7 +93,7 @@ impl Vm {
             let folder = device.folder().display();
             // Neither device reports dirty pages well enough for QEMU; their guest does no DMA.
             let device = format!(
-                "vfio-pci,sysfsdev={folder},enable-migration=on,x-device-dirty-page-tracking=off,id=v{index}{}",
+                "vfio-pci,sysfsdev={folder},enable-migration=on,migration-events=on,x-device-dirty-page-tracking=off,id=v{index}{}",
                 extra(index)
             );
             command.args(["-device", &device]);
@@ -114,7 +116,8 @@ impl Vm {
             sleep(LOOK);
         };
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut vm = Vm { process, qmp: BufReader::new(stream), log: log.into() };
+        let mut vm =
+            Vm { process, qmp: BufReader::new(stream), events: Vec::new(), log: log.into() };
         vm.answer()?;
         vm.ask("qmp_capabilities", json!({}))?;
         Ok(vm)
@@ -132,15 +135,24 @@ impl Vm {
             if let Some(value) = answer.get("return") {
                 return Ok(value.clone());
             }
+            self.events.push(answer);
         }
     }
 
     fn answer(&mut self) -> Outcome<Value> {
         let mut line = String::new();
-        if self.qmp.read_line(&mut line)? == 0 {
-            fail!("QEMU has gone: {}", last_lines(&self.log));
+        match self.qmp.read_line(&mut line) {
+            Ok(0) => fail!("QEMU has gone: {}", last_lines(&self.log)),
+            Ok(_) => {}
+            Err(error) => fail!("QEMU: {error}: {}", last_lines(&self.log)),
         }
         Ok(serde_json::from_str(&line)?)
+    }
+
+    /// The data of all events of this name that came with answers so far.
+    pub(super) fn events(&self, name: &str) -> Vec<&Value> {
+        let named = |event: &&Value| event["event"] == name;
+        self.events.iter().filter(named).map(|event| &event["data"]).collect()
     }
 
     /// Switches a migration capability on.
@@ -237,12 +249,6 @@ impl Vm {
     /// Whether the log has this text: warnings, errors and traces.
     pub(super) fn said(&self, text: &str) -> bool {
         fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
-    }
-
-    /// The log's first line with this text.
-    pub(super) fn line_with(&self, text: &str) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        log.lines().find(|line| line.contains(text)).unwrap_or_default().to_owned()
     }
 
     /// What QEMU wrote last.
