@@ -43,7 +43,7 @@ const POINTS: [Point; 12] = [
     point("second device", (P2P, 1), "block@write=600K", &[]),
     point("third device", (P2P, 2), "block@write=700K", &[4]),
     point("fourth device", (P2P, 3), "block@write=800K", &[]),
-    point("the last bytes", (P2P, 3), "block@write=1M", &[1]),
+    point("the last bytes", (P2P, 3), "block@write=1M", &[1, 4]),
     point("the state is taken in", (P2P, 3), "block@step=RESUMING-STOP", &[]),
     point("after it was taken in", (P2P, 3), TAKEN_IN, &[]),
     point("before the target runs", (P2P, 0), "block@step=STOP-RUNNING_P2P", &[1]),
