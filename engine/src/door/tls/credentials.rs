@@ -229,8 +229,8 @@ impl Tls {
     ///
     /// The kernel keeps a stream's first keys. They are good for 362 GiB in each direction, and a stream
     /// that gets there breaks with [`TlsFault::KeyUsedUp`]. One whose peer does it by itself breaks with
-    /// [`TlsFault::Local`] when that takes its second key, after 256 GiB. The engine by itself has no such end: false is for
-    /// whoever moves that much over one stream.
+    /// [`TlsFault::Local`] when that takes its second key, after 256 GiB. The engine by itself has no
+    /// such end: false is for whoever moves that much over one stream.
     pub fn with_kernel(self, kernel: bool) -> Tls {
         Tls { kernel, ..self }
     }
