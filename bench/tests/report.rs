@@ -119,7 +119,8 @@ fn a_restart_says_what_it_cost_and_saved() {
         assert_eq!(number(&reset["saved"][key]), again[index] - chosen[index], "{key}: {reset}");
     }
     let discarded = number(&reset["discarded_bytes"]);
-    assert!((1 << 20..3 << 20).contains(&discarded), "{reset}");
+    // Half of 3 MiB, but for what the last read would have brought, which is a chunk at most.
+    assert!((1 << 19..3 << 20).contains(&discarded), "{reset}");
     // The other device's state went once. How much of it goes in a migration that is aborted after
     // half of the first one's initial data is the scheduler's business.
     let others = |name: &str| number(&reset[name]["other_devices_bytes"]);
