@@ -63,7 +63,7 @@
 // 5  session: the public API
 // 4  drive: runs the machines' actions against the mechanism; door: connects, lets in
 // 3  sender, receiver, machine: events in, actions out
-// 2  vfio (ioctls), buffers, ring, kernel_tls, compress (codec, workers), threads
+// 2  vfio (ioctls), buffers, ring, tcp, kernel_tls, compress (codec, workers), threads
 // 1  wire, vfio::state, outcome, compress::policy, metrics
 // 0  limits, error, errno, ids, cause
 #[doc(inline)]
@@ -101,6 +101,7 @@ pub mod ring;
 pub mod sender;
 #[doc(hidden)]
 pub mod session;
+mod tcp;
 #[doc(hidden)]
 pub mod threads;
 #[doc(hidden)]

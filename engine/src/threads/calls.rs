@@ -68,9 +68,11 @@ const CONTROL: &[SystemCall] = calls!(SYS_eventfd2 SYS_ioctl SYS_ppoll; SYS_poll
 /// A data fd is asked whether it can be polled.
 const DATA: &[SystemCall] = calls!(SYS_epoll_ctl SYS_getsockopt);
 
-/// A protected stream is carried between its sockets.
+/// A protected stream is carried between its sockets, one of which is told to take much, and to
+/// acknowledge it.
 const TLS: &[SystemCall] = calls!(
-    SYS_ppoll SYS_recvfrom SYS_recvmsg SYS_sendmsg SYS_sendto SYS_shutdown; SYS_poll
+    SYS_getsockopt SYS_ppoll SYS_recvfrom SYS_recvmsg SYS_sendmsg SYS_sendto SYS_setsockopt SYS_shutdown;
+    SYS_poll
 );
 
 /// Of a thread with a ring, where it is an io_uring.

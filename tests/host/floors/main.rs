@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use imports::{code, house, module, names, paths, shipped, sources};
 
 /// A module's floor; the longest path that fits decides.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("limits", 0),
     ("error", 0),
     ("errno", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u8); 23] = [
     ("ring", 2),
     ("compress", 2),
     ("kernel_tls", 2),
+    ("tcp", 2),
     ("threads", 2),
     ("machine", 3),
     ("sender", 3),

@@ -26,9 +26,12 @@ use crate::drive::Blocked;
 use crate::error::TlsFault;
 use crate::limits::{TLS_RECORDS, TLS_STREAM_BYTES};
 use crate::ring::Backend;
+use crate::tcp;
 use crate::threads::{ThreadKind, Threads};
 
 const RECORDS: usize = TLS_RECORDS;
+/// By so many receives a connection's window has grown.
+const ACKNOWLEDGED: u32 = 64;
 
 /// What others know of a stream that is protected by its thread.
 #[derive(Debug, Default)]
@@ -97,6 +100,8 @@ struct Incoming {
     ended: Ended,
     /// The engine takes nothing any more.
     deaf: bool,
+    /// So often what has come is acknowledged at once.
+    acknowledged: u32,
 }
 
 struct Pump {
@@ -127,8 +132,15 @@ impl Secured {
         let mut buffer = vec![0; RECORDS * PEER_RECORD_MAX];
         let filled = self.incoming.len();
         buffer[..filled].copy_from_slice(&std::mem::take(&mut self.incoming));
-        let incoming =
-            Incoming { buffer, filled, at: 0, opened: Vec::new(), ended: Ended::No, deaf: false };
+        let incoming = Incoming {
+            buffer,
+            filled,
+            at: 0,
+            opened: Vec::new(),
+            ended: Ended::No,
+            deaf: false,
+            acknowledged: ACKNOWLEDGED,
+        };
         let outgoing = Outgoing {
             buffer: vec![0; RECORDS * RECORD_MAX],
             sealed: 0..0,
@@ -159,6 +171,7 @@ impl Drop for Over<'_> {
 
 impl Pump {
     fn run(mut self, guard: &Pumped) {
+        tcp::open_window(&self.secured.socket);
         if let Err(fault) = self.carry() {
             // A peer that is gone when the engine is done has broken nothing.
             if self.outgoing.ended == Ended::No {
@@ -268,7 +281,14 @@ impl Pump {
                 match recv(&secured.socket, room, RecvFlags::DONTWAIT) {
                     Ok((0, _)) => return Err(TlsFault::Cut),
                     Ok((bytes, _)) => incoming.filled += bytes,
-                    Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+                    Err(Errno::AGAIN | Errno::INTR) => {
+                        // Before it waits for more.
+                        if let Some(left) = incoming.acknowledged.checked_sub(1) {
+                            incoming.acknowledged = left;
+                            tcp::acknowledge(&secured.socket);
+                        }
+                        return Ok(false);
+                    }
                     Err(_) => return Err(TlsFault::Cut),
                 }
                 incoming.open(secured)?;

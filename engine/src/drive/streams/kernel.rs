@@ -1,13 +1,13 @@
-//! What the kernel knows of a stream (how fast it is, whether it leads to this host again), and what
-//! it is told: how much to take from this end, and to keep none waiting at the other.
+//! What the kernel knows of a stream: how fast it is, and whether it leads to this host again.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use nix::sys::socket::{getsockopt, setsockopt};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
-use rustix::net::sockopt::{set_tcp_quickack, socket_domain};
-use rustix::net::{AddressFamily, getpeername, getsockname};
+use rustix::net::{getpeername, getsockname};
+
+use crate::tcp::is_tcp;
 
 /// The first part of `struct tcp_info` (linux/tcp.h), which only grows at its end. This much of it
 /// has been there since 4.9.
@@ -49,18 +49,6 @@ sockopt_impl!(
     u32
 );
 
-sockopt_impl!(
-    /// From how many bytes on a socket counts as readable.
-    ReceiveLowat,
-    SetOnly,
-    libc::SOL_SOCKET,
-    libc::SO_RCVLOWAT,
-    i32
-);
-
-/// A window of this much is worth having from the start: a large chunk.
-const WINDOW_BYTES: i32 = 1 << 20;
-
 /// What the socket takes beyond what is on its way. A chunk that the kernel has taken is bound as it
 /// is, and megabytes of them would be on a slow link before anybody knows that it is slow; half of
 /// this starves the link.
@@ -72,33 +60,6 @@ pub(super) fn keep_unsent_short(socket: impl AsFd) {
         && let Err(error) = setsockopt(&socket, NotSentLowat, &UNSENT_BYTES)
     {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
-    }
-}
-
-/// Has the kernel take more at once than a new connection does, which begins with 64 KiB. Where a
-/// packet is as long as that (loopback), the other end may have to wait for an acknowledgement
-/// before it sends one at all (`tcp_snd_wnd_test`), and with nothing on its way for its probe timer:
-/// 200 ms. SO_RCVLOWAT makes the buffer large enough for what it is told (`tcp_set_rcvlowat`), within
-/// tcp_rmem, and leaves it to grow by itself, which SO_RCVBUF does not.
-pub(super) fn open_window(socket: impl AsFd) {
-    if !is_tcp(&socket) {
-        return;
-    }
-    for bytes in [WINDOW_BYTES, 1] {
-        if let Err(error) = setsockopt(&socket, ReceiveLowat, &bytes) {
-            tracing::debug!(%error, "SO_RCVLOWAT");
-        }
-    }
-}
-
-/// Acknowledges what has come. By itself the kernel may hold that back for 40 ms, in the hope of an
-/// answer that it could go with (`tcp_send_delayed_ack`, TCP_ATO_MIN), and meanwhile a window that is
-/// still small may not let the other end send the next packet. Sockets other than TCP are left alone.
-pub(super) fn acknowledge(socket: impl AsFd) {
-    if is_tcp(&socket)
-        && let Err(errno) = set_tcp_quickack(&socket, true)
-    {
-        tracing::debug!(%errno, "TCP_QUICKACK");
     }
 }
 
@@ -142,11 +103,6 @@ pub(super) fn is_local(socket: impl AsFd) -> bool {
     here.is_some() && here == ip(there)
 }
 
-/// Others fail with EOPNOTSUPP.
-pub(super) fn is_tcp(socket: impl AsFd) -> bool {
-    matches!(socket_domain(socket), Ok(AddressFamily::INET | AddressFamily::INET6))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -154,6 +110,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::tcp::acknowledge;
 
     #[test]
     fn the_fields_stand_where_the_kernel_has_them() {
@@ -171,21 +128,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let one = TcpStream::connect(listener.local_addr().expect("its address"));
         (one.expect("loopback"), listener.accept().expect("it is there").0)
-    }
-
-    #[test]
-    fn the_window_is_opened_and_the_socket_as_readable_as_before() {
-        let (mut one, mut other) = pair();
-        let buffer = || rustix::net::sockopt::socket_recv_buffer_size(&other).expect("its buffer");
-        let before = buffer();
-        open_window(&other);
-        assert!(buffer() > before && buffer() > WINDOW_BYTES as usize, "{before}, {}", buffer());
-        one.write_all(b"x").expect("room for one byte");
-        other.set_nonblocking(true).expect("an option of the socket");
-        let readable = rustix::event::PollFlags::IN;
-        let mut polled = [rustix::event::PollFd::new(&other, readable)];
-        assert_eq!(rustix::event::poll(&mut polled, None), Ok(1), "one byte is enough");
-        assert_eq!(other.read(&mut [0; 2]).expect("it came"), 1);
     }
 
     #[test]
@@ -223,8 +165,6 @@ mod tests {
     fn what_is_no_tcp_has_no_speed() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().expect("sockets");
         keep_unsent_short(&one);
-        open_window(&one);
-        acknowledge(&one);
         assert!(!is_local(&one));
         assert!(cap(&one).is_none() && speed(&one).is_none());
     }

@@ -27,6 +27,7 @@ use crate::kernel_tls::{Ended, KernelTls};
 use crate::metrics::StreamMetrics;
 use crate::outcome::{Cause, Fault, Observation};
 use crate::ring::{Done, FileId, FileKind};
+use crate::tcp;
 use crate::wire::{DataHeader, Frame, FrameNumbers, WireLimits};
 use drain::Drain;
 pub(super) use kernel::Speed;
@@ -193,14 +194,14 @@ impl Streams {
         Known {
             shared: fds().all(kernel::is_local),
             bytes_per_s: cap.flatten(),
-            may_try: fds().all(kernel::is_tcp),
+            may_try: fds().all(tcp::is_tcp),
         }
     }
 
     /// State comes in on the streams: none of it is to wait at the other end for this one.
     pub(super) fn expect_state(&mut self) {
         self.acknowledged = FRAMES_ACKNOWLEDGED;
-        self.streams.iter().filter_map(|stream| stream.fd.as_ref()).for_each(kernel::open_window);
+        self.streams.iter().filter_map(|stream| stream.fd.as_ref()).for_each(tcp::open_window);
     }
 
     /// What happened next, if anything did: in `wait`, or at once in one of the other calls.

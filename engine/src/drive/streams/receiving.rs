@@ -6,13 +6,14 @@
 //!   |----> Skip -> Header                    optional frames of a newer peer
 //! ```
 
-use super::{StreamEvent, Streams, broken, broken_tls, kernel};
+use super::{StreamEvent, Streams, broken, broken_tls};
 use crate::buffers::{Buffer, Slot};
 use crate::drive::owner::{Owner, Way};
 use crate::ids::StreamId;
 use crate::limits::HEADER_BYTES;
 use crate::outcome::{Breach, Cause, Fault, Observation};
 use crate::ring::Op;
+use crate::tcp;
 use crate::wire::{DataHeader, Header, Kind, data_header, decode, decode_header};
 
 /// Bytes of a skipped body that are received at a time.
@@ -105,7 +106,7 @@ impl Streams {
         let entry = &mut self.streams[stream.index()];
         entry.receive_in_flight = true;
         if entry.metrics.received_frames < self.acknowledged {
-            entry.fd.iter().for_each(kernel::acknowledge);
+            entry.fd.iter().for_each(tcp::acknowledge);
         }
         let op = Op::recv_enough(entry.file, buffer, range, enough);
         let submitted = self.ring.borrow_mut().submit(Owner::Stream(stream, Way::In).token(), op);
