@@ -3,7 +3,7 @@
 use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::limits::ARENA_BYTES_DEFAULT;
@@ -11,7 +11,7 @@ use vfio_ferry::session::{
     Engine, EngineOptions, Error, SourceSession, TargetSession, ThreadHook, UsageError,
 };
 use vfio_ferry_tests::device::{Plan, TestDevice};
-use vfio_ferry_tests::pair::{Pair, Setup, sources, streams, targets};
+use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, sources, streams, targets};
 use vfio_ferry_tests::runs::{assert_handed_over, assert_moved, talkative};
 
 fn device(plan: Plan) -> Arc<TestDevice> {
@@ -47,6 +47,15 @@ fn sharing(engine: &Engine, threads: &Arc<AtomicUsize>) -> Setup {
     setup
 }
 
+/// Nobody has any of the engine's memory any more, or soon.
+fn comes_back(engine: &Engine, whole: usize) {
+    let started = Instant::now();
+    while engine.memory_left() < whole {
+        assert!(started.elapsed() < PATIENCE, "{engine:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn several_sessions_have_one_engine_s_workers_and_memory() {
     const SESSIONS: usize = 4;
@@ -73,9 +82,7 @@ fn several_sessions_have_one_engine_s_workers_and_memory() {
         assert!(source.report.devices[0].chunks[2] > 0, "compressed");
     }
     assert_eq!(own.load(Ordering::Relaxed), 0, "no session has workers of its own");
-    while engine.memory_left() < whole {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    comes_back(&engine, whole);
 }
 
 #[test]
@@ -94,9 +101,7 @@ fn a_session_that_finds_too_little_left_is_refused_and_takes_nothing() {
     assert!(matches!(error, Error::Usage(UsageError::Memory { .. })), "{error}");
     assert_eq!(engine.memory_left(), left);
     drop(first);
-    while engine.memory_left() < 1 << 20 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    comes_back(&engine, 1 << 20);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod fuse;
+pub mod moment;
 pub mod mutate;
 pub mod pair;
 pub mod peer;

@@ -38,8 +38,8 @@ pub enum Notice {
         device: DeviceId,
     },
     /// How fast the path is, found out with padding while there was nothing else to send: before that
-    /// the engine knows little of it (source). Not told of streams that the VMM carries, nor where
-    /// there was always something to send.
+    /// the engine knows little of it (source). Not told of streams that the VMM carries or whose
+    /// TLS records the engine seals, nor where there was always something to send.
     Path {
         /// What one stream takes, in bytes per second.
         bytes_per_s: u64,

@@ -187,7 +187,10 @@ impl Sender {
                 }
             }
             Event::Link { bytes_per_s, at_least, round_trip_ns } => {
-                self.round_trip_ns = round_trip_ns;
+                // Of a stream that is no TCP the kernel does not know it.
+                if round_trip_ns > 0 {
+                    self.round_trip_ns = round_trip_ns;
+                }
                 self.controller.link_measured(bytes_per_s, at_least);
             }
             Event::Sent { stream, slot } => {

@@ -30,7 +30,7 @@ impl Pace {
         self.measured
     }
 
-    /// The switchover has begun, or an epoch that begins in STOP_COPY.
+    /// The switchover has begun.
     pub(super) fn stops(&mut self, turn: &Turn) {
         self.since_ns = Some(turn.now_ns);
     }
@@ -53,6 +53,11 @@ impl Pace {
         if let Some(since_ns) = self.since_ns.take() {
             self.measured.load = Some(since(turn, since_ns.saturating_add(path_ns)));
         }
+    }
+
+    /// The epoch is discarded: how long what has begun would have taken, nobody will know.
+    pub(super) fn discarded(&mut self) {
+        self.since_ns = None;
     }
 
     /// The handover is given.

@@ -109,6 +109,7 @@ impl Sender {
         let device = &mut self.devices[id.index()];
         device.restarts += 1;
         device.ahead = false;
+        device.pace.discarded();
         device.stop_copy_only |= choice == Choice::StopCopyOnly;
         let next = device.epoch.after();
         let closed = std::mem::replace(&mut device.epoch, next).close();

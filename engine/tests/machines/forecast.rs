@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vfio_ferry::ids::Epoch;
 use vfio_ferry::machine::{Command, Event, Machine, ReadResult, Reply, Request};
-use vfio_ferry::outcome::{DeviceOptions, Latencies};
+use vfio_ferry::outcome::{DeviceOptions, Latencies, OnReset};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::{Frame, StateDigest, Total};
@@ -29,6 +29,7 @@ fn round_trip(run: &mut Run<Sender>, round_trip_ns: u64) {
 fn a_little_of_which_no_rate_is_known_takes_the_round_trips() {
     let mut run = precopy(1);
     round_trip(&mut run, 50_000);
+    round_trip(&mut run, 0); // Nobody knows: that is no news.
     ready(&mut run, u64::from(CHUNK_BYTES) / 4);
     let estimate = run.estimate();
     assert_eq!((estimate.state_bytes_per_s, estimate.latency_ns), (0, 100_000));
@@ -106,4 +107,28 @@ fn what_the_transitions_took_is_reported() {
     let ns = |ns| Some(Duration::from_nanos(ns));
     let expected = Latencies { stop: ns(34), load: ns(700), run: ns(90) };
     assert_eq!(run.machine.reports()[0].latencies, expected);
+}
+
+#[test]
+fn what_a_reset_has_interrupted_is_not_measured() {
+    let mut run = connected_with(false, &[(true, restarts())], 1);
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.credits(FIRST, 0, 1);
+    ready(&mut run, 100);
+    run.feed(Event::Command(Command::Switchover));
+    run.set(FIRST, DeviceState::StopCopy, false);
+    run.now_ns += 30;
+    // Before its first byte.
+    run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+    run.found(FIRST, DeviceState::Running);
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    run.now_ns += 1_000_000_000;
+    run.set(FIRST, DeviceState::StopCopy, true);
+    run.reads(FIRST, chunk(100));
+    assert_eq!(run.machine.reports()[0].latencies.stop, None, "a second of it was the way back");
+}
+
+fn restarts() -> DeviceOptions {
+    DeviceOptions { on_reset: OnReset::restart(), ..DeviceOptions::default() }
 }

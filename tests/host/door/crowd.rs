@@ -10,7 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vfio_ferry::session::{DoorOptions, Reason};
 use vfio_ferry_tests::skip::skip;
 
-use crate::honest::{Moment, door, migrate_past, wait_for_count};
+use crate::honest::{door, migrate_past, wait_for_count};
+use vfio_ferry_tests::moment::Moment;
 
 const CROWD: usize = 10_000;
 

@@ -12,18 +12,9 @@ use vfio_ferry::session::{
     Acceptor, DoorOptions, Options, Reason, SourceSession, Streams, TargetSession, connect,
 };
 use vfio_ferry_tests::device::{Plan, TestDevice};
+use vfio_ferry_tests::moment::Moment;
 use vfio_ferry_tests::pair::{PATIENCE, end, sources, targets};
 use vfio_ferry_tests::runs::{assert_handed_over, assert_moved, talkative};
-
-/// When strangers come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    Before,
-    Between,
-    During,
-}
-
-pub(crate) const MOMENTS: [Moment; 3] = [Moment::Before, Moment::Between, Moment::During];
 
 /// An acceptor on a port of its own, whose honest callers have all the time that a busy machine needs.
 pub(crate) fn door(options: DoorOptions) -> Arc<Acceptor> {

@@ -11,7 +11,8 @@ use vfio_ferry::wire::{Frame, Offer};
 use vfio_ferry_tests::pair::PATIENCE;
 use vfio_ferry_tests::peer::{Peer, bytes};
 
-use crate::honest::{MOMENTS, door, migrate_past, wait_for_count};
+use crate::honest::{door, migrate_past, wait_for_count};
+use vfio_ferry_tests::moment::MOMENTS;
 
 fn knock(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");

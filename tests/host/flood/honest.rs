@@ -13,18 +13,9 @@ use vfio_ferry::session::{
     Streams, TargetSession, connect_with,
 };
 use vfio_ferry_tests::device::{Plan, TestDevice};
+use vfio_ferry_tests::moment::Moment;
 use vfio_ferry_tests::pair::{PATIENCE, end, sources, targets};
 use vfio_ferry_tests::runs::{assert_handed_over, assert_moved};
-
-/// When strangers come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
-    Before,
-    Between,
-    During,
-}
-
-pub(crate) const MOMENTS: [Moment; 3] = [Moment::Before, Moment::Between, Moment::During];
 
 /// Set when it goes, a panic's way too.
 struct Set<'a>(&'a AtomicBool);

@@ -47,7 +47,7 @@ fn every_kind_of_stranger() {
         for _ in 0..ROUNDS {
             alone.push(Visit::new(64 * MIB).migrate(&door, &Protection::Loopback, |_, _| ()));
             beside.push(row.round(&door, 64 * MIB));
-            expected += row.count * honest::MOMENTS.len() as u64;
+            expected += row.count * vfio_ferry_tests::moment::MOMENTS.len() as u64;
             wait_for_total(&door, expected);
         }
         assert_eq!(door.held(), 0);
@@ -61,7 +61,7 @@ fn every_kind_of_stranger_in_each_moment() {
     for row in rows::all() {
         let door = door(DoorOptions::default());
         row.round(&door, MIB);
-        wait_for_total(&door, row.count * honest::MOMENTS.len() as u64);
+        wait_for_total(&door, row.count * vfio_ferry_tests::moment::MOMENTS.len() as u64);
         assert_eq!(door.held(), 0, "{}", row.name);
     }
 }

@@ -15,7 +15,8 @@ use vfio_ferry::wire::{Frame, Offer};
 use vfio_ferry_tests::pair::end;
 use vfio_ferry_tests::peer::bytes;
 
-use crate::honest::{MOMENTS, Moment, Visit};
+use crate::honest::Visit;
+use vfio_ferry_tests::moment::{MOMENTS, Moment};
 
 /// One kind.
 pub(crate) struct Row {

@@ -253,3 +253,13 @@ fn folder_of(folder: &Path, host: &str, name: Option<&str>) -> Result<(Credentia
     let authorities = read("ca-cert.pem".to_owned())?;
     Ok((credentials, Trust::Authority { authorities, name: name.map(str::to_owned) }))
 }
+
+/// A key that nobody keeps, and its certificate.
+#[cfg(test)]
+pub(super) fn throw_away() -> Credentials {
+    let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("made");
+    Credentials {
+        certificates: made.cert.pem().into_bytes(),
+        key: made.signing_key.serialize_pem().into_bytes(),
+    }
+}

@@ -90,15 +90,8 @@ mod tests {
     use rustix::net::{RecvFlags, SendFlags, recv, send};
 
     use super::*;
+    use crate::door::tls::credentials::throw_away as credentials;
     use crate::door::tls::{Credentials, Handshake, Progress, Tls, Trust};
-
-    fn credentials() -> Credentials {
-        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("made");
-        Credentials {
-            certificates: made.cert.pem().into_bytes(),
-            key: made.signing_key.serialize_pem().into_bytes(),
-        }
-    }
 
     /// Both ends of a connection over TCP, after their handshakes.
     fn connected(kernel: bool) -> [Finished; 2] {

@@ -211,16 +211,8 @@ mod tests {
     use rustls::{ServerConnection, Stream};
 
     use super::*;
-    use crate::door::tls::credentials::Side;
+    use crate::door::tls::credentials::{Side, throw_away as credentials};
     use crate::door::tls::{Credentials, Finished, Handshake, Progress, Tls, Trust};
-
-    fn credentials() -> Credentials {
-        let made = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("made");
-        Credentials {
-            certificates: made.cert.pem().into_bytes(),
-            key: made.signing_key.serialize_pem().into_bytes(),
-        }
-    }
 
     fn heard(secured: &mut Secured, count: usize) -> Vec<u8> {
         while secured.heard().len() < count {

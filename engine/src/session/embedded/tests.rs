@@ -344,7 +344,12 @@ fn a_device_whose_vmm_says_stop_copy_is_not_asked_for_pre_copy() {
     let asking = Arc::clone(&device);
     let asked = std::thread::spawn(move || asking.set_state(DeviceState::PreCopy));
     // What a VMM would do that is asked.
+    let started = std::time::Instant::now();
     while !asked.is_finished() {
+        assert!(
+            started.elapsed() < std::time::Duration::from_secs(60),
+            "neither asked nor refused"
+        );
         if device.wanted() == Some(Wanted::State(DeviceState::PreCopy)) {
             moved(&device, DeviceState::PreCopy, None);
         }
