@@ -2,144 +2,21 @@
 // hashes and frame numbers are put right, so that what is changed reaches the machines and the drive.
 // Shared by the fuzz target and by the ordinary test run, which replays the corpus.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use vfio_ferry::limits::HEADER_BYTES;
 use vfio_ferry::wire::{Frame, Kind, WireLimits, chunk_hash, decode, decode_header, encode};
-use vfio_ferry::{
-    BackendChoice, Capabilities, DeviceOptions, DeviceState, MigrationDevice, Options, Policy,
-    PrecopyInfo, SourceDevice, SourceEnding, SourceSession, TargetDevice, TargetEnding,
-    TargetSession,
-};
+use vfio_ferry::{DeviceState, SourceEnding, TargetEnding};
 
-/// Longer than any session here takes, on whatever machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+use super::double::{Double, PATIENCE, options, patient, source, target};
+
 /// How long the peer waits for a word that may never come, before it goes on with its own.
 const WORD: Duration = Duration::from_millis(150);
-
-/// A device whose data fd is a file in memory.
-#[derive(Debug)]
-struct Double(Mutex<Content>);
-
-#[derive(Debug)]
-struct Content {
-    state: DeviceState,
-    file: Option<File>,
-    /// State of another device may be in it.
-    touched: bool,
-}
-
-impl Double {
-    fn new() -> Arc<Double> {
-        let content = Content { state: DeviceState::Running, file: None, touched: false };
-        Arc::new(Double(Mutex::new(content)))
-    }
-
-    fn content(&self) -> std::sync::MutexGuard<'_, Content> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Content {
-    /// More state, of which a part compresses and a part is zero.
-    fn grow(&mut self, bytes: usize) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.seek(SeekFrom::End(0))?;
-        let byte = |at: usize| if at / 4096 % 2 == 1 { 0 } else { (at * 31 / 7) as u8 };
-        file.write_all(&(0..bytes).map(byte).collect::<Vec<u8>>())
-    }
-
-    fn open(&mut self) -> io::Result<OwnedFd> {
-        let file = File::from(memfd_create("state", MemfdFlags::CLOEXEC)?);
-        // Another open file: its place is its own.
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-        let other = File::options().read(true).write(true).open(path)?;
-        self.file = Some(file);
-        Ok(other.into())
-    }
-}
-
-impl MigrationDevice for Double {
-    fn capabilities(&self) -> io::Result<Capabilities> {
-        Ok(Capabilities { p2p: false, precopy: true })
-    }
-
-    fn state(&self) -> io::Result<DeviceState> {
-        Ok(self.content().state)
-    }
-
-    fn set_state(&self, to: DeviceState) -> io::Result<Option<OwnedFd>> {
-        let mut content = self.content();
-        let from = std::mem::replace(&mut content.state, to);
-        match (from, to) {
-            (_, DeviceState::PreCopy) => {
-                let fd = content.open()?;
-                content.grow(9000)?;
-                Ok(Some(fd))
-            }
-            (DeviceState::PreCopy, DeviceState::StopCopy) => content.grow(5000).map(|()| None),
-            (_, DeviceState::StopCopy) => {
-                let fd = content.open()?;
-                content.grow(14_000)?;
-                Ok(Some(fd))
-            }
-            (_, DeviceState::Resuming) => {
-                content.touched = true;
-                content.open().map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn precopy_info(&self, _: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
-        Ok(PrecopyInfo { initial_bytes: 0, dirty_bytes: 0, reinit: false })
-    }
-
-    fn stop_copy_length(&self) -> io::Result<u64> {
-        Ok(5000)
-    }
-
-    fn reset(&self) -> io::Result<()> {
-        let mut content = self.content();
-        (content.state, content.touched) = (DeviceState::Running, false);
-        Ok(())
-    }
-}
-
-fn options(choices: u8) -> Options {
-    let policies = [Policy::Raw, Policy::Zstd(1)];
-    Options {
-        chunk_bytes: 4096,
-        workers: 1,
-        policy: policies[usize::from(choices >> 2 & 1)],
-        backend: if choices & 2 == 0 { BackendChoice::Syscalls } else { BackendChoice::Auto },
-        precopy_poll: Duration::from_millis(1),
-        stall_limit: Duration::from_millis(400),
-        idle_limit: Duration::from_millis(400),
-        handshake_limit: Duration::from_millis(400),
-        confirm_limit: Duration::from_millis(400),
-        ..Options::default()
-    }
-}
-
-fn source(device: &Arc<Double>, stream: UnixStream, options: Options) -> SourceSession {
-    let device = device.clone() as Arc<dyn MigrationDevice>;
-    let device = SourceDevice { name: "net0".into(), device, options: DeviceOptions::default() };
-    SourceSession::start(vec![device], vec![OwnedFd::from(stream)], options).expect("a session")
-}
-
-fn target(device: &Arc<Double>, stream: UnixStream, options: Options) -> TargetSession {
-    let device = device.clone() as Arc<dyn MigrationDevice>;
-    let device = TargetDevice { name: "net0".into(), device };
-    TargetSession::start(vec![device], vec![OwnedFd::from(stream)], options).expect("a session")
-}
 
 /// The next whole frame; none at the end of the stream, or where none comes in time.
 fn next_frame(stream: &mut UnixStream) -> Option<Vec<u8>> {
@@ -162,16 +39,8 @@ fn recorded() -> &'static [(bool, Vec<u8>)] {
     RECORDED.get_or_init(|| {
         let ((ours, there), (theirs, here)) =
             (UnixStream::pair().expect("sockets"), UnixStream::pair().expect("sockets"));
-        let honest = Options {
-            stall_limit: PATIENCE,
-            confirm_limit: PATIENCE,
-            handshake_limit: PATIENCE,
-            idle_limit: PATIENCE,
-            peer_silence: PATIENCE,
-            ..options(4)
-        };
-        let source = source(&Double::new(), ours, honest.clone());
-        let target = target(&Double::new(), theirs, honest);
+        let source = source(&Double::new(), vec![OwnedFd::from(ours)], patient(4));
+        let target = target(&Double::new(), vec![OwnedFd::from(theirs)], patient(4));
         let passed = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             let pass = |mut from: UnixStream, mut to: UnixStream, is_source: bool| {
@@ -334,6 +203,7 @@ pub(crate) fn session(data: &[u8]) {
     let [choices, deeds @ ..] = data else { return };
     recorded();
     let (ours, stream) = UnixStream::pair().expect("sockets");
+    let ours = vec![OwnedFd::from(ours)];
     let mut liar = Liar { stream, number: 0, deeds: deeds.iter(), session: 0, credit: 0 };
     let device = Double::new();
     let fault = if choices & 1 == 0 {

@@ -264,21 +264,26 @@ impl Inner {
     fn hear(&mut self, number: u64, now: Instant) {
         // It may have been dropped in this round.
         let Some(at) = self.place(number) else { return };
-        let held = &mut self.held[at];
-        if let Some(session) = held.session {
-            if held.talk.socket().is_none_or(has_ended) {
-                self.drop_session(session, Reason::Closed);
-            }
-            return;
-        }
-        match held.talk.hear() {
-            Heard::Part => {}
-            Heard::Hello(hello) => {
-                if let Err(reason) = self.greeted(at, &hello, now) {
-                    self.drop_connection(at, reason);
+        if self.held[at].session.is_none() {
+            match self.held[at].talk.hear() {
+                Heard::Part => return,
+                Heard::Hello(hello) => {
+                    if let Err(reason) = self.greeted(at, &hello, now) {
+                        return self.drop_connection(at, reason);
+                    }
                 }
+                Heard::Stranger(reason) => return self.drop_connection(at, reason),
             }
-            Heard::Stranger(reason) => self.drop_connection(at, reason),
+        }
+        self.see_end(number);
+    }
+
+    /// Drops the session of a connection that has ended. Its end may have come together with its
+    /// hello, as one edge of epoll's.
+    fn see_end(&mut self, number: u64) {
+        let Some(held) = self.place(number).map(|at| &self.held[at]) else { return };
+        if let (Some(session), true) = (held.session, held.talk.socket().is_none_or(has_ended)) {
+            self.drop_session(session, Reason::Closed);
         }
     }
 

@@ -1,6 +1,8 @@
 //! A whole session over a socket.
 #![no_main]
 
+#[path = "../double.rs"]
+mod double;
 #[path = "../session.rs"]
 mod session;
 

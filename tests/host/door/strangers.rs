@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_linger;
 use vfio_ferry::ids::StreamId;
 use vfio_ferry::session::{Acceptor, DoorOptions, Error, Reason};
@@ -61,6 +62,25 @@ fn half_a_hello() {
         stream.write_all(&hello(7, 2, 0)[..30]).expect("room");
         vec![stream]
     });
+}
+
+/// Both are there before anybody has looked: epoll tells of them once.
+#[test]
+fn a_hello_and_the_end_at_once() {
+    let door = door(DoorOptions::default());
+    let mut stream = knock(door.local_addr());
+    while door.held() == 0 || is_ready(&door) {
+        assert!(door.poll().expect("it listens").is_none());
+    }
+    stream.write_all(&hello(7, 2, 0)).expect("room");
+    drop(stream);
+    wait_for_count(&door, Reason::Closed, 1);
+    assert_eq!(door.held(), 0);
+}
+
+fn is_ready(door: &Acceptor) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(door.fd(), PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("an fd") > 0
 }
 
 #[test]
