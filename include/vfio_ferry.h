@@ -1189,6 +1189,10 @@ vferry_status vferry_system_calls(uint32_t kind,
  * Workers and memory for buffers that several sessions share, as where a VMM has a session for each
  * device. Without one each session has its own. Any thread may use it. Since version 6.
  *
+ * It also keeps for ten minutes what sources over TCP have found out about the paths to other hosts,
+ * and about compression: the next source begins with that in place of a guess, and measures all the
+ * same.
+ *
  * Made by `vferry_engine_new`, freed by `vferry_engine_free`, at any time: sessions keep what they need
  * of it.
  */

@@ -1,5 +1,6 @@
 //! Sessions that share an engine: its workers and its memory.
 
+use std::net::Ipv4Addr;
 use std::slice::from_ref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -128,4 +129,26 @@ fn what_an_engine_cannot_be_made_of_is_refused() {
     let options = EngineOptions { thread_start: Some(refuses), ..EngineOptions::default() };
     let error = Engine::new(options).expect_err("refused");
     assert!(error.to_string().contains("not here"), "{error}");
+}
+
+#[test]
+fn what_a_source_has_found_out_of_the_path_stays_with_the_engine() {
+    let (engine, _) = engine(1, 2 * ARENA_BYTES_DEFAULT);
+    let mut setup = sharing(&engine, &Arc::default());
+    let known = || engine.path_bytes_per_s(Ipv4Addr::LOCALHOST.into());
+    let migrate = |setup: &Setup| {
+        let plan = Plan { rest_bytes: 30_000_000, ..talkative() };
+        let (from, to) = (device(plan.clone()), device(plan.target()));
+        let mut pair = Pair::start(from_ref(&from), from_ref(&to), setup);
+        pair.switch_over_when_ready();
+        let (source, target) = pair.end();
+        assert_handed_over(&source, &target);
+    };
+    // A limit of its own is no property of the path.
+    setup.source.rate_bytes_per_s = Some(1 << 30);
+    migrate(&setup);
+    assert_eq!(known(), None);
+    setup.source.rate_bytes_per_s = None;
+    migrate(&setup);
+    assert!(known().is_some_and(|rate| rate > 1_000_000), "{:?}", known());
 }

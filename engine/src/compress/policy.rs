@@ -104,6 +104,21 @@ pub enum Choice {
     },
 }
 
+/// What a session has found out, for those that come after it.
+#[derive(Debug, Clone, Default)]
+pub struct Learned {
+    /// What the path takes, in wire bytes per second; none where it was not found out.
+    pub bytes_per_s: Option<u64>,
+    levels: Levels,
+}
+
+impl Learned {
+    /// What may be so on any path: what compression costs here, and what it gives.
+    pub fn elsewhere(&self) -> Learned {
+        Learned { bytes_per_s: None, levels: self.levels.clone() }
+    }
+}
+
 /// What was done in how much time.
 #[derive(Debug, Default)]
 struct Since {
@@ -294,6 +309,23 @@ impl Controller {
         self.replan();
     }
 
+    /// What has been found out so far.
+    pub fn learned(&self) -> Learned {
+        Learned { bytes_per_s: self.link.learned(), levels: self.levels.clone() }
+    }
+
+    /// What a session before this one has found out: this one begins with it, in place of a guess, and
+    /// measures all the same.
+    pub fn recall(&mut self, learned: Learned) {
+        if let Some(bytes_per_s) = learned.bytes_per_s {
+            self.link.known(bytes_per_s);
+        }
+        if !learned.levels.is_empty() {
+            self.levels = learned.levels;
+        }
+        self.replan();
+    }
+
     fn measure_load(&mut self) {
         let Since { ns, raw_bytes, wire_bytes } = std::mem::take(&mut self.since);
         let (source, target) = stages((wire_bytes as f64 / raw_bytes as f64).min(1.0));
@@ -445,6 +477,30 @@ mod tests {
             controller.load.worked(bytes, bytes * 2);
         }
         assert!(controller.plan.share < before, "{:?}", controller.plan);
+    }
+
+    #[test]
+    fn what_one_session_has_learned_is_where_the_next_one_begins() {
+        let mut first = with_link(0.1);
+        // Compression here costs a hundred times what is expected of it.
+        let sample = Sample { raw_bytes: CHUNK, wire_bytes: CHUNK / 2, cpu_ns: 100_000_000 };
+        (0..20).for_each(|_| first.encoded(LEVELS[0], sample, sample.cpu_ns));
+        let begun = |learned: Learned| {
+            let mut next = Controller::new(Policy::Adaptive, 4, CHUNK);
+            next.recall(learned);
+            next
+        };
+        let next = begun(first.learned());
+        assert_eq!(next.link.bytes_per_ns(), 0.1);
+        assert_eq!(next.levels.expect(0), first.levels.expect(0));
+        assert!(next.plan.share < with_link(0.1).plan.share / 4.0, "{:?}", next.plan);
+        let elsewhere = begun(first.learned().elsewhere());
+        assert_eq!(elsewhere.link.learned(), None);
+        assert_eq!(elsewhere.levels.expect(0), first.levels.expect(0));
+        // One that has found out nothing leaves things as they are.
+        let mut known = with_link(0.1);
+        known.recall(Controller::new(Policy::Adaptive, 4, CHUNK).learned());
+        assert_eq!(known.link.bytes_per_ns(), 0.1);
     }
 
     #[test]

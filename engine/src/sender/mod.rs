@@ -44,7 +44,7 @@ mod train;
 
 pub use device::DeviceConfig;
 
-use crate::compress::policy::{Controller, Policy};
+use crate::compress::policy::{Controller, Learned, Policy};
 use crate::ids::DeviceId;
 use crate::machine::{
     Action, Command, DeviceReport, Event, Machine, Owed, Peer, PeerConfig, SlotBudget, TimeLimits,
@@ -148,6 +148,16 @@ impl Sender {
             devices,
             config,
         }
+    }
+
+    /// Begins with what a session before it has found out on the same path. Before [`Event::Start`].
+    pub fn recall(&mut self, learned: Learned) {
+        self.controller.recall(learned);
+    }
+
+    /// What it has found out.
+    pub fn learned(&self) -> Learned {
+        self.controller.learned()
     }
 
     /// How the session ended, once it has.

@@ -1,8 +1,11 @@
 //! What the sessions of a process share.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::lore::Lore;
 use crate::buffers::{Budget, Share};
 use crate::drive::Workers;
 use crate::error::{Error, range};
@@ -13,6 +16,10 @@ use crate::threads::{ThreadHook, Threads};
 /// Compression workers and memory for buffers that several sessions share, as where a VMM has a session
 /// for each device: [`Options::engine`](super::Options::engine). Without one each session has its own.
 ///
+/// It also keeps what sources have found out, at their ends, about the paths to at most 64 other hosts
+/// and about compression: the next source begins with that in place of a guess, and measures all the
+/// same. Ten minutes later it is forgotten. Sources with a rate limit neither add to it nor go by it.
+///
 /// A handle: clones are the same engine. Its threads end once it and all sessions that have it are
 /// dropped. Any thread may use it.
 #[derive(Clone)]
@@ -21,6 +28,7 @@ pub struct Engine {
     count: usize,
     memory: Budget,
     bytes: usize,
+    lore: Lore,
 }
 
 /// What an engine is made with.
@@ -59,7 +67,13 @@ impl Engine {
         // What a worker does is the same with either backend.
         let threads = Threads::new(thread_start);
         let workers = Workers::start(count, &threads, Backend::Syscalls).map_err(Error::System)?;
-        Ok(Engine { workers: Arc::new(workers), count, memory: Budget::new(bytes), bytes })
+        Ok(Engine {
+            workers: Arc::new(workers),
+            count,
+            memory: Budget::new(bytes),
+            bytes,
+            lore: Lore::default(),
+        })
     }
 
     /// How many workers there are.
@@ -70,6 +84,16 @@ impl Engine {
     /// Bytes of memory that no session has.
     pub fn memory_left(&self) -> usize {
         self.memory.left()
+    }
+
+    /// What the path to this host takes, in bytes per second on the wire, as the last source over TCP
+    /// has found it out; none where that is not known, or is ten minutes old.
+    pub fn path_bytes_per_s(&self, host: IpAddr) -> Option<u64> {
+        self.lore.recall(Some(host.to_canonical()), Instant::now()).bytes_per_s
+    }
+
+    pub(super) fn lore(&self) -> Lore {
+        self.lore.clone()
     }
 
     /// A share of its memory.

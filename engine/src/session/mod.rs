@@ -7,6 +7,7 @@ mod channel;
 mod embedded;
 mod engine;
 mod handle;
+mod lore;
 mod options;
 mod pacing;
 mod ready;

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::embedded::{EmbeddedDevice, Joined, embedded};
+use super::lore::begin;
 use super::options::{Options, Shape};
 use super::{Session, Side};
 use crate::buffers::Share;
@@ -49,7 +50,7 @@ impl Devices {
 }
 
 pub(super) fn start<S: Side>(
-    machines: Machines,
+    mut machines: Machines,
     devices: Vec<Found>,
     Devices { embedded, joined }: Devices,
     streams: Streams,
@@ -67,6 +68,9 @@ pub(super) fn start<S: Side>(
         Some(engine) => Crew::Shared(engine.threads()),
         None => Crew::Own(options.workers),
     };
+    // With a limit of its own a source would find out that one.
+    let engine = options.engine.as_ref().filter(|_| options.rate_bytes_per_s.is_none());
+    let learned = engine.and_then(|engine| begin(&mut machines, &streams, engine.lore()));
     let threads = Threads::new(options.thread_start.clone());
     let (fds, guards): (Vec<_>, Vec<_>) =
         streams.open(&threads).map_err(Error::System)?.into_iter().unzip();
@@ -88,6 +92,7 @@ pub(super) fn start<S: Side>(
         cancel_bound: options.cancel_bound,
         threads,
         wire_limits: WireLimits::from(&offer),
+        learned,
     })
     .map_err(Error::System)?;
     for (index, joined) in joined.into_iter().enumerate() {

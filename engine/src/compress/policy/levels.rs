@@ -42,6 +42,11 @@ impl Levels {
     /// have changed.
     const FRESH: u64 = 256;
 
+    /// Whether anything was measured.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(super) fn measured(&mut self, level: usize, sample: Sample) {
         self.count += 1;
         let sums = &mut self.sums[level];

@@ -16,17 +16,20 @@ pub(super) struct Link {
     /// Bytes per nanosecond, the oldest at `next`.
     measured: [f64; LATELY],
     next: usize,
+    /// How many of them are more than a guess.
+    found: usize,
 }
 
 impl Link {
     /// Nothing is known.
     pub(super) fn new() -> Link {
-        Link { measured: [PRIOR; LATELY], next: 0 }
+        Link { measured: [PRIOR; LATELY], next: 0, found: 0 }
     }
 
     /// The path was measured before, or somebody says so.
     pub(super) fn known(&mut self, bytes_per_s: u64) {
         self.measured = [per_ns(bytes_per_s); LATELY];
+        self.found = LATELY;
     }
 
     /// A measurement; the path takes at least this where there was too little to send.
@@ -37,6 +40,12 @@ impl Link {
         }
         self.measured[self.next] = sample;
         self.next = (self.next + 1) % LATELY;
+        self.found = (self.found + 1).min(LATELY);
+    }
+
+    /// Bytes per second, once it is more than a guess.
+    pub(super) fn learned(&self) -> Option<u64> {
+        (self.found > LATELY / 2).then(|| (self.bytes_per_ns() * 1e9) as u64)
     }
 
     /// Bytes per nanosecond.
@@ -63,6 +72,20 @@ mod tests {
         assert_eq!(link.bytes_per_ns(), 3.0);
         link.measured(100_000_000, false);
         assert_eq!(link.bytes_per_ns(), 0.1);
+    }
+
+    #[test]
+    fn what_was_learned_is_no_guess() {
+        let mut link = Link::new();
+        (0..LATELY / 2).for_each(|_| link.measured(3_000_000_000, false));
+        assert_eq!(link.learned(), None);
+        // Less than the guess: it says nothing.
+        link.measured(1, true);
+        assert_eq!(link.learned(), None);
+        link.measured(3_000_000_000, false);
+        assert_eq!(link.learned(), Some(3_000_000_000));
+        link.known(5);
+        assert_eq!(link.learned(), Some(5));
     }
 
     #[test]

@@ -24,6 +24,9 @@ impl Drive {
         match &self.machines {
             Machines::Source(sender) => {
                 let ending = sender.ending_if_lost(fault);
+                if let Some(take) = self.learned.take() {
+                    take(sender.learned());
+                }
                 self.end(Endings::Source(ending), reports, now_ns);
             }
             Machines::Target(receiver) => {

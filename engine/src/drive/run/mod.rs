@@ -36,7 +36,7 @@ use super::inbox::{Inbox, Input, WorkTag};
 use super::owner::{Owner, SharedRing};
 use super::slots::Slots;
 use super::streams::{Known, Streams};
-use crate::compress::policy::Hosts;
+use crate::compress::policy::{Hosts, Learned};
 use crate::compress::workers::Taker;
 use crate::drive::Workers;
 use crate::ids::DeviceId;
@@ -108,6 +108,8 @@ pub(crate) struct Drive {
     linger_until_ns: Option<u64>,
     /// The peer has been told everything, and sees the streams' ends next.
     said_all: bool,
+    /// Takes what was found out (source).
+    learned: Option<Box<dyn FnOnce(Learned) + Send>>,
 }
 
 impl Drive {

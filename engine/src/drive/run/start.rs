@@ -11,6 +11,7 @@ use super::guard::Guarded;
 use super::{Drive, Machines};
 use crate::buffers::Arena;
 use crate::buffers::Share;
+use crate::compress::policy::Learned;
 use crate::compress::workers::Taker;
 use crate::drive::Workers;
 use crate::drive::clock::now_ns;
@@ -47,6 +48,8 @@ pub(crate) struct DriveConfig {
     pub(crate) cancel_bound: Duration,
     pub(crate) wire_limits: WireLimits,
     pub(crate) threads: Threads,
+    /// Takes what the session has found out, at its end (source).
+    pub(crate) learned: Option<Box<dyn FnOnce(Learned) + Send>>,
 }
 
 /// Who compresses.
@@ -191,6 +194,7 @@ impl Drive {
             actions: Vec::new(),
             linger_until_ns: None,
             said_all: false,
+            learned: config.learned,
         })
     }
 }

@@ -53,6 +53,7 @@ fn drive_of(device: Arc<dyn MigrationDevice>) -> (Drive, OwnedFd) {
         cancel_bound: Duration::from_secs(2),
         wire_limits: WireLimits::from(&Offer::new(1, 1, CHUNK_BYTES_MIN)),
         threads: Threads::default(),
+        learned: None,
     };
     let shared = Shared::new(1, 1).expect("an eventfd");
     (Drive::open(config, &shared).expect("a drive"), theirs)
