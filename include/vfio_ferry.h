@@ -2191,6 +2191,14 @@ enum vferry_event_type
      * found. Once a device, after VFERRY_EVENT_FINISHED.
      */
     VFERRY_EVENT_DEVICE_CAME_BACK = 10,
+    /**
+     * How fast the path is, found out with padding while there was nothing else to send (source):
+     * `path_bytes_per_s`, `latency_ns`. A source without PRE_COPY that waits for it, a few tenths of a
+     * second at most, switches over with what it says. It does not come on streams that the VMM
+     * carries, where the engine seals TLS records, where `vferry_options_set_path_rate` has said
+     * it, nor where there was always something to send. Since version 6.
+     */
+    VFERRY_EVENT_PATH = 11,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -2299,10 +2307,14 @@ typedef struct vferry_event {
      */
     uint64_t switchover_budget_ns;
     /**
-     * What of `downtime_ns` are the devices' transitions and the way there and back, in nanoseconds.
-     * Since version 6.
+     * What of `downtime_ns` are the devices' transitions and the way there and back; of
+     * VFERRY_EVENT_PATH, the way to the target's engine and back. In nanoseconds. Since version 6.
      */
     uint64_t latency_ns;
+    /**
+     * What one stream takes, in bytes per second on the wire. Since version 6.
+     */
+    uint64_t path_bytes_per_s;
 } vferry_event;
 
 /**

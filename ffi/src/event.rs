@@ -61,6 +61,12 @@ pub enum vferry_event_type {
     /// `device`, `epoch`, `epoch_ending`, `state`, `bytes`, and in `flags` whether it is where it was
     /// found. Once a device, after VFERRY_EVENT_FINISHED.
     VFERRY_EVENT_DEVICE_CAME_BACK = 10,
+    /// How fast the path is, found out with padding while there was nothing else to send (source):
+    /// `path_bytes_per_s`, `latency_ns`. A source without PRE_COPY that waits for it, a few tenths of a
+    /// second at most, switches over with what it says. It does not come on streams that the VMM
+    /// carries, where the engine seals TLS records, where `vferry_options_set_path_rate` has said
+    /// it, nor where there was always something to send. Since version 6.
+    VFERRY_EVENT_PATH = 11,
 }
 
 /// An event. Set `size` to sizeof(vferry_event) before the call. Fields that do not belong to its
@@ -115,9 +121,11 @@ pub struct vferry_event {
     /// The limit of the switchover, in nanoseconds, or VFERRY_VALUE_UNKNOWN where there is none. Since
     /// version 4.
     pub switchover_budget_ns: u64,
-    /// What of `downtime_ns` are the devices' transitions and the way there and back, in nanoseconds.
-    /// Since version 6.
+    /// What of `downtime_ns` are the devices' transitions and the way there and back; of
+    /// VFERRY_EVENT_PATH, the way to the target's engine and back. In nanoseconds. Since version 6.
     pub latency_ns: u64,
+    /// What one stream takes, in bytes per second on the wire. Since version 6.
+    pub path_bytes_per_s: u64,
 }
 
 // SAFETY: repr(C), begins with the u32, and has only numbers.
@@ -156,6 +164,7 @@ impl vferry_event {
             text: [0; VFERRY_TEXT_BYTES],
             switchover_budget_ns: VFERRY_VALUE_UNKNOWN,
             latency_ns: 0,
+            path_bytes_per_s: 0,
         }
     }
 
@@ -235,6 +244,11 @@ pub(crate) fn cross(notice: Notice) -> Option<(vferry_event, Bytes)> {
             vferry_event::new(VFERRY_EVENT_MESSAGE)
         }
         Notice::CameBack(report) => came_back(&report),
+        Notice::Path { bytes_per_s, round_trip_ns } => vferry_event {
+            path_bytes_per_s: bytes_per_s,
+            latency_ns: round_trip_ns,
+            ..vferry_event::new(VFERRY_EVENT_PATH)
+        },
         _ => return None,
     };
     event.payload_bytes = payload.len() as u64;

@@ -78,6 +78,13 @@ fn unused(event: &vferry_event) {
 }
 
 #[test]
+fn what_the_path_takes() {
+    let (event, _) = crossed(Notice::Path { bytes_per_s: 7, round_trip_ns: 8 });
+    assert_eq!(event.r#type, VFERRY_EVENT_PATH as u32);
+    assert_eq!((event.path_bytes_per_s, event.latency_ns), (7, 8));
+}
+
+#[test]
 fn notices_cross() {
     let (event, _) = crossed(Notice::Connected { version: 9, chunk_bytes: 4097 });
     assert_eq!(event.r#type, VFERRY_EVENT_CONNECTED as u32);

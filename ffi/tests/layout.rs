@@ -28,7 +28,7 @@ fn size_of_field<T, F>(_: impl Fn(&T) -> *const F) -> usize {
 fn fields_are_where_they_always_were() {
     let mut text = String::new();
     layouts! { text;
-        vferry_event { size, r#type, device, epoch, phase, ending, epoch_ending, cause, observed, os_error, state, flags, wire_version, reserved, bytes, payload_bytes, pending_bytes, stop_copy_bytes, state_bytes_per_s, downtime_ns, ratio, text, switchover_budget_ns, latency_ns }
+        vferry_event { size, r#type, device, epoch, phase, ending, epoch_ending, cause, observed, os_error, state, flags, wire_version, reserved, bytes, payload_bytes, pending_bytes, stop_copy_bytes, state_bytes_per_s, downtime_ns, ratio, text, switchover_budget_ns, latency_ns, path_bytes_per_s }
         vferry_report { size, ending, cause, observed, os_error, device, backend, devices, streams, reserved, started_ns, connected_ns, stop_called_ns, running_ns, finished_ns, state_bytes, wire_bytes, text, fallback }
         vferry_device_report { size, device, epoch, epoch_ending, state, stuck, bytes, digest, discarded_bytes, wire_bytes, zero_chunks, raw_chunks, zstd_chunks, late_frames, home, was_reset, stop_ns, load_ns, run_ns }
         vferry_device_stats { size, device, state_bytes, wire_bytes, device_ns, worker_ns, link_ns }

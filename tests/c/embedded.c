@@ -1,6 +1,8 @@
 /* Embedded devices answered by hand, and what events say, to the byte and to the number. */
 #include "pair.h"
 
+#include <netinet/in.h>
+
 /* Nothing is written beyond a payload, and nothing at all where it does not fit. */
 static void a_payload_stays_in_its_buffer(void)
 {
@@ -31,6 +33,28 @@ static void a_payload_stays_in_its_buffer(void)
 
     start(&pair, 0);
     CHECK(event_of(&pair.target, VFERRY_EVENT_BEGIN).flags == 0);
+    stop(&pair);
+}
+
+/* Of a stream of TCP it is found out how much it takes while there is nothing to send. */
+static void what_the_path_takes_is_told(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof address;
+    struct pair pair;
+    vferry_event event;
+    int fds[2], listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, length) == 0 && listen(listener, 1) == 0);
+    CHECK(getsockname(listener, (struct sockaddr *)&address, &length) == 0);
+    CHECK(connect(fds[0], (struct sockaddr *)&address, length) == 0);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    close(listener);
+    start_over(&pair, 0, VFERRY_ON_RESET_ABORT, test_options(), fds);
+    event = event_of(&pair.source, VFERRY_EVENT_PATH);
+    CHECK(event.path_bytes_per_s > 1000000 && event.latency_ns > 0 && event.latency_ns < 1000000000);
+    CHECK(event.device == VFERRY_DEVICE_NONE && event.bytes == 0);
     stop(&pair);
 }
 
@@ -156,7 +180,7 @@ static void the_size_is_known(void)
 int main(void)
 {
     static void (*const tests[])(void) = {
-        a_payload_stays_in_its_buffer,         a_cancel_withdraws_what_is_wanted,
+        a_payload_stays_in_its_buffer, what_the_path_takes_is_told, a_cancel_withdraws_what_is_wanted,
         a_data_fd_that_is_past_is_closed,      a_failed_ioctl_is_told_with_its_errno,
         an_answer_is_not_lost_to_a_reset,      the_size_is_unknown,
         the_size_is_known,

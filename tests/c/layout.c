@@ -34,6 +34,7 @@ int main(void)
     FIELD(vferry_event, text);
     FIELD(vferry_event, switchover_budget_ns);
     FIELD(vferry_event, latency_ns);
+    FIELD(vferry_event, path_bytes_per_s);
     STRUCT(vferry_report);
     FIELD(vferry_report, size);
     FIELD(vferry_report, ending);

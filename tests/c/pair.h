@@ -35,12 +35,11 @@ static inline int data_fd(size_t bytes)
     return fd;
 }
 
-/* Takes the options. */
-static inline void start_with(struct pair *pair, uint32_t flags, uint32_t on_reset, vferry_options *options)
+/* Takes the options and the two ends of a stream. */
+static inline void start_over(struct pair *pair, uint32_t flags, uint32_t on_reset, vferry_options *options,
+                              const int fds[2])
 {
-    int fds[2];
     memset(pair, 0, sizeof *pair);
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
     MUST(vferry_device_embedded("net0", VFERRY_HOST_SOURCE, flags, -1, &pair->source.device));
     MUST(vferry_device_embedded("net0", VFERRY_HOST_TARGET, 0, -1, &pair->target.device));
     MUST(vferry_device_set_on_reset(pair->source.device, on_reset, 1, VFERRY_ON_RESET_ABORT));
@@ -48,6 +47,14 @@ static inline void start_with(struct pair *pair, uint32_t flags, uint32_t on_res
     MUST(vferry_session_source(options, &pair->source.device, 1, &fds[0], 1, &pair->source.session));
     MUST(vferry_session_target(options, &pair->target.device, 1, &fds[1], 1, &pair->target.session));
     vferry_options_free(&options);
+}
+
+/* Takes the options. */
+static inline void start_with(struct pair *pair, uint32_t flags, uint32_t on_reset, vferry_options *options)
+{
+    int fds[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    start_over(pair, flags, on_reset, options, fds);
 }
 
 static inline void start(struct pair *pair, uint32_t flags)

@@ -3,7 +3,9 @@
 
 #[path = "../calls.rs"]
 mod calls;
+#[path = "../threads.rs"]
+mod threads;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    calls::calls(data);
+    threads::until_they_end(|| calls::calls(data));
 });

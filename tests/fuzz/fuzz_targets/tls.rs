@@ -8,7 +8,9 @@ mod double;
 mod pki;
 #[path = "../tls.rs"]
 mod tls;
+#[path = "../threads.rs"]
+mod threads;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    tls::tls(data);
+    threads::until_they_end(|| tls::tls(data));
 });
