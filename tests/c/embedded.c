@@ -160,7 +160,7 @@ static void until(struct pair *pair, uint32_t flags, int loaded)
     vferry_event event;
     int tries = 0;
     do {
-        CHECK(tries++ < 6000); /* A minute and more. */
+        CHECK(tries++ < 3000); /* Half a minute and more. */
         wants(&pair->source, VFERRY_WANT_PRECOPY_INFO);
         MUST(vferry_device_precopy_info_done(pair->source.device, flags, 0, flags, 0));
         event = event_of(&pair->source, VFERRY_EVENT_ESTIMATE);

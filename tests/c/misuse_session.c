@@ -104,6 +104,7 @@ static void a_session(void)
     vferry_stream_stats stream_stats = {.size = sizeof stream_stats};
     vferry_duration_stats durations = {.size = sizeof durations};
     struct { vferry_event event; char more[64]; } later; /* As a later header may have it. */
+    struct pollfd readable = {.events = POLLIN};
     int fds[2], fd = -7, status;
     size_t count = 77;
     uint8_t byte;
@@ -178,6 +179,11 @@ static void a_session(void)
     CHECK(!vferry_event_is_ready(&later.event, UINT64_MAX) && !vferry_event_is_ready(NULL, 1));
     MUST(vferry_session_cancel(target));
     MUST(vferry_session_cancel(target));
+    readable.fd = -1;
+    MUST(vferry_session_event_fd(target, &readable.fd));
+    CHECK(poll(&readable, 1, 60000) == 1);
+    event.size = sizeof event;
+    MUST(vferry_session_poll(target, &event)); /* An event waits. */
 
     event.size = sizeof event;
     while ((status = vferry_session_wait(session, 60000, &event)) == VFERRY_OK)

@@ -56,6 +56,7 @@ static void door(vferry_listener *listener, const char *address)
     ANSWERS(VFERRY_ERR_NULL, vferry_listener_take(listener, 0, NULL, NULL));
     ANSWERS(VFERRY_ERR_TIMEOUT, vferry_listener_take(listener, 0, cancel, &streams));
     ANSWERS(VFERRY_OK, vferry_canceller_cancel(cancel));
+    ANSWERS(VFERRY_ERR_CANCELLED, vferry_listener_take(listener, 0, cancel, &streams));
     ANSWERS(VFERRY_ERR_CANCELLED, vferry_listener_take(listener, -1, cancel, &streams));
     vferry_canceller_free(&cancel);
     CHECK(cancel == NULL);
@@ -228,6 +229,7 @@ static void streams(void)
     ANSWERS(VFERRY_OK, vferry_channel_close(channel));
     ANSWERS(VFERRY_OK, vferry_channel_close(channel));
     vferry_channel_free(&channel);
+    CHECK(channel == NULL);
     vferry_channel_free(&channel);
     vferry_channel_free(NULL);
 }
