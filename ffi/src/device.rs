@@ -342,3 +342,76 @@ pub unsafe extern "C" fn vferry_device_set_opaque(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use vfio_ferry::EmbeddedConfig;
+
+    use super::*;
+
+    /// A device as C has it.
+    fn embedded(host: Host) -> *mut vferry_device {
+        let device = EmbeddedDevice::new(host, EmbeddedConfig::default()).expect("an eventfd");
+        raw::handle(DeviceInner::new("net0", Kind::Embedded(device)))
+    }
+
+    /// Every setter changes its own option, to what it was told.
+    #[test]
+    fn setters_set_what_they_say() {
+        let mut variable = embedded(Host::Source);
+        let handle = variable;
+        let set = |call: &dyn Fn(Option<&mut vferry_device>) -> vferry_status| {
+            assert_eq!(call(raw::tests::borrow(handle)), vferry_status::VFERRY_OK);
+            raw::inner(raw::tests::borrow(handle)).expect("a device").options()
+        };
+        assert!(!set(&|d| vferry_device_set_precopy(d, false)).precopy);
+        assert!(set(&|d| vferry_device_set_precopy(d, true)).precopy);
+        let after = |on_reset, fallback| {
+            set(&|d| vferry_device_set_on_reset(d, on_reset, 3, fallback)).on_reset
+        };
+        let restart = |then| OnReset::Restart { attempts: 3, then };
+        assert_eq!(after(1, 0), restart(Fallback::Abort));
+        assert_eq!(after(1, 2), restart(Fallback::StopCopy));
+        assert_eq!([0, 1, 9].map(|fallback| after(0, fallback)), [OnReset::Abort; 3]);
+        assert_eq!([0, 1, 9].map(|fallback| after(2, fallback)), [OnReset::StopCopy; 3]);
+        assert!(set(&|d| vferry_device_set_reset_to_return(d, true)).reset_to_return);
+        let unknown = VFERRY_VALUE_UNKNOWN;
+        let found = set(&|d| vferry_device_set_latencies(d, 1, unknown, 0)).latencies;
+        let ns = |ns| Some(Duration::from_nanos(ns));
+        assert_eq!([found.stop, found.load, found.run], [ns(1), None, ns(0)]);
+        assert_eq!(set(&|d| vferry_device_set_weight(d, 7)).weight, 7);
+        vferry_device_free(Some(&mut variable));
+        assert!(variable.is_null());
+    }
+
+    /// The sentence says which of the two numbers is wrong.
+    #[test]
+    fn an_unknown_fallback_is_named() {
+        let mut variable = embedded(Host::Source);
+        for (on_reset, fallback, named) in [(1, 1, "fallback 1"), (3, 0, "answer to a reset 3")] {
+            let device = raw::tests::borrow(variable);
+            let status = vferry_device_set_on_reset(device, on_reset, 1, fallback);
+            assert_eq!(status, VFERRY_ERR_RANGE);
+            crate::failure::last(|said, _| assert!(said.contains(named), "{said}"));
+        }
+        vferry_device_free(Some(&mut variable));
+    }
+
+    /// One that the engine drives is free again after its session, and an embedded one where no
+    /// session was made.
+    #[test]
+    fn an_embedded_device_that_had_a_session_is_not_changed_any_more() {
+        let mut variable = embedded(Host::Target);
+        let device = raw::inner(raw::tests::borrow(variable)).expect("a device");
+        let weigh = || vferry_device_set_weight(raw::tests::borrow(variable), 2);
+        let mut used = device.take_for(Host::Target).expect("nobody has it");
+        assert_eq!(weigh(), VFERRY_ERR_DEVICE_IN_USE);
+        drop(used);
+        assert_eq!(weigh(), VFERRY_OK);
+        used = device.take_for(Host::Target).expect("nobody has it");
+        used.started();
+        drop(used);
+        assert_eq!(weigh(), VFERRY_ERR_DEVICE_IN_USE);
+        vferry_device_free(Some(&mut variable));
+    }
+}

@@ -88,9 +88,12 @@ pub extern "C" fn vferry_options_set_engine(
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::{c_int, c_void};
     use std::ptr;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::threads::{vferry_options_set_thread_start, vferry_thread};
 
     #[test]
     fn an_engine_is_shared_and_freed() {
@@ -124,5 +127,33 @@ mod tests {
         assert_eq!(range, vferry_status::VFERRY_ERR_RANGE);
         assert_eq!(vferry_engine_new(None, None, 0), vferry_status::VFERRY_ERR_NULL);
         assert_eq!(vferry_options_set_engine(None, None), vferry_status::VFERRY_ERR_NULL);
+    }
+
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn counted(_: &vferry_thread, _: *mut c_void) -> c_int {
+        STARTED.fetch_add(1, Ordering::Relaxed);
+        0
+    }
+
+    #[test]
+    fn it_is_made_of_what_its_options_say() {
+        let mut options: *mut vferry_options = raw::handle(std::sync::Mutex::default());
+        let changed = || raw::tests::borrow(options);
+        let ok = vferry_status::VFERRY_OK;
+        assert_eq!(options::vferry_options_set_workers(changed(), 3), ok);
+        let hook = vferry_options_set_thread_start(changed(), Some(counted), ptr::null_mut());
+        assert_eq!(hook, ok);
+        for (bytes, expected) in [(0, 128 << 20), (1 << 20, 1 << 20)] {
+            let before = STARTED.load(Ordering::Relaxed);
+            let mut engine =
+                raw::tests::made(|place| vferry_engine_new(place, changed().as_deref(), bytes));
+            let borrowed = raw::tests::borrow(engine).map(|engine| &*engine);
+            assert_eq!(vferry_engine_memory_left(borrowed), expected);
+            assert_eq!(raw::inner(borrowed).expect("an engine").workers(), 3);
+            assert_eq!(STARTED.load(Ordering::Relaxed) - before, 3);
+            vferry_engine_free(Some(&mut engine));
+        }
+        options::vferry_options_free(Some(&mut options));
     }
 }

@@ -238,13 +238,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_there_is_no_room_for_now_is_no_error() {
+        let failed = guarded(|| Err(Failure::new(VFERRY_ERR_RANGE, "before")));
+        assert_eq!(failed, VFERRY_ERR_RANGE);
+        let full = UsageError::Full { max: 64 };
+        assert_eq!(guarded(|| Err(full.into())), VFERRY_ERR_FULL);
+        assert_eq!(said(), "before");
+        assert_eq!(guarded(|| Err(UsageError::TlsSide.into())), VFERRY_ERR_WRONG_HOST);
+        assert_eq!(said(), UsageError::TlsSide.to_string());
+    }
+
     #[cfg(feature = "open")]
     #[test]
     fn what_keeps_a_device_from_being_opened_has_a_status_each() {
         let (path, group) = (|| std::path::PathBuf::from("/sys/bus"), || "7".to_owned());
         let source = || io::Error::from_raw_os_error(5);
+        // A folder that is there, and no device. What its driver is called goes into the others.
+        let no_group = vfio_ferry::VfioDevice::open("/").expect_err("no device");
+        let OpenError::NoGroup { driver, .. } = &no_group else { panic!("{no_group}") };
+        let not_bound =
+            OpenError::NotBound { path: path(), group: group(), driver: driver.clone() };
+        let no_migration = OpenError::NoMigration { path: path(), driver: driver.clone() };
         for (error, status, errno) in [
             (OpenError::NoSuchDevice { path: path() }, VFERRY_ERR_NO_SUCH_DEVICE, 0),
+            (no_group, VFERRY_ERR_NOT_BOUND, 0),
+            (not_bound, VFERRY_ERR_NOT_BOUND, 0),
+            (no_migration, VFERRY_ERR_NOT_MIGRATABLE, 0),
             (OpenError::NoVfio, VFERRY_ERR_NO_VFIO, 0),
             (OpenError::NoIommuType1, VFERRY_ERR_NO_VFIO, 0),
             (OpenError::Denied { path: path() }, VFERRY_ERR_ACCESS_DENIED, 0),

@@ -224,15 +224,26 @@ mod tests {
     #[test]
     fn lines_have_their_fields_and_the_newest_stay() {
         let log = LOG.get_or_init(|| Log { most: 2, queue: Mutex::default() });
+        // A Rust program may have another subscriber, which wants more; it is not asked here.
+        let more = tracing::Dispatch::new(Lines { most: LevelFilter::DEBUG });
         tracing::subscriber::with_default(Lines { most: LevelFilter::INFO }, || {
             tracing::info!("the first");
-            tracing::warn!(device = 3, why = "a reset", "the second");
+            tracing::error!("the second");
+            tracing::warn!(device = 3, why = "a reset", "the third");
             tracing::debug!("nobody wants this");
             tracing::info!(bytes = 7);
         });
-        let queue = log.lock();
-        let lines: Vec<_> = queue.lines.iter().map(|line| (line.level, &*line.text)).collect();
-        assert_eq!(lines, [(2, "the second device=3 why=a reset"), (3, "bytes=7")]);
-        assert_eq!(queue.lost, 1);
+        drop(more);
+        let taken = |log: &Log| std::mem::take(&mut *log.lock());
+        let Queue { lines, lost } = taken(log);
+        let lines: Vec<_> = lines.iter().map(|line| (line.level, &*line.text)).collect();
+        assert_eq!(lines, [(2, "the third device=3 why=a reset"), (3, "bytes=7")]);
+        assert_eq!(lost, 2);
+        tracing::subscriber::with_default(Lines { most: LevelFilter::DEBUG }, || {
+            tracing::error!("bad");
+            tracing::debug!("fine");
+        });
+        let levels = taken(log).lines.into_iter().map(|line| line.level);
+        assert_eq!(levels.collect::<Vec<_>>(), [1, 4]);
     }
 }

@@ -432,6 +432,7 @@ mod tests {
         assert_eq!(found.switchover_budget, Some(ms(18)));
 
         set(&|o| vferry_options_set_rate(o, 0));
+        set(&|o| vferry_options_set_path_rate(o, 0));
         set(&|o| vferry_options_set_policy(o, vferry_policy::VFERRY_POLICY_RAW as u32, 99));
         set(&|o| vferry_options_set_backend(o, vferry_backend::VFERRY_BACKEND_SYSCALLS as u32));
         set(&|o| vferry_options_set_peer_silence_ms(o, VFERRY_NO_LIMIT));
@@ -446,6 +447,18 @@ mod tests {
         assert_eq!((found.idle_limit, found.confirm_limit), (Duration::MAX, Duration::MAX));
         assert_eq!((found.rate_bytes_per_s, found.switchover_budget), (None, None));
         assert_eq!((found.policy, found.backend), (Policy::Raw, BackendChoice::Syscalls));
+        assert_eq!(found.path_bytes_per_s, None);
+        set(&|o| vferry_options_set_policy(o, vferry_policy::VFERRY_POLICY_ADAPTIVE as u32, 99));
+        set(&|o| vferry_options_set_backend(o, vferry_backend::VFERRY_BACKEND_AUTO as u32));
+        let found = copy(raw::tests::borrow(handle).as_deref()).expect("options");
+        assert_eq!((found.policy, found.backend), (Policy::Adaptive, BackendChoice::Auto));
+
+        // The sentence says which of the two numbers is wrong.
+        for (policy, level, named) in [(2, 20, "zstd level 20"), (3, 1, "policy 3")] {
+            let refused = vferry_options_set_policy(raw::tests::borrow(handle), policy, level);
+            assert_eq!(refused, VFERRY_ERR_RANGE);
+            crate::failure::last(|said, _| assert!(said.contains(named), "{said}"));
+        }
         vferry_options_free(Some(&mut variable));
         assert!(variable.is_null());
     }

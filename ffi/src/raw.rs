@@ -259,6 +259,16 @@ pub(crate) mod tests {
         unsafe { handle.as_mut() }
     }
 
+    /// A handle that a function of the ABI makes.
+    pub(crate) fn made<T>(
+        make: impl FnOnce(Option<&mut MaybeUninit<*mut T>>) -> vferry_status,
+    ) -> *mut T {
+        let mut place = MaybeUninit::new(std::ptr::null_mut());
+        assert_eq!(make(Some(&mut place)), vferry_status::VFERRY_OK);
+        // SAFETY: needed because C has variables that a call initialises. This one was before.
+        unsafe { place.assume_init() }
+    }
+
     fn filled<const N: usize>(text: &str) -> String {
         let mut room = [1 as c_char; N];
         fill_text(text, &mut room);

@@ -387,12 +387,16 @@ pub extern "C" fn vferry_session_tls_in_kernel(
         match protection.get(stream) {
             None => Err(Failure::new(VFERRY_ERR_UNKNOWN_NUMBER, message())),
             Some(StreamProtection::Tls { records, .. }) => {
-                place.write(*records == TlsRecords::Kernel);
+                place.write(is_the_kernels(*records));
                 Ok(())
             }
             Some(_) => Err(Failure::new(VFERRY_ERR_EMPTY, "TLS does not guard it")),
         }
     })
+}
+
+fn is_the_kernels(records: TlsRecords) -> bool {
+    records == TlsRecords::Kernel
 }
 
 /// Gives an eventfd that is readable while an event waits; for poll, epoll or an event loop. It
@@ -444,5 +448,16 @@ impl SessionInner {
 
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_the_kernels_or_the_librarys() {
+        assert!(is_the_kernels(TlsRecords::Kernel));
+        assert!(!is_the_kernels(TlsRecords::UserSpace));
     }
 }

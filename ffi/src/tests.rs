@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vfio_ferry::{
     Answer, Begin, Cause, Completion, DeviceId, DeviceMetrics, DeviceState, Digest, EmbeddedConfig,
-    EmbeddedDevice, Epoch, EpochEnding, Estimate, Fault, Host, Metrics, Notice, Observation,
-    Options, Phase, SessionEvent, SourceDevice, SourceEnding, SourceReport, SourceSession, Step,
-    StreamMetrics, TargetDevice, TargetEnding, TargetReport, TargetSession, Timeline, Total,
-    Wanted,
+    EmbeddedDevice, Epoch, EpochEnding, Estimate, Fault, Host, Latencies, Metrics, Notice,
+    Observation, Options, Phase, SessionEvent, SourceDevice, SourceEnding, SourceReport,
+    SourceSession, Step, StreamMetrics, TargetDevice, TargetEnding, TargetReport, TargetSession,
+    Timeline, Total, Wanted,
 };
 
 use crate::event::{self, vferry_event, vferry_event_type::*};
@@ -242,6 +242,8 @@ fn a_report_crosses() {
     one.total = Total { bytes: 61, digest: Digest(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10) };
     (one.discarded_bytes, one.wire_bytes, one.chunks) = (62, 63, [64, 65, 66]);
     (one.state, one.home, one.was_reset) = (Some(DeviceState::Stop), false, true);
+    let ns = std::time::Duration::from_nanos;
+    one.latencies = Latencies { stop: Some(ns(67)), load: None, run: Some(ns(68)) };
     let source = AnyReport::Source(source);
 
     let found = report::whole(&source);
@@ -263,6 +265,7 @@ fn a_report_crosses() {
     assert_eq!((found.discarded_bytes, found.wire_bytes), (62, 63));
     assert_eq!((found.zero_chunks, found.raw_chunks, found.zstd_chunks), (64, 65, 66));
     assert_eq!((found.late_frames, found.home, found.was_reset), (0, 0, 1));
+    assert_eq!((found.stop_ns, found.load_ns, found.run_ns), (67, VFERRY_VALUE_UNKNOWN, 68));
     assert!(report::one(&source, 1).is_none());
 
     let one = &mut target.devices[0];
@@ -275,6 +278,8 @@ fn a_report_crosses() {
     assert_eq!((found.state, found.bytes), (VFERRY_STATE_UNKNOWN as i32, 71));
     assert_eq!((found.discarded_bytes, found.late_frames), (72, 73));
     assert_eq!((found.home, found.was_reset), (1, 0));
+    let sources = [found.stop_ns, found.load_ns, found.run_ns];
+    assert_eq!(sources, [VFERRY_VALUE_UNKNOWN; 3]);
     let sender = (found.wire_bytes, found.zero_chunks, found.raw_chunks, found.zstd_chunks);
     assert_eq!(sender, (0, 0, 0, 0));
     assert_eq!(report::whole(&target).stop_called_ns, 0, "it did not happen here");

@@ -162,3 +162,24 @@ pub unsafe extern "C" fn vferry_system_calls(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::vferry_thread_kind::*;
+    use super::*;
+
+    #[test]
+    fn the_headers_numbers_are_these() {
+        for (kind, expected) in [
+            (ThreadKind::Embedder, VFERRY_THREAD_EMBEDDER),
+            (ThreadKind::Net, VFERRY_THREAD_NET),
+            (ThreadKind::Control, VFERRY_THREAD_CONTROL),
+            (ThreadKind::Data, VFERRY_THREAD_DATA),
+            (ThreadKind::Worker, VFERRY_THREAD_WORKER),
+            (ThreadKind::Tls, VFERRY_THREAD_TLS),
+        ] {
+            assert_eq!(number(kind), expected as u32, "{kind:?}");
+        }
+        assert_eq!(KINDS.len(), ThreadKind::ALL.len());
+    }
+}

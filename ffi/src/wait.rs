@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(timeout(0).ok(), Some(Some(Duration::ZERO)));
         assert_eq!(timeout(1500).ok(), Some(Some(Duration::from_millis(1500))));
         assert_eq!(timeout(i64::MAX).ok(), Some(Some(FOREVER)));
+        assert_eq!(FOREVER.as_secs(), 3_153_600_000);
         assert_eq!(timeout(VFERRY_NO_LIMIT).ok(), Some(None));
         for refused in [-2, i64::MIN] {
             assert_eq!(timeout(refused).map_err(|failure| failure.status), Err(VFERRY_ERR_RANGE));

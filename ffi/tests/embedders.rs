@@ -68,3 +68,13 @@ fn channels_carry_a_session() {
 fn misuse_is_refused() {
     holds("misuse");
 }
+
+#[test]
+fn misuse_of_streams_is_refused() {
+    holds("misuse_streams");
+}
+
+#[test]
+fn misuse_of_sessions_is_refused() {
+    holds("misuse_session");
+}

@@ -177,13 +177,43 @@ static void the_size_is_known(void)
     an_estimate_says_what_is_known(12345);
 }
 
+/* Answers what a device in PRE_COPY has, until the source knows that its initial data is loaded or,
+ * after a REINIT, that it is not. */
+static void until(struct pair *pair, uint32_t flags, int loaded)
+{
+    vferry_event event;
+    int tries = 0;
+    do {
+        CHECK(tries++ < 3000); /* Half a minute and more. */
+        wants(&pair->source, VFERRY_WANT_PRECOPY_INFO);
+        MUST(vferry_device_precopy_info_done(pair->source.device, flags, 0, flags, 0));
+        event = event_of(&pair->source, VFERRY_EVENT_ESTIMATE);
+    } while (!!(event.flags & VFERRY_EVENT_FLAG_INITIAL_DATA_LOADED) != loaded);
+}
+
+static void a_reinit_is_told(void)
+{
+    struct pair pair;
+    uint32_t flags = VFERRY_EMBEDDED_PRECOPY | VFERRY_EMBEDDED_PRECOPY_INFO | VFERRY_EMBEDDED_PRECOPY_INFO_V2;
+    vferry_options *options = test_options();
+    MUST(vferry_options_set_precopy_poll_ms(options, 10));
+    start_with(&pair, flags, VFERRY_ON_RESET_ABORT, options);
+    wants(&pair.target, VFERRY_WANT_RESUMING);
+    MUST(vferry_device_state_done(pair.target.device, VFERRY_STATE_RESUMING, data_fd(0), 0));
+    wants(&pair.source, VFERRY_WANT_PRE_COPY);
+    MUST(vferry_device_state_done(pair.source.device, VFERRY_STATE_PRE_COPY, data_fd(10000), 0));
+    until(&pair, 0, 1);
+    until(&pair, VFERRY_PRECOPY_INFO_REINIT, 0);
+    stop(&pair);
+}
+
 int main(void)
 {
     static void (*const tests[])(void) = {
         a_payload_stays_in_its_buffer, what_the_path_takes_is_told, a_cancel_withdraws_what_is_wanted,
         a_data_fd_that_is_past_is_closed,      a_failed_ioctl_is_told_with_its_errno,
         an_answer_is_not_lost_to_a_reset,      the_size_is_unknown,
-        the_size_is_known,
+        the_size_is_known,                     a_reinit_is_told,
     };
     return run_tests(tests, sizeof tests / sizeof *tests);
 }
