@@ -54,8 +54,9 @@ fn retries(times: u32) -> Outcome {
 
 fn there_and_back(times: u32) -> Outcome {
     let devices = [small()?, small()?];
-    let before = devices[0].state_crc()?;
     let mut here = Vm::start(RESTARTS, &all_one(&devices[0]), None)?;
+    // A machine that starts resets its devices.
+    let before = devices[0].state_crc()?;
     here.capability("return-path")?;
     for time in 0..2 * times as usize {
         let (leaving, coming) = (&devices[time % 2], &devices[(time + 1) % 2]);

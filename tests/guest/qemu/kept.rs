@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::tiny;
-use super::{CARRIED, ON, all_one, completed, goes_on, next_port, same_state, small, until};
+use super::{CARRIED, ON, all_one, completed, goes_on, hurry, next_port, same_state, small, until};
 use crate::checks::{Checks, Failure, Outcome, ensure, fail};
 use crate::ferry_dev::FerryDev;
 use crate::qemu::vm::Vm;
@@ -127,6 +127,8 @@ fn cpr_reboot() -> Outcome {
     tiny::press(&mut here, "s")?;
     here.runs_as("suspended")?;
     here.ask("migrate-set-parameters", mode.clone())?;
+    // A guest that has stopped sends nothing from which QEMU could tell how fast the file is.
+    hurry(&mut here)?;
     here.migrate_to(&uri)?;
     completed(&here.ended()?)?;
     ensure!(!here.said(CARRIED), "the engine carried it: {}", here.last_words());
