@@ -819,8 +819,12 @@ void vfio_ferry_save_pending(VFIODevice *vbasedev, uint64_t stop_copy,
     VFIOFerry *ferry = migration->ferry;
 
     if (!vfio_device_state_is_precopy(vbasedev)) {
-        /* As stock: what is not saved while the VM runs does not count. */
-        if (!ferry->precopy || !runstate_is_running()) {
+        /* As stock: a VM that has stopped has nothing to lose. */
+        if (!runstate_is_running()) {
+            return;
+        }
+        if (!ferry->precopy) {
+            *must_precopy += stop_copy / ferry->ratio;
             return;
         }
         /* It was reset, and what PRE_COPY will have anew is not known yet. */

@@ -6,17 +6,21 @@
 //! Pairs in the order ABBA; a table of medians, shortest and longest. Nothing here fails by time.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::link::Link;
 use super::vm::{Build, Vm};
-use super::{ON, all, completed, next_port, same_state};
+use super::{CARRIED, ON, all, completed, next_port, same_state, until};
 use crate::checks::{Checks, Outcome, ensure};
 use crate::ferry_dev::{FerryDev, P2P};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+
+const ALL_READY: Duration = Duration::from_secs(2);
 
 /// Rates in bytes a second; 0: no limit.
 #[derive(Debug, Clone, Copy)]
@@ -40,14 +44,14 @@ const fn cell(
 }
 
 const CELLS: [Cell; 8] = [
-    cell("equal rates", (1, 4 * MIB, "random"), (2 * MIB, 2 * MIB, 2 * MIB)),
-    cell("equal rates, two devices", (2, 2 * MIB, "random"), (2 * MIB, 2 * MIB, 2 * MIB)),
-    cell("slow link, compressible", (1, MIB, "structured"), (0, 256 * KIB, 0)),
-    cell("slow link, random", (1, MIB, "random"), (0, 256 * KIB, 0)),
-    cell("slow to read", (1, 2 * MIB, "random"), (MIB, 0, 0)),
-    cell("slow to write", (1, 2 * MIB, "random"), (0, 0, MIB)),
-    cell("four devices, slow to read", (4, MIB, "random"), (MIB, 0, 0)),
-    cell("four devices, slow to write", (4, MIB, "random"), (0, 0, MIB)),
+    cell("equal rates", (1, 12 * MIB, "random"), (2 * MIB, 2 * MIB, 2 * MIB)),
+    cell("slow link, compressible", (1, 4 * MIB, "structured"), (0, 512 * KIB, 0)),
+    cell("four devices, slow to read", (4, 4 * MIB, "random"), (MIB, 0, 0)),
+    cell("slow link, random", (1, 4 * MIB, "random"), (0, MIB, 0)),
+    cell("four devices, slow to write", (4, 4 * MIB, "random"), (0, 0, MIB)),
+    cell("slow to read", (1, 6 * MIB, "random"), (MIB, 0, 0)),
+    cell("slow to write", (1, 6 * MIB, "random"), (0, 0, MIB)),
+    cell("equal rates, two devices", (2, 6 * MIB, "random"), (2 * MIB, 2 * MIB, 2 * MIB)),
 ];
 
 /// One migration.
@@ -129,8 +133,7 @@ fn migrate(build: Build, cell: Cell) -> Outcome<Seen> {
     for vm in [&mut here, &mut there] {
         vm.capability("return-path")?;
     }
-    // So that both stop at once, whatever they expect; and what both may know.
-    here.parameter("downtime-limit", 1_000_000)?;
+    here.parameter("downtime-limit", 1)?;
     here.parameter("max-bandwidth", 1 << 40)?;
     if cell.link_rate > 0 {
         here.parameter("avail-switchover-bandwidth", cell.link_rate)?;
@@ -138,6 +141,10 @@ fn migrate(build: Build, cell: Cell) -> Outcome<Seen> {
     let link = Link::new(port, cell.link_rate)?;
     let before = processors()?;
     here.migrate(link.port())?;
+    // What is done once a migration, while the guest runs, has been done.
+    until("the target is there", || Ok(build == Build::Stock || there.said(CARRIED)))?;
+    sleep(ALL_READY);
+    here.parameter("downtime-limit", 1_000_000)?;
     completed(&here.ended()?)?;
     there.runs_as("running")?;
     let after = processors()?;
