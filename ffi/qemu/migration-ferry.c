@@ -79,6 +79,14 @@
 /* Resets of one device that a migration with on-reset=restart survives. */
 #define VFIO_FERRY_RESTARTS 8
 
+/*
+ * Most memory for the buffers of all devices: each of a migration's devices
+ * gets an equal part of half of it, and no more than it can use. The other half
+ * is for sessions of a migration before, which a driver holds.
+ */
+#define VFIO_FERRY_MEMORY (256 * MiB)
+#define VFIO_FERRY_SESSION_MEMORY (32 * MiB)
+
 /* More than any downtime allows: not to be stopped now. */
 #define VFIO_FERRY_NOT_YET (100 * GiB)
 
@@ -88,6 +96,16 @@
 #define VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 12
 #endif
 
+/*
+ * What the sessions of all devices share: the threads that compress, and the
+ * memory for buffers. It is there as long as there is a session.
+ */
+static struct {
+    QemuMutex lock;
+    vferry_engine *engine;
+    unsigned sessions;
+} shared;
+
 struct VFIOFerry {
     VFIODevice *vbasedev;
     char *name;
@@ -95,6 +113,7 @@ struct VFIOFerry {
     vferry_channel *channel;
     vferry_device *device;
     vferry_session *session;
+    bool shares;
     uint8_t *buffer;
     /* What events said. On the target under @lock. */
     bool initial_data_loaded;
@@ -133,6 +152,7 @@ static QLIST_HEAD(, VFIOFerry) leaving = QLIST_HEAD_INITIALIZER(leaving);
 static void __attribute__((constructor)) vfio_ferry_init(void)
 {
     qemu_mutex_init(&leaving_lock);
+    qemu_mutex_init(&shared.lock);
 }
 
 /* --- what is common to both hosts ---------------------------------------- */
@@ -169,6 +189,53 @@ bool vfio_ferry_check(VFIODevice *vbasedev, Error **errp)
     return true;
 }
 
+/* How many devices may have a session in one migration. The BQL is held. */
+static unsigned vfio_ferry_devices(void)
+{
+    VFIODevice *vbasedev;
+    unsigned count = 0;
+
+    QLIST_FOREACH(vbasedev, &vfio_device_list, global_next) {
+        count += vbasedev->migration &&
+                 vbasedev->migration_ferry != ON_OFF_AUTO_OFF;
+    }
+    return MAX(count, 1);
+}
+
+/*
+ * The session is to have its part of what all share, and of the path: QEMU's
+ * channel takes of each device in turn. How fast the channel is while the VM
+ * stands still is known if the user has said so; max-bandwidth, which holds
+ * until then, says nothing of that.
+ */
+static bool vfio_ferry_share(VFIOFerry *ferry, vferry_options *options)
+{
+    unsigned devices = vfio_ferry_devices();
+    size_t memory = MIN(VFIO_FERRY_MEMORY / 2 / devices,
+                        VFIO_FERRY_SESSION_MEMORY);
+    QEMU_LOCK_GUARD(&shared.lock);
+
+    if (!shared.sessions &&
+        vferry_engine_new(&shared.engine, NULL, VFIO_FERRY_MEMORY)) {
+        return false;
+    }
+    shared.sessions++;
+    ferry->shares = true;
+    return !vferry_options_set_engine(options, shared.engine) &&
+           !vferry_options_set_memory_bytes(options, memory) &&
+           !vferry_options_set_path_rate(
+               options, migrate_avail_switchover_bandwidth() / devices);
+}
+
+static void vfio_ferry_unshare(VFIOFerry *ferry)
+{
+    QEMU_LOCK_GUARD(&shared.lock);
+
+    if (ferry->shares && !--shared.sessions) {
+        vferry_engine_free(&shared.engine);
+    }
+}
+
 static void vfio_ferry_free(VFIOFerry *ferry)
 {
     /*
@@ -179,6 +246,7 @@ static void vfio_ferry_free(VFIOFerry *ferry)
     vferry_channel_free(&ferry->channel);
     vferry_session_free(&ferry->session);
     vferry_device_free(&ferry->device);
+    vfio_ferry_unshare(ferry);
     if (ferry->precopy_fd != -1) {
         close(ferry->precopy_fd);
     }
@@ -213,6 +281,7 @@ static VFIOFerry *vfio_ferry_new(VFIODevice *vbasedev, vferry_host host,
     qemu_sem_init(&ferry->confirmed, 0);
 
     ok = !vferry_options_new(&options) &&
+         vfio_ferry_share(ferry, options) &&
          !vferry_options_set_peer_silence_ms(options, VFERRY_NO_LIMIT) &&
          !vferry_options_set_handshake_limit_ms(options, VFERRY_NO_LIMIT) &&
          !vferry_options_set_idle_limit_ms(options, VFERRY_NO_LIMIT) &&
@@ -750,8 +819,12 @@ void vfio_ferry_save_pending(VFIODevice *vbasedev, uint64_t stop_copy,
     VFIOFerry *ferry = migration->ferry;
 
     if (!vfio_device_state_is_precopy(vbasedev)) {
-        /* As stock: what is not saved while the VM runs does not count. */
-        if (!ferry->precopy || !runstate_is_running()) {
+        /* As stock: a VM that has stopped has nothing to lose. */
+        if (!runstate_is_running()) {
+            return;
+        }
+        if (!ferry->precopy) {
+            *must_precopy += stop_copy / ferry->ratio;
             return;
         }
         /* It was reset, and what PRE_COPY will have anew is not known yet. */
@@ -975,15 +1048,30 @@ void vfio_ferry_save_cleanup(VFIODevice *vbasedev)
     }
 }
 
-/* The guest has let go of a device that it was asked for before. */
-void vfio_ferry_unplugged(VFIODevice *vbasedev)
+/*
+ * The guest has let go of a device that it was asked for before. Its state is
+ * part of what the target has been told, so the migration fails; and before
+ * the device's handlers go, so that nobody else finds a reason.
+ */
+void vfio_ferry_unplug(VFIODevice *vbasedev)
 {
+    VFIOFerry *ferry = vbasedev->migration->ferry;
     Error *err = NULL;
 
-    if (vfio_ferry_save_end(vbasedev)) {
+    if (ferry && ferry->host == VFERRY_HOST_SOURCE) {
         error_setg(&err, "%s was unplugged while its state was being sent",
                    vbasedev->name);
         migrate_give_up(-ENODEV, err);
+    }
+}
+
+/* And now no thread of the migration's calls them any more. */
+void vfio_ferry_unplugged(VFIODevice *vbasedev)
+{
+    if (vfio_ferry_save_end(vbasedev)) {
+        /* save_cleanup, which would do so, is not called any more. */
+        g_free(vbasedev->migration->data_buffer);
+        vbasedev->migration->data_buffer = NULL;
     }
     vfio_ferry_stats_free(vbasedev);
 }

@@ -35,6 +35,7 @@ int vfio_ferry_save_iterate(QEMUFile *f, VFIODevice *vbasedev);
 void vfio_ferry_vm_changed(VFIODevice *vbasedev, bool running);
 int vfio_ferry_save_complete(QEMUFile *f, VFIODevice *vbasedev);
 void vfio_ferry_save_cleanup(VFIODevice *vbasedev);
+void vfio_ferry_unplug(VFIODevice *vbasedev);
 void vfio_ferry_unplugged(VFIODevice *vbasedev);
 
 /* Target. */
@@ -89,6 +90,10 @@ static inline void vfio_ferry_save_pending(VFIODevice *vbasedev,
 }
 
 static inline void vfio_ferry_vm_changed(VFIODevice *vbasedev, bool running)
+{
+}
+
+static inline void vfio_ferry_unplug(VFIODevice *vbasedev)
 {
 }
 

@@ -69,6 +69,8 @@ enum Suite {
     QemuDemo,
     /// What becomes of a migration that is harmed at any of its points: stock QEMU beside ours.
     QemuEndings,
+    /// For how long a guest is without its devices: stock QEMU beside ours.
+    QemuBlackout,
 }
 
 fn main() -> ExitCode {
@@ -85,6 +87,9 @@ fn main() -> ExitCode {
         Suite::QemuDemo => qemu::demo::run(&mut checks),
         Suite::QemuEndings => {
             qemu::endings::run(&mut checks, std::env::var_os("FERRY_LONG").is_some());
+        }
+        Suite::QemuBlackout => {
+            qemu::blackout::run(&mut checks, arguments.rounds(1, 15));
         }
         Suite::FerryDevFaults => faults::run(&mut checks),
         Suite::MttyResetStorm => {

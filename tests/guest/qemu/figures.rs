@@ -7,7 +7,7 @@ use super::{
     stays_in_precopy, until,
 };
 use crate::checks::{Checks, Failure, Outcome, ensure};
-use crate::ferry_dev::{FULL, FerryDev};
+use crate::ferry_dev::{FULL, FerryDev, P2P};
 use crate::qemu::vm::{Build, Vm};
 
 /// What patch 0005 calls it.
@@ -15,6 +15,7 @@ pub(super) const RESET: &str = "VFIO_FERRY_RESET";
 
 pub(super) fn run(checks: &mut Checks) {
     checks.check("query-migrate has figures of each device", figures);
+    checks.check("what the user says of the path decides what is compressed", told_path);
     checks.check("a reset is an event, and counted: restart", || reset(RESTARTS));
     checks.check("a reset is an event: abort", || reset(ON));
     checks.check("of devices that are off there are no figures", || {
@@ -63,6 +64,27 @@ fn figures() -> Outcome {
         let path = format!("/machine/peripheral/v{index}");
         ensure!(figures["qom-path"] == path.as_str(), "{figures}");
     }
+    Ok(())
+}
+
+/// The whole state is read at once when the VM has stopped, sooner than a rate could be measured.
+fn told_path() -> Outcome {
+    let ratio = |bytes_per_s: u64| -> Outcome<f64> {
+        let knobs = [("state_bytes", "256K"), ("content", "structured")];
+        let (leaving, coming) = (FerryDev::closed(P2P, &knobs)?, FerryDev::closed(P2P, &knobs)?);
+        let (mut here, _there, port) = pair(ON, ON, &all_one(&leaving), &all_one(&coming))?;
+        here.parameter("downtime-limit", 1_000_000)?;
+        here.parameter("avail-switchover-bandwidth", bytes_per_s)?;
+        here.migrate(port)?;
+        completed(&here.ended()?)?;
+        let figures = of(&mut here, 0)?;
+        println!("# {bytes_per_s} bytes a second: {figures}");
+        Ok(figures["ratio"].as_f64().unwrap_or(0.0))
+    };
+    let (fast, slow) = (ratio(1 << 40)?, ratio(16 << 10)?);
+    let (is_raw, is_smaller) = (fast < 1.05, slow > 1.2);
+    ensure!(is_raw, "over a fast path it became {fast} times smaller");
+    ensure!(is_smaller, "over a slow path it became {slow} times smaller");
     Ok(())
 }
 

@@ -1,10 +1,16 @@
 //! Suite `qemu`: two QEMU processes migrate real VFIO devices over TCP, as released and with our
 //! patch.
 
+mod again;
+pub(crate) mod blackout;
 pub(crate) mod demo;
 pub(crate) mod endings;
 mod figures;
+mod kept;
+mod link;
 mod races;
+mod tiny;
+mod unplug;
 mod vm;
 
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -103,6 +109,9 @@ pub(crate) fn run(checks: &mut Checks) {
     checks.check("the target dies in PRE_COPY: the VM runs on", target_dies);
     races::run(checks);
     figures::run(checks);
+    again::run(checks);
+    unplug::run(checks);
+    kept::run(checks);
 }
 
 /// Two mtty cards, whose ports' registers and buffers must have moved.

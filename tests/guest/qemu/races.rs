@@ -53,6 +53,11 @@ pub(super) fn run(checks: &mut Checks) {
         });
     }
     checks.check("on, to a file and from it: as stock QEMU does", file);
+    for (name, build) in [("stock", Build::Stock), ("patched", ON)] {
+        checks.check(format!("without PRE_COPY the downtime's limit is kept, {name}"), || {
+            keeps_the_limit(build)
+        });
+    }
 }
 
 /// What happens to a migration whose target's driver holds a write.
@@ -213,6 +218,26 @@ fn reset_and_stop(kind: &str) -> Outcome {
     let (leaving, coming, mut here, mut there) = in_precopy(RESTARTS, kind)?;
     hurry(&mut here)?;
     leaving.control("reset", 1)?;
+    completed(&here.ended()?)?;
+    there.runs_as("running")?;
+    same_state(&leaving, &coming)
+}
+
+/// What is read once the VM has stopped counts for the downtime: it does not stop before that is short
+/// enough.
+fn keeps_the_limit(build: Build) -> Outcome {
+    let make = || FerryDev::closed(STOP_COPY, &[("state_bytes", "4M"), ("content", "random")]);
+    let (leaving, coming) = (make()?, make()?);
+    let (mut here, mut there, port) = pair(build, build, &all_one(&leaving), &all_one(&coming))?;
+    here.parameter("downtime-limit", 1)?;
+    here.parameter("avail-switchover-bandwidth", 1 << 20)?;
+    here.migrate(port)?;
+    until("it has looked ten times", || {
+        let said = here.ask("query-migrate", json!({}))?;
+        Ok(said["ram"]["dirty-sync-count"].as_u64() >= Some(10))
+    })?;
+    ensure!(leaving.stat::<String>("state")? == "RUNNING", "the VM was stopped");
+    hurry(&mut here)?;
     completed(&here.ended()?)?;
     there.runs_as("running")?;
     same_state(&leaving, &coming)

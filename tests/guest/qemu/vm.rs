@@ -68,6 +68,16 @@ impl Vm {
         devices: &[&Mdev],
         incoming: Option<&str>,
     ) -> Outcome<Vm> {
+        Vm::start_with(build, devices, incoming, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(super) fn start_with(
+        build: Build,
+        devices: &[&Mdev],
+        incoming: Option<&str>,
+        more: &[&str],
+    ) -> Outcome<Vm> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (socket, log) = (format!("/tmp/qmp.{number}"), format!("/tmp/qemu.{number}.log"));
         let program = match build {
@@ -101,6 +111,9 @@ impl Vm {
         if let Some(uri) = incoming {
             command.args(["-incoming", uri]);
         }
+        command.args(more);
+        // What is freed is overwritten, so that its use is seen.
+        command.env("MALLOC_PERTURB_", "165");
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut process = command.spawn()?;

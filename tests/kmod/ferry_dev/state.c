@@ -182,6 +182,17 @@ static struct file *walk(struct ferry *f, enum vfio_device_mig_state to)
 	return filp;
 }
 
+/* When the guest's device stood still, and when it ran again. */
+static void note_time(struct ferry *f, enum ferry_stat what)
+{
+	atomic64_set(&f->stat[what], ktime_get_ns());
+}
+
+static bool runs_or_saves_live(enum vfio_device_mig_state state)
+{
+	return state == VFIO_DEVICE_STATE_RUNNING || state == VFIO_DEVICE_STATE_PRE_COPY;
+}
+
 static struct file *ferry_set_state(struct vfio_device *vdev,
 				    enum vfio_device_mig_state to)
 {
@@ -197,7 +208,11 @@ static struct file *ferry_set_state(struct vfio_device *vdev,
 
 	ferry_state_lock(f);
 	from = f->state;
+	if (runs_or_saves_live(from) && !runs_or_saves_live(to))
+		note_time(f, STAT_STOPPED_NS);
 	filp = walk(f, to);
+	if (!IS_ERR(filp) && to == VFIO_DEVICE_STATE_RUNNING)
+		note_time(f, STAT_RAN_NS);
 	if (!IS_ERR_OR_NULL(filp))
 		get_file(filp);
 	if (!IS_ERR(filp)) {

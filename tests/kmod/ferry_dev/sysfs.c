@@ -170,6 +170,8 @@ static struct stat_attr stats[] = {
 	STAT(bytes_written, STAT_BYTES_WRITTEN),
 	STAT(faults_fired, STAT_FAULTS_FIRED),
 	STAT(blocked, STAT_BLOCKED),
+	STAT(stopped_ns, STAT_STOPPED_NS),
+	STAT(ran_ns, STAT_RAN_NS),
 };
 static_assert(ARRAY_SIZE(stats) == FERRY_STATS);
 
