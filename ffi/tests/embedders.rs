@@ -68,3 +68,8 @@ fn channels_carry_a_session() {
 fn misuse_is_refused() {
     holds("misuse");
 }
+
+#[test]
+fn whole_frames_arrive_in_any_order() {
+    holds("frames");
+}
