@@ -4,6 +4,7 @@
 pub(crate) mod demo;
 pub(crate) mod endings;
 mod figures;
+mod multifd;
 mod races;
 mod vm;
 
@@ -103,6 +104,7 @@ pub(crate) fn run(checks: &mut Checks) {
     checks.check("the target dies in PRE_COPY: the VM runs on", target_dies);
     races::run(checks);
     figures::run(checks);
+    multifd::run(checks);
 }
 
 /// Two mtty cards, whose ports' registers and buffers must have moved.
