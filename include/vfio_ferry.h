@@ -100,7 +100,7 @@ extern "C" {
  * Version of this interface. It grows when something is added. Nothing is changed or removed under
  * one soname.
  */
-#define VFERRY_ABI_VERSION 6
+#define VFERRY_ABI_VERSION 7
 
 /**
  * Oldest version of this interface whose programs run with this library; the number of its soname,
@@ -277,6 +277,10 @@ enum vferry_status
      * A certificate, key or name of this host's own cannot be used. Since version 5.
      */
     VFERRY_ERR_CREDENTIALS = 117,
+    /**
+     * Bytes and whole frames were pushed into one channel. Since version 7.
+     */
+    VFERRY_ERR_MIXED = 118,
     /**
      * A call to the device failed; `vferry_last_errno` is the kernel's errno.
      */
@@ -1883,12 +1887,21 @@ vferry_status vferry_listener_turned_away(const vferry_listener *listener,
                                           uint64_t *count);
 
 /**
+ * Bytes of the longest frame. A buffer of so many takes any frame. Since version 7.
+ */
+#define VFERRY_FRAME_BYTES_MAX 4194368
+
+/**
  * A stream whose bytes the VMM carries itself: it pulls what the session sends, and pushes what came
  * from the peer's VMM.
  *
  * The bytes may be cut anywhere, and must reach the peer whole and in order. No call blocks. A socket
  * buffer in each direction holds what was not pulled or not received yet: a VMM that does not pull
  * slows the engine down.
+ *
+ * A VMM whose own channel has several lanes carries whole frames instead, which may overtake each
+ * other: `vferry_channel_pull_frame` at one host, `vferry_channel_push_frame` at the other. Each
+ * direction is the VMM's choice, the same at both hosts.
  *
  * Made by `vferry_channel_new`, freed by `vferry_channel_free` at any time. All calls may be made
  * from any thread.
@@ -1925,12 +1938,66 @@ vferry_status vferry_channel_pull(vferry_channel *channel,
  * least one unless `count` is 0; push the rest again.
  *
  * VFERRY_ERR_FULL when there is no room at this moment; VFERRY_ERR_ENDED when the session has closed
- * the stream.
+ * the stream; VFERRY_ERR_MIXED where whole frames were pushed before.
  */
 vferry_status vferry_channel_push(vferry_channel *channel,
                                   const uint8_t *bytes,
                                   size_t count,
                                   size_t *pushed);
+
+/**
+ * Takes one whole frame for the peer, to be given to its `vferry_channel_push_frame` by whatever way:
+ * frames may overtake each other.
+ *
+ * `*have` says how many of its bytes are in `buffer` already: 0 of a new frame. On success it is the
+ * frame's length, and the whole frame is in `buffer`. VFERRY_ERR_EMPTY when it is not whole at this
+ * moment: call again with the same `buffer` and `*have`, which may have grown, and which is written
+ * in any case. VFERRY_ERR_ENDED when the session has closed the stream and everything was pulled.
+ * VFERRY_ERR_BUFFER_TOO_SMALL when the frame is longer than `capacity`: call again with a longer
+ * buffer that begins with the same bytes; VFERRY_FRAME_BYTES_MAX is always enough.
+ * VFERRY_ERR_PEER_PROTOCOL when the bytes in `buffer` do not begin a frame, as after a
+ * `vferry_channel_pull` that ended inside of one. One thread at a time pulls. Since version 7.
+ */
+vferry_status vferry_channel_pull_frame(vferry_channel *channel,
+                                        uint8_t *buffer,
+                                        size_t capacity,
+                                        size_t *have);
+
+/**
+ * Gives the session one whole frame that was pulled at the peer by `vferry_channel_pull_frame`. The
+ * frames of a channel may come in any order and from any thread: one that comes before its turn is
+ * copied, and waits in memory for those before it. They have a bound, which an honest peer cannot
+ * exceed (`vferry_channel_hold_at_most`).
+ *
+ * On success the frame was taken; call `vferry_channel_flush` then. VFERRY_ERR_ENDED when the session
+ * has closed the stream. VFERRY_ERR_PEER_PROTOCOL for what is no frame, comes twice, is too far ahead,
+ * or is more than the bound: the session sees a broken stream, and nothing more is taken.
+ * VFERRY_ERR_MIXED where bytes were pushed before. A frame that never comes is noticed by the session,
+ * as a silent peer (`vferry_options_set_peer_silence_ms`). Since version 7.
+ */
+vferry_status vferry_channel_push_frame(const vferry_channel *channel,
+                                        const uint8_t *bytes,
+                                        size_t count);
+
+/**
+ * Passes frames on to the session that were pushed and are in order. VFERRY_ERR_FULL when some wait
+ * for room: call again when the channel's fd is writable. A session makes room as long as its peer
+ * keeps to its credit, however slow the device is. VFERRY_ERR_ENDED when the session has closed the
+ * stream. Since version 7.
+ */
+vferry_status vferry_channel_flush(const vferry_channel *channel);
+
+/**
+ * Sets how many bytes of frames may wait in memory for an earlier one: 8388736 to 1077936128, by
+ * default 37748736, which suits sessions with the default memory
+ * (`vferry_options_set_memory_bytes`); otherwise the session's memory and 4 MiB. Since version 7.
+ */
+vferry_status vferry_channel_hold_at_most(const vferry_channel *channel, size_t bytes);
+
+/**
+ * How many bytes of frames were pushed and are not with the session yet. 0 for NULL. Since version 7.
+ */
+size_t vferry_channel_held_bytes(const vferry_channel *channel);
 
 /**
  * Says that nothing more will be pushed: the peer has closed its stream, or the VMM's own channel

@@ -93,6 +93,19 @@ pub const FRAMES_QUEUED_MAX: usize = 256;
 /// Most data frames of one device that are sent before the target says that it is done with any: a
 /// target that grants more credit is not believed.
 pub const FRAMES_UNDER_WAY_MAX: usize = 1024;
+/// Bytes of the longest frame, header and body: a buffer of so many takes any frame.
+pub const FRAME_BYTES_MAX: usize = HEADER_BYTES + CHUNK_BYTES_MAX;
+/// How far a whole frame that is pushed may be ahead of the one that is next on its stream: more than
+/// the credit of all devices and the frames that need none come to.
+pub const FRAMES_AHEAD_MAX: u32 = (DEVICES_MAX * (FRAMES_UNDER_WAY_MAX + 16)) as u32;
+/// Bytes of whole frames that may wait in a channel for an earlier one, unless the embedder says
+/// otherwise: what a session's arena may be credited for at most, and frames that need no credit.
+pub const FRAMES_HELD_DEFAULT: usize = ARENA_BYTES_DEFAULT + (4 << 20);
+/// What it may be at least, in bytes: two of the longest frames.
+pub const FRAMES_HELD_MIN: usize = 2 * FRAME_BYTES_MAX;
+/// What it may be at most, in bytes.
+pub const FRAMES_HELD_MAX: usize = ARENA_BYTES_MAX + (4 << 20);
+
 /// Most epochs of one device that a source may discard: each costs the target a reset.
 pub const DISCARDS_MAX: u32 = 64;
 

@@ -5,7 +5,8 @@
  * what it reads, and on the other host verifies and writes it. QEMU makes the
  * SET_STATE calls and carries the library's bytes: from source to target in
  * the device's sections of the main channel, back as RETURN_DATA messages of
- * the return path.
+ * the return path. Where both hosts have multifd channels for device state the
+ * library's frames travel over those (migration-ferry-multifd.c).
  *
  *   source                                  target
  *   migration thread: asks who is there --> each device that wants it answers
@@ -39,6 +40,7 @@
 #include "migration/qemu-file.h"
 #include "migration/register.h"
 #include "migration-ferry.h"
+#include "migration-ferry-multifd.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-vfio.h"
@@ -51,6 +53,10 @@
 
 /* Bytes of one device that a round of iterating puts at most, as stock does. */
 #define VFIO_FERRY_ROUND (1 * MiB)
+
+/* What the target's device can do, in its answer to the source's question. */
+#define VFIO_FERRY_READY (1 << 0)
+#define VFIO_FERRY_READY_MULTIFD (1 << 1)
 
 /* How often a wait looks whether the migration has been cancelled. */
 #define VFIO_FERRY_LOOK_MS 20
@@ -111,6 +117,8 @@ struct VFIOFerry {
     char *name;
     vferry_host host;
     vferry_channel *channel;
+    /* Source: its frames travel over multifd channels. */
+    VFIOFerryFrames *frames;
     vferry_device *device;
     vferry_session *session;
     bool shares;
@@ -179,13 +187,6 @@ bool vfio_ferry_check(VFIODevice *vbasedev, Error **errp)
                    "stop-copy, not '%s'", vbasedev->name, on_reset);
         return false;
     }
-    if (vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
-        vbasedev->migration_multifd_transfer == ON_OFF_AUTO_ON) {
-        error_setg(errp, "%s: x-migration-ferry=on and "
-                   "x-migration-multifd-transfer=on exclude each other",
-                   vbasedev->name);
-        return false;
-    }
     return true;
 }
 
@@ -243,6 +244,7 @@ static void vfio_ferry_free(VFIOFerry *ferry)
      * for no peer.
      */
     vferry_session_cancel(ferry->session);
+    vfio_ferry_frames_free(ferry->frames);
     vferry_channel_free(&ferry->channel);
     vferry_session_free(&ferry->session);
     vferry_device_free(&ferry->device);
@@ -577,7 +579,9 @@ static void vfio_ferry_wait(VFIOFerry *ferry, int timeout_ms)
         if ((each == ferry || !each->finished) &&
             count + 3 <= ARRAY_SIZE(fds)) {
             vferry_session_event_fd(each->session, &fds[count++].fd);
-            vferry_channel_fd(each->channel, &fds[count++].fd);
+            if (!vfio_ferry_frames_started(each->frames)) {
+                vferry_channel_fd(each->channel, &fds[count++].fd);
+            }
             vferry_device_event_fd(each->device, &fds[count++].fd);
         }
         if (!ferry->switched_over) {
@@ -691,6 +695,7 @@ static bool vfio_ferry_is_wanted(VFIODevice *vbasedev)
 int vfio_ferry_save_prepare(VFIODevice *vbasedev, Error **errp)
 {
     vbasedev->migration->ferry_answered = false;
+    vbasedev->migration->ferry_answered_multifd = false;
     vfio_ferry_stats_free(vbasedev);
     if (vfio_ferry_is_wanted(vbasedev) &&
         vbasedev->migration_ferry == ON_OFF_AUTO_ON &&
@@ -711,11 +716,13 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
 {
     VFIOMigration *migration = vbasedev->migration;
     bool precopy = migration->device_state == VFIO_DEVICE_STATE_PRE_COPY;
+    bool frames = vfio_ferry_frames_possible(vbasedev) &&
+                  migration->ferry_answered_multifd;
     VFIOFerry *ferry;
 
     if (!vfio_ferry_is_wanted(vbasedev) ||
         (vbasedev->migration_ferry == ON_OFF_AUTO_AUTO &&
-         migration->multifd_transfer)) {
+         migration->multifd_transfer && !frames)) {
         return 0;
     }
     if (!migration->ferry_answered) {
@@ -729,12 +736,28 @@ int vfio_ferry_save_setup(VFIODevice *vbasedev, Error **errp)
         trace_vfio_ferry_not_used(vbasedev->name);
         return 0;
     }
+    if (vbasedev->migration_multifd_transfer == ON_OFF_AUTO_ON && !frames) {
+        error_setg(errp, "%s: x-migration-multifd-transfer=on, but this device "
+                   "of the target does not take its state through vfio-ferry "
+                   "so: both hosts need the migration capability multifd, and "
+                   "not x-migration-multifd-transfer=off", vbasedev->name);
+        return -EOPNOTSUPP;
+    }
 
     ferry = vfio_ferry_new(vbasedev, VFERRY_HOST_SOURCE,
                            precopy ? VFERRY_EMBEDDED_PRECOPY |
                            VFERRY_EMBEDDED_PRECOPY_INFO : 0, errp);
     if (!ferry) {
         return -EINVAL;
+    }
+    if (frames) {
+        ferry->frames = vfio_ferry_frames_new(vbasedev, ferry->channel, errp);
+        if (!ferry->frames) {
+            vfio_ferry_free(ferry);
+            return -EINVAL;
+        }
+        /* Not in stock QEMU's way. */
+        migration->multifd_transfer = false;
     }
     ferry->precopy = precopy;
     vfio_ferry_stats_new(vbasedev);
@@ -856,6 +879,8 @@ bool vfio_ferry_return_data(void *opaque, MigrationReturnData kind,
 
     if (kind == MIGRATION_RETURN_DATA_READY) {
         vbasedev->migration->ferry_answered = true;
+        vbasedev->migration->ferry_answered_multifd =
+            len && buf[0] & VFIO_FERRY_READY_MULTIFD;
         return true;
     }
     while (len && status <= VFERRY_ERR_FULL) {
@@ -882,12 +907,19 @@ bool vfio_ferry_return_data(void *opaque, MigrationReturnData kind,
     return true;
 }
 
-/* Puts what the engine has ready, @most bytes or a little more. */
-static size_t vfio_ferry_put(QEMUFile *f, VFIOFerry *ferry, size_t most)
+/*
+ * Puts what the engine has ready, @most bytes or a little more. Negative if it
+ * cannot be sent.
+ */
+static ssize_t vfio_ferry_put(QEMUFile *f, VFIOFerry *ferry, size_t most)
 {
-    size_t total = 0;
+    ssize_t total = 0;
     size_t count;
 
+    if (ferry->frames) {
+        total = vfio_ferry_frames_put(ferry->frames, f, most);
+        most = 0;
+    }
     while (total < most &&
            !vferry_channel_pull(ferry->channel, ferry->buffer,
                                 VFIO_FERRY_BLOCK, &count)) {
@@ -896,7 +928,9 @@ static size_t vfio_ferry_put(QEMUFile *f, VFIOFerry *ferry, size_t most)
         qemu_put_buffer(f, ferry->buffer, count);
         total += count;
     }
-    vfio_migration_add_bytes_transferred(total);
+    if (total > 0) {
+        vfio_migration_add_bytes_transferred(total);
+    }
     return total;
 }
 
@@ -995,6 +1029,7 @@ int vfio_ferry_save_stopped(QEMUFile *f, void *opaque)
             trace_vfio_save_complete_precopy_start(each->name);
             each->switched_over = true;
             vferry_session_switchover(each->session);
+            vfio_ferry_frames_start(each->frames);
         }
     }
     put = vfio_ferry_turn(f, ferry);
@@ -1037,6 +1072,8 @@ static bool vfio_ferry_save_end(VFIODevice *vbasedev)
     }
     vfio_ferry_stats_count(ferry);
     vferry_session_cancel(ferry->session);
+    vfio_ferry_frames_stop(ferry->frames, !ferry->finished || ferry->failure ||
+                                          migrate_is_given_up());
     vfio_ferry_put_back(ferry);
     return true;
 }
@@ -1078,11 +1115,15 @@ void vfio_ferry_unplugged(VFIODevice *vbasedev)
 
 /* --- target -------------------------------------------------------------- */
 
-bool vfio_ferry_return_data_ready(void *opaque)
+uint8_t vfio_ferry_return_data_ready(void *opaque)
 {
     VFIODevice *vbasedev = opaque;
 
-    return vbasedev->migration_ferry != ON_OFF_AUTO_OFF;
+    if (vbasedev->migration_ferry == ON_OFF_AUTO_OFF) {
+        return 0;
+    }
+    return VFIO_FERRY_READY | (vfio_ferry_frames_possible(vbasedev) ?
+                               VFIO_FERRY_READY_MULTIFD : 0);
 }
 
 /* Why this device does not take in what comes: to the log and the source. */
@@ -1153,12 +1194,52 @@ static VFIOFerry *vfio_ferry_load_begin(VFIODevice *vbasedev, Error **errp)
     return ferry;
 }
 
-/* What follows VFIO_MIG_FLAG_DEV_FERRY. */
-int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
+/* Gives the session so many bytes of the stream; false once it is over. */
+static bool vfio_ferry_load_push(VFIOFerry *ferry, const uint8_t *bytes,
+                                 size_t size)
+{
+    GPollFD fd = { .events = G_IO_OUT };
+    vferry_status status;
+    size_t pushed;
+
+    vferry_channel_fd(ferry->channel, &fd.fd);
+    while (size) {
+        status = vferry_channel_push(ferry->channel, bytes, size, &pushed);
+        if (status == VFERRY_OK) {
+            bytes += pushed;
+            size -= pushed;
+        } else if (status == VFERRY_ERR_FULL) {
+            /* The device takes its time, as a write() to it would. */
+            g_poll(&fd, 1, -1);
+        } else {
+            return false; /* Why is known, or about to be. */
+        }
+    }
+    return true;
+}
+
+/* A multifd packet, in one of the threads of those channels. */
+bool vfio_ferry_load_packet(VFIODevice *vbasedev, const char *data, size_t len,
+                            Error **errp)
+{
+    VFIOFerry *ferry = vbasedev->migration->ferry;
+
+    if (ferry->host != VFERRY_HOST_TARGET) {
+        error_setg(errp, "%s: it leaves, and state of it came", ferry->name);
+        return false;
+    }
+    return vfio_ferry_frames_packet(ferry->channel, ferry->name, data, len,
+                                    errp);
+}
+
+/*
+ * What follows VFIO_MIG_FLAG_DEV_FERRY, bytes of a stream, or
+ * VFIO_MIG_FLAG_DEV_FERRY_FRAME, a whole @frame.
+ */
+int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev, bool frame)
 {
     VFIOFerry *ferry = vbasedev->migration->ferry;
     uint32_t size = qemu_get_be32(f);
-    size_t done = 0;
     Error *local_err = NULL;
 
     if (!ferry) {
@@ -1177,21 +1258,12 @@ int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
         return qemu_file_get_error(f) ?: -EIO;
     }
 
-    while (done < size) {
-        GPollFD fd = { .events = G_IO_OUT };
-        size_t pushed;
-        vferry_status status = vferry_channel_push(
-            ferry->channel, ferry->buffer + done, size - done, &pushed);
-
-        if (status == VFERRY_OK) {
-            done += pushed;
-        } else if (status == VFERRY_ERR_FULL) {
-            /* The device takes its time, as a write() to it would. */
-            vferry_channel_fd(ferry->channel, &fd.fd);
-            g_poll(&fd, 1, -1);
-        } else {
-            break; /* Over. Why is known, or about to be. */
-        }
+    if (!frame) {
+        vfio_ferry_load_push(ferry, ferry->buffer, size);
+    } else if (!vfio_ferry_frames_push(ferry->channel, ferry->name,
+                                       ferry->buffer, size, &local_err)) {
+        vfio_ferry_refuse(vbasedev, local_err);
+        return -EINVAL;
     }
     if (!vfio_ferry_is_well(ferry, &local_err)) {
         error_report_err(local_err);

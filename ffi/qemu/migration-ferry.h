@@ -39,7 +39,9 @@ void vfio_ferry_unplug(VFIODevice *vbasedev);
 void vfio_ferry_unplugged(VFIODevice *vbasedev);
 
 /* Target. */
-int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev);
+int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev, bool frame);
+bool vfio_ferry_load_packet(VFIODevice *vbasedev, const char *data, size_t len,
+                            Error **errp);
 bool vfio_ferry_load_allowed(VFIODevice *vbasedev);
 int vfio_ferry_load_confirm(VFIODevice *vbasedev);
 void vfio_ferry_load_cleanup(VFIODevice *vbasedev);
@@ -47,7 +49,7 @@ void vfio_ferry_load_cleanup(VFIODevice *vbasedev);
 /* SaveVMHandlers */
 bool vfio_ferry_stopped_pending(void *opaque);
 int vfio_ferry_save_stopped(QEMUFile *f, void *opaque);
-bool vfio_ferry_return_data_ready(void *opaque);
+uint8_t vfio_ferry_return_data_ready(void *opaque);
 bool vfio_ferry_return_data(void *opaque, MigrationReturnData kind,
                             const uint8_t *buf, size_t len, Error **errp);
 
@@ -105,9 +107,17 @@ static inline void vfio_ferry_save_cleanup(VFIODevice *vbasedev)
 {
 }
 
-static inline int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev)
+static inline int vfio_ferry_load_block(QEMUFile *f, VFIODevice *vbasedev,
+                                        bool frame)
 {
     return -EINVAL;
+}
+
+static inline bool vfio_ferry_load_packet(VFIODevice *vbasedev,
+                                          const char *data, size_t len,
+                                          Error **errp)
+{
+    g_assert_not_reached();
 }
 
 static inline bool vfio_ferry_load_allowed(VFIODevice *vbasedev)

@@ -65,7 +65,7 @@ pub enum vferry_event_type {
     /// `path_bytes_per_s`, `latency_ns`. A source without PRE_COPY that waits for it, a few tenths of a
     /// second at most, switches over with what it says. It does not come on streams that the VMM
     /// carries, where the engine seals TLS records, where `vferry_options_set_path_rate` has said
-    /// it, nor where there was always something to send. Since version 6.
+    /// it, nor where there was always something to send. Since version 7.
     VFERRY_EVENT_PATH = 11,
 }
 
@@ -124,7 +124,7 @@ pub struct vferry_event {
     /// What of `downtime_ns` are the devices' transitions and the way there and back; of
     /// VFERRY_EVENT_PATH, the way to the target's engine and back. In nanoseconds. Since version 6.
     pub latency_ns: u64,
-    /// What one stream takes, in bytes per second on the wire. Since version 6.
+    /// What one stream takes, in bytes per second on the wire. Since version 7.
     pub path_bytes_per_s: u64,
 }
 

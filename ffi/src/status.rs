@@ -62,6 +62,8 @@ pub enum vferry_status {
     VFERRY_ERR_PLAINTEXT = 116,
     /// A certificate, key or name of this host's own cannot be used. Since version 5.
     VFERRY_ERR_CREDENTIALS = 117,
+    /// Bytes and whole frames were pushed into one channel. Since version 7.
+    VFERRY_ERR_MIXED = 118,
 
     /// A call to the device failed; `vferry_last_errno` is the kernel's errno.
     VFERRY_ERR_DEVICE_IO = 200,
@@ -110,7 +112,7 @@ use vferry_status::*;
 
 impl vferry_status {
     /// All of them, with their texts.
-    const TEXTS: [(vferry_status, &'static CStr); 42] = [
+    const TEXTS: [(vferry_status, &'static CStr); 43] = [
         (VFERRY_OK, c"done"),
         (VFERRY_ERR_EMPTY, c"nothing waits at this moment"),
         (VFERRY_ERR_TIMEOUT, c"the timeout expired"),
@@ -138,6 +140,7 @@ impl vferry_status {
         (VFERRY_ERR_LOG_TAKEN, c"the process already collects log lines"),
         (VFERRY_ERR_PLAINTEXT, c"a stream would leave this host in plaintext"),
         (VFERRY_ERR_CREDENTIALS, c"this host's credentials cannot be used"),
+        (VFERRY_ERR_MIXED, c"bytes and whole frames in one channel"),
         (VFERRY_ERR_DEVICE_IO, c"a call to the device failed"),
         (VFERRY_ERR_NOT_MIGRATABLE, c"the device's driver has no migration support"),
         (VFERRY_ERR_NO_SUCH_DEVICE, c"there is no such device"),

@@ -9,7 +9,7 @@ use crate::raw;
 
 /// Version of this interface. It grows when something is added. Nothing is changed or removed under
 /// one soname.
-pub const VFERRY_ABI_VERSION: u32 = 6;
+pub const VFERRY_ABI_VERSION: u32 = 7;
 /// Oldest version of this interface whose programs run with this library; the number of its soname,
 /// libvfio_ferry.so.3.
 pub const VFERRY_ABI_VERSION_MIN: u32 = 3;

@@ -78,3 +78,8 @@ fn misuse_of_streams_is_refused() {
 fn misuse_of_sessions_is_refused() {
     holds("misuse_session");
 }
+
+#[test]
+fn whole_frames_arrive_in_any_order() {
+    holds("frames");
+}

@@ -296,6 +296,24 @@ impl Caller<'_> {
         let mut moved = MaybeUninit::new(0);
         let channel = handle!(self.channels[index]);
         match which % 8 {
+            // What one end gives the other gets as a whole frame, twice where it was told to.
+            7 if number % 4 != 0 => {
+                let mut have = 0;
+                let pulled = call!(vferry_channel_pull_frame(
+                    channel,
+                    bytes.as_mut_ptr(),
+                    4096,
+                    Some(&mut have)
+                ));
+                let other = handle!(self.channels[1 - index]);
+                for _ in 0..number % 4 {
+                    let (from, count) = (bytes.as_ptr(), have.min(room));
+                    done(call!(vferry_channel_push_frame(other.as_deref(), from, count)));
+                }
+                done((pulled, vferry_channel_flush(other.as_deref())));
+                done(vferry_channel_held_bytes(other.as_deref()));
+                done(vferry_channel_hold_at_most(other.as_deref(), room << 12));
+            }
             0 => {
                 bytes[..64].fill_with(|| self.bytes.next().copied().unwrap_or(0));
                 let (from, count) = (bytes.as_ptr(), room.min(64));

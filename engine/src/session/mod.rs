@@ -7,6 +7,7 @@ mod channel;
 mod embedded;
 mod engine;
 mod handle;
+mod inbox;
 mod lore;
 mod options;
 mod pacing;
@@ -41,15 +42,17 @@ pub use crate::vfio::state::{Capabilities, DeviceState};
 pub use crate::vfio::{Container, OpenError};
 pub use crate::wire::{
     Begin, Digest, Total, VERSION_MAX as WIRE_VERSION_MAX, VERSION_MIN as WIRE_VERSION_MIN,
+    WireFault,
 };
 
 pub use crate::drive::{Report, SessionEvent, SourceReport, TargetReport, Timeline};
 #[cfg(feature = "tokio-uring")]
 pub use aio::AsyncSession;
-pub use channel::{Channel, Moved};
+pub use channel::Channel;
 pub use embedded::{Answer, EmbeddedConfig, EmbeddedDevice, Wanted};
 pub use engine::{Engine, EngineOptions};
 pub use handle::Session;
+pub use inbox::{FrameError, FrameFault, Moved, Passed};
 pub use options::{Options, SourceDevice, TargetDevice};
 pub use ready::{Readiness, is_ready};
 pub use side::{ReportOf, Side, Source, Target};

@@ -8,6 +8,7 @@ pub(crate) mod endings;
 mod figures;
 mod kept;
 mod link;
+mod multifd;
 mod races;
 mod tiny;
 mod unplug;
@@ -112,6 +113,7 @@ pub(crate) fn run(checks: &mut Checks) {
     again::run(checks);
     unplug::run(checks);
     kept::run(checks);
+    multifd::run(checks);
 }
 
 /// Two mtty cards, whose ports' registers and buffers must have moved.

@@ -221,6 +221,15 @@ impl Vm {
         let _ = self.does("migrate_cancel");
     }
 
+    /// The most memory that the process has had at a time, in MiB.
+    pub(super) fn most_memory_mib(&self) -> Outcome<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = most.and_then(|most| most.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        let Some(kib) = kib else { fail!("no VmHWM in {status:?}") };
+        Ok(kib / 1024)
+    }
+
     /// Sends the process a signal.
     pub(super) fn signal(&self, signal: Signal) -> Outcome {
         let id = Pid::from_child(&self.process);
