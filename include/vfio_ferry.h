@@ -2263,7 +2263,7 @@ enum vferry_event_type
      * `path_bytes_per_s`, `latency_ns`. A source without PRE_COPY that waits for it, a few tenths of a
      * second at most, switches over with what it says. It does not come on streams that the VMM
      * carries, where the engine seals TLS records, where `vferry_options_set_path_rate` has said
-     * it, nor where there was always something to send. Since version 6.
+     * it, nor where there was always something to send. Since version 7.
      */
     VFERRY_EVENT_PATH = 11,
 };
@@ -2379,7 +2379,7 @@ typedef struct vferry_event {
      */
     uint64_t latency_ns;
     /**
-     * What one stream takes, in bytes per second on the wire. Since version 6.
+     * What one stream takes, in bytes per second on the wire. Since version 7.
      */
     uint64_t path_bytes_per_s;
 } vferry_event;
