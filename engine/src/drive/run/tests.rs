@@ -175,3 +175,25 @@ fn the_loop_sleeps_until_the_first_of_its_deadlines() {
     drive.live.touch();
     assert_eq!(drive.timeout(), Some(Duration::ZERO), "figures were never published");
 }
+
+#[test]
+fn the_ring_has_room_for_all_that_may_be_in_flight() {
+    use super::start::{files, operations};
+    assert_eq!((operations(1, 0), files(1, 0)), (2, 1), "a send and a receive");
+    // Four data fds a device, each with a read or write, and a watch.
+    assert_eq!((operations(0, 1), files(0, 1)), (8, 4));
+    assert_eq!((operations(3, 5), files(3, 5)), (6 + 40, 3 + 20));
+}
+
+#[test]
+fn a_device_is_released_once_and_not_while_its_data_fd_is_attached() {
+    let (mut drive, _peer) = drive();
+    let (reader, _writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    drive.devices[DEVICE.index()].fresh = Some(reader);
+    drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(0) });
+    assert!(drive.devices[DEVICE.index()].release().is_none(), "its data fd is attached");
+    drive.act(0, Action::Detach { device: DEVICE });
+    let released = drive.devices[DEVICE.index()].release().expect("nothing of it is left");
+    assert!(released.recv().is_err(), "its thread has ended");
+    assert!(drive.devices[DEVICE.index()].release().is_none(), "it was released");
+}
