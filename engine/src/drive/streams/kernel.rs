@@ -169,6 +169,15 @@ mod tests {
         }
     }
 
+    sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
+
+    #[test]
+    fn a_stream_that_is_paced_takes_no_more() {
+        let (stream, _peer) = pair();
+        setsockopt(&stream, MaxPacingRate, &3_000_000).expect("TCP");
+        assert_eq!(cap(&stream), Some(3_000_000));
+    }
+
     #[test]
     fn what_the_kernel_says_is_a_speed() {
         let info = Info {

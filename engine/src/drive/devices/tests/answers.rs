@@ -182,6 +182,7 @@ fn a_pause_is_over_when_its_time_is() {
     bed.look(at - 1);
     assert!(bed.events.is_empty() && bed.fds.deadline_ns() == Some(at), "it is early");
     bed.look(at);
+    assert_eq!(bed.events.len(), 1, "it is time");
     assert_eq!(short(&bed.next()), format!("0 {:?}", ReadResult::Failed(EAGAIN)));
 }
 
