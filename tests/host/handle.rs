@@ -13,11 +13,12 @@ use vfio_ferry::limits::HEADER_BYTES;
 use vfio_ferry::outcome::{Cause, DeviceOptions, Observation};
 use vfio_ferry::session::{
     Error, Options, Readiness, Session, SessionEvent, Side, SourceSession, TargetSession,
+    ThreadHook,
 };
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry_tests::device::{Content, Plan, TestDevice};
 use vfio_ferry_tests::pair::{PATIENCE, Pair, Setup, end, sources, streams, targets};
-use vfio_ferry_tests::runs::{assert_moved, migrate, talkative};
+use vfio_ferry_tests::runs::{assert_handed_over, assert_moved, migrate, talkative};
 use vfio_ferry_tests::skip::skip;
 
 fn device(plan: Plan) -> Arc<TestDevice> {
@@ -118,6 +119,9 @@ fn what_was_measured_is_what_was_moved() {
         let (source, target) = migrate(Plan { content, ..talkative() }, &setup);
         let bytes = source.report.devices[0].total.bytes;
         let [zero, raw, zstd] = source.report.devices[0].chunks;
+        let (at, came_at) = (&source.report.timeline, &target.report.timeline);
+        assert!(at.stop_called_ns.is_some() && at.running_ns.is_none(), "{at:?}");
+        assert!(came_at.running_ns.is_some() && came_at.stop_called_ns.is_none(), "{came_at:?}");
         let headers = (zero + raw + zstd) * HEADER_BYTES as u64;
         let (ours, theirs) = (&source.report.metrics.devices[0], &target.report.metrics.devices[0]);
         assert_eq!((ours.state_bytes, theirs.state_bytes), (bytes, bytes));
@@ -133,6 +137,30 @@ fn what_was_measured_is_what_was_moved() {
         let sent: u64 = source.report.metrics.streams.iter().map(|stream| stream.sent_bytes).sum();
         let came = target.report.metrics.streams.iter().map(|stream| stream.received_bytes);
         assert!(sent > ours.wire_bytes && came.sum::<u64>() > theirs.wire_bytes);
+    }
+}
+
+/// What every thread of a session has goes with the last of them.
+#[test]
+fn a_session_that_is_over_leaves_no_thread() {
+    let held = Arc::new(());
+    let plan = talkative();
+    let (from, to) = (device(plan.clone()), device(plan.target()));
+    let mut setup = Setup::default();
+    let with = held.clone();
+    setup.source.thread_start = Some(ThreadHook::new(move |_| {
+        let _ = &with;
+        Ok(())
+    }));
+    let pair = Pair::start(from_ref(&from), from_ref(&to), &setup);
+    drop(setup);
+    pair.source.switchover();
+    let (source, target) = pair.end();
+    assert_handed_over(&source, &target);
+    let start = Instant::now();
+    while Arc::strong_count(&held) > 1 {
+        assert!(start.elapsed() < PATIENCE, "a thread is left");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

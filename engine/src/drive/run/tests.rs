@@ -13,7 +13,7 @@ use crate::drive::devices::tests::double;
 use crate::errno::EINPROGRESS;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
+use crate::machine::{Command, Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
 use crate::threads::Threads;
@@ -196,4 +196,16 @@ fn a_device_is_released_once_and_not_while_its_data_fd_is_attached() {
     let released = drive.devices[DEVICE.index()].release().expect("nothing of it is left");
     assert!(released.recv().is_err(), "its thread has ended");
     assert!(drive.devices[DEVICE.index()].release().is_none(), "it was released");
+}
+
+#[test]
+fn a_device_is_told_once_that_its_session_is_ending() {
+    let device = double(|_, result| result);
+    let (mut drive, _peer) = drive_of(device.clone());
+    drive.feed(Event::Start);
+    assert_eq!(device.interrupts(), 0);
+    drive.feed(Event::Command(Command::Cancel));
+    assert_eq!(device.interrupts(), 1);
+    drive.feed(Event::Tick);
+    assert_eq!(device.interrupts(), 1);
 }

@@ -51,6 +51,7 @@ pub(in crate::drive) type Observe = fn(u32, io::Result<usize>) -> io::Result<usi
 
 pub(in crate::drive) struct Double {
     answers: AtomicU32,
+    interrupts: AtomicU32,
     observe: Observe,
 }
 
@@ -73,16 +74,24 @@ impl MigrationDevice for Double {
     fn reset(&self) -> io::Result<()> {
         unreachable!("not asked")
     }
+    fn interrupt(&self) {
+        self.interrupts.fetch_add(1, Ordering::SeqCst);
+    }
     fn observe(&self, _: BorrowedFd<'_>, result: io::Result<usize>) -> io::Result<usize> {
         (self.observe)(self.answers.fetch_add(1, Ordering::SeqCst) + 1, result)
     }
 }
 
 pub(in crate::drive) fn double(observe: Observe) -> Arc<Double> {
-    Arc::new(Double { answers: AtomicU32::new(0), observe })
+    Arc::new(Double { answers: AtomicU32::new(0), interrupts: AtomicU32::new(0), observe })
 }
 
 impl Double {
+    /// How often it was told that the session is ending.
+    pub(in crate::drive) fn interrupts(&self) -> u32 {
+        self.interrupts.load(Ordering::SeqCst)
+    }
+
     fn answers(&self) -> u32 {
         self.answers.load(Ordering::SeqCst)
     }
