@@ -212,6 +212,11 @@ fn a_session_whose_thread_panics_says_what_is_true() {
         assert_eq!((ours.home, runs), (left == "returned", left == "returned"), "{what}: {ours:?}");
         // None also of one that nobody has asked since it was found.
         let known = if left == "returned" { Some(Running) } else { None };
+        let epoch = if left == "unconfirmed" { "unconfirmed" } else { "aborted" };
+        let endings = (&ours.ending, &theirs.ending);
+        assert_eq!(endings.0.map(|ending| ending.name()), Some(epoch), "{what}");
+        assert_eq!(endings.1.map(|ending| ending.name()), Some("aborted"), "{what}");
+        assert!(!ours.was_reset && !theirs.was_reset, "{what}: only the target's, as ever");
         assert!(
             host != "source" || ours.state.is_none() || ours.state == known,
             "{what}: {ours:?}"
@@ -220,4 +225,64 @@ fn a_session_whose_thread_panics_says_what_is_true() {
         let comes = to.state().expect("a demo always knows");
         assert!(came != "blank" || comes == Running, "{what}: {comes}");
     }
+}
+
+/// A device that does not come back to RUNNING: for good, or before it is reset.
+struct Refuses {
+    device: Arc<demo::Demo>,
+    /// VFIO_DEVICE_RESET brings it back from ERROR.
+    resets: bool,
+    broken: AtomicBool,
+}
+
+impl MigrationDevice for Refuses {
+    fn capabilities(&self) -> io::Result<Capabilities> {
+        self.device.capabilities()
+    }
+    fn state(&self) -> io::Result<DeviceState> {
+        if self.resets && self.broken.load(Ordering::SeqCst) {
+            return Ok(DeviceState::Error);
+        }
+        self.device.state()
+    }
+    fn set_state(&self, state: DeviceState) -> io::Result<Option<OwnedFd>> {
+        if state == DeviceState::Running {
+            self.broken.store(true, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.device.set_state(state)
+    }
+    fn precopy_info(&self, data_fd: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+        self.device.precopy_info(data_fd)
+    }
+    fn stop_copy_length(&self) -> io::Result<u64> {
+        self.device.stop_copy_length()
+    }
+    fn reset(&self) -> io::Result<()> {
+        if !self.resets {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.broken.store(false, Ordering::SeqCst);
+        self.device.reset()
+    }
+}
+
+#[test]
+fn a_session_whose_thread_panics_claims_no_device_that_does_not_come_back() {
+    let _alone = panics_at::alone();
+    let refuses = |resets| -> Arc<dyn MigrationDevice> {
+        Arc::new(Refuses { device: plain(), resets, broken: AtomicBool::new(false) })
+    };
+    panics_at::arm("source", "stop_copy");
+    let (source, _) = migrate(refuses(false), plain());
+    assert_eq!(source.ending.name(), "not_returned", "{}", source.ending);
+    assert!(panics_at::is_spent() && !source.devices[0].home && !source.devices[0].was_reset);
+    panics_at::arm("source", "stop_copy");
+    let (source, _) = migrate(refuses(true), plain());
+    assert_eq!(source.ending.name(), "returned", "{}", source.ending);
+    assert!(panics_at::is_spent() && source.devices[0].was_reset, "out of ERROR");
+    panics_at::arm("target", "load");
+    let (_, target) = migrate(plain(), refuses(false));
+    assert_eq!(target.ending.name(), "not_blank", "{}", target.ending);
+    assert!(panics_at::is_spent() && !target.devices[0].home);
 }

@@ -144,6 +144,31 @@ fn a_late_device_comes_back_when_nobody_listens_any_more() {
     }
 }
 
+/// Its embedder may take a device away once the session has ended, though another is late.
+#[test]
+fn a_device_that_is_home_is_let_go_of_while_another_is_late() {
+    for backend in BACKENDS {
+        let both = [plan(DeviceState::StopCopy), Plan { holds: None, ..plan(DeviceState::Stop) }];
+        let from = both.clone().map(|plan| Arc::new(TestDevice::new(plan)));
+        let to = both.map(|plan| Arc::new(TestDevice::new(plan.target())));
+        let leaving = from.each_ref().map(Watched::of);
+        let coming = to.each_ref().map(Watched::of);
+        let mut setup = setup(backend);
+        setup.source.cancel_bound = Duration::from_secs(3);
+        let pair = Pair::start(&leaving, &coming, &setup);
+        pair.source.switchover();
+        leaving[0].wait_until_it_stands();
+        pair.source.cancel();
+        to_the_end(&pair.source);
+        let report = pair.source.report().expect("it has ended");
+        let home = report.devices.iter().map(|device| device.home);
+        assert_eq!(home.collect::<Vec<_>>(), [false, true]);
+        assert_eq!(Arc::strong_count(&leaving[1]), 1, "nobody else has it any more");
+        from[0].release();
+        drop(pair);
+    }
+}
+
 /// A read that does not return keeps its thread, its slot and its fd; the device is home without it.
 #[test]
 fn a_stuck_read_is_waited_for_by_nobody_and_its_end_ends_the_session() {

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use vfio_ferry::compress::policy::Policy;
 use vfio_ferry::limits::DEVICES_MAX;
@@ -122,8 +121,7 @@ fn as_many_devices_as_may_be_migrate_with_default_options() {
     let devices = sources(&from, &DeviceOptions::default());
     let source = SourceSession::start(devices, ours, Options::default()).expect("source");
     let target = TargetSession::start(targets(&to), theirs, Options::default()).expect("target");
-    let second = Duration::from_secs(1);
-    let ready = source.wait_until_ready(second, PATIENCE, |_| {});
+    let ready = source.wait_until_ready(PATIENCE, PATIENCE, |_| {});
     assert!(matches!(ready, Readiness::Ready(_)), "{ready:?}");
     source.switchover();
     assert_handed_over(&end(source), &end(target));

@@ -120,11 +120,12 @@ impl Pair {
         }
     }
 
-    /// Waits until the source would be down for a second at most; then it is told to stop.
+    /// Waits until the source is ready, whatever its downtime would be; then it is told to stop.
     pub fn switch_over_when_ready(&mut self) -> Readiness {
         let notices = &mut self.source_notices;
-        let second = Duration::from_secs(1);
-        let ready = self.source.wait_until_ready(second, PATIENCE, |notice| notices.push(notice));
+        // On a machine that is busy with other things the state's rate is low, and stays so once
+        // the device is drained.
+        let ready = self.source.wait_until_ready(PATIENCE, PATIENCE, |notice| notices.push(notice));
         self.source.switchover();
         ready
     }

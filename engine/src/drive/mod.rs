@@ -26,6 +26,8 @@ mod streams;
 mod waits;
 
 pub(crate) use clock::deadline;
+#[cfg(test)]
+pub(crate) use devices::tests::until_asleep;
 pub use embedder::{Outbox, SessionEvent};
 pub(crate) use figures::Ended;
 pub use figures::{Report, SourceReport, TargetReport, Timeline};

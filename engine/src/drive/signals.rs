@@ -35,3 +35,18 @@ impl Drop for Blocked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_takes_the_signals_again_that_it_took_before() {
+        let before = SigSet::thread_get_mask().expect("a mask");
+        let blocked = Blocked::all();
+        let inside = SigSet::thread_get_mask().expect("a mask");
+        assert!(inside.contains(Signal::SIGTERM) && !inside.contains(Signal::SIGSEGV));
+        drop(blocked);
+        assert_eq!(SigSet::thread_get_mask().expect("a mask"), before);
+    }
+}

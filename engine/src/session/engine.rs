@@ -120,3 +120,26 @@ impl fmt::Debug for Engine {
 pub(super) fn workers_default() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_says_what_it_has() {
+        let options = EngineOptions { workers: 3, memory_bytes: 5000, ..EngineOptions::default() };
+        let engine = Engine::new(options).expect("threads");
+        assert_eq!((engine.workers(), engine.memory_left()), (3, 5000));
+        let share = engine.take(2000);
+        assert_eq!((share.bytes(), engine.memory_left()), (2000, 3000));
+        drop(share);
+        assert_eq!(engine.memory_left(), 5000);
+    }
+
+    #[test]
+    fn a_machine_of_several_cores_has_several_workers() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = workers_default();
+        assert!(workers <= cores && (workers > 1 || cores == 1), "{workers} of {cores}");
+    }
+}

@@ -274,4 +274,36 @@ mod tests {
         let refused = options.shape(2, 1, 0).expect_err("it does not fit");
         assert!(matches!(refused, UsageError::Memory { chunk_bytes: 4096, .. }), "{refused}");
     }
+
+    #[test]
+    fn memory_that_reaches_is_used_to_its_end() {
+        let slot = |chunk_bytes: usize| chunk_bytes + limits::SLOT_HEAD_BYTES;
+        let shape = |memory_bytes| {
+            let chunk_bytes = 64 << 10;
+            let options = Options { workers: 1, chunk_bytes, memory_bytes, ..Options::default() };
+            let shape = options.shape(1, 1, 0).expect("it fits");
+            assert_eq!(shape.bytes(), shape.slots * slot(shape.chunk_bytes));
+            (shape.chunk_bytes >> 10, shape.slots_per_device, shape.slots)
+        };
+        let least = 5;
+        assert_eq!(shape(least * slot(64 << 10) - 1), (32, 6, 8), "halved");
+        assert_eq!(shape(least * slot(64 << 10)), (64, 3, 5));
+        assert_eq!(shape(10 * slot(64 << 10) - 1), (64, 7, 9));
+        assert_eq!(shape(10 * slot(64 << 10)), (64, 8, 10), "what is wanted of it");
+        assert_eq!(shape(64 << 20), (64, 8, 10), "and no more");
+    }
+
+    #[test]
+    fn a_name_tells_its_device_from_the_others() {
+        let check = |names: &[&str]| check_names(names.iter().copied());
+        assert_eq!(check(&["net0", "net1", "net 2"]), Ok(()));
+        for names in [&["net0", ""][..], &["net0", "net1", "net0"], &["net0", "net\n1"]] {
+            let error = check(names).expect_err("one is no name");
+            assert!(matches!(error, UsageError::Name { .. }), "{names:?}: {error}");
+        }
+        let longest = "n".repeat(limits::NAME_BYTES_MAX);
+        assert_eq!(check(&[&longest]), Ok(()));
+        let error = check(&[&format!("{longest}n")]).expect_err("a byte too many");
+        assert!(matches!(error, UsageError::TooLong { found: 256, max: 255, .. }), "{error}");
+    }
 }

@@ -151,6 +151,8 @@ mod tests {
 
     use rustix::net::{AddressFamily, SocketFlags, socket_with, socketpair};
 
+    use crate::vfio::device::PrecopyInfo;
+
     fn check(streams: &[OwnedFd]) -> Result<(), UsageError> {
         check_streams(streams.iter().map(AsFd::as_fd))
     }
@@ -223,5 +225,51 @@ mod tests {
         assert_eq!(is_same_open_file(one.as_fd(), other.as_fd()), Ok(false));
         assert_eq!(is_same_open_file(one.as_fd(), same.as_fd()), Ok(true));
         assert_eq!(fcntl_getfl(&one).expect("flags"), before);
+        // One that does not block, too.
+        fcntl_setfl(&one, before | OFlags::NONBLOCK).expect("flags");
+        assert_eq!(is_same_open_file(one.as_fd(), same.as_fd()), Ok(true));
+        assert_eq!(fcntl_getfl(&one).expect("flags"), before | OFlags::NONBLOCK);
+    }
+
+    /// A device that answers every question with this errno.
+    struct Failing(Errno);
+
+    impl Failing {
+        fn answer<T>(&self) -> io::Result<T> {
+            Err(self.0.into())
+        }
+    }
+
+    impl MigrationDevice for Failing {
+        fn capabilities(&self) -> io::Result<Capabilities> {
+            self.answer()
+        }
+        fn state(&self) -> io::Result<DeviceState> {
+            self.answer()
+        }
+        fn set_state(&self, _: DeviceState) -> io::Result<Option<OwnedFd>> {
+            self.answer()
+        }
+        fn precopy_info(&self, _: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+            self.answer()
+        }
+        fn stop_copy_length(&self) -> io::Result<u64> {
+            self.answer()
+        }
+        fn reset(&self) -> io::Result<()> {
+            self.answer()
+        }
+    }
+
+    #[test]
+    fn a_device_that_cannot_migrate_is_told_from_one_that_fails() {
+        let asked = |errno| {
+            let device: Arc<dyn MigrationDevice> = Arc::new(Failing(errno));
+            ask("net0", &device).expect_err("it takes no part")
+        };
+        let error = asked(Errno::NOTTY);
+        assert!(matches!(&error, Error::NotMigratable { name } if name == "net0"), "{error}");
+        let error = asked(Errno::IO);
+        assert!(matches!(&error, Error::Device { name, .. } if name == "net0"), "{error}");
     }
 }

@@ -124,3 +124,25 @@ fn check_restarts(on_reset: OnReset) -> Result<(), UsageError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Fallback;
+
+    #[test]
+    fn so_many_restarts_as_a_target_takes_may_be_chosen() {
+        let restarts = |attempts| {
+            let then = Fallback::StopCopy;
+            check_restarts(OnReset::Restart { attempts, then })
+        };
+        for attempts in [0, 1, limits::DISCARDS_MAX - 1] {
+            assert_eq!(restarts(attempts), Ok(()), "{attempts}");
+        }
+        for attempts in [limits::DISCARDS_MAX, u32::MAX] {
+            let error = restarts(attempts).expect_err("more than a target takes");
+            assert!(matches!(error, UsageError::Range { .. }), "{error}");
+        }
+        assert_eq!(check_restarts(OnReset::Abort), Ok(()));
+    }
+}

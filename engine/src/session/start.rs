@@ -116,3 +116,34 @@ pub(super) fn session_id() -> std::io::Result<u128> {
     debug_assert_eq!(got, bytes.len(), "getrandom gives small requests whole");
     Ok(u128::from_le_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::EmbeddedConfig;
+    use crate::vfio::VfioDevice;
+
+    #[test]
+    fn an_embedded_device_is_told_from_others_and_taken_once() {
+        let null = std::fs::File::open("/dev/null").expect("it opens");
+        let plain = VfioDevice::from_fd(null.into()).expect("no opt-in is no error");
+        let embedded = EmbeddedDevice::new(Host::Source, EmbeddedConfig::default());
+        let devices: [Arc<dyn MigrationDevice>; 2] =
+            [Arc::new(plain), embedded.expect("an eventfd")];
+        let named = || ["plain", "embedded"].into_iter().zip(&devices);
+        let taken = Devices::take(named()).expect("both are free");
+        assert_eq!((taken.is_embedded(0), taken.is_embedded(1)), (false, true));
+        match Devices::take(named()) {
+            Err(UsageError::SecondSession { name }) => assert_eq!(name, "embedded"),
+            other => panic!("{:?}", other.map(drop)),
+        }
+        drop(taken);
+        assert!(Devices::take(named()).is_ok(), "no session was made of it");
+    }
+
+    #[test]
+    fn two_sessions_have_two_numbers() {
+        let number = || session_id().expect("the kernel has some");
+        assert_ne!(number(), number());
+    }
+}

@@ -64,7 +64,7 @@ pub(crate) fn migrate_past<T>(
     streams.extend(connect(address, 1).expect("it listens"));
     let source = start_source(&from, streams);
     open.push(knock(Moment::During, address));
-    source.wait_until_ready(Duration::from_secs(1), PATIENCE, |_| {});
+    source.wait_until_ready(PATIENCE, PATIENCE, |_| {});
     source.switchover();
     let source = end(source);
     over.store(true, Ordering::Release);

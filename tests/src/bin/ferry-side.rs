@@ -67,7 +67,7 @@ fn source(spec: &Spec, devices: &[Arc<TestDevice>]) -> Result<SourceSession, Err
     let device = DeviceOptions { precopy, ..DeviceOptions::default() };
     let session = SourceSession::start(sources(devices, &device), streams, options(spec))?;
     if precopy {
-        session.wait_until_ready(Duration::from_secs(1), PATIENCE, |notice| {
+        session.wait_until_ready(PATIENCE, PATIENCE, |notice| {
             if let Notice::Phase { phase, .. } = notice {
                 println!("phase {phase}");
             }

@@ -284,6 +284,41 @@ mod tests {
         }
     }
 
+    /// Gives a data fd, or none.
+    struct Gives(bool);
+
+    impl MigrationDevice for Gives {
+        fn capabilities(&self) -> io::Result<Capabilities> {
+            unreachable!("not asked")
+        }
+        fn state(&self) -> io::Result<DeviceState> {
+            unreachable!("not asked")
+        }
+        fn set_state(&self, _: DeviceState) -> io::Result<Option<OwnedFd>> {
+            self.0.then(|| Ok(std::fs::File::open("/dev/null")?.into())).transpose()
+        }
+        fn precopy_info(&self, _: BorrowedFd<'_>) -> io::Result<PrecopyInfo> {
+            unreachable!("not asked")
+        }
+        fn stop_copy_length(&self) -> io::Result<u64> {
+            unreachable!("not asked")
+        }
+        fn reset(&self) -> io::Result<()> {
+            unreachable!("not asked")
+        }
+    }
+
+    #[test]
+    fn a_descriptor_is_kept_free_again_where_none_was_given() {
+        for gives in [false, true] {
+            let spare = Spare::new().expect("a descriptor");
+            let device = &Gives(gives);
+            let mut line = Line { device, id: DeviceId(0), known: Running, spare };
+            assert_eq!(line.set_state(StopCopy).expect("a state").is_some(), gives);
+            assert_eq!(line.spare.is_kept(), !gives);
+        }
+    }
+
     /// One that answers nothing but a panic.
     struct Panics;
 

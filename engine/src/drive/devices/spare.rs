@@ -38,3 +38,29 @@ impl Spare {
 fn keep() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?)
 }
+
+#[cfg(test)]
+impl Spare {
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfio::state::DeviceState::{PreCopy, Resuming, Running, Stop, StopCopy};
+
+    #[test]
+    fn there_is_room_where_set_state_may_give_a_data_fd() {
+        for (state, may_give) in
+            [(PreCopy, true), (StopCopy, true), (Resuming, true), (Running, false), (Stop, false)]
+        {
+            let mut spare = Spare::new().expect("a descriptor");
+            spare.make_room(state);
+            assert_eq!(spare.is_kept(), !may_give, "{state}");
+            spare.keep_again();
+            assert!(spare.is_kept(), "{state}");
+        }
+    }
+}

@@ -36,3 +36,21 @@ impl Closing {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_streams_are_waited_for_until_the_deadline() {
+        let closing = Closing::default();
+        let past = Some(Instant::now());
+        assert!(!closing.wait(past));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| closing.wait(None));
+            closing.done();
+            assert!(waiting.join().expect("no panic"));
+        });
+        assert!(closing.wait(past) && closing.wait(None), "they are closed");
+    }
+}

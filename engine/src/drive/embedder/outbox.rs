@@ -275,6 +275,35 @@ mod tests {
         });
     }
 
+    /// Who has woken up sleeps no more: what comes then is for who polls.
+    #[test]
+    fn the_eventfd_is_readable_again_after_somebody_has_waited() {
+        let outbox = Outbox::new().expect("eventfd");
+        outbox.push(message(1));
+        assert!(readable(&outbox), "nobody sleeps");
+        for waits in [
+            (|outbox: &Outbox| drop(outbox.wait(None))) as fn(&Outbox),
+            |outbox| drop(outbox.wait(Some(Instant::now() + std::time::Duration::from_secs(600)))),
+            Outbox::wait_finished,
+        ] {
+            let outbox = Outbox::new().expect("eventfd");
+            let (told, thread) = std::sync::mpsc::channel();
+            let of = &outbox;
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    told.send(rustix::thread::gettid()).expect("the test waits");
+                    waits(of);
+                });
+                until_asleep(thread.recv().expect("it begins"));
+                of.push(SessionEvent::Finished);
+            });
+            while outbox.poll().is_some() {}
+            assert!(!readable(&outbox));
+            outbox.push(message(2));
+            assert!(readable(&outbox));
+        }
+    }
+
     #[test]
     fn messages_are_bounded() {
         let outbox = Outbox::new().expect("eventfd");

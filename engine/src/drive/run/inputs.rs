@@ -89,6 +89,13 @@ impl Drive {
             }
             StreamEvent::Frame { stream, frame } => self.feed(Event::Frame { stream, frame }),
             StreamEvent::Data { stream, header } => {
+                if header.body_bytes == 0 {
+                    // No body comes with which it would be counted.
+                    let device = header.place.device.index();
+                    if let Some(metrics) = self.measured.metrics.devices.get_mut(device) {
+                        metrics.wire_bytes += limits::HEADER_BYTES as u64;
+                    }
+                }
                 self.feed(Event::Data { stream, header });
                 debug_assert!(
                     !self.streams.is_asking(stream) || header.body_bytes == 0,

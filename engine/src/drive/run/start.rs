@@ -145,8 +145,8 @@ impl Drive {
         let (streams, devices) = (config.sockets.len() as u32, config.devices.len() as u32);
         let ring = RingConfig {
             backend: config.backend,
-            depth: 2 * streams + OPERATIONS_PER_DEVICE * devices,
-            files: streams + FILES_PER_DEVICE * devices,
+            depth: operations(streams, devices),
+            files: files(streams, devices),
             blocking: blocking_threads(devices, &config.threads),
             zero_copy: config.zero_copy.then(|| Arc::clone(&arena)),
         };
@@ -204,6 +204,16 @@ impl Drive {
 const FILES_PER_DEVICE: u32 = 4;
 /// Each has a read or a write, and a watch for its death.
 const OPERATIONS_PER_DEVICE: u32 = 2 * FILES_PER_DEVICE;
+
+/// What may be in flight at once: a send and a receive a stream, and the devices'.
+pub(super) fn operations(streams: u32, devices: u32) -> u32 {
+    2 * streams + OPERATIONS_PER_DEVICE * devices
+}
+
+/// What the ring may have at once.
+pub(super) fn files(streams: u32, devices: u32) -> u32 {
+    streams + FILES_PER_DEVICE * devices
+}
 
 /// A thread for each device's data fd: for what no kernel worker runs.
 fn blocking_threads(devices: u32, threads: &Threads) -> BlockingThreads {

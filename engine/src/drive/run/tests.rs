@@ -13,7 +13,7 @@ use crate::drive::devices::tests::double;
 use crate::errno::EINPROGRESS;
 use crate::ids::{Epoch, SlotId, StreamId};
 use crate::limits::{CHUNK_BYTES_MIN, MESSAGES_WAITING_MAX};
-use crate::machine::{Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
+use crate::machine::{Command, Goal, Outgoing, PeerConfig, ReadResult, TimeLimits};
 use crate::receiver::ReceiverConfig;
 use crate::ring::BackendChoice;
 use crate::threads::Threads;
@@ -175,4 +175,38 @@ fn the_loop_sleeps_until_the_first_of_its_deadlines() {
     between(drive.timeout(), 10_000.0, 20_001.0);
     drive.live.touch();
     assert_eq!(drive.timeout(), Some(Duration::ZERO), "figures were never published");
+}
+
+#[test]
+fn the_ring_has_room_for_all_that_may_be_in_flight() {
+    use super::start::{files, operations};
+    assert_eq!((operations(1, 0), files(1, 0)), (2, 1), "a send and a receive");
+    // Four data fds a device, each with a read or write, and a watch.
+    assert_eq!((operations(0, 1), files(0, 1)), (8, 4));
+    assert_eq!((operations(3, 5), files(3, 5)), (6 + 40, 3 + 20));
+}
+
+#[test]
+fn a_device_is_released_once_and_not_while_its_data_fd_is_attached() {
+    let (mut drive, _peer) = drive();
+    let (reader, _writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    drive.devices[DEVICE.index()].fresh = Some(reader);
+    drive.act(0, Action::Attach { device: DEVICE, epoch: Epoch(0) });
+    assert!(drive.devices[DEVICE.index()].release().is_none(), "its data fd is attached");
+    drive.act(0, Action::Detach { device: DEVICE });
+    let released = drive.devices[DEVICE.index()].release().expect("nothing of it is left");
+    assert!(released.recv().is_err(), "its thread has ended");
+    assert!(drive.devices[DEVICE.index()].release().is_none(), "it was released");
+}
+
+#[test]
+fn a_device_is_told_once_that_its_session_is_ending() {
+    let device = double(|_, result| result);
+    let (mut drive, _peer) = drive_of(device.clone());
+    drive.feed(Event::Start);
+    assert_eq!(device.interrupts(), 0);
+    drive.feed(Event::Command(Command::Cancel));
+    assert_eq!(device.interrupts(), 1);
+    drive.feed(Event::Tick);
+    assert_eq!(device.interrupts(), 1);
 }

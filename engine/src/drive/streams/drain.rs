@@ -68,6 +68,11 @@ mod tests {
     #[test]
     fn with_too_little_to_send_it_can_only_be_faster() {
         assert_eq!(drained(2, 1_000_000, 10_000_000), Some((1000 * MIB, true)));
+        // Exactly half of the time.
+        let mut drain = Drain::default();
+        drain.took(10_000_000, MIB, 10_000_000);
+        drain.took(40_000_000, MIB, 10_000_000);
+        assert!(drain.speed().is_some_and(|speed| !speed.at_least));
     }
 
     #[test]

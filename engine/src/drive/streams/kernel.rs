@@ -43,7 +43,7 @@ sockopt_impl!(
 sockopt_impl!(
     /// How much TCP takes beyond what is on its way, in bytes.
     NotSentLowat,
-    SetOnly,
+    Both,
     libc::IPPROTO_TCP,
     libc::TCP_NOTSENT_LOWAT,
     u32
@@ -75,7 +75,10 @@ pub(in crate::drive) struct Speed {
 
 /// How fast a stream is; none if it is not TCP, or nothing was sent.
 pub(super) fn speed(socket: impl AsFd) -> Option<Speed> {
-    let info = getsockopt(&socket, TcpInfo).ok()?;
+    speed_of(&getsockopt(&socket, TcpInfo).ok()?)
+}
+
+fn speed_of(info: &Info) -> Option<Speed> {
     // What waits to be paced is not on its way: the kernel does not measure that.
     let speed = Speed {
         bytes_per_s: info.delivery_rate.min(info.max_pacing_rate),
@@ -89,7 +92,10 @@ pub(super) fn speed(socket: impl AsFd) -> Option<Speed> {
 
 /// What the stream takes at most; none if it has no limit.
 pub(super) fn cap(socket: impl AsFd) -> Option<u64> {
-    let info = getsockopt(&socket, TcpInfo).ok()?;
+    cap_of(&getsockopt(&socket, TcpInfo).ok()?)
+}
+
+fn cap_of(info: &Info) -> Option<u64> {
     Some(info.max_pacing_rate).filter(|rate| *rate != u64::MAX)
 }
 
@@ -151,6 +157,8 @@ mod tests {
     fn a_connection_to_oneself_is_local_and_has_a_speed() {
         let (mut stream, _peer) = pair();
         keep_unsent_short(&stream);
+        let unsent = getsockopt(&stream, NotSentLowat).expect("TCP");
+        assert_eq!(unsent, 524_288, "half a megabyte");
         assert!(is_local(&stream));
         assert_eq!(cap(&stream), None);
         assert!(speed(&stream).is_none(), "nothing was sent");
@@ -159,6 +167,42 @@ mod tests {
         while speed(&stream).is_none() {
             std::thread::yield_now();
         }
+    }
+
+    sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
+
+    #[test]
+    fn a_stream_that_is_paced_takes_no_more() {
+        let (stream, _peer) = pair();
+        setsockopt(&stream, MaxPacingRate, &3_000_000).expect("TCP");
+        assert_eq!(cap(&stream), Some(3_000_000));
+    }
+
+    #[test]
+    fn what_the_kernel_says_is_a_speed() {
+        let info = Info {
+            flags: [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe],
+            others: [0; 13],
+            max_pacing_rate: u64::MAX,
+            more: [0; 3],
+            notsent_bytes: 0,
+            min_rtt: 70,
+            data_segs: 0,
+            delivery_rate: 5_000_000,
+        };
+        let found = |info| {
+            let speed = speed_of(&info).expect("something was sent");
+            (speed.bytes_per_s, speed.at_least, speed.round_trip_ns)
+        };
+        assert_eq!((found(info), cap_of(&info)), ((5_000_000, false, 70_000), None));
+        let mut offered = info;
+        offered.flags[7] = 1;
+        assert_eq!(found(offered), (5_000_000, true, 70_000), "there was too little to send");
+        let unknown = Info { min_rtt: u32::MAX, ..info };
+        assert_eq!(found(unknown), (5_000_000, false, 0), "nobody knows how far it is");
+        let paced = Info { max_pacing_rate: 1_000_000, ..info };
+        assert_eq!((found(paced), cap_of(&paced)), ((1_000_000, false, 70_000), Some(1_000_000)));
+        assert!(speed_of(&Info { delivery_rate: 0, ..info }).is_none(), "nothing was sent");
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Streams {
     }
 
     /// Finds out how fast the streams are, now and then: from the kernel, or from how they drain.
-    fn look_at_speed(&mut self, now_ns: u64) {
+    pub(super) fn look_at_speed(&mut self, now_ns: u64) {
         if self.measured_ns.is_none_or(|last| now_ns.saturating_sub(last) < SPEED_EVERY_NS) {
             return;
         }

@@ -1,5 +1,7 @@
 //! A session's streams, whose peer is the test.
 
+mod around;
+
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -32,7 +34,7 @@ fn streams(backend: BackendChoice) -> (Streams, UnixStream, UnixStream) {
     let config = RingConfig {
         backend,
         depth: 6,
-        files: 2,
+        files: 3,
         blocking: BlockingThreads::plain(1),
         zero_copy: None,
     };

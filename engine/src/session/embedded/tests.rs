@@ -1,4 +1,5 @@
 use super::*;
+use crate::drive::until_asleep;
 use crate::errno;
 use crate::outcome::Cause;
 
@@ -331,6 +332,7 @@ fn a_device_has_one_session_unless_that_was_not_made() {
     joined.keep(DeviceId(7), move |fault| told.send(fault).expect("the test waits"));
     let fault = news.try_recv().expect("what there was nobody to be told of");
     assert_eq!((fault.device, fault.cause), (Some(DeviceId(7)), Cause::DeviceReset));
+    assert!(fault.message.starts_with("the VMM says that the device was reset"), "{fault}");
     device.interrupt();
     assert!(news.try_recv().is_err() && device.join().is_none());
 }
@@ -357,4 +359,91 @@ fn a_device_whose_vmm_says_stop_copy_is_not_asked_for_pre_copy() {
     }
     let refused = asked.join().expect("no panic").expect_err("it was asked for");
     assert_eq!(refused.raw_os_error(), Some(errno::EINVAL));
+}
+
+#[test]
+fn a_reset_that_the_vmm_knows_of_is_the_sessions_where_there_was_nothing_to_lose() {
+    let device = embedded(Host::Source);
+    assert!(!device.told_of_reset());
+    moved(&device, DeviceState::PreCopy, Some(data_fd().0));
+    assert!(device.set_state(DeviceState::PreCopy).is_ok());
+    assert!(device.told_of_reset());
+    assert_eq!(device.state().expect("told"), DeviceState::Running);
+}
+
+#[test]
+fn a_vmm_that_is_about_to_say_that_it_has_stopped_the_device_is_waited_for() {
+    let device = embedded(Host::Source);
+    moved(&device, DeviceState::PreCopy, Some(data_fd().0));
+    assert!(device.set_state(DeviceState::PreCopy).is_ok());
+    let (told, thread) = std::sync::mpsc::channel();
+    let asking = Arc::clone(&device);
+    let stopped = std::thread::spawn(move || {
+        told.send(rustix::thread::gettid()).expect("the test waits");
+        asking.exchange.has_stopped(std::time::Duration::from_secs(600))
+    });
+    until_asleep(thread.recv().expect("it begins"));
+    moved(&device, DeviceState::StopCopy, None);
+    assert!(stopped.join().expect("no panic"));
+}
+
+#[test]
+fn what_the_engine_asks_for_at_the_end_is_not_asked_of_the_vmm() {
+    let device = embedded(Host::Source);
+    let (told, stopped) = std::sync::mpsc::channel();
+    let asking = Arc::clone(&device);
+    std::thread::spawn(move || told.send(asking.set_state(DeviceState::Stop)));
+    while device.wanted().is_none() {
+        if let Ok(stopped) = stopped.try_recv() {
+            let refused = stopped.expect_err("only its VMM knows where it is");
+            assert_eq!(refused.raw_os_error(), Some(errno::ECANCELED));
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{:?} is wanted", device.wanted());
+}
+
+#[test]
+fn the_length_that_the_vmm_hands_in_is_told() {
+    let device = embedded(Host::Source);
+    let unknown = device.stop_copy_length().expect_err("nobody has said");
+    assert_eq!(unknown.raw_os_error(), Some(errno::ENOTTY));
+    device.set_stop_copy_length(4711);
+    assert_eq!(device.stop_copy_length().expect("handed in"), 4711);
+}
+
+/// A device fd that is none: what it answers is told, and not taken for a VMM's silence.
+#[test]
+fn where_there_is_a_device_fd_it_is_asked() {
+    let null = std::fs::File::open("/dev/null").expect("it opens");
+    let config = EmbeddedConfig { device: Some(null.into()), ..EmbeddedConfig::default() };
+    let device = EmbeddedDevice::new(Host::Source, config).expect("eventfd");
+    moved(&device, DeviceState::PreCopy, None);
+    let failed = device.state().expect_err("no device");
+    assert_eq!(failed.raw_os_error(), Some(errno::ENOTTY));
+    let any: Arc<dyn MigrationDevice> = device;
+    assert!(super::embedded(&any).is_some(), "it is known for what it is");
+    assert!(any.device_fd().is_some());
+}
+
+/// What the driver refuses is all that tells of a reset where nobody can ask GET_STATE.
+#[test]
+fn what_an_operation_on_the_data_fd_answers_is_noted_and_told_on() {
+    let after = |answer: i32| {
+        let device = embedded(Host::Source);
+        moved(&device, DeviceState::PreCopy, Some(data_fd().0));
+        assert!(device.set_state(DeviceState::PreCopy).is_ok());
+        let told = device.observe(device.event_fd(), Err(io::Error::from_raw_os_error(answer)));
+        assert_eq!(told.expect_err("as it was").raw_os_error(), Some(answer));
+        device.state().expect("told")
+    };
+    assert_eq!(after(errno::ENODEV), DeviceState::Running);
+    assert_eq!(after(errno::EIO), DeviceState::PreCopy, "no reset answers so");
+    for nothing in [errno::EINTR, errno::ECANCELED, errno::EAGAIN, errno::ENOMSG] {
+        // Nothing was refused, and the state is asked for all the same: the fd hung up.
+        assert_eq!(after(nothing), DeviceState::Running, "{nothing}");
+    }
+    let device = embedded(Host::Source);
+    assert_eq!(device.observe(device.event_fd(), Ok(77)).expect("as it was"), 77);
 }

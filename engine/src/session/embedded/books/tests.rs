@@ -392,3 +392,75 @@ fn a_failure_that_comes_before_the_question_answers_that_question_alone() {
     books.ask(TO_STOP_COPY);
     assert_eq!(given(&mut books), None, "it was of a call that nobody waited for");
 }
+
+#[test]
+fn sizes_that_come_first_answer_the_next_question_if_it_is_for_them() {
+    let mut books = at(Host::Source, &[PreCopy]);
+    books.hear(info());
+    books.ask(Wanted::PrecopyInfo);
+    assert_eq!(given(&mut books), Some(Ok(false)));
+    books.hear(info());
+    books.ask(TO_STOP_COPY);
+    books.hear(moved(StopCopy));
+    assert_eq!(given(&mut books), Some(Ok(false)));
+    books.ask(Wanted::PrecopyInfo);
+    assert_eq!(given(&mut books), None, "they were of before the device stopped");
+}
+
+#[test]
+fn a_target_that_holds_nothing_yet_loses_nothing() {
+    for word in [moved(Running), moved(Error), entered(Resuming), Answer::Reset(Ok(()))] {
+        let mut books = Books::new(Host::Target);
+        assert_eq!((books.hear(word), books.is_lost()), (None, false));
+    }
+    assert_eq!(at(Host::Target, &[Resuming]).hear(moved(Resuming)), None, "no new data fd");
+    let mut books = Books::new(Host::Source);
+    assert_eq!((books.state(Some(Error)), books.is_lost()), (Some(Error), false));
+}
+
+#[test]
+fn a_word_that_is_said_twice_is_gone_through_once() {
+    let mut books = at(Host::Source, &[PreCopy, StopCopy]);
+    books.hear(moved(StopCopy));
+    assert!(books.is_stopped_for_good(), "the engine is there already");
+    let mut books = at(Host::Source, &[PreCopy]);
+    books.hear(moved(StopCopy));
+    books.hear(moved(StopCopy));
+    books.ask(TO_STOP_COPY);
+    assert_eq!((given(&mut books), books.is_stopped_for_good()), (Some(Ok(false)), true));
+}
+
+#[test]
+fn whether_a_device_was_stopped_is_asked_of_one_in_pre_copy_alone() {
+    let stopped = |states, word: Option<Answer>, ended| {
+        let mut books = at(Host::Source, states);
+        if let Some(word) = word {
+            books.hear(word);
+        }
+        if ended {
+            books.end();
+        }
+        books.has_gone_on()
+    };
+    assert_eq!(stopped(&[], None, false), Some(false), "not in PRE_COPY");
+    assert_eq!(stopped(&[PreCopy, StopCopy], None, false), Some(false), "it was");
+    assert_eq!(stopped(&[PreCopy], None, false), None, "its VMM has not said");
+    assert_eq!(stopped(&[PreCopy], None, true), Some(false), "its VMM says no more");
+    assert_eq!(stopped(&[PreCopy], Some(moved(StopCopy)), false), Some(true));
+    assert_eq!(stopped(&[PreCopy], Some(entered(StopCopy)), false), Some(false), "a reset's fd");
+}
+
+#[test]
+fn what_was_said_before_the_engines_own_reset_is_past() {
+    let mut books = at(Host::Target, &[Resuming]);
+    books.hear(moved(Stop));
+    books.resets();
+    assert_eq!(books.hear(moved(Running)), None, "the engine's own reset is no news");
+    books.ask(Wanted::State(Stop));
+    assert_eq!(given(&mut books), None, "it was of the state before");
+
+    let mut books = at(Host::Target, &[Resuming]);
+    books.resets();
+    books.has_reset();
+    assert_eq!(books.state(None), Some(Running));
+}
