@@ -51,9 +51,10 @@ impl Lore {
             if now.duration_since(before.at) <= AGE_MAX {
                 learned.bytes_per_s = learned.bytes_per_s.or(before.learned.bytes_per_s);
             }
-        } else if entries.len() == HOSTS_MAX {
-            let oldest = (0..entries.len()).min_by_key(|&at| entries[at].at);
-            oldest.into_iter().for_each(|at| drop(entries.swap_remove(at)));
+        } else if entries.len() == HOSTS_MAX
+            && let Some(oldest) = (0..entries.len()).min_by_key(|&at| entries[at].at)
+        {
+            entries.swap_remove(oldest);
         }
         entries.push(Entry { host, learned, at: now });
     }
