@@ -342,3 +342,60 @@ pub unsafe extern "C" fn vferry_device_set_opaque(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vfio_ferry::EmbeddedConfig;
+
+    /// Every setter changes its own option, to what it was told.
+    #[test]
+    fn setters_set_what_they_say() {
+        let device = EmbeddedDevice::new(Host::Source, EmbeddedConfig::default());
+        let kind = Kind::Embedded(device.expect("an eventfd"));
+        let handle: *mut vferry_device = raw::handle(DeviceInner::new("net0", kind));
+        let mut variable = handle;
+        let set = |call: &dyn Fn(Option<&mut vferry_device>) -> vferry_status| {
+            assert_eq!(call(raw::tests::borrow(handle)), VFERRY_OK);
+        };
+        set(&|d| vferry_device_set_precopy(d, false));
+        set(&|d| vferry_device_set_on_reset(d, 1, 3, 2));
+        set(&|d| vferry_device_set_reset_to_return(d, true));
+        set(&|d| vferry_device_set_latencies(d, 11, VFERRY_VALUE_UNKNOWN, 13));
+        set(&|d| vferry_device_set_weight(d, 7));
+        let inner = raw::inner(raw::tests::borrow(handle)).expect("a device");
+        let DeviceOptions { precopy, on_reset, weight, reset_to_return, latencies, opaque } =
+            inner.options();
+        assert_eq!((precopy, reset_to_return, weight), (false, true, 7));
+        assert_eq!(on_reset, OnReset::Restart { attempts: 3, then: Fallback::StopCopy });
+        let ns = |ns| Some(Duration::from_nanos(ns));
+        assert_eq!(latencies, Latencies { stop: ns(11), load: None, run: ns(13) });
+        assert!(opaque.is_empty());
+
+        let refused = |status| assert_eq!(status, VFERRY_ERR_RANGE);
+        let refuse = |on_reset, fallback| {
+            vferry_device_set_on_reset(raw::tests::borrow(handle), on_reset, 1, fallback)
+        };
+        refused(refuse(1, 1));
+        refused(refuse(3, 0));
+        refused(vferry_device_set_weight(raw::tests::borrow(handle), 0));
+        vferry_device_free(Some(&mut variable));
+    }
+
+    /// An embedded device is for one session; another is free once its session is. Neither is used
+    /// up by a session that was not made.
+    #[test]
+    fn a_device_is_free_again_unless_its_vmm_moved_it() {
+        for (for_good, started, stays) in
+            [(false, false, false), (false, true, false), (true, false, false), (true, true, true)]
+        {
+            let used = Arc::new(AtomicBool::new(true));
+            let mut taken = Use { used: Arc::clone(&used), for_good, started: false };
+            if started {
+                taken.started();
+            }
+            drop(taken);
+            assert_eq!(used.load(Ordering::Acquire), stays, "for good {for_good}, {started}");
+        }
+    }
+}

@@ -2,14 +2,15 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use vfio_ferry::{
     Answer, Begin, Cause, Completion, DeviceId, DeviceMetrics, DeviceState, Digest, EmbeddedConfig,
-    EmbeddedDevice, Epoch, EpochEnding, Estimate, Fault, Host, Metrics, Notice, Observation,
-    Options, Phase, SessionEvent, SourceDevice, SourceEnding, SourceReport, SourceSession, Step,
-    StreamMetrics, TargetDevice, TargetEnding, TargetReport, TargetSession, Timeline, Total,
-    Wanted,
+    EmbeddedDevice, Epoch, EpochEnding, Estimate, Fault, Host, Latencies, Metrics, Notice,
+    Observation, Options, Phase, SessionEvent, SourceDevice, SourceEnding, SourceReport,
+    SourceSession, Step, StreamMetrics, TargetDevice, TargetEnding, TargetReport, TargetSession,
+    Timeline, Total, Wanted,
 };
 
 use crate::event::{self, vferry_event, vferry_event_type::*};
@@ -235,6 +236,8 @@ fn a_report_crosses() {
     one.total = Total { bytes: 61, digest: Digest(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10) };
     (one.discarded_bytes, one.wire_bytes, one.chunks) = (62, 63, [64, 65, 66]);
     (one.state, one.home, one.was_reset) = (Some(DeviceState::Stop), false, true);
+    let ns = |ns| Some(Duration::from_nanos(ns));
+    one.latencies = Latencies { stop: ns(67), load: ns(68), run: None };
     let source = AnyReport::Source(source);
 
     let found = report::whole(&source);
@@ -256,7 +259,16 @@ fn a_report_crosses() {
     assert_eq!((found.discarded_bytes, found.wire_bytes), (62, 63));
     assert_eq!((found.zero_chunks, found.raw_chunks, found.zstd_chunks), (64, 65, 66));
     assert_eq!((found.late_frames, found.home, found.was_reset), (0, 0, 1));
+    assert_eq!((found.stop_ns, found.load_ns), (67, 68));
+    assert_eq!(found.run_ns, VFERRY_VALUE_UNKNOWN);
     assert!(report::one(&source, 1).is_none());
+    // What is new in it is to be looked at above, too.
+    #[rustfmt::skip]
+    let report::vferry_device_report {
+        size: _, device: _, epoch: _, epoch_ending: _, state: _, stuck: _, bytes: _, digest: _,
+        discarded_bytes: _, wire_bytes: _, zero_chunks: _, raw_chunks: _, zstd_chunks: _,
+        late_frames: _, home: _, was_reset: _, stop_ns: _, load_ns: _, run_ns: _,
+    } = found;
 
     let one = &mut target.devices[0];
     (one.epoch, one.ending, one.stuck) = (Epoch(8), None, false);
