@@ -248,7 +248,7 @@ mod tests {
             log.push(Line { level: 1, time_ns: number, text: number.to_string() });
         };
         (0..5).for_each(push);
-        let mut next = || log.next().map(|(line, lost)| (line.time_ns, lost));
+        let next = || log.next().map(|(line, lost)| (line.time_ns, lost));
         assert_eq!((next(), next(), next()), (Some((3, 3)), Some((4, 0)), None));
         (5..8).for_each(push);
         assert_eq!((next(), next(), next()), (Some((6, 1)), Some((7, 0)), None));
