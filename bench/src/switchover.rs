@@ -89,6 +89,10 @@ impl Switchover {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vfio_ferry::outcome::{DeviceOptions, Host};
+    use vfio_ferry::session::{
+        EmbeddedConfig, EmbeddedDevice, Options, SessionEvent, SourceDevice, SourceSession,
+    };
 
     fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
         let mut estimate = Estimate::default();
@@ -145,6 +149,37 @@ mod tests {
     fn never_better_is_good_enough() {
         assert_eq!(decided_after(true, (0..20).map(|_| estimate(true, 900))), Some(5));
         assert_eq!(decided_after(true, (0..20).map(|i| estimate(true, 900 - i))), None);
+    }
+
+    /// A restart of the only device: only an engine makes one.
+    fn restarted() -> Sight {
+        let device = EmbeddedDevice::new(Host::Source, EmbeddedConfig::default());
+        let device = SourceDevice {
+            name: "net0".to_owned(),
+            device: device.expect("an eventfd"),
+            options: DeviceOptions::default(),
+        };
+        let (here, _there) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        let session = SourceSession::start(vec![device], vec![here.into()], Options::default());
+        let session = session.expect("it starts");
+        session.cancel();
+        let completion = std::iter::from_fn(|| session.wait_event(None)).find_map(|event| {
+            let SessionEvent::Notice(Notice::Completion(found)) = event else { return None };
+            Some(found)
+        });
+        let mut completion = completion.expect("its device has one");
+        completion.ending = EpochEnding::Restarted;
+        Sight::Notice(Notice::Completion(completion))
+    }
+
+    #[test]
+    fn what_was_reckoned_before_a_restart_is_void() {
+        let slow = || (0..NO_BETTER_MAX).map(|_| estimate(true, 900));
+        let never_better = slow().chain([estimate(true, 900)]);
+        assert_eq!(decided_after(true, never_better), Some(NO_BETTER_MAX as usize));
+        // One is missing, and all begins anew: with less to hope for.
+        let anew = slow().chain([restarted()]).chain((0..20).map(|_| estimate(true, 950)));
+        assert_eq!(decided_after(true, anew), Some(2 * NO_BETTER_MAX as usize + 1));
     }
 
     #[test]

@@ -414,4 +414,21 @@ mod tests {
         assert_eq!(weigh(), VFERRY_ERR_DEVICE_IN_USE);
         vferry_device_free(Some(&mut variable));
     }
+
+    /// An embedded device is for one session; another is free once its session is. Neither is used
+    /// up by a session that was not made.
+    #[test]
+    fn a_device_is_free_again_unless_its_vmm_moved_it() {
+        for (for_good, started, stays) in
+            [(false, false, false), (false, true, false), (true, false, false), (true, true, true)]
+        {
+            let used = Arc::new(AtomicBool::new(true));
+            let mut taken = Use { used: Arc::clone(&used), for_good, started: false };
+            if started {
+                taken.started();
+            }
+            drop(taken);
+            assert_eq!(used.load(Ordering::Acquire), stays, "for good {for_good}, {started}");
+        }
+    }
 }

@@ -96,6 +96,13 @@ impl Log {
         }
         queue.lines.push_back(line);
     }
+
+    /// The oldest line, and how many were lost before it.
+    fn next(&self) -> Option<(Line, u64)> {
+        let mut queue = self.lock();
+        let line = queue.lines.pop_front()?;
+        Some((line, std::mem::take(&mut queue.lost)))
+    }
 }
 
 /// The subscriber: everything that it gets goes to the queue.
@@ -205,10 +212,8 @@ pub unsafe extern "C" fn vferry_log_next(line: *mut vferry_log_line) -> vferry_s
         // SAFETY: the caller's struct, as the header asks.
         let place = unsafe { raw::struct_out(line) }?;
         let none = || Failure::not_now(VFERRY_ERR_EMPTY);
-        let mut queue = LOG.get().ok_or_else(none)?.lock();
-        let Line { level, time_ns, text } = queue.lines.pop_front().ok_or_else(none)?;
-        let lost = std::mem::take(&mut queue.lost);
-        drop(queue);
+        let (Line { level, time_ns, text }, lost) =
+            LOG.get().and_then(Log::next).ok_or_else(none)?;
         let mut found =
             vferry_log_line { size: 0, level, time_ns, lost, text: [0; VFERRY_TEXT_BYTES] };
         raw::fill_text(&text, &mut found.text);
@@ -245,5 +250,18 @@ mod tests {
         });
         let levels = taken(log).lines.into_iter().map(|line| line.level);
         assert_eq!(levels.collect::<Vec<_>>(), [1, 4]);
+    }
+
+    #[test]
+    fn a_lost_line_is_told_of_once() {
+        let log = Log { most: 2, queue: Mutex::default() };
+        let push = |number: u64| {
+            log.push(Line { level: 1, time_ns: number, text: number.to_string() });
+        };
+        (0..5).for_each(push);
+        let next = || log.next().map(|(line, lost)| (line.time_ns, lost));
+        assert_eq!((next(), next(), next()), (Some((3, 3)), Some((4, 0)), None));
+        (5..8).for_each(push);
+        assert_eq!((next(), next(), next()), (Some((6, 1)), Some((7, 0)), None));
     }
 }

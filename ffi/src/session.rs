@@ -64,6 +64,16 @@ impl SessionInner {
         Ok(self.report.get_or_init(|| report))
     }
 
+    pub(crate) fn new(session: AnySession, uses: Vec<Use>) -> SessionInner {
+        SessionInner {
+            session,
+            payload: Mutex::new(Bytes::new()),
+            over: AtomicBool::new(false),
+            report: OnceLock::new(),
+            _uses: uses,
+        }
+    }
+
     fn running(&self) -> Result<&AnySession, Failure> {
         if self.session.has_ended() {
             return Err(Failure::new(VFERRY_ERR_ENDED, "the session has ended"));
@@ -150,13 +160,7 @@ impl<'a> Parts<'a> {
 
     fn finish(mut self, session: AnySession, place: &mut MaybeUninit<*mut vferry_session>) {
         self.uses.iter_mut().for_each(Use::started);
-        place.write(raw::handle(SessionInner {
-            session,
-            payload: Mutex::new(Bytes::new()),
-            over: AtomicBool::new(false),
-            report: OnceLock::new(),
-            _uses: self.uses,
-        }));
+        place.write(raw::handle(SessionInner::new(session, self.uses)));
     }
 }
 

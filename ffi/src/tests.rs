@@ -267,6 +267,13 @@ fn a_report_crosses() {
     assert_eq!((found.late_frames, found.home, found.was_reset), (0, 0, 1));
     assert_eq!((found.stop_ns, found.load_ns, found.run_ns), (67, VFERRY_VALUE_UNKNOWN, 68));
     assert!(report::one(&source, 1).is_none());
+    // What is new in it is to be looked at above, too.
+    #[rustfmt::skip]
+    let report::vferry_device_report {
+        size: _, device: _, epoch: _, epoch_ending: _, state: _, stuck: _, bytes: _, digest: _,
+        discarded_bytes: _, wire_bytes: _, zero_chunks: _, raw_chunks: _, zstd_chunks: _,
+        late_frames: _, home: _, was_reset: _, stop_ns: _, load_ns: _, run_ns: _,
+    } = found;
 
     let one = &mut target.devices[0];
     (one.epoch, one.ending, one.stuck) = (Epoch(8), None, false);

@@ -158,6 +158,35 @@ pub extern "C" fn vferry_session_wait_closed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hosts::AnySession;
+    use vfio_ferry::{
+        DeviceOptions, EmbeddedConfig, EmbeddedDevice, Host, Notice, Options, SourceDevice,
+        SourceSession,
+    };
+
+    /// The payload is the last event's, and an event without one has none.
+    #[test]
+    fn a_payload_goes_with_the_next_event() {
+        let device = EmbeddedDevice::new(Host::Source, EmbeddedConfig::default());
+        let device = SourceDevice {
+            name: "net0".into(),
+            device: device.expect("an eventfd"),
+            options: DeviceOptions::default(),
+        };
+        let (here, _there) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        let session = SourceSession::start(vec![device], vec![here.into()], Options::default());
+        let session =
+            SessionInner::new(AnySession::Source(session.expect("it starts")), Vec::new());
+        let payload = || session.payload.lock().expect("nobody panicked").clone();
+        let message = Bytes::from_static(b"hi");
+        let notices = [Notice::Message(message.clone()), Notice::HandedOver];
+        let mut events = notices.into_iter().map(SessionEvent::Notice);
+        let mut next =
+            || fetch(&session, || events.next()).ok().flatten().map(|it| it.payload_bytes);
+        assert_eq!((next(), payload()), (Some(2), message));
+        assert_eq!((next(), payload()), (Some(0), Bytes::new()));
+        assert_eq!((next(), payload()), (None, Bytes::new()));
+    }
 
     #[test]
     fn every_number_of_milliseconds_is_a_wait_or_refused() {

@@ -10,7 +10,8 @@ use vfio_ferry::machine::Notice;
 use vfio_ferry::outcome::{DeviceOptions, Phase, SourceEnding, TargetEnding};
 use vfio_ferry::ring::BackendChoice;
 use vfio_ferry::session::{
-    Error, Options, SessionEvent, SourceSession, TargetSession, UsageError, accept, connect_within,
+    Error, Options, Readiness, SessionEvent, SourceSession, TargetSession, UsageError, accept,
+    connect_within,
 };
 use vfio_ferry::vfio::device::MigrationDevice;
 use vfio_ferry::vfio::state::DeviceState;
@@ -43,6 +44,31 @@ fn a_device_that_is_given_twice_is_refused() {
     let error = refused(&[one.clone(), device(Plan::default()), one], ours);
     let expected = r#""device-0" and "device-2" are the same device"#;
     assert_eq!(error.to_string(), expected);
+}
+
+/// Who has no more patience is told how far it was.
+#[test]
+fn who_waits_no_longer_has_the_last_estimate() {
+    let plan = talkative();
+    let (from, to) = (device(plan.clone()), device(plan.target()));
+    let pair = Pair::start(from_ref(&from), from_ref(&to), &Setup::default());
+    // No downtime is short enough; at some time an estimate has come within the patience.
+    let patience = Duration::from_millis(20);
+    let mut waits = (0..1000).map(|_| {
+        let mut notices = Vec::new();
+        let ended = pair.source.wait_until_ready(Duration::ZERO, patience, |it| notices.push(it));
+        (ended, notices)
+    });
+    let last = waits.find_map(|(ended, notices)| {
+        let estimate = |it: &Notice| matches!(it, Notice::Estimate(_));
+        assert!(!notices.iter().any(estimate), "those are the wait's own");
+        match ended {
+            Readiness::Patience(last) => last,
+            other => panic!("{other:?}"),
+        }
+    });
+    assert!(last.is_some(), "the source asks its device again and again");
+    pair.source.cancel();
 }
 
 #[test]

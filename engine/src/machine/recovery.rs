@@ -303,6 +303,17 @@ mod tests {
         assert_eq!(state, Some(Stop));
     }
 
+    /// A reset leaves a device in RUNNING, and it has used up its tries before.
+    #[test]
+    fn the_device_of_a_paused_vm_goes_back_to_stop_out_of_a_last_resort_too() {
+        let goal = Goal::KeepState { home: Stop, reset: true };
+        let (asked, state) = run(goal, &[StopCopy, StopCopy, StopCopy, Running, Running, Stop]);
+        let (stop, get) = (Request::SetState(Stop), Request::GetState);
+        let tried = [stop, get].repeat(3);
+        assert_eq!(asked, [&tried[..], &[Request::Reset, get, stop, get, stop, get]].concat());
+        assert_eq!(state, Some(Stop));
+    }
+
     #[test]
     fn with_others_it_runs_only_when_it_is_released() {
         let (set, get) = (Ok(Reply::Set { fd: false }), Some(Request::GetState));

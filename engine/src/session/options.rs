@@ -257,6 +257,27 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_is_its_own_and_in_nanoseconds() {
+        let ms = Duration::from_millis;
+        let options = Options {
+            handshake_limit: ms(1),
+            stall_limit: ms(2),
+            idle_limit: ms(3),
+            switchover_budget: Some(ms(4)),
+            confirm_limit: ms(5),
+            cancel_bound: ms(6),
+            ..Options::default()
+        };
+        let TimeLimits { handshake_ns, stall_ns, idle_ns, budget_ns, confirm_ns, cancel_ns } =
+            options.time_limits();
+        let found = [handshake_ns, stall_ns, idle_ns, budget_ns, confirm_ns, cancel_ns];
+        assert_eq!(found, [1, 2, 3, 4, 5, 6].map(|ms| ms * 1_000_000));
+        let none = Options { switchover_budget: None, stall_limit: Duration::MAX, ..options };
+        let limits = none.time_limits();
+        assert_eq!((limits.budget_ns, limits.stall_ns), (NO_LIMIT_NS, NO_LIMIT_NS));
+    }
+
+    #[test]
     fn what_tls_takes_is_not_there_for_the_slots() {
         let options = Options { memory_bytes: 12 << 20, ..Options::default() };
         let shape = options.shape(1, 4, 4).expect("it fits");

@@ -409,6 +409,58 @@ fn a_cancel_after_the_handover_bounds_the_wait_on_the_target() {
     assert_eq!(run.ending(), Some(("running", None)), "it came in time");
 }
 
+/// What follows a late cancel has a bound of its own, and takes no more than what is left of the
+/// cancel's.
+#[test]
+fn a_cancel_after_the_handover_is_one_bound_whatever_follows_it() {
+    /// Two thirds of the bound are over when that comes.
+    fn cancelled<M: Ends>(run: &mut Run<M>) {
+        run.now_ns = 1_000_000;
+        run.feed(Event::Command(Command::Cancel));
+        run.now_ns = 5_000_000;
+    }
+    fn end<M: Ends>(mut run: Run<M>) -> (u64, Option<(&'static str, Option<Cause>)>) {
+        while run.ending().is_none() {
+            run.next_deadline();
+        }
+        (run.now_ns, run.ending())
+    }
+
+    // The target does not run, and the source's driver does not answer.
+    let mut run = sent(TimeLimits { cancel_ns: 12_000_000, ..LIMITS });
+    run.hears(0, loaded());
+    cancelled(&mut run);
+    let said = Fault::session(Cause::DeviceFailure, Observation::Write, "a write failed");
+    run.hears(0, Frame::Abort((&said).into()));
+    assert_eq!(end(run), (13_000_000, Some(("not_returned", Some(Cause::PeerAbort)))));
+
+    // The target runs, and the source's driver does not answer.
+    let mut run = sent(LIMITS);
+    run.hears(0, loaded());
+    run.now_ns = 1_000_000;
+    run.feed(Event::Command(Command::Cancel));
+    run.now_ns = 3_000_000;
+    run.hears(0, Frame::Running);
+    assert_eq!(end(run), (7_000_000, Some(("handed_over", None))));
+
+    // The target's device has lost its state, and its driver does not answer.
+    let mut run = handed_over(LIMITS);
+    cancelled(&mut run);
+    run.found(DEVICE, DeviceState::Running);
+    assert_eq!(end(run), (7_000_000, Some(("not_blank", Some(Cause::DeviceReset)))));
+
+    // It runs, and no stream takes its word.
+    let mut run = handed_over(LIMITS);
+    run.found(DEVICE, DeviceState::Stop);
+    [0, 1].into_iter().for_each(|stream| run.hold(stream));
+    for _ in 0..2 {
+        run.feed(Event::Command(Command::Message(Bytes::from_static(b"long"))));
+    }
+    cancelled(&mut run);
+    run.set(DEVICE, DeviceState::Running, false);
+    assert_eq!(end(run), (7_000_000, Some(("running", None))));
+}
+
 #[test]
 fn a_driver_that_says_again_for_ever_is_stalled() {
     let mut run = stop_copy(LIMITS);

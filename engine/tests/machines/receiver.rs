@@ -3,12 +3,15 @@
 use bytes::Bytes;
 use vfio_ferry::ids::{DeviceId, Epoch, Sequence, StreamId};
 use vfio_ferry::limits::DISCARDS_MAX;
-use vfio_ferry::machine::{Command, Event, Machine, PeerConfig, Reply, Request, TimeLimits};
+use vfio_ferry::machine::{
+    Action, Command, Event, Machine, PeerConfig, Reply, Request, TimeLimits,
+};
 use vfio_ferry::outcome::{Breach, Cause};
 use vfio_ferry::receiver::{DeviceConfig, Receiver, ReceiverConfig};
 use vfio_ferry::vfio::state::{Capabilities, DeviceState};
 use vfio_ferry::wire::{
-    Begin, DataPhase, DevicePlace, Discard, Frame, Hello, Kind, Offer, StateDigest, Total,
+    Begin, DataHeader, DataPhase, DevicePlace, Discard, Encoding, Frame, Hello, Kind, Offer,
+    StateDigest, Total,
 };
 
 use crate::run::Run;
@@ -178,6 +181,17 @@ fn nothing_of_an_epoch_comes_after_its_end() {
     run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
     run.hears(0, Frame::End(place(2), total));
     assert_eq!(run.aborted_on(), [0]);
+    // A chunk that has come before the end, and stands behind it: with a body, and without.
+    for encoding in [Encoding::Raw, Encoding::Zero] {
+        let mut run = loading(1, PATIENT);
+        let header = DataHeader { place: place(3), ..crate::loads::header(0, encoding) };
+        run.feed(Event::Data { stream: StreamId(0), header });
+        run.hears(0, Frame::Phase(place(1), DataPhase::StopCopy));
+        run.hears(0, Frame::End(place(2), total));
+        assert_eq!(run.aborted_on(), [0], "{encoding}");
+        let written = run.work.iter().any(|work| matches!(work, Action::Write { .. }));
+        assert!(!written, "{encoding}");
+    }
 }
 
 /// One whose device, which has no state, is loaded; the source has been told.

@@ -1,14 +1,14 @@
 //! How often a device begins anew, and what follows then: exactly what its embedder chose.
 
 use vfio_ferry::limits::RESTARTS_DEFAULT;
-use vfio_ferry::machine::{Command, Event, ReadResult, Reply, Request};
-use vfio_ferry::outcome::{Cause, Fallback, Fault, Observation, OnReset};
+use vfio_ferry::machine::{Command, Event, Machine, ReadResult, Reply, Request};
+use vfio_ferry::outcome::{Cause, DeviceOptions, Fallback, Fault, Observation, OnReset};
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::Frame;
 
 use crate::run::Run;
-use crate::sender::{FIRST, connected, connected_as};
+use crate::sender::{FIRST, connected, connected_as, connected_with};
 
 /// What a reset of the device leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +147,58 @@ fn a_failure_that_has_settled_is_one() {
     run.found(FIRST, DeviceState::Running);
     assert_eq!(run.ending(), Some(("returned", Some(Cause::DeviceFailure))));
     assert_eq!(discards(&run), 0);
+}
+
+/// The time that a failure has to show itself as a reset is its own, and not what is left of that
+/// of an epoch which was given up meanwhile.
+#[test]
+fn a_failure_of_a_new_epoch_has_its_own_time_to_settle() {
+    let mut run = connected(&[true], 1, OnReset::restart());
+    enter(&mut run);
+    run.reads(FIRST, ReadResult::Failed(libc::EIO));
+    run.found(FIRST, DeviceState::PreCopy);
+    assert_eq!(run.asked.get(&FIRST), None, "it is given time");
+    // Its embedder knows.
+    let (cause, observed) = (Cause::DeviceReset, Observation::Embedder);
+    let fault = Fault::device(FIRST, cause, observed, None, "the guest did it");
+    run.feed(Event::Command(Command::Discard(FIRST, fault)));
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    run.now_ns = 1_000_000_000;
+    enter(&mut run);
+    run.reads(FIRST, ReadResult::Failed(libc::EIO));
+    run.found(FIRST, DeviceState::PreCopy);
+    assert_eq!(run.asked.get(&FIRST), None, "and given time again");
+    run.next_deadline();
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!((discards(&run), run.aborted_on().len()), (2, 0), "it was another reset");
+}
+
+/// The guest finds a reset device whatever came later.
+#[test]
+fn a_reset_on_the_way_back_is_reported_after_another_way_back_without() {
+    let options = DeviceOptions {
+        on_reset: OnReset::restart(),
+        reset_to_return: true,
+        ..DeviceOptions::default()
+    };
+    let mut run = connected_with(false, &[(true, options)], 1);
+    enter(&mut run);
+    run.reads(FIRST, ReadResult::Failed(libc::ENODEV));
+    run.found(FIRST, DeviceState::Running);
+    for _ in 0..3 {
+        run.replies(FIRST, Request::SetState(DeviceState::Running), Err(libc::EIO));
+        run.found(FIRST, DeviceState::PreCopy);
+    }
+    run.answers(FIRST, Request::Reset, Reply::Reset);
+    run.found(FIRST, DeviceState::Running);
+    assert!(run.machine.reports()[0].was_reset);
+    enter(&mut run);
+    run.feed(Event::Command(Command::Cancel));
+    run.set(FIRST, DeviceState::Running, false);
+    run.found(FIRST, DeviceState::Running);
+    assert_eq!(run.ending(), Some(("returned", Some(Cause::Cancelled))));
+    assert!(run.machine.reports()[0].was_reset);
 }
 
 const FURTHER: [DeviceState; 3] =

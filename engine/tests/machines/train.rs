@@ -2,14 +2,14 @@
 
 use vfio_ferry::compress::policy::Hosts;
 use vfio_ferry::ids::StreamId;
-use vfio_ferry::machine::{Command, Event, Notice, ReadResult};
+use vfio_ferry::machine::{Command, Event, Notice, ReadResult, Reply, Request};
 use vfio_ferry::outcome::OnReset;
 use vfio_ferry::sender::Sender;
 use vfio_ferry::vfio::state::DeviceState;
 use vfio_ferry::wire::Frame;
 
 use crate::run::Run;
-use crate::sender::{CHUNK_BYTES, FIRST, chunk, connected};
+use crate::sender::{CHUNK_BYTES, FIRST, chunk, connected, info};
 
 const HOSTS: Hosts = Hosts { cores: 1, shared: false };
 
@@ -117,6 +117,30 @@ fn a_burst_that_state_came_between_is_tried_again() {
     run.credits(FIRST, 0, 3);
     run.reads(FIRST, ReadResult::Empty);
     assert_eq!((padding_bytes(&mut run), pings(&run).len()), (16 << 10, 5));
+}
+
+/// Where state comes between every time, padding would take its part of the path for ever.
+#[test]
+fn a_path_that_is_never_free_is_not_tried_for_ever() {
+    let mut run = connected(&[true], 1, OnReset::Abort);
+    run.feed(Event::Path { hosts: HOSTS, bytes_per_s: None, may_try: true });
+    pinged(&mut run, 10_000);
+    run.set(FIRST, DeviceState::PreCopy, true);
+    run.credits(FIRST, 0, 1);
+    let (mut bursts, mut rounds) = (0, 0);
+    while padding_bytes(&mut run) > 0 {
+        bursts += 1;
+        assert!(bursts <= 16, "no end to it");
+        // A chunk comes before the burst is through.
+        run.reads(FIRST, chunk(CHUNK_BYTES));
+        pong(&mut run, 1_000_000);
+        rounds += 1;
+        run.credits(FIRST, 0, 100 * rounds);
+        run.reads(FIRST, ReadResult::Empty);
+        run.answers(FIRST, Request::PrecopyInfo, info(0, 1, false));
+        run.answers(FIRST, Request::StopCopyLength, Reply::Length(0));
+    }
+    assert_eq!((bursts, paths(&run)), (16, vec![]));
 }
 
 #[test]

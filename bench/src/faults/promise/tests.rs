@@ -233,3 +233,50 @@ fn a_guest_that_is_stopped_and_comes_back_was_stopped_in_vain() {
     record.source.switchover_ns = None;
     kept(&promise, &record);
 }
+
+/// What is promised besides: each of it kept by one record and broken by another.
+#[test]
+fn what_is_promised_besides_is_looked_at() {
+    let kept_and_broken = |also: Also, keep: fn(&mut Record), spoil: fn(&mut Record), says| {
+        let mut promise = returns();
+        promise.also.push(also);
+        let mut record = returned();
+        keep(&mut record);
+        kept(&promise, &record);
+        spoil(&mut record);
+        broken(&promise, &record, says);
+    };
+    fn peak(record: &mut Record, bytes: u64) {
+        record.source.left.as_mut().expect("it is there").peak_rss_bytes = bytes;
+    }
+    fn end(record: &mut Record) -> &mut End {
+        &mut record.source.end.as_mut().expect("it has ended").1
+    }
+    let most = Also::PeakBelow(Side::Source, 3 << 20);
+    let below = |record: &mut Record| peak(record, (3 << 20) - 1);
+    kept_and_broken(most, below, |record| peak(record, 3 << 20), "had 3 MiB");
+    kept_and_broken(most, below, |record| peak(record, 0), "had 0 MiB");
+    kept_and_broken(most, below, |record| record.source.left = None, "had 0 MiB");
+    let reset = |record: &mut Record| end(record).devices[0].was_reset = true;
+    let not = |record: &mut Record| end(record).devices[0].was_reset = false;
+    kept_and_broken(Also::WasReset, reset, not, "nobody says");
+    let asked = |record: &mut Record| record.source.asked.push((1, 0, PreCopy));
+    kept_and_broken(Also::Untouched(Side::Source), |_| {}, asked, "were touched");
+    let never = Also::Never(Side::Source, Resuming);
+    let moved = |record: &mut Record| {
+        let moved = Moved { device: 0, state: Resuming, holds: Own };
+        record.source.moved.insert(0, (0, moved));
+    };
+    kept_and_broken(never, |_| {}, moved, "was in RESUMING");
+    let words = |record: &mut Record| end(record).message = "a key is used up".to_owned();
+    let others = |record: &mut Record| end(record).message = "it broke".to_owned();
+    kept_and_broken(Also::Says(Side::Source, "key is used"), words, others, "is not in");
+    let plain = |record: &mut Record| end(record).backend = "syscalls".to_owned();
+    let ring = |record: &mut Record| end(record).backend = "io_uring".to_owned();
+    kept_and_broken(Also::PlainCalls(Side::Source), plain, ring, "plain system calls");
+    let away = |record: &mut Record| {
+        let moved = Moved { device: 0, state: Stop, holds: Own };
+        record.source.moved.push((60, moved));
+    };
+    kept_and_broken(Also::BackHome(Side::Source), |_| {}, away, "is not back");
+}

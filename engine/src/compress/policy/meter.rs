@@ -92,6 +92,20 @@ mod tests {
         is_a_gigabyte(&meter);
     }
 
+    /// Where something is always under way no time is counted twice.
+    #[test]
+    fn what_overlaps_is_as_fast_as_what_does_not() {
+        let (mut meter, mut now_ns) = (Meter::new(CHUNK), 0);
+        meter.enters(now_ns, u64::from(CHUNK));
+        for _ in 0..20 {
+            meter.enters(now_ns, u64::from(CHUNK));
+            now_ns += u64::from(CHUNK);
+            let moved = meter.leaves(now_ns, u64::from(CHUNK));
+            assert_eq!(moved, Some((u64::from(CHUNK), u64::from(CHUNK))));
+        }
+        is_a_gigabyte(&meter);
+    }
+
     #[test]
     fn a_trickle_is_not_taken_for_the_speed() {
         let (mut meter, mut now_ns) = (Meter::new(CHUNK), 0);

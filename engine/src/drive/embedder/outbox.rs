@@ -257,6 +257,18 @@ mod tests {
         assert!(outbox.wait(None).is_none() && outbox.is_closed());
     }
 
+    /// Who polls and stops at an event, and then sleeps on the fd, would sleep for ever.
+    #[test]
+    fn after_the_last_event_who_polls_is_told_that_nothing_more_comes() {
+        let outbox = Outbox::new().expect("eventfd");
+        outbox.push(message(1));
+        outbox.push(SessionEvent::Finished);
+        outbox.close();
+        assert_eq!((outbox.poll(), readable(&outbox)), (Some(message(1)), true));
+        assert_eq!((outbox.poll(), readable(&outbox)), (Some(SessionEvent::Finished), true));
+        assert_eq!((outbox.poll(), readable(&outbox)), (None, false));
+    }
+
     #[test]
     fn the_end_is_waited_for_by_who_wants_no_events() {
         let outbox = Outbox::new().expect("eventfd");

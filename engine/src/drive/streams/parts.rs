@@ -86,4 +86,20 @@ mod tests {
         part.end();
         assert_eq!(part.take(4), Some(4), "another frame's");
     }
+
+    #[test]
+    fn every_byte_is_told_once_whatever_operation_brought_it() {
+        let mut part = Part::default();
+        assert_eq!((part.take(0), part.take(100), part.take(100)), (None, Some(100), None));
+        // The next operation counts from the start.
+        part.go_on(1000);
+        assert_eq!((part.take(0), part.take(50), part.take(70)), (Some(900), Some(50), Some(20)));
+        // Two that nobody has looked at between.
+        part.go_on(1000);
+        part.go_on(1000);
+        assert_eq!(part.take(5), Some(930 + 1000 + 5));
+        // Another frame.
+        part.end();
+        assert_eq!((part.take(0), part.take(3)), (None, Some(3)));
+    }
 }

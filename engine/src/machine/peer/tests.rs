@@ -226,3 +226,14 @@ fn answers_that_wait_for_their_own_stream_count() {
     peer.pong(StreamId(0), 0);
     assert!(matches!(peer.check_flood(), Err(Breach::Answers { .. })));
 }
+
+#[test]
+fn parts_of_frames_count_once_they_are_much_and_each_of_them_once() {
+    let mut peer = peer(1);
+    let much = u32::try_from(limits::PROGRESS_BYTES_MIN).expect("it fits");
+    for _ in 0..3 {
+        assert!(!peer.part_moved(1));
+        assert!(!peer.part_moved(much - 2));
+        assert!(peer.part_moved(1));
+    }
+}

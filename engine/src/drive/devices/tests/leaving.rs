@@ -113,3 +113,25 @@ fn what_is_left_of_a_devices_data_fds_is_known() {
     assert_eq!(short(&bed.next()), "closed");
     assert_eq!(is(&bed), (false, false, false, true));
 }
+
+/// Nothing ends the watch over a drained fd but a cancel.
+#[test]
+fn an_fd_that_is_watched_is_closed_too() {
+    for backend in BACKENDS {
+        for turns in 0..2 {
+            let (reader, writer) = pipe();
+            let mut bed = Bed::new(reader, &double(drained_when_dry), backend);
+            bed.give(read(DataPhase::PreCopy));
+            assert_eq!(short(&bed.next()), "0 Empty");
+            if turns > 0 {
+                // The kernel has it.
+                bed.ring.wait(Some(Duration::ZERO), &mut Vec::new()).expect("a wait");
+            }
+            bed.detach();
+            assert_eq!(short(&bed.next()), "closed");
+            assert!(!bed.fds.is_late());
+            let written = std::fs::File::from(writer).write(b"nobody reads");
+            assert_eq!(written.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+        }
+    }
+}

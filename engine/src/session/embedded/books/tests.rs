@@ -464,3 +464,23 @@ fn what_was_said_before_the_engines_own_reset_is_past() {
     books.has_reset();
     assert_eq!(books.state(None), Some(Running));
 }
+
+/// A VMM that tries again, and then says that it went well.
+#[test]
+fn a_failure_that_was_made_good_answers_no_later_question() {
+    let mut books = Books::new(Host::Source);
+    books.hear(Answer::State(StopCopy, Err(5)));
+    books.hear(entered(StopCopy));
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), Some(Ok(true)));
+    // The device is reset, and saves anew.
+    assert!(books.told_of_reset().is_some());
+    books.ask(TO_STOP_COPY);
+    assert_eq!(given(&mut books), None, "it was of the epoch before");
+
+    let mut books = at(Host::Target, &[Resuming]);
+    books.hear(Answer::Reset(Err(5)));
+    books.hear(entered(Resuming));
+    books.ask(Wanted::Reset);
+    assert_eq!(given(&mut books), None, "it was of the device as it was before");
+}
