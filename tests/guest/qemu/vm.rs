@@ -238,7 +238,12 @@ impl Vm {
 
     /// Waits for the migration's end.
     pub(super) fn ended(&mut self) -> Outcome<Ended> {
-        let deadline = Instant::now() + PATIENCE;
+        self.ended_within(PATIENCE)
+    }
+
+    /// The same, where it takes longer than others.
+    pub(super) fn ended_within(&mut self, patience: Duration) -> Outcome<Ended> {
+        let deadline = Instant::now() + patience;
         loop {
             let found = self.ask("query-migrate", json!({}))?;
             let status = found["status"].as_str().unwrap_or("none").to_owned();
