@@ -259,7 +259,7 @@ mod tests {
         let (channel, mut session) = pair();
         let (first, second) = (frame(0, 1000), frame(1, 0));
         let (mut room, mut have) = (vec![0; 2000], 0);
-        let mut pull = |room: &mut [u8], have: &mut usize| channel.pull_frame(room, have);
+        let pull = |room: &mut [u8], have: &mut usize| channel.pull_frame(room, have);
         for part in [&first[..40], &first[40..64], &first[64..900]] {
             session.write_all(part).expect("room");
             assert_eq!(pull(&mut room, &mut have).expect("pulled"), Moved::NotNow);
