@@ -5,6 +5,7 @@
 //!
 //! Pairs in the order ABBA; a table of medians, shortest and longest. Nothing here fails by time.
 
+use std::collections::HashMap;
 use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
@@ -63,6 +64,9 @@ struct Seen {
     /// Of the guest's processors, from the migration's begin to its end.
     busy: f64,
 }
+
+/// How many threads are named of each QEMU, those that were busy for longest.
+const THREADS: usize = 4;
 
 pub(crate) fn run(checks: &mut Checks, pairs: u32) {
     println!("# medians (shortest to longest) of {pairs} pairs; busy: stock, patched");
@@ -140,6 +144,7 @@ fn migrate(build: Build, cell: Cell) -> Outcome<Seen> {
     }
     let link = Link::new(port, cell.link_rate)?;
     let before = processors()?;
+    let threads = [busy_threads(&here)?, busy_threads(&there)?];
     here.migrate(link.port())?;
     // What is done once a migration, while the guest runs, has been done.
     until("the target is there", || Ok(build == Build::Stock || there.said(CARRIED)))?;
@@ -148,6 +153,9 @@ fn migrate(build: Build, cell: Cell) -> Outcome<Seen> {
     completed(&here.ended()?)?;
     there.runs_as("running")?;
     let after = processors()?;
+    for ((vm, before), host) in [&here, &there].into_iter().zip(threads).zip(["source", "target"]) {
+        eprintln!("{build:?}, {host}: {}", busiest(before, busy_threads(vm)?));
+    }
     let mut compression = 1.0;
     if build != Build::Stock {
         let said = here.ask("query-migrate", json!({}))?;
@@ -169,6 +177,37 @@ fn migrate(build: Build, cell: Cell) -> Outcome<Seen> {
     let blackout_ms = (ran - stopped) as f64 / 1e6;
     let busy = (after.0 - before.0) / (after.1 - before.1);
     Ok(Seen { blackout_ms, compression, busy })
+}
+
+/// Of each thread of a QEMU: its name, and how long it was on a processor, in clock ticks of 10 ms.
+fn busy_threads(vm: &Vm) -> Outcome<HashMap<String, (String, u64)>> {
+    let mut threads = HashMap::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", vm.pid()))? {
+        let thread = thread?;
+        // One that has ended since is none.
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { continue };
+        let (Some(start), Some(end)) = (stat.find('('), stat.rfind(')')) else { continue };
+        let fields: Vec<&str> = stat[end + 1..].split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse().ok()).unwrap_or(0);
+        // utime and stime, counted from the field behind the name.
+        let busy: u64 = [11, 12].map(ticks).iter().sum::<u64>();
+        let name = stat[start + 1..end].to_owned();
+        threads.insert(thread.file_name().to_string_lossy().into_owned(), (name, busy));
+    }
+    Ok(threads)
+}
+
+fn busiest(
+    before: HashMap<String, (String, u64)>,
+    after: HashMap<String, (String, u64)>,
+) -> String {
+    let since = |(id, (name, ticks)): (String, (String, u64))| {
+        (ticks - before.get(&id).map_or(0, |(_, ticks)| *ticks).min(ticks), name)
+    };
+    let mut threads: Vec<(u64, String)> = after.into_iter().map(since).collect();
+    threads.sort_by(|one, other| other.cmp(one));
+    let words = threads.into_iter().take(THREADS);
+    words.map(|(ticks, name)| format!("{name} {} ms", 10 * ticks)).collect::<Vec<_>>().join(", ")
 }
 
 /// Of all processors: the time that they were busy, and all of it.

@@ -230,6 +230,10 @@ impl Vm {
         Ok(kib / 1024)
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends the process a signal.
     pub(super) fn signal(&self, signal: Signal) -> Outcome {
         let id = Pid::from_child(&self.process);
