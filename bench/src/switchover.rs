@@ -89,10 +89,10 @@ impl Switchover {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vfio_ferry::outcome::{DeviceOptions, Host};
     use vfio_ferry::session::{
         EmbeddedConfig, EmbeddedDevice, Options, SessionEvent, SourceDevice, SourceSession,
     };
+    use vfio_ferry::{DeviceOptions, Host};
 
     fn estimate(initial_data_loaded: bool, ms: u64) -> Sight {
         let mut estimate = Estimate::default();

@@ -6,6 +6,7 @@
 #include "drive.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #define LANES 16 /* Frames under way, of which any may be the next to arrive. */
 #define HOST_COUNT 2

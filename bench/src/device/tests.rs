@@ -1,6 +1,7 @@
 //! The double keeps what a real device does: data, ends, resets, and who sees them.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -245,14 +246,15 @@ fn a_reset_half_way_through_the_rest_comes_after_the_stop() {
 fn a_reset_wakes_a_waiting_reader() {
     let device = Double::new(plan(Conduit::Pipe, Drained::NoMsg));
     let fd = enter(&device, PreCopy);
-    let mut data = Vec::new();
+    let (mut data, drained) = (Vec::new(), AtomicBool::new(false));
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
             assert_eq!(read_all(&device, &fd, &mut data), Err(NOMSG));
+            drained.store(true, Ordering::Release);
             rustix::io::ioctl_fionbio(&fd, false).unwrap_or_else(|e| panic!("{e}"));
             read(&device, &fd, &mut [0; 8])
         });
-        while device.passed().bytes < 100_000 {
+        while !drained.load(Ordering::Acquire) && !reader.is_finished() {
             thread::yield_now();
         }
         assert!(device.reset().is_ok());
