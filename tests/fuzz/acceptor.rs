@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 use vfio_ferry::ids::StreamId;
 use vfio_ferry::session::{Acceptor, DoorOptions, Reason, Streams};
@@ -34,7 +35,14 @@ fn knock(from: u8, address: SocketAddr) -> TcpStream {
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let socket = socket.expect("a socket");
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, from), 0)).expect("a port");
-    connect(&socket, &address).expect("it listens");
+    // The fuzzer's own timer sends signals, after which the kernel goes on.
+    loop {
+        match connect(&socket, &address) {
+            Err(Errno::INTR | Errno::ALREADY) => std::thread::yield_now(),
+            Ok(()) | Err(Errno::ISCONN) => break,
+            Err(error) => panic!("it listens: {error}"),
+        }
+    }
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true).expect("TCP");
     stream
@@ -216,7 +224,7 @@ pub(crate) fn acceptor(data: &[u8]) {
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let is_ready = || {
         let mut fds = [PollFd::from_borrowed_fd(door.fd(), PollFlags::IN)];
-        poll(&mut fds, Some(&at_once)).expect("an fd") > 0
+        rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once))).expect("an fd") > 0
     };
     while is_ready() {
         waits("the acceptor's fd is readable for ever");

@@ -227,7 +227,7 @@ pub(crate) struct Side {
     pub(crate) messages: u64,
     /// When a tick is on its way.
     pub(crate) tick_at_ns: Option<u64>,
-    /// Ticks since something else happened.
+    /// Ticks that left a deadline over, since anything else.
     pub(crate) ticks: u32,
     pub(crate) actions: Vec<Action>,
 }

@@ -22,7 +22,7 @@ use super::schedule::{HostId, Occurrence, SOURCE, Schedule, TARGET};
 use super::side::Side;
 use super::trace::{is_on, trace};
 
-/// Ticks in a row, with nothing between them, that make a livelock.
+/// Ticks in a row, with nothing between them, that leave a deadline over: a livelock.
 const TICKS_MAX: u32 = 200;
 /// A deadline after this is none.
 const NEVER_NS: u64 = 1000 * PATIENCE_NS;
@@ -412,15 +412,15 @@ impl World {
                 *heard += u32::from(of == epoch);
             }
             Event::Detached { device, .. } => side.device(*device).attached = false,
-            Event::Tick => side.ticks += 1,
             _ => {}
         }
-        if !matches!(event, Event::Tick) {
-            side.ticks = 0;
-        }
-        ensure!(side.ticks < TICKS_MAX, "a deadline that is over moves on", "host {h}");
+        let (ticked, now_ns) = (matches!(event, Event::Tick), self.schedule.now_ns);
         let mut actions = std::mem::take(&mut side.actions);
-        side.real.machine().handle(self.schedule.now_ns, event, &mut actions);
+        side.real.machine().handle(now_ns, event, &mut actions);
+        // What waits for ever by its own limits may look as often as the shortest of them is over.
+        let is_over = side.real.look().deadline_ns().is_some_and(|at_ns| at_ns <= now_ns);
+        side.ticks = if ticked && is_over { side.ticks + 1 } else { 0 };
+        ensure!(side.ticks < TICKS_MAX, "a deadline that is over moves on", "host {h}");
         for action in actions.drain(..) {
             trace!("                      {} -> {action:?}", ["source", "target"][h]);
             self.act(h, action)?;
