@@ -47,6 +47,9 @@ impl Sender {
                 self.devices.iter_mut().for_each(|device| device.pace.runs(turn));
                 self.leave(turn, None);
             }
+            // Nobody waited for it any longer, and a driver has kept the session until it came: what
+            // was not known is known now.
+            (Stage::Leaving, Frame::Running) if self.fault.is_some() => self.fault = None,
             _ => {
                 let what = "the session is not at that point";
                 return Err(Fault::breach(Breach::Unexpected { kind, what }));

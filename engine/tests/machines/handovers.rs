@@ -90,6 +90,20 @@ fn a_handover_that_has_gone_out_is_not() {
     assert_eq!(run.aborted_on(), [0; 0], "the target may run");
 }
 
+/// A driver keeps the session for a while, in which the word comes that nobody waits for any longer.
+#[test]
+fn a_word_that_comes_late_is_still_heard() {
+    let mut run = sent(1);
+    run.hears(0, loaded());
+    // The target is silent, and counts as lost.
+    while run.now_ns < SILENCE_NS {
+        run.next_deadline();
+    }
+    run.hears(0, Frame::Running);
+    run.set(FIRST, DeviceState::Stop, false);
+    assert_eq!(run.ending(), Some(("handed_over", None)));
+}
+
 #[test]
 fn nothing_is_handed_over_while_the_peer_may_have_given_up() {
     let mut run = sent(2);
