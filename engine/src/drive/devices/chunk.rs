@@ -96,6 +96,10 @@ impl Chunk {
         observed: Result<usize, i32>,
         fd: State,
     ) -> Step {
+        // A cancel that met the operation in the driver's hands: nobody would cancel another one.
+        if fd.stopped && observed == Err(EAGAIN) {
+            return Step::End(buffer, Err(ECANCELED));
+        }
         let rest = &mut self.rest;
         match &mut self.what {
             What::Read { patient, .. } => {
@@ -138,7 +142,7 @@ impl Chunk {
                         false => Step::Operate(buffer),
                     }
                 }
-                Err(EAGAIN) if *again < WRITE_AGAIN_MAX && !fd.stopped => {
+                Err(EAGAIN) if *again < WRITE_AGAIN_MAX => {
                     *again += 1;
                     Step::Pause(buffer, AGAIN_PAUSE, Then::Operate)
                 }

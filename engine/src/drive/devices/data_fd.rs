@@ -343,6 +343,7 @@ impl DataFd {
     }
 
     fn submit(&mut self, buffer: Buffer, ring: &mut dyn Ring) -> Result<(), (Buffer, i32)> {
+        debug_assert!(!self.stopped, "an operation that nobody cancels");
         let Some(chunk) = &self.chunk else { return Err((buffer, EIO)) };
         let op = Op::of(chunk.operation(), self.file, buffer, chunk.rest.clone());
         ring.submit(Owner::Data(self.id).token(), op)

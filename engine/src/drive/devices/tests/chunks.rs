@@ -47,7 +47,8 @@ fn a_read_that_gives_no_byte() {
     let cases = [
         (true, EAGAIN, FILE, pauses(EAGAIN)),
         (true, EAGAIN, POLLED, fails(EAGAIN)),
-        (true, EAGAIN, stopped(FILE), fails(EAGAIN)),
+        (true, EAGAIN, stopped(FILE), fails(ECANCELED)),
+        (false, EAGAIN, stopped(POLLED), fails(ECANCELED)),
         (true, EINTR, FILE, pauses(EINTR)),
         (true, EINTR, POLLED, pauses(EINTR)),
         (true, EINTR, stopped(FILE), fails(EINTR)),
@@ -109,7 +110,7 @@ fn a_write_goes_on_until_all_is_taken_or_the_fd_is_taken_away() {
         assert_eq!(goes_on(&mut writing(), Err(EINTR), fd), format!("fails with {EINTR}"));
         let fd = stopped(fd);
         assert_eq!(goes_on(&mut writing(), Ok(40), fd), format!("fails with {ECANCELED}"));
-        assert_eq!(goes_on(&mut writing(), Err(EAGAIN), fd), format!("fails with {EAGAIN}"));
+        assert_eq!(goes_on(&mut writing(), Err(EAGAIN), fd), format!("fails with {ECANCELED}"));
         assert_eq!(goes_on(&mut writing(), Ok(BYTES), fd), "ends", "it was written");
     }
 }

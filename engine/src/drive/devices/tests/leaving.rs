@@ -24,6 +24,22 @@ fn an_fd_is_closed_before_that_is_said() {
     }
 }
 
+/// In PRE_COPY a read is tried before it is waited for; it may be with a driver when the cancel comes.
+#[test]
+fn a_read_that_is_being_tried_is_given_back() {
+    for backend in BACKENDS {
+        for _ in 0..200 {
+            let (reader, _writer) = pipe();
+            let mut bed = Bed::new(reader, &double(|_, result| result), backend);
+            bed.give(read(DataPhase::PreCopy));
+            bed.complete_within(Duration::ZERO);
+            bed.detach();
+            assert_eq!(short(&bed.next()), "0 Cancelled");
+            assert_eq!(short(&bed.next()), "closed");
+        }
+    }
+}
+
 #[test]
 fn one_fd_is_read_after_another() {
     for backend in BACKENDS {

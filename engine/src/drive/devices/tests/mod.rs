@@ -194,8 +194,12 @@ impl Bed {
     /// Waits for what completes.
     fn complete(&mut self) {
         let due = self.fds.deadline_ns().and_then(|at| left(now_ns(), at));
+        self.complete_within(due.unwrap_or(LONG));
+    }
+
+    fn complete_within(&mut self, timeout: Duration) {
         let mut done: Vec<Done> = Vec::new();
-        self.ring.wait(Some(due.unwrap_or(LONG)), &mut done).expect("a wait");
+        self.ring.wait(Some(timeout), &mut done).expect("a wait");
         for done in done {
             self.with(|fds, tools| fds.done(Owner::of(done.token), done, tools));
         }
