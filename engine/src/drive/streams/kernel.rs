@@ -206,27 +206,6 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_is_in_its_units() {
-        let info = Info {
-            flags: [0; 8],
-            others: [0; 13],
-            max_pacing_rate: u64::MAX,
-            more: [0; 3],
-            notsent_bytes: 7,
-            min_rtt: 250,
-            data_segs: 8,
-            delivery_rate: 9000,
-        };
-        let of =
-            |info: &Info| speed_of(info).map(|it| (it.bytes_per_s, it.at_least, it.round_trip_ns));
-        assert_eq!(of(&info), Some((9000, false, 250_000)), "microseconds");
-        let limited = Info { flags: [0, 0, 0, 0, 0, 0, 0, 1], max_pacing_rate: 5000, ..info };
-        assert_eq!(of(&limited), Some((5000, true, 250_000)));
-        assert_eq!(of(&Info { min_rtt: u32::MAX, ..info }), Some((9000, false, 0)), "not known");
-        assert_eq!(of(&Info { delivery_rate: 0, ..info }), None);
-    }
-
-    #[test]
     fn what_is_no_tcp_has_no_speed() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().expect("sockets");
         keep_unsent_short(&one);

@@ -77,17 +77,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_of_a_frame_is_told_once() {
-        let mut part = Part::default();
-        assert_eq!((part.take(0), part.take(10), part.take(10)), (None, Some(10), None));
-        // The operation ends with five more; the next one of the frame moves three.
-        part.go_on(15);
-        assert_eq!((part.take(3), part.take(4)), (Some(8), Some(1)));
-        part.end();
-        assert_eq!(part.take(4), Some(4), "another frame's");
-    }
-
-    #[test]
     fn every_byte_is_told_once_whatever_operation_brought_it() {
         let mut part = Part::default();
         assert_eq!((part.take(0), part.take(100), part.take(100)), (None, Some(100), None));
